@@ -1,0 +1,1 @@
+//! meshsec: terraform for IPsec.

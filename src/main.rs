@@ -1,1 +1,3 @@
+//! The `meshsec` program: parses its arguments, runs, returns an exit status.
+
 fn main() {}

@@ -1,0 +1,74 @@
+//! What a mesh.toml says, once all of it is known to be right.
+#![forbid(unsafe_code)]
+
+use std::{net::IpAddr, path::PathBuf};
+
+use crate::model::{Cipher, Generation, Key, MeshName, PeerName, Replay, Reqid, ShortId};
+
+/// A whole mesh.toml, checked. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[mesh] name`.
+    pub mesh: MeshName,
+    /// `[mesh] reqid`, or what follows from the name.
+    pub reqid: Reqid,
+    /// `[traffic]`: what is protected.
+    pub traffic: Traffic,
+    /// `[traffic] guard`.
+    pub guard: bool,
+    /// `[esp]`.
+    pub esp: Esp,
+    /// `[keys] mesh_key`.
+    pub mesh_key: SecretSource,
+    /// `[rotation] generation`.
+    pub generation: Generation,
+    /// `[[peer]]`, sorted by name.
+    pub peers: Vec<Peer>,
+}
+
+/// Which traffic between peers is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// UDP to this destination port.
+    Vxlan {
+        /// 1 to 65535.
+        port: u16,
+    },
+}
+
+/// Cipher and anti-replay of every SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Esp {
+    /// `[esp] cipher`.
+    pub cipher: Cipher,
+    /// `[esp] replay_window` and `esn`; a pair that the kernel takes.
+    pub replay: Replay,
+}
+
+/// One `[[peer]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// `name`, unique.
+    pub name: PeerName,
+    /// `short_id`, unique.
+    pub short_id: ShortId,
+    /// `address`, unique.
+    pub address: IpAddr,
+}
+
+/// Where a secret is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// `{ file = "…" }`, already relative to the directory of mesh.toml.
+    File(PathBuf),
+    /// `{ credential = "…" }`, a file in `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+    /// `{ env = "…" }`, an environment variable.
+    Env(String),
+}
+
+/// The secrets that a mesh.toml names, 32 bytes each.
+pub struct Secrets {
+    /// `[keys] mesh_key`.
+    pub mesh_key: Key,
+}

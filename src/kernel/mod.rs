@@ -1,0 +1,102 @@
+//! The only effects on the network: observing a namespace and performing steps.
+//!
+//! Everything outside works on [`crate::model`] and [`Step`]s. There are two
+//! kernels: the real one, `linux`, and one in memory that fails in the
+//! same way; one contract suite runs on both.
+
+use crate::{
+    model::{Live, Reqid},
+    plan::Step,
+};
+
+/// A network namespace of a kernel.
+pub trait Kernel {
+    /// Reads everything that plans depend on.
+    ///
+    /// Keys come back as fingerprints, and only those of SAs with this reqid.
+    /// An incomplete answer is an error, never a shorter list.
+    fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError>;
+
+    /// Performs steps that don't depend on each other, all of them even if one
+    /// fails, and answers for each in order.
+    ///
+    /// `Err` as a whole is an answer that got lost: any of the steps may have
+    /// been done or not, and only another look can tell.
+    fn perform(&mut self, steps: &[Step]) -> Result<Vec<Result<(), KernelError>>, KernelError>;
+}
+
+/// What the kernel, or the way to it, answered instead of doing as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// A request that the kernel refused.
+    #[error("{doing}: {errno}{}", .detail.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
+    Refused {
+        /// What was asked, such as `cannot add SA dst 192.0.2.2 proto esp spi 0x81001002`.
+        doing: String,
+        /// The error number.
+        errno: Errno,
+        /// The kernel's own text (extended ack), or what to do about it.
+        detail: Option<String>,
+    },
+    /// Answers were lost (`ENOBUFS`): what was done is unknown until looked at.
+    #[error("the kernel's answers were lost (ENOBUFS) while {doing}")]
+    Lost {
+        /// What was under way.
+        doing: String,
+    },
+    /// A message that isn't as long as it has to be, or makes no sense.
+    #[error("the kernel's answer makes no sense: {0}")]
+    Garbled(String),
+    /// Something about the system besides the kernel's answer: a namespace, a file, a socket.
+    #[error("{doing}: {reason}")]
+    System {
+        /// What was tried.
+        doing: String,
+        /// Why it failed.
+        reason: String,
+    },
+    /// A policy is no longer what it was when the plan was made.
+    #[error("policy {0} was changed by another program since the plan was made; it is left alone")]
+    Changed(String),
+}
+
+/// An error number of the kernel, shown by its symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// Operation not permitted.
+    pub const EPERM: Self = Self(1);
+    /// No such entry: the answer to deleting an absent policy.
+    pub const ENOENT: Self = Self(2);
+    /// No such process: the answer to deleting an absent SA.
+    pub const ESRCH: Self = Self(3);
+    /// It exists already.
+    pub const EEXIST: Self = Self(17);
+    /// An invalid argument.
+    pub const EINVAL: Self = Self(22);
+    /// The kernel lacks an algorithm.
+    pub const ENOSYS: Self = Self(38);
+    /// The kernel lacks a protocol.
+    pub const EPROTONOSUPPORT: Self = Self(93);
+    /// The receive buffer overflowed.
+    pub const ENOBUFS: Self = Self(105);
+}
+
+impl std::fmt::Display for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            1 => f.write_str("EPERM"),
+            2 => f.write_str("ENOENT"),
+            3 => f.write_str("ESRCH"),
+            12 => f.write_str("ENOMEM"),
+            17 => f.write_str("EEXIST"),
+            22 => f.write_str("EINVAL"),
+            38 => f.write_str("ENOSYS"),
+            93 => f.write_str("EPROTONOSUPPORT"),
+            95 => f.write_str("EOPNOTSUPP"),
+            105 => f.write_str("ENOBUFS"),
+            number => write!(f, "{}", std::io::Error::from_raw_os_error(number)),
+        }
+    }
+}

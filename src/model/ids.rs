@@ -1,0 +1,261 @@
+//! Identifiers: names, ShortIDs, generations, SPIs and reqids.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of a mesh: 1 to 32 of `a-z`, `0-9` and `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct MeshName(String);
+
+impl MeshName {
+    /// Checks length and characters; `None` if either is wrong.
+    pub fn new(name: &str) -> Option<Self> {
+        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        ((1..=32).contains(&name.len()) && name.bytes().all(allowed)).then(|| Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MeshName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a peer: 1 to 63 of `a-z`, `0-9`, `.` and `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct PeerName(String);
+
+impl PeerName {
+    /// Checks length and characters; `None` if either is wrong.
+    pub fn new(name: &str) -> Option<Self> {
+        let allowed =
+            |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
+        ((1..=63).contains(&name.len()) && name.bytes().all(allowed)).then(|| Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A peer's number in its mesh, 0 to 4095: twelve bits of every SPI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ShortId(u16);
+
+impl ShortId {
+    /// The largest ShortID.
+    pub const MAX: u16 = 4095;
+
+    /// `None` above [`ShortId::MAX`].
+    pub fn new(value: u16) -> Option<Self> {
+        (value <= Self::MAX).then_some(Self(value))
+    }
+
+    /// The number, 0 to 4095.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for ShortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Which set of keys: raised to rotate them. At most [`Generation::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// What a TOML integer can hold, less one for the generation after it.
+    pub const MAX: u64 = i64::MAX as u64 - 1;
+
+    /// `None` above [`Generation::MAX`].
+    pub fn new(value: u64) -> Option<Self> {
+        (value <= Self::MAX).then_some(Self(value))
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The generation before; generation 0 has none.
+    pub fn previous(self) -> Option<Self> {
+        self.0.checked_sub(1).map(Self)
+    }
+
+    /// The generation after.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The generation nearest to this one whose number modulo 128 is `low`,
+    /// which is all that an SPI tells of it.
+    pub fn nearest(self, low: u8) -> Self {
+        let ahead = (u64::from(low) + 128 - self.0 % 128) % 128;
+        if ahead > 64 && self.0 + ahead >= 128 {
+            Self(self.0 + ahead - 128)
+        } else {
+            Self(self.0 + ahead)
+        }
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A security parameters index, in host byte order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Spi(u32);
+
+impl Spi {
+    /// The SPI for packets `from` one peer `to` another in a generation:
+    /// `0x80000000 | (generation mod 128) << 24 | from << 12 | to`.
+    pub fn new(generation: Generation, from: ShortId, to: ShortId) -> Self {
+        let low = (generation.get() % 128) as u32;
+        Self(0x8000_0000 | low << 24 | u32::from(from.get()) << 12 | u32::from(to.get()))
+    }
+
+    /// An SPI as the kernel has it.
+    pub fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The number, in host byte order.
+    pub fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// Whether the top bit is set, as it is in every SPI of a mesh.
+    pub fn is_mesh(self) -> bool {
+        self.0 & 0x8000_0000 != 0
+    }
+
+    /// The generation modulo 128.
+    pub fn generation_low(self) -> u8 {
+        (self.0 >> 24 & 0x7f) as u8
+    }
+
+    /// The sender's ShortID.
+    pub fn from(self) -> ShortId {
+        ShortId((self.0 >> 12 & 0xfff) as u16)
+    }
+
+    /// The receiver's ShortID.
+    pub fn to(self) -> ShortId {
+        ShortId((self.0 & 0xfff) as u16)
+    }
+}
+
+impl fmt::Display for Spi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#010x}", self.0)
+    }
+}
+
+impl fmt::Debug for Spi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Spi> for String {
+    fn from(spi: Spi) -> Self {
+        spi.to_string()
+    }
+}
+
+impl TryFrom<String> for Spi {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.strip_prefix("0x")
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+            .map(Self)
+            .ok_or("an SPI is 0x and up to 8 hex digits")
+    }
+}
+
+/// The request id that ties SAs and templates together, and marks ours.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Reqid(pub u32);
+
+impl fmt::Display for Reqid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl fmt::Debug for Reqid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generation(value: u64) -> Generation {
+        Generation::new(value).unwrap()
+    }
+
+    #[test]
+    fn an_spi_holds_generation_and_both_short_ids() {
+        let id = |value| ShortId::new(value).unwrap();
+        assert_eq!(Spi::new(generation(1), id(1), id(2)).raw(), 0x8100_1002);
+        assert_eq!(Spi::new(generation(129), id(4095), id(0)).raw(), 0x81ff_f000);
+        let spi = Spi::new(generation(127), id(7), id(9));
+        assert_eq!((spi.generation_low(), spi.from(), spi.to()), (127, id(7), id(9)));
+    }
+
+    #[test]
+    fn generation_0_gives_the_two_short_ids_with_the_top_bit_set() {
+        let id = |value| ShortId::new(value).unwrap();
+        assert_eq!(Spi::new(generation(0), id(0xabc), id(0xdef)).raw(), 0x80ab_cdef);
+    }
+
+    #[test]
+    fn the_nearest_generation_lies_within_64_and_never_below_0() {
+        assert_eq!(generation(1).nearest(0), generation(0));
+        assert_eq!(generation(127).nearest(0), generation(128));
+        assert_eq!(generation(128).nearest(127), generation(127));
+        assert_eq!(generation(0).nearest(127), generation(127));
+        assert_eq!(generation(1000).nearest((1001 % 128) as u8), generation(1001));
+    }
+
+    #[test]
+    fn names_have_a_length_and_an_alphabet() {
+        assert!(MeshName::new("lab-1").is_some());
+        assert!(MeshName::new("").is_none());
+        assert!(MeshName::new("lab.1").is_none());
+        assert!(MeshName::new(&"a".repeat(33)).is_none());
+        assert!(PeerName::new("a.example").is_some());
+        assert!(PeerName::new("A").is_none());
+        assert!(PeerName::new(&"a".repeat(64)).is_none());
+    }
+}

@@ -1,0 +1,131 @@
+//! Key bytes, which are wiped and can't be formatted, and their fingerprints.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+/// Secret bytes: an SA's key and salt, or one of the file's secrets.
+///
+/// Wiped when dropped. There is no `Debug` and no `Display`, so a key can't be
+/// printed by accident; [`Key::fingerprint`] is what may be shown.
+pub struct Key(Zeroizing<Box<[u8]>>);
+
+impl Key {
+    /// Takes bytes over; the caller's own copy is the caller's to wipe.
+    pub fn new(bytes: Box<[u8]>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The bytes, to be handed to the kernel or to HKDF and nowhere else.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What may be shown of this key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.0)
+    }
+}
+
+/// The first 8 bytes of SHA-256("meshsec/v1 fingerprint" || key bytes).
+///
+/// Written `sha256:` and 16 hex digits. It tells keys apart and tells nothing
+/// of the key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Fingerprint([u8; 8]);
+
+impl Fingerprint {
+    /// The fingerprint of exactly the bytes that the kernel gets (key || salt).
+    pub fn of(bytes: &[u8]) -> Self {
+        let digest =
+            Sha256::new().chain_update(b"meshsec/v1 fingerprint").chain_update(bytes).finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        Self(first)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.to_string()
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let mut bytes = [0; 8];
+        text.strip_prefix("sha256:")
+            .and_then(|digits| hex::decode_to_slice(digits, &mut bytes).ok())
+            .ok_or("a fingerprint is sha256: and 16 hex digits")?;
+        Ok(Self(bytes))
+    }
+}
+
+/// What is known of an SA's key, on either side of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyView {
+    /// The key's fingerprint.
+    Known(Fingerprint),
+    /// The kernel shows zeros (lockdown), the SA is foreign, or it has no key.
+    Unknown,
+    /// The secret that would give it is absent, so it can't be compared.
+    NotChecked,
+}
+
+impl KeyView {
+    /// Whether the two are known and differ. An unknown key is never a difference.
+    pub fn differs(self, other: Self) -> bool {
+        matches!((self, other), (Self::Known(a), Self::Known(b)) if a != b)
+    }
+}
+
+impl fmt::Display for KeyView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(fingerprint) => fingerprint.fmt(f),
+            Self::Unknown => f.write_str("unknown"),
+            Self::NotChecked => f.write_str("not checked"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_of_the_domain_and_the_bytes() {
+        // printf 'meshsec/v1 fingerprint\000\001' | sha256sum
+        let fingerprint = Fingerprint::of(&[0, 1]);
+        assert_eq!(fingerprint.to_string(), "sha256:fb185980b07d441b");
+        assert_eq!(Fingerprint::try_from(fingerprint.to_string()), Ok(fingerprint));
+    }
+
+    #[test]
+    fn an_unknown_key_never_differs() {
+        let a = KeyView::Known(Fingerprint::of(b"a"));
+        let b = KeyView::Known(Fingerprint::of(b"b"));
+        assert!(a.differs(b));
+        assert!(!a.differs(a));
+        assert!(!a.differs(KeyView::Unknown));
+        assert!(!KeyView::NotChecked.differs(b));
+    }
+}

@@ -1,0 +1,27 @@
+//! Plain data, shared by everything: identifiers, keys, and what a host holds.
+//!
+//! No effects and no decisions are here. One [`State`] type describes both the
+//! wanted and the real side; only their newtypes differ, so that the two can't
+//! be swapped.
+#![forbid(unsafe_code)]
+
+mod ids;
+mod key;
+mod policy;
+mod sa;
+mod selector;
+mod state;
+
+pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
+pub use key::{Fingerprint, Key, KeyView};
+pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
+pub use sa::{Algorithm, Cipher, Mode, Replay, Sa, SaId};
+pub use selector::{Mark, PortMatch, Prefix, Selector};
+pub use state::{Bypass, Live, LocalAddress, State};
+
+/// ESP's number as an IP protocol (RFC 4303).
+pub const IPPROTO_ESP: u8 = 50;
+/// UDP's number as an IP protocol.
+pub const IPPROTO_UDP: u8 = 17;
+/// The priority of every policy of a peer; a smaller number wins.
+pub const PEER_PRIORITY: u32 = 1000;

@@ -1,0 +1,185 @@
+//! Security associations.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{IPPROTO_ESP, KeyView, Mark, Reqid, Selector, Spi};
+
+/// What the kernel tells SAs apart by: destination, protocol, SPI and mark.
+///
+/// The source is not part of it. Ours have no mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaId {
+    /// Where its packets go.
+    pub dst: IpAddr,
+    /// The IPsec protocol; ours are all [`IPPROTO_ESP`].
+    pub proto: u8,
+    /// The SPI.
+    pub spi: Spi,
+    /// A mark that packets must carry to find it.
+    #[serde(default, skip_serializing_if = "Mark::is_none")]
+    pub mark: Mark,
+}
+
+impl SaId {
+    /// An ESP SA without a mark, as all of ours are.
+    pub fn esp(dst: IpAddr, spi: Spi) -> Self {
+        Self { dst, proto: IPPROTO_ESP, spi, mark: Mark::NONE }
+    }
+}
+
+impl fmt::Display for SaId {
+    /// In the words of `ip xfrm`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dst {} proto ", self.dst)?;
+        match self.proto {
+            IPPROTO_ESP => f.write_str("esp")?,
+            51 => f.write_str("ah")?,
+            108 => f.write_str("comp")?,
+            proto => write!(f, "{proto}")?,
+        }
+        write!(f, " spi {}", self.spi)?;
+        if self.mark.is_none() { Ok(()) } else { write!(f, " mark {}", self.mark) }
+    }
+}
+
+/// Transport, tunnel, or one of the modes that meshsec never uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The payload alone is protected: the mode of everything of ours.
+    Transport,
+    /// The whole packet is wrapped in another.
+    Tunnel,
+    /// Any other, by the kernel's number.
+    Other(u8),
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport => f.write_str("transport"),
+            Self::Tunnel => f.write_str("tunnel"),
+            Self::Other(number) => write!(f, "mode {number}"),
+        }
+    }
+}
+
+/// A cipher of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cipher {
+    /// AES-GCM with a 32-byte key (RFC 4106).
+    Aes256Gcm,
+    /// AES-GCM with a 16-byte key (RFC 4106).
+    Aes128Gcm,
+}
+
+impl Cipher {
+    /// All of them, in the order in which errors list them.
+    pub const ALL: [Self; 2] = [Self::Aes256Gcm, Self::Aes128Gcm];
+
+    /// The name in the file, which is also an input of the key schedule.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aes256Gcm => "aes256-gcm",
+            Self::Aes128Gcm => "aes128-gcm",
+        }
+    }
+
+    /// Bytes of key, without the 4 bytes of salt.
+    pub fn key_len(self) -> usize {
+        match self {
+            Self::Aes256Gcm => 32,
+            Self::Aes128Gcm => 16,
+        }
+    }
+
+    /// The transform as the kernel knows it.
+    pub fn algorithm(self) -> Algorithm {
+        Algorithm::Aead {
+            name: "rfc4106(gcm(aes))".into(),
+            key_bits: (self.key_len() as u32 + 4) * 8,
+            icv_bits: 128,
+        }
+    }
+}
+
+/// The transform of an SA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Algorithm {
+    /// A combined mode cipher.
+    Aead {
+        /// The kernel's name of it.
+        name: String,
+        /// Bits of key and salt together.
+        key_bits: u32,
+        /// Bits of the integrity check value.
+        icv_bits: u32,
+    },
+    /// Anything else, by name.
+    Other(String),
+    /// None: the SA is larval, a placeholder that the kernel made.
+    Larval,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aead { name, key_bits, icv_bits } => {
+                match Cipher::ALL.iter().find(|cipher| cipher.algorithm() == *self) {
+                    Some(cipher) => f.write_str(cipher.name()),
+                    None => write!(f, "{name} key {key_bits} bits icv {icv_bits}"),
+                }
+            }
+            Self::Other(name) => f.write_str(name),
+            Self::Larval => f.write_str("none (larval)"),
+        }
+    }
+}
+
+/// Anti-replay as configured; the numbers seen so far are not part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replay {
+    /// Packets; 0 turns the check off.
+    pub window: u32,
+    /// Extended (64-bit) sequence numbers.
+    pub esn: bool,
+}
+
+/// A security association, as much of it as is configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sa {
+    /// What tells it apart.
+    pub id: SaId,
+    /// Where its packets come from.
+    pub src: IpAddr,
+    /// Whose it is.
+    pub reqid: Reqid,
+    /// Transport for ours.
+    pub mode: Mode,
+    /// The addresses that may speak under it, checked by the kernel after
+    /// decryption; `None` is no check.
+    pub selector: Option<Selector>,
+    /// Its transform.
+    pub algorithm: Algorithm,
+    /// What is known of its key.
+    pub key: KeyView,
+    /// Window and ESN.
+    pub replay: Replay,
+    /// Names and values of attributes that this type can't express (an if_id,
+    /// a lifetime limit, UDP encapsulation, …). Ours have none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub extras: BTreeSet<String>,
+}
+
+impl Sa {
+    /// Whether this is a placeholder that the kernel made for a missing SA.
+    pub fn is_larval(&self) -> bool {
+        self.algorithm == Algorithm::Larval
+    }
+}

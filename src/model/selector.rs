@@ -1,0 +1,238 @@
+//! Selectors: which packets a policy or an SA is for.
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// An address and how many of its leading bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prefix {
+    /// The address; bits behind the prefix are as given, and don't count.
+    pub address: IpAddr,
+    /// 0 to 32 or 0 to 128.
+    pub length: u8,
+}
+
+impl Prefix {
+    /// One address: /32 or /128.
+    pub fn host(address: IpAddr) -> Self {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, length }
+    }
+
+    /// Every address of the family that `address` is of.
+    pub fn any(like: IpAddr) -> Self {
+        let address = match like {
+            IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+        };
+        Self { address, length: 0 }
+    }
+
+    /// Whether some address is in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let length = u32::from(self.length.min(other.length));
+        match (self.address, other.address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                (a.to_bits() ^ b.to_bits()).leading_zeros() >= length.min(32)
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                (a.to_bits() ^ b.to_bits()).leading_zeros() >= length.min(128)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether every address of `other` is in this prefix.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.length <= other.length && self.overlaps(other)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+/// A port and the mask under which it is compared; mask 0 is any port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortMatch {
+    /// The port, host byte order.
+    pub port: u16,
+    /// Which of its bits count.
+    pub mask: u16,
+}
+
+impl PortMatch {
+    /// Any port.
+    pub const ANY: Self = Self { port: 0, mask: 0 };
+
+    /// Just this port.
+    pub fn exactly(port: u16) -> Self {
+        Self { port, mask: 0xffff }
+    }
+
+    /// Whether some port matches both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        (self.port ^ other.port) & self.mask & other.mask == 0
+    }
+
+    /// Whether this matches `port`.
+    pub fn matches(&self, port: u16) -> bool {
+        (self.port ^ port) & self.mask == 0
+    }
+}
+
+/// The packets that a policy or an SA is for, as the kernel's `xfrm_selector`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selector {
+    /// Source addresses.
+    pub src: Prefix,
+    /// Destination addresses, of the same family.
+    pub dst: Prefix,
+    /// IP protocol; 0 is any.
+    #[serde(default)]
+    pub proto: u8,
+    /// Source ports.
+    #[serde(default)]
+    pub sport: PortMatch,
+    /// Destination ports.
+    #[serde(default)]
+    pub dport: PortMatch,
+    /// Interface index; 0 is any.
+    #[serde(default)]
+    pub ifindex: i32,
+    /// User id, which the kernel keeps and never looks at.
+    #[serde(default)]
+    pub user: u32,
+}
+
+impl Selector {
+    /// Everything from one prefix to another.
+    pub fn between(src: Prefix, dst: Prefix) -> Self {
+        let any = PortMatch::ANY;
+        Self { src, dst, proto: 0, sport: any, dport: any, ifindex: 0, user: 0 }
+    }
+
+    /// Everything from one address to another, the selector of every SA of a mesh.
+    pub fn hosts(src: IpAddr, dst: IpAddr) -> Self {
+        Self::between(Prefix::host(src), Prefix::host(dst))
+    }
+
+    /// The same, narrowed to a protocol and a destination port.
+    pub fn to_port(self, proto: u8, port: u16) -> Self {
+        Self { proto, dport: PortMatch::exactly(port), ..self }
+    }
+
+    /// Whether some packet matches both. An interface may always be the one.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.src.overlaps(&other.src)
+            && self.dst.overlaps(&other.dst)
+            && (self.proto == other.proto || self.proto == 0 || other.proto == 0)
+            && self.sport.overlaps(&other.sport)
+            && self.dport.overlaps(&other.dport)
+    }
+
+    /// Whether both are of IPv4; the two ends of a selector share their family.
+    pub fn is_ipv4(&self) -> bool {
+        self.src.address.is_ipv4()
+    }
+}
+
+impl fmt::Display for Selector {
+    /// In the words of `ip xfrm`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "src {} dst {}", self.src, self.dst)?;
+        match self.proto {
+            0 => {}
+            6 => f.write_str(" proto tcp")?,
+            17 => f.write_str(" proto udp")?,
+            proto => write!(f, " proto {proto}")?,
+        }
+        for (word, ports) in [("sport", self.sport), ("dport", self.dport)] {
+            match ports.mask {
+                0 => {}
+                0xffff => write!(f, " {word} {}", ports.port)?,
+                mask => write!(f, " {word} {}/{mask:#x}", ports.port)?,
+            }
+        }
+        if self.ifindex != 0 {
+            write!(f, " dev index {}", self.ifindex)?;
+        }
+        Ok(())
+    }
+}
+
+/// A mark and its mask, as `XFRMA_MARK`; 0/0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// The value.
+    pub value: u32,
+    /// Which of its bits count.
+    pub mask: u32,
+}
+
+impl Mark {
+    /// No mark: any packet.
+    pub const NONE: Self = Self { value: 0, mask: 0 };
+
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}/{:#x}", self.value, self.mask)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str, length: u8) -> Prefix {
+        Prefix { address: text.parse().unwrap(), length }
+    }
+
+    #[test]
+    fn prefixes_overlap_where_the_shorter_one_covers_the_longer() {
+        assert!(prefix("192.0.2.0", 24).overlaps(&prefix("192.0.2.7", 32)));
+        assert!(prefix("192.0.2.7", 32).overlaps(&prefix("0.0.0.0", 0)));
+        assert!(!prefix("192.0.2.0", 24).overlaps(&prefix("192.0.3.0", 24)));
+        assert!(!prefix("0.0.0.0", 0).overlaps(&prefix("::", 0)));
+        assert!(prefix("2001:db8::", 32).overlaps(&prefix("2001:db8::1", 128)));
+        assert!(!prefix("2001:db8::2", 128).overlaps(&prefix("2001:db8::1", 128)));
+    }
+
+    #[test]
+    fn covering_has_a_direction() {
+        assert!(prefix("192.0.2.0", 24).covers(&prefix("192.0.2.7", 32)));
+        assert!(!prefix("192.0.2.7", 32).covers(&prefix("192.0.2.0", 24)));
+    }
+
+    #[test]
+    fn selectors_overlap_by_protocol_and_port() {
+        let hosts = Selector::hosts("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let vxlan = hosts.to_port(17, 4789);
+        assert!(vxlan.overlaps(&hosts));
+        assert!(!vxlan.overlaps(&hosts.to_port(17, 4790)));
+        assert!(!vxlan.overlaps(&hosts.to_port(6, 4789)));
+        assert!(PortMatch { port: 4784, mask: 0xfff0 }.overlaps(&PortMatch::exactly(4789)));
+    }
+
+    #[test]
+    fn a_selector_reads_as_in_ip_xfrm() {
+        let hosts = Selector::hosts("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        assert_eq!(
+            hosts.to_port(17, 4789).to_string(),
+            "src 192.0.2.1/32 dst 192.0.2.2/32 proto udp dport 4789"
+        );
+    }
+}

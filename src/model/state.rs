@@ -1,0 +1,63 @@
+//! Everything of one host that meshsec reads.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Policy, Sa};
+
+/// An address of this host and the device that carries it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The device's name.
+    pub device: String,
+}
+
+/// A sysctl that is set and lets packets pass policies untransformed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bypass {
+    /// A device's name, or `all`.
+    pub device: String,
+    /// `net.ipv4.conf` or `net.ipv6.conf`: whose packets.
+    pub ipv6: bool,
+    /// `disable_xfrm` or `disable_policy`.
+    pub name: String,
+}
+
+/// What one network namespace holds, sorted by identity.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Security associations, ours and foreign ones.
+    pub sas: Vec<Sa>,
+    /// Policies, ours and foreign ones, those of single sockets left out.
+    pub policies: Vec<Policy>,
+    /// Addresses of all devices.
+    pub addresses: Vec<LocalAddress>,
+    /// Sysctls in the way.
+    pub bypasses: Vec<Bypass>,
+}
+
+impl State {
+    /// Sorts everything, so that equal states are equal values.
+    pub fn sorted(mut self) -> Self {
+        self.sas.sort_by_key(|sa| sa.id);
+        self.policies.sort_by_key(|policy| policy.id);
+        self.addresses.sort();
+        self.bypasses.sort();
+        self
+    }
+
+    /// Whether this host has the address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|local| local.address == address)
+    }
+}
+
+/// A state that was observed, not wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Live(pub State);

@@ -1,10 +1,12 @@
 //! meshsec: terraform for IPsec.
 //!
-//! Data flows one way: [`config`] reads mesh.toml, `desired` says what that
+//! Data flows one way: [`config`] reads mesh.toml, [`mod@desired`] says what that
 //! asks for, [`kernel`] observes what there is, [`plan`] compares the two and
 //! orders the steps, `apply` performs them and looks again.
 
 pub mod config;
+pub mod desired;
 pub mod kernel;
+pub mod keys;
 pub mod model;
 pub mod plan;

@@ -6,25 +6,26 @@ use crate::model::{Key, PeerName, Policy, PolicyId, Sa, SaId};
 
 /// One request to the kernel.
 ///
-/// Has no `Debug`, since it may hold a key.
+/// With keys, as the kernel gets it, it has no `Debug`; with `()` in their
+/// place it is a part of a plan.
 #[derive(Clone)]
-pub struct Step {
+pub struct Step<K = Arc<Key>> {
     /// The peer that it is for; a guard has none.
     pub peer: Option<PeerName>,
     /// What is asked.
-    pub kind: StepKind,
+    pub kind: StepKind<K>,
 }
 
-/// What a step asks for.
+/// What a step asks for, `K` being the key of an SA to add.
 #[derive(Clone)]
-pub enum StepKind {
+pub enum StepKind<K = Arc<Key>> {
     /// Adds an SA. One that exists is an error (`EEXIST`) unless it is larval
     /// and has our reqid: that one is taken over.
     AddSa {
         /// The SA.
         sa: Sa,
         /// Its key and salt.
-        key: Arc<Key>,
+        key: K,
     },
     /// Deletes an SA and adds another in its place at once. That the old one
     /// is gone already is no error.
@@ -32,7 +33,7 @@ pub enum StepKind {
         /// The SA to be; the old one has its identity.
         sa: Sa,
         /// Its key and salt.
-        key: Arc<Key>,
+        key: K,
     },
     /// Deletes an SA. That it is gone already is no error.
     DeleteSa(SaId),
@@ -47,7 +48,7 @@ pub enum StepKind {
     Wait(Duration),
 }
 
-impl StepKind {
+impl<K> StepKind<K> {
     /// The identity of the policy that this is about.
     pub fn policy_id(&self) -> Option<PolicyId> {
         match self {

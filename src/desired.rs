@@ -1,0 +1,188 @@
+//! What a mesh.toml asks of one host: its SAs, policies and guards.
+//!
+//! Pure. The keys stay apart, in a [`Keyring`], so that everything that plans
+//! are made of can be shown.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use crate::{
+    config::{Config, Peer, Secrets, Traffic},
+    keys::Session,
+    model::{
+        Action, Direction, Generation, IPPROTO_UDP, Key, KeyView, Mode, PEER_PRIORITY, PeerName,
+        Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Template,
+    },
+};
+
+/// What one host should hold, by identity.
+#[derive(Debug, Clone, Default)]
+pub struct Desired {
+    /// SAs with every peer.
+    pub sas: BTreeMap<SaId, WantedSa>,
+    /// Policies with every peer.
+    pub policies: BTreeMap<PolicyId, WantedPolicy>,
+    /// Block policies for unprotected traffic; empty if the file wants none.
+    pub guards: BTreeMap<PolicyId, Policy>,
+    /// The local peer's address, unless all of it is to go.
+    pub local: Option<IpAddr>,
+    /// The peers that it forms a pair with, by address.
+    pub peers: BTreeMap<IpAddr, PeerName>,
+    /// Peers of the other address family, with which it forms none.
+    pub unpaired: Vec<PeerName>,
+}
+
+/// An SA that should be there.
+#[derive(Debug, Clone)]
+pub struct WantedSa {
+    /// The SA.
+    pub sa: Sa,
+    /// The other end.
+    pub peer: PeerName,
+    /// In or out, seen from here.
+    pub direction: Direction,
+    /// Whose keys it has.
+    pub generation: Generation,
+}
+
+/// A policy that should be there.
+#[derive(Debug, Clone)]
+pub struct WantedPolicy {
+    /// The policy.
+    pub policy: Policy,
+    /// The other end.
+    pub peer: PeerName,
+}
+
+/// The keys of the SAs that should be there.
+#[derive(Default)]
+pub struct Keyring(BTreeMap<SaId, Arc<Key>>);
+
+impl Keyring {
+    /// The key of an SA, if it is wanted and the secrets were at hand.
+    pub fn get(&self, id: &SaId) -> Option<Arc<Key>> {
+        self.0.get(id).cloned()
+    }
+}
+
+impl Traffic {
+    /// The packets from one range of addresses to another that are protected.
+    pub fn selector(self, src: Prefix, dst: Prefix) -> Selector {
+        match self {
+            Self::Vxlan { port } => Selector::between(src, dst).to_port(IPPROTO_UDP, port),
+        }
+    }
+}
+
+/// Works out what `config` asks of the host that is `local`.
+///
+/// Without secrets the keys are not checked, and the keyring is empty.
+pub fn desired(config: &Config, local: &Peer, secrets: Option<&Secrets>) -> (Desired, Keyring) {
+    let mut wanted = Desired { local: Some(local.address), ..Desired::default() };
+    let mut keyring = Keyring::default();
+    for peer in config.peers.iter().filter(|peer| peer.name != local.name) {
+        if peer.address.is_ipv4() != local.address.is_ipv4() {
+            wanted.unpaired.push(peer.name.clone());
+            continue;
+        }
+        wanted.peers.insert(peer.address, peer.name.clone());
+        add_sas(&mut wanted, &mut keyring, config, local, peer, secrets);
+        add_policies(&mut wanted, config, local, peer);
+    }
+    if config.guard {
+        wanted.guards = guards(config.traffic, config.reqid);
+    }
+    (wanted, keyring)
+}
+
+/// SAs inbound for the generation before, this one and the next, and outbound
+/// for this one: so hosts may move to the next in any order.
+fn add_sas(
+    wanted: &mut Desired,
+    keyring: &mut Keyring,
+    config: &Config,
+    local: &Peer,
+    peer: &Peer,
+    secrets: Option<&Secrets>,
+) {
+    let session = secrets.map(|secrets| {
+        Session::from_mesh_key(&secrets.mesh_key, &config.mesh, local.short_id, peer.short_id)
+    });
+    let now = config.generation;
+    let inbound = now.previous().into_iter().chain([now, now.next()]);
+    let ends = inbound.map(|generation| (Direction::In, generation, peer, local)).chain([(
+        Direction::Out,
+        now,
+        local,
+        peer,
+    )]);
+    for (direction, generation, from, to) in ends {
+        let id = SaId::esp(to.address, Spi::new(generation, from.short_id, to.short_id));
+        let key = session.as_ref().map(|session| {
+            session.keymat(from.short_id, to.short_id, generation, config.esp.cipher)
+        });
+        let sa = Sa {
+            id,
+            src: from.address,
+            reqid: config.reqid,
+            mode: Mode::Transport,
+            selector: Some(Selector::hosts(from.address, to.address)),
+            algorithm: config.esp.cipher.algorithm(),
+            key: key.as_ref().map_or(KeyView::NotChecked, |key| KeyView::Known(key.fingerprint())),
+            replay: config.esp.replay,
+            extras: BTreeSet::new(),
+        };
+        wanted.sas.insert(id, WantedSa { sa, peer: peer.name.clone(), direction, generation });
+        if let Some(key) = key {
+            keyring.0.insert(id, Arc::new(key));
+        }
+    }
+}
+
+/// The out template pins the SPI, which switches a pair to a generation; the
+/// in template takes any SA of the mesh, since the SA's own selector ties its
+/// key to the two addresses.
+fn add_policies(wanted: &mut Desired, config: &Config, local: &Peer, peer: &Peer) {
+    let out_spi = Spi::new(config.generation, local.short_id, peer.short_id);
+    let ends = [
+        (Direction::Out, local.address, peer.address, out_spi),
+        (Direction::In, peer.address, local.address, Spi::from_raw(0)),
+    ];
+    for (direction, src, dst, spi) in ends {
+        let selector = config.traffic.selector(Prefix::host(src), Prefix::host(dst));
+        let id = PolicyId::new(direction, selector);
+        let policy = Policy {
+            id,
+            priority: PEER_PRIORITY,
+            action: Action::Allow,
+            templates: vec![Template::transport(src, dst, spi, config.reqid)],
+            extras: BTreeSet::new(),
+        };
+        wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
+    }
+}
+
+/// Block policies for the kind's traffic, any address, both families and
+/// directions. Their priority is the reqid: a large number, so they rank last.
+fn guards(traffic: Traffic, reqid: Reqid) -> BTreeMap<PolicyId, Policy> {
+    let families = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let mut guards = BTreeMap::new();
+    for any in families.map(Prefix::any) {
+        for direction in [Direction::In, Direction::Out] {
+            let id = PolicyId::new(direction, traffic.selector(any, any));
+            let guard = Policy {
+                id,
+                priority: reqid.0,
+                action: Action::Block,
+                templates: Vec::new(),
+                extras: BTreeSet::new(),
+            };
+            guards.insert(id, guard);
+        }
+    }
+    guards
+}

@@ -1,0 +1,115 @@
+//! The key schedule, version 1: from a mesh's secret to every SA's key.
+//!
+//! Pure. All numbers are big-endian, HKDF is RFC 5869 with SHA-256, `||` joins
+//! bytes, and strings are ASCII without terminator:
+//!
+//! ```text
+//! mesh                 = SHA-256(mesh name)
+//! session              = HKDF(ikm = mesh_key, salt = "",
+//!                             info = "meshsec/v1 psk" || mesh || lo || hi, L = 32)
+//! keymat(from, to, g)  = HKDF(ikm = session, salt = g (8 bytes),
+//!                             info = "meshsec/v1 esp" || from || to || cipher, L = key + 4)
+//! ```
+//!
+//! A ShortID is 2 bytes; `lo` and `hi` are a pair's ShortIDs in order; `cipher`
+//! is its name in the file. The last 4 bytes of `keymat` are the salt. So every
+//! direction, pair and generation has a key and a salt of its own.
+#![forbid(unsafe_code)]
+
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256};
+
+use crate::model::{Cipher, Generation, Key, MeshName, ShortId};
+
+/// The secret that two peers share, from which all keys between them follow.
+pub struct Session(Key);
+
+impl Session {
+    /// The session of two peers that hold the mesh's key, whichever comes first.
+    pub fn from_mesh_key(mesh_key: &Key, mesh: &MeshName, a: ShortId, b: ShortId) -> Self {
+        let (lo, hi) = (a.min(b), a.max(b));
+        let info = [
+            b"meshsec/v1 psk".as_slice(),
+            &Sha256::digest(mesh.as_str()),
+            &lo.get().to_be_bytes(),
+            &hi.get().to_be_bytes(),
+        ];
+        Self(hkdf(mesh_key.expose(), &[], &info, 32))
+    }
+
+    /// Key and salt for packets `from` one peer `to` the other in a generation.
+    pub fn keymat(
+        &self,
+        from: ShortId,
+        to: ShortId,
+        generation: Generation,
+        cipher: Cipher,
+    ) -> Key {
+        let info = [
+            b"meshsec/v1 esp".as_slice(),
+            &from.get().to_be_bytes(),
+            &to.get().to_be_bytes(),
+            cipher.name().as_bytes(),
+        ];
+        hkdf(self.0.expose(), &generation.get().to_be_bytes(), &info, cipher.key_len() + 4)
+    }
+}
+
+/// RFC 5869 extract and expand with SHA-256; `length` is at most 255 * 32.
+fn hkdf(ikm: &[u8], salt: &[u8], info: &[&[u8]], length: usize) -> Key {
+    let mut okm = vec![0; length].into_boxed_slice();
+    Hkdf::<Sha256>::new(Some(salt), ikm)
+        .expand_multi_info(info, &mut okm)
+        .expect("HKDF gives up to 8160 bytes, and a key has at most 36");
+    Key::new(okm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex_text: &str) -> Vec<u8> {
+        hex::decode(hex_text).unwrap()
+    }
+
+    /// RFC 5869, appendix A, the cases for SHA-256.
+    #[test]
+    fn hkdf_gives_the_vectors_of_rfc_5869() {
+        let cases = [
+            (
+                "0b".repeat(22),
+                "000102030405060708090a0b0c".to_owned(),
+                "f0f1f2f3f4f5f6f7f8f9".to_owned(),
+                "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865",
+            ),
+            (
+                (0x00..=0x4f).map(|b: u8| format!("{b:02x}")).collect(),
+                (0x60..=0xaf).map(|b: u8| format!("{b:02x}")).collect(),
+                (0xb0..=0xff).map(|b: u8| format!("{b:02x}")).collect(),
+                "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c\
+                 59045a99cac7827271cb41c65e590e09da3275600c2f09b8367793a9aca3db71\
+                 cc30c58179ec3e87c14c01d5c1f3434f1d87",
+            ),
+            (
+                "0b".repeat(22),
+                String::new(),
+                String::new(),
+                "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8",
+            ),
+        ];
+        for (ikm, salt, info, okm) in cases {
+            let key = hkdf(&bytes(&ikm), &bytes(&salt), &[&bytes(&info)], okm.len() / 2);
+            assert_eq!(hex::encode(key.expose()), okm);
+        }
+    }
+
+    #[test]
+    fn a_session_is_the_same_from_both_ends() {
+        let key = Key::new(Box::new([7; 32]));
+        let mesh = MeshName::new("lab").unwrap();
+        let (a, b) = (ShortId::new(1).unwrap(), ShortId::new(4095).unwrap());
+        let from_a = Session::from_mesh_key(&key, &mesh, a, b);
+        let from_b = Session::from_mesh_key(&key, &mesh, b, a);
+        assert!(from_a.0.expose() == from_b.0.expose());
+    }
+}

@@ -2,11 +2,13 @@
 //!
 //! Data flows one way: [`config`] reads mesh.toml, [`mod@desired`] says what that
 //! asks for, [`kernel`] observes what there is, [`plan`] compares the two and
-//! orders the steps, `apply` performs them and looks again.
+//! orders the steps, [`mod@apply`] performs them and looks again.
 
+pub mod apply;
 pub mod config;
 pub mod desired;
 pub mod kernel;
 pub mod keys;
 pub mod model;
 pub mod plan;
+pub mod render;

@@ -180,9 +180,9 @@ impl Policy {
         self.is_guard_of(reqid) || self.templates.iter().any(|template| template.reqid == reqid)
     }
 
-    /// Whether it is a guard of the mesh with this reqid.
+    /// Whether it is a guard of the mesh with this reqid, edited or not.
     pub fn is_guard_of(&self, reqid: Reqid) -> bool {
-        self.templates.is_empty() && self.priority == reqid.0
+        self.priority == reqid.0
     }
 
     /// Whether packets that match may pass as they are.

@@ -137,6 +137,19 @@ impl Selector {
             && self.dport.overlaps(&other.dport)
     }
 
+    /// Whether every packet that matches `other` matches this one too.
+    pub fn covers(&self, other: &Self) -> bool {
+        let ports = |all: PortMatch, some: PortMatch| {
+            all.mask & some.mask == all.mask && all.overlaps(&some)
+        };
+        self.src.covers(&other.src)
+            && self.dst.covers(&other.dst)
+            && (self.proto == 0 || self.proto == other.proto)
+            && ports(self.sport, other.sport)
+            && ports(self.dport, other.dport)
+            && (self.ifindex == 0 || self.ifindex == other.ifindex)
+    }
+
     /// Whether both are of IPv4; the two ends of a selector share their family.
     pub fn is_ipv4(&self) -> bool {
         self.src.address.is_ipv4()
@@ -225,6 +238,16 @@ mod tests {
         assert!(!vxlan.overlaps(&hosts.to_port(17, 4790)));
         assert!(!vxlan.overlaps(&hosts.to_port(6, 4789)));
         assert!(PortMatch { port: 4784, mask: 0xfff0 }.overlaps(&PortMatch::exactly(4789)));
+    }
+
+    #[test]
+    fn any_host_to_a_port_covers_two_hosts_to_that_port() {
+        let hosts = Selector::hosts("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let any = Prefix::any("0.0.0.0".parse().unwrap());
+        let all = Selector::between(any, any).to_port(17, 4789);
+        assert!(all.covers(&hosts.to_port(17, 4789)));
+        assert!(!all.covers(&hosts));
+        assert!(!hosts.to_port(17, 4789).covers(&all));
     }
 
     #[test]

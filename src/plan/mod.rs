@@ -1,8 +1,58 @@
 //! What differs, and the steps that make it go away; pure.
 //!
-//! [`diff`](mod@diff) compares, [`sequence`](mod@sequence) orders, and nothing here has an effect.
+//! [`Plan::new`] compares and orders; nothing here has an effect, and nothing
+//! here holds a key.
 #![forbid(unsafe_code)]
 
+mod change;
+mod conflict;
+mod diff;
+mod flow;
+mod sequence;
 mod step;
+mod warn;
 
+use crate::{
+    desired::Desired,
+    model::{Live, Reqid},
+};
+
+pub use change::{Change, ChangeAction, Field, ObjectKind, What};
+pub use conflict::Conflict;
+pub use flow::{Flow, flow_out};
+pub use sequence::{Phase, PlannedStep};
 pub use step::{Step, StepKind};
+
+/// Everything that is to happen to one host, and what is in the way of it.
+#[derive(Clone, Default)]
+pub struct Plan {
+    /// What differs, for people: guards first, then peer by peer.
+    pub changes: Vec<Change>,
+    /// How it will be made to go away, in order.
+    pub steps: Vec<PlannedStep>,
+    /// Foreign objects in the way; their peers' changes are left out.
+    pub conflicts: Vec<Conflict>,
+    /// What else the operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Compares what is wanted with what there is, of the mesh with this reqid.
+    pub fn new(desired: &Desired, live: &Live, reqid: Reqid) -> Self {
+        let conflicts = conflict::find(desired, live, reqid);
+        let changes = diff::diff(desired, live, reqid, &conflict::Blocked::by(&conflicts));
+        let steps = sequence::sequence(&changes);
+        let warnings = warn::warnings(desired, live, reqid, &changes);
+        Self { changes, steps, conflicts, warnings }
+    }
+
+    /// Whether there is nothing to do and nothing in the way.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.conflicts.is_empty()
+    }
+
+    /// How many changes do this.
+    pub fn count(&self, action: ChangeAction) -> usize {
+        self.changes.iter().filter(|change| change.action() == action).count()
+    }
+}

@@ -1,0 +1,210 @@
+//! Performs a plan's steps and proves that none is left.
+//!
+//! Steps run phase by phase. A step that fails stops its own peer: the phases
+//! that follow leave that peer as it is, protected or blocked. A failed step
+//! of no peer, such as a guard, stops everything. Then the kernel is looked at
+//! again, and only an empty second plan is success.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    desired::{Desired, Keyring},
+    kernel::{Kernel, KernelError},
+    model::{Direction, Key, PeerName, Reqid},
+    plan::{Flow, Plan, PlannedStep, Step, StepKind, flow_out},
+};
+
+/// Steps handed to the kernel at once, so that progress can be shown between.
+const BATCH: usize = 512;
+
+/// How often an apply looks again and goes on after the kernel's answers got lost.
+const ROUNDS: usize = 3;
+
+/// What is to be, and the keys for it.
+pub struct Goal<'a> {
+    /// What the host should hold.
+    pub desired: &'a Desired,
+    /// The keys of its SAs.
+    pub keyring: &'a Keyring,
+    /// Whose objects they are.
+    pub reqid: Reqid,
+}
+
+/// What an apply did.
+#[derive(Default)]
+pub struct Report {
+    /// Steps that the kernel took.
+    pub done: Vec<PlannedStep>,
+    /// Steps that it refused, and how.
+    pub failed: Vec<(PlannedStep, KernelError)>,
+    /// Steps that were not tried after that.
+    pub left: Vec<PlannedStep>,
+    /// Why the run as a whole ended early.
+    pub stopped: Option<KernelError>,
+    /// What the second plan still wanted; `None` if the kernel could not be looked at.
+    pub after: Option<Plan>,
+    /// What becomes of each peer's traffic where not all is as it should be.
+    pub flows: BTreeMap<PeerName, Flow>,
+}
+
+impl Report {
+    /// Whether everything was done and the second plan is empty.
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty()
+            && self.left.is_empty()
+            && self.stopped.is_none()
+            && self.after.as_ref().is_some_and(Plan::is_empty)
+    }
+
+    /// Whether anything was done, as far as is known.
+    pub fn changed_anything(&self) -> bool {
+        !self.done.is_empty() || matches!(self.stopped, Some(KernelError::Lost { .. }))
+    }
+}
+
+/// Something to tell the operator while steps run.
+pub enum Progress<'a> {
+    /// The kernel took a step.
+    Done(&'a PlannedStep),
+    /// The kernel refused a step.
+    Failed(&'a PlannedStep, &'a KernelError),
+    /// Answers got lost: another look, another plan.
+    Again,
+}
+
+/// Performs `plan`, looks again, and reports.
+pub fn apply(
+    kernel: &mut dyn Kernel,
+    goal: &Goal<'_>,
+    plan: &Plan,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Report {
+    let mut report = Report::default();
+    let mut steps = plan.steps.clone();
+    for round in 1.. {
+        report.left.clear();
+        let Err(lost) = run(kernel, goal.keyring, &steps, &mut report, progress) else { break };
+        let again = match (round < ROUNDS, kernel.observe(goal.reqid)) {
+            (true, Ok(live)) => Plan::new(goal.desired, &live, goal.reqid),
+            _ => {
+                report.stopped = Some(lost);
+                break;
+            }
+        };
+        progress(Progress::Again);
+        steps = again.steps;
+    }
+    verify(kernel, goal, &mut report);
+    report
+}
+
+/// Runs steps phase by phase; `Err` if answers got lost on the way.
+fn run(
+    kernel: &mut dyn Kernel,
+    keyring: &Keyring,
+    steps: &[PlannedStep],
+    report: &mut Report,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), KernelError> {
+    let mut stopped: BTreeSet<Option<PeerName>> = BTreeSet::new();
+    for phase in steps.chunk_by(|a, b| a.phase == b.phase) {
+        for batch in phase.chunks(BATCH) {
+            let (go, skip): (Vec<_>, Vec<_>) = batch
+                .iter()
+                .cloned()
+                .partition(|step| !stopped.contains(&None) && !stopped.contains(&step.step.peer));
+            report.left.extend(skip);
+            for (step, error) in perform(kernel, keyring, go, report, progress)? {
+                progress(Progress::Failed(&step, &error));
+                stopped.insert(step.step.peer.clone());
+                report.failed.push((step, error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Hands steps to the kernel and returns those that it refused.
+fn perform(
+    kernel: &mut dyn Kernel,
+    keyring: &Keyring,
+    planned: Vec<PlannedStep>,
+    report: &mut Report,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Vec<(PlannedStep, KernelError)>, KernelError> {
+    let mut failed = Vec::new();
+    let mut ready = Vec::new();
+    let mut steps = Vec::new();
+    for step in planned {
+        match with_key(&step.step, keyring) {
+            Ok(keyed) => {
+                steps.push(keyed);
+                ready.push(step);
+            }
+            Err(error) => failed.push((step, error)),
+        }
+    }
+    if steps.is_empty() {
+        return Ok(failed);
+    }
+    for (step, answer) in ready.into_iter().zip(kernel.perform(&steps)?) {
+        match answer {
+            Ok(()) => {
+                progress(Progress::Done(&step));
+                report.done.push(step);
+            }
+            Err(error) => failed.push((step, error)),
+        }
+    }
+    Ok(failed)
+}
+
+/// Puts the key into a planned step. A plan made without secrets has none.
+fn with_key(step: &Step<()>, keyring: &Keyring) -> Result<Step<Arc<Key>>, KernelError> {
+    let key = |id| {
+        keyring.get(id).ok_or_else(|| KernelError::System {
+            doing: format!("cannot add SA {id}"),
+            reason: "its key is not at hand".into(),
+        })
+    };
+    let kind = match &step.kind {
+        StepKind::AddSa { sa, .. } => StepKind::AddSa { sa: sa.clone(), key: key(&sa.id)? },
+        StepKind::ReplaceSa { sa, .. } => StepKind::ReplaceSa { sa: sa.clone(), key: key(&sa.id)? },
+        StepKind::DeleteSa(id) => StepKind::DeleteSa(*id),
+        StepKind::AddPolicy(policy) => StepKind::AddPolicy(policy.clone()),
+        StepKind::UpdatePolicy(policy) => StepKind::UpdatePolicy(policy.clone()),
+        StepKind::DeletePolicy(policy) => StepKind::DeletePolicy(policy.clone()),
+        StepKind::Wait(time) => StepKind::Wait(*time),
+    };
+    Ok(Step { peer: step.peer.clone(), kind })
+}
+
+/// Looks again. What is still wanted, and what becomes of those peers' traffic.
+fn verify(kernel: &mut dyn Kernel, goal: &Goal<'_>, report: &mut Report) {
+    let live = match kernel.observe(goal.reqid) {
+        Ok(live) => live,
+        Err(error) => {
+            report.stopped.get_or_insert(error);
+            return;
+        }
+    };
+    let after = Plan::new(goal.desired, &live, goal.reqid);
+    let unfinished: BTreeSet<Option<&PeerName>> = after
+        .changes
+        .iter()
+        .map(|change| change.peer.as_ref())
+        .chain(after.conflicts.iter().map(|conflict| conflict.peer.as_ref()))
+        .chain(report.failed.iter().map(|(step, _)| step.step.peer.as_ref()))
+        .collect();
+    for wanted in goal.desired.policies.values() {
+        let concerned = unfinished.contains(&None) || unfinished.contains(&Some(&wanted.peer));
+        if concerned && wanted.policy.id.direction == Direction::Out {
+            let flow = flow_out(&live.0, &wanted.policy.id.selector);
+            report.flows.insert(wanted.peer.clone(), flow);
+        }
+    }
+    report.after = Some(after);
+}

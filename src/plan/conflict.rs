@@ -1,0 +1,190 @@
+//! Foreign objects in the way: what meshsec must not touch and can't live with.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    desired::Desired,
+    model::{
+        Bypass, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, Reqid, Sa, SaId, Selector,
+    },
+};
+
+/// Something foreign in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The peer that it stops; `None` stops all.
+    pub peer: Option<PeerName>,
+    /// The foreign object, in the words of `ip xfrm` or `sysctl`.
+    pub object: String,
+    /// Why it is in the way, and what to do about it.
+    pub reason: String,
+}
+
+/// Whose changes the conflicts rule out.
+pub(super) enum Blocked {
+    /// Everybody's.
+    All,
+    /// These peers'.
+    Peers(BTreeSet<PeerName>),
+}
+
+impl Blocked {
+    pub(super) fn by(conflicts: &[Conflict]) -> Self {
+        let peers: Option<BTreeSet<_>> =
+            conflicts.iter().map(|conflict| conflict.peer.clone()).collect();
+        peers.map_or(Self::All, Self::Peers)
+    }
+
+    pub(super) fn covers(&self, peer: Option<&PeerName>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Peers(peers) => peer.is_some_and(|peer| peers.contains(peer)),
+        }
+    }
+}
+
+/// Everything foreign that is in the way of what is wanted.
+///
+/// Nothing is in the way of a host that is to hold nothing.
+pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    conflicts.extend(live.0.sas.iter().filter_map(|sa| taken_spi(desired, sa, reqid)));
+    let foreign = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
+    for policy in foreign {
+        match taken_selector(desired, policy) {
+            Some(conflict) => conflicts.push(conflict),
+            None => conflicts.extend(outranking(desired, policy, reqid)),
+        }
+    }
+    conflicts.extend(bypasses(desired, live));
+    conflicts.sort_by(|a, b| (&a.peer, &a.object).cmp(&(&b.peer, &b.object)));
+    conflicts
+}
+
+/// A foreign SA where one of ours belongs. A mark doesn't help: the kernel's
+/// look-up (`__xfrm_state_lookup`) finds a marked SA for packets of that mark.
+fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<Conflict> {
+    if sa.reqid == reqid {
+        return None;
+    }
+    let unmarked = SaId { mark: Mark::NONE, ..sa.id };
+    let wanted = desired.sas.get(&unmarked)?;
+    Some(Conflict {
+        peer: Some(wanted.peer.clone()),
+        object: format!("sa {} reqid {}", sa.id, sa.reqid),
+        reason: format!(
+            "a foreign SA has the destination and SPI of ours{}",
+            other_mesh(sa.reqid).unwrap_or("; delete it, or give the peer another short_id")
+        ),
+    })
+}
+
+/// A foreign policy with the very identity of one of ours.
+fn taken_selector(desired: &Desired, policy: &Policy) -> Option<Conflict> {
+    let peer = match desired.policies.get(&policy.id) {
+        Some(wanted) => Some(wanted.peer.clone()),
+        None => desired.guards.get(&policy.id).map(|_| None)?,
+    };
+    let what = if peer.is_some() { "policy" } else { "guard" };
+    let hint = policy.templates.iter().find_map(|template| other_mesh(template.reqid));
+    Some(Conflict {
+        peer,
+        object: describe(policy),
+        reason: format!(
+            "a foreign policy has the selector of our {what}{}",
+            hint.unwrap_or("; delete it if nothing needs it")
+        ),
+    })
+}
+
+/// A policy that lets protected traffic pass in clear before ours is asked.
+///
+/// On equal priority the kernel prefers the older one, which may be theirs.
+fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict> {
+    // An XFRM interface's policies see only that interface's packets.
+    if !policy.lets_clear_text_pass()
+        || policy.id.if_id != 0
+        || policy.id.direction == Direction::Fwd
+    {
+        return Vec::new();
+    }
+    let same_packets = |direction: Direction, selector: &Selector| {
+        direction == policy.id.direction && selector.overlaps(&policy.id.selector)
+    };
+    let conflict = |peer: Option<&PeerName>, what: &str| Conflict {
+        peer: peer.cloned(),
+        object: describe(policy),
+        reason: format!(
+            "a foreign policy outranks {what} and lets the traffic pass in clear; \
+             delete it, narrow its selector or raise its priority number"
+        ),
+    };
+    let mut conflicts = Vec::new();
+    if policy.priority <= PEER_PRIORITY {
+        let peers: BTreeSet<&PeerName> = desired
+            .policies
+            .values()
+            .filter(|wanted| same_packets(wanted.policy.id.direction, &wanted.policy.id.selector))
+            .map(|wanted| &wanted.peer)
+            .collect();
+        conflicts.extend(peers.into_iter().map(|peer| conflict(Some(peer), "ours")));
+    }
+    let outranks_guard = |guard: &Policy| same_packets(guard.id.direction, &guard.id.selector);
+    if policy.priority <= reqid.0 && desired.guards.values().any(outranks_guard) {
+        conflicts.push(conflict(None, "the guard"));
+    }
+    conflicts
+}
+
+/// Sysctls that take a device's packets past all policies (`IN_DEV_NOXFRM`,
+/// `IN_DEV_NOPOLICY`).
+///
+/// Loopback has them set from the start, and no packet of a mesh uses it.
+fn bypasses(desired: &Desired, live: &Live) -> Vec<Conflict> {
+    let Some(local) = desired.local else { return Vec::new() };
+    let devices: BTreeSet<&str> = live
+        .0
+        .addresses
+        .iter()
+        .filter(|address| address.address == local && address.device != "lo")
+        .map(|address| address.device.as_str())
+        .chain(["all"])
+        .collect();
+    let relevant = |bypass: &&Bypass| {
+        devices.contains(bypass.device.as_str())
+            && (bypass.ipv6 != local.is_ipv4() || !desired.guards.is_empty())
+    };
+    live.0
+        .bypasses
+        .iter()
+        .filter(relevant)
+        .map(|bypass| {
+            let family = if bypass.ipv6 { "ipv6" } else { "ipv4" };
+            let key = format!("net/{family}/conf/{}/{}", bypass.device, bypass.name);
+            Conflict {
+                peer: None,
+                reason: format!(
+                    "packets of {} pass all policies; run: sysctl -w {key}=0",
+                    if bypass.device == "all" { "every device" } else { &bypass.device }
+                ),
+                object: format!("sysctl {key} = 1"),
+            }
+        })
+        .collect()
+}
+
+/// What to do about an object whose reqid looks like a mesh's.
+fn other_mesh(reqid: Reqid) -> Option<&'static str> {
+    (reqid.0 >> 16 == 0x4d53).then_some(
+        ": it belongs to another mesh, or to this one under an old name or reqid; \
+         run destroy with that mesh's file first",
+    )
+}
+
+fn describe(policy: &Policy) -> String {
+    let mut text = format!("policy {} {} priority {}", policy.id, policy.action, policy.priority);
+    for template in &policy.templates {
+        text.push_str(&format!(" tmpl {template}"));
+    }
+    text
+}

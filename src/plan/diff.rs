@@ -1,0 +1,192 @@
+//! Desired x live -> changes.
+//!
+//! Compares normalised values, never attributes. An object of ours that
+//! nothing asks for goes; a foreign one is not looked at here.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{
+    change::{self, Change, Field, What},
+    conflict::Blocked,
+};
+use crate::{
+    desired::{Desired, WantedSa},
+    model::{Direction, Live, Mark, PeerName, Policy, PolicyId, Reqid, Sa, SaId},
+};
+
+/// All changes, guards first, then by peer, SAs before policies.
+pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Blocked) -> Vec<Change> {
+    let sas: BTreeMap<SaId, &Sa> =
+        live.0.sas.iter().filter(|sa| sa.reqid == reqid).map(|sa| (sa.id, sa)).collect();
+    let policies: BTreeMap<PolicyId, &Policy> = live
+        .0
+        .policies
+        .iter()
+        .filter(|policy| policy.belongs_to(reqid))
+        .map(|policy| (policy.id, policy))
+        .collect();
+
+    let mut changes: Vec<Change> = Vec::new();
+    changes.extend(desired.sas.values().filter_map(|wanted| wanted_sa(wanted, &sas)));
+    changes.extend(sas.values().filter_map(|sa| unwanted_sa(desired, sa)));
+    for wanted in desired.policies.values() {
+        let live = policies.get(&wanted.policy.id).copied();
+        changes.extend(wanted_policy(Some(&wanted.peer), &wanted.policy, live));
+    }
+    for guard in desired.guards.values() {
+        changes.extend(wanted_policy(None, guard, policies.get(&guard.id).copied()));
+    }
+    changes.extend(policies.values().filter_map(|policy| unwanted_policy(desired, policy)));
+
+    changes.retain(|change| !blocked.covers(change.peer.as_ref()));
+    changes.sort_by_key(|change| (change.peer.clone(), change.kind() != super::ObjectKind::Sa));
+    changes
+}
+
+fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
+    let id = wanted.sa.id;
+    let at_spi =
+        live.range(id..).take_while(|(other, _)| SaId { mark: Mark::NONE, ..**other } == id);
+    let (mut same, mut twins) = (None, Vec::new());
+    for (other, sa) in at_spi {
+        if *other == id { same = Some(*sa) } else { twins.push((*sa).clone()) }
+    }
+    let (reason, fields) = match (same, twins.is_empty()) {
+        (None, true) => {
+            let what = What::CreateSa(wanted.clone());
+            let fields = change::created_sa(&wanted.sa);
+            return Some(Change {
+                peer: Some(wanted.peer.clone()),
+                what,
+                reason: "missing".into(),
+                fields,
+            });
+        }
+        (_, false) => (
+            "an SA of ours with a mark has this SPI, and the kernel can't tell the two apart",
+            change::created_sa(&wanted.sa),
+        ),
+        (Some(sa), true) => difference(sa, &wanted.sa)?,
+    };
+    let what = What::ReplaceSa { live: same.cloned(), wanted: wanted.clone(), twins };
+    Some(Change { peer: Some(wanted.peer.clone()), what, reason: reason.into(), fields })
+}
+
+/// Why an SA isn't the wanted one, the most telling reason first.
+fn difference(live: &Sa, wanted: &Sa) -> Option<(&'static str, Vec<Field>)> {
+    if live.is_larval() {
+        let reason = "the kernel holds a larval SA in its place";
+        return Some((reason, change::created_sa(wanted)));
+    }
+    let fields = change::differing_sa(live, wanted);
+    let differs = |name| fields.iter().any(|field| field.name == name);
+    let reason = if fields.is_empty() {
+        return None;
+    } else if differs("unexpected") {
+        "it has attributes that a mesh's SA never has"
+    } else if differs("selector") {
+        "its selector doesn't tie the key to the two addresses"
+    } else if differs("src") || differs("mode") {
+        "its addresses or mode differ"
+    } else if differs("cipher") {
+        "its cipher differs"
+    } else if differs("key") {
+        "its key differs"
+    } else {
+        "its anti-replay window differs"
+    };
+    Some((reason, fields))
+}
+
+fn unwanted_sa(desired: &Desired, sa: &Sa) -> Option<Change> {
+    let unmarked = SaId { mark: Mark::NONE, ..sa.id };
+    if desired.sas.contains_key(&unmarked) {
+        return None; // wanted, or a twin that goes with the replacement
+    }
+    let peer = peer_of(desired, sa.src, sa.id.dst);
+    let reason = match peer {
+        Some(_) => "not one of the generations before, now and next",
+        None => "no peer of mesh.toml has it",
+    };
+    Some(Change {
+        peer: peer.cloned(),
+        what: What::DeleteSa(sa.clone()),
+        reason: reason.into(),
+        fields: change::deleted_sa(sa),
+    })
+}
+
+fn wanted_policy(
+    peer: Option<&PeerName>,
+    wanted: &Policy,
+    live: Option<&Policy>,
+) -> Option<Change> {
+    let (what, reason, fields) = match live {
+        None => {
+            (What::CreatePolicy(wanted.clone()), "missing".into(), change::created_policy(wanted))
+        }
+        Some(live) if live == wanted => return None,
+        Some(live) => {
+            let fields = change::differing_policy(live, wanted);
+            let what = What::UpdatePolicy { live: live.clone(), wanted: wanted.clone() };
+            (what, policy_difference(live, wanted), fields)
+        }
+    };
+    Some(Change { peer: peer.cloned(), what, reason, fields })
+}
+
+fn policy_difference(live: &Policy, wanted: &Policy) -> String {
+    let spis = |policy: &Policy| match policy.templates.as_slice() {
+        [one] => Some(one.spi),
+        _ => None,
+    };
+    if live.lets_clear_text_pass() && !wanted.lets_clear_text_pass() {
+        "it lets the traffic pass in clear".into()
+    } else if live.action != wanted.action {
+        "its action differs".into()
+    } else if !live.extras.is_empty() {
+        "it has attributes that a mesh's policy never has".into()
+    } else if live.templates.len() != wanted.templates.len() {
+        format!("it has {} templates", live.templates.len())
+    } else if spis(live) != spis(wanted) && wanted.id.direction == Direction::Out {
+        "it sends under another SPI".into()
+    } else if live.templates != wanted.templates {
+        "its template differs".into()
+    } else {
+        "its priority differs".into()
+    }
+}
+
+fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
+    if desired.policies.contains_key(&policy.id) || desired.guards.contains_key(&policy.id) {
+        return None;
+    }
+    let PolicyId { selector, mark, if_id, sub, .. } = policy.id;
+    let guard = policy.templates.is_empty();
+    let peer =
+        if guard { None } else { peer_of(desired, selector.src.address, selector.dst.address) };
+    let reason = if !mark.is_none() || if_id != 0 || sub {
+        "ours by its reqid, with a mark, an interface or a table that a mesh's policy never has"
+    } else if guard {
+        "nothing in mesh.toml asks for this guard"
+    } else if peer.is_some() {
+        "nothing in mesh.toml asks for this selector"
+    } else {
+        "no peer of mesh.toml has it"
+    };
+    Some(Change {
+        peer: peer.cloned(),
+        what: What::DeletePolicy(policy.clone()),
+        reason: reason.into(),
+        fields: change::deleted_policy(policy),
+    })
+}
+
+/// The peer at the far end, where one end is this host.
+fn peer_of(desired: &Desired, src: IpAddr, dst: IpAddr) -> Option<&PeerName> {
+    match desired.local {
+        Some(local) if src == local => desired.peers.get(&dst),
+        Some(local) if dst == local => desired.peers.get(&src),
+        _ => None,
+    }
+}

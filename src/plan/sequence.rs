@@ -1,0 +1,180 @@
+//! Changes -> steps, in the one order in which nothing leaks.
+//!
+//! 1. Guards go in first: from then on unprotected traffic is blocked.
+//! 2. Inbound SAs, then outbound ones: an SA without a policy harms nothing,
+//!    while a policy without its SA drops packets, or makes the kernel create a
+//!    larval SA on our SPI.
+//! 3. Policies, each replaced atomically.
+//! 4. One wait, so that packets under way still find the SAs that go next.
+//! 5. Policies of nobody's, then SAs, then guards go. Before that, whoever lost
+//!    its policy met the guard.
+
+use std::{fmt, time::Duration};
+
+use super::{
+    change::{Change, ObjectKind, What},
+    step::{Step, StepKind},
+};
+use crate::model::{Direction, SaId};
+
+/// How long packets under way are waited for before their SAs go.
+const IN_FLIGHT: Duration = Duration::from_millis(200);
+
+/// A step of a plan, without its key.
+#[derive(Clone)]
+pub struct PlannedStep {
+    /// What is asked of the kernel.
+    pub step: Step<()>,
+    /// Where in the order it belongs; steps of one phase don't depend on each other.
+    pub phase: Phase,
+    /// What it is about: an object's identity, or a time.
+    pub id: String,
+}
+
+/// The parts of a run, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Guards are added and repaired.
+    Guards,
+    /// SAs go that share their SPI with a marked one.
+    EvictSas,
+    /// The marked ones go.
+    EvictTwins,
+    /// Inbound SAs are added and replaced.
+    InboundSas,
+    /// Outbound SAs are added and replaced.
+    OutboundSas,
+    /// Policies are added and updated.
+    Policies,
+    /// Packets in flight arrive.
+    Wait,
+    /// Policies that nothing asks for go.
+    DeletePolicies,
+    /// SAs that nothing asks for go.
+    DeleteSas,
+    /// Guards that nothing asks for go.
+    DeleteGuards,
+}
+
+impl Phase {
+    /// Why it comes where it does.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Guards => "guards first: what is not protected is blocked from here on",
+            Self::EvictSas => {
+                "an SA without mark is deleted before its marked twin, or goes with it"
+            }
+            Self::EvictTwins => "SAs with a mark go, so that the SPI is free",
+            Self::InboundSas => "inbound SAs before anybody sends under them",
+            Self::OutboundSas => "outbound SAs before the policies that ask for them",
+            Self::Policies => "policies once their SAs are there; each switches atomically",
+            Self::Wait => "packets in flight still find the SAs that go next",
+            Self::DeletePolicies => "policies before their SAs; the guard covers what they covered",
+            Self::DeleteSas => "SAs that nobody sends under any more",
+            Self::DeleteGuards => "guards last",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Guards => "put up guards",
+            Self::EvictSas => "clear SAs with marked twins",
+            Self::EvictTwins => "delete marked SAs",
+            Self::InboundSas => "add inbound SAs",
+            Self::OutboundSas => "add outbound SAs",
+            Self::Policies => "switch policies",
+            Self::Wait => "wait",
+            Self::DeletePolicies => "delete policies",
+            Self::DeleteSas => "delete SAs",
+            Self::DeleteGuards => "take down guards",
+        })
+    }
+}
+
+/// Orders all that the changes ask for.
+pub(super) fn sequence(changes: &[Change]) -> Vec<PlannedStep> {
+    let mut steps: Vec<PlannedStep> = changes.iter().flat_map(steps_of).collect();
+    let switches = steps.iter().any(|step| step.phase == Phase::Policies);
+    let deletes = steps.iter().any(|step| step.phase == Phase::DeleteSas);
+    if switches && deletes {
+        steps.push(PlannedStep {
+            step: Step { peer: None, kind: StepKind::Wait(IN_FLIGHT) },
+            phase: Phase::Wait,
+            id: format!("{} ms", IN_FLIGHT.as_millis()),
+        });
+    }
+    steps.sort_by_key(|step| step.phase);
+    steps
+}
+
+fn steps_of(change: &Change) -> Vec<PlannedStep> {
+    let guard = change.kind() == ObjectKind::Guard;
+    let step = |phase, id: String, kind| PlannedStep {
+        step: Step { peer: change.peer.clone(), kind },
+        phase,
+        id,
+    };
+    let delete = |phase, id: SaId| step(phase, id.to_string(), StepKind::DeleteSa(id));
+    let id = change.id();
+    match &change.what {
+        What::CreateSa(wanted) => {
+            let phase = sa_phase(wanted.direction);
+            vec![step(phase, id, StepKind::AddSa { sa: wanted.sa.clone(), key: () })]
+        }
+        What::ReplaceSa { live, wanted, twins } if !twins.is_empty() => {
+            let add = StepKind::AddSa { sa: wanted.sa.clone(), key: () };
+            live.iter()
+                .map(|sa| delete(Phase::EvictSas, sa.id))
+                .chain(twins.iter().map(|twin| delete(Phase::EvictTwins, twin.id)))
+                .chain([step(sa_phase(wanted.direction), id, add)])
+                .collect()
+        }
+        What::ReplaceSa { live, wanted, .. } => {
+            let (sa, key) = (wanted.sa.clone(), ());
+            let larval = live.as_ref().is_some_and(|sa| sa.is_larval());
+            let kind =
+                if larval { StepKind::AddSa { sa, key } } else { StepKind::ReplaceSa { sa, key } };
+            vec![step(sa_phase(wanted.direction), id, kind)]
+        }
+        What::DeleteSa(sa) => vec![delete(Phase::DeleteSas, sa.id)],
+        What::CreatePolicy(policy) => {
+            let phase = if guard { Phase::Guards } else { Phase::Policies };
+            vec![step(phase, id, StepKind::AddPolicy(policy.clone()))]
+        }
+        What::UpdatePolicy { wanted, .. } => {
+            let phase = if guard { Phase::Guards } else { Phase::Policies };
+            vec![step(phase, id, StepKind::UpdatePolicy(wanted.clone()))]
+        }
+        What::DeletePolicy(policy) => {
+            let phase = if guard { Phase::DeleteGuards } else { Phase::DeletePolicies };
+            vec![step(phase, id, StepKind::DeletePolicy(policy.clone()))]
+        }
+    }
+}
+
+fn sa_phase(direction: Direction) -> Phase {
+    match direction {
+        Direction::Out => Phase::OutboundSas,
+        _ => Phase::InboundSas,
+    }
+}
+
+impl PlannedStep {
+    /// The step's name in JSON.
+    pub fn name(&self) -> &'static str {
+        match &self.step.kind {
+            StepKind::AddSa { .. } => "add_sa",
+            StepKind::ReplaceSa { .. } => "replace_sa",
+            StepKind::DeleteSa(_) => "delete_sa",
+            StepKind::AddPolicy(policy) if policy.templates.is_empty() => "add_guard",
+            StepKind::AddPolicy(_) => "add_policy",
+            StepKind::UpdatePolicy(policy) if policy.templates.is_empty() => "update_guard",
+            StepKind::UpdatePolicy(_) => "update_policy",
+            StepKind::DeletePolicy(policy) if policy.templates.is_empty() => "delete_guard",
+            StepKind::DeletePolicy(_) => "delete_policy",
+            StepKind::Wait(_) => "wait",
+        }
+    }
+}

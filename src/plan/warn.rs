@@ -1,0 +1,165 @@
+//! What an operator should know before a plan is applied.
+
+use std::collections::BTreeSet;
+
+use super::change::{Change, What};
+use crate::{
+    desired::Desired,
+    model::{Action, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, Reqid, Selector},
+};
+
+/// How many names a line lists before it counts the rest.
+const NAMES_SHOWN: usize = 8;
+
+/// One line for each thing, however many peers it is true of.
+pub(super) fn warnings(
+    desired: &Desired,
+    live: &Live,
+    reqid: Reqid,
+    changes: &[Change],
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(unpaired(desired));
+    lines.extend(large_step(changes));
+    lines.extend(cut(changes));
+    lines.extend(left_in_clear(desired, changes));
+    lines.extend(outranked(desired, live, reqid));
+    lines
+}
+
+fn unpaired(desired: &Desired) -> Option<String> {
+    let peers: BTreeSet<&PeerName> = desired.unpaired.iter().collect();
+    (!peers.is_empty()).then(|| {
+        format!("no pair with {}: the address is of the other family, IPv4 or IPv6", names(&peers))
+    })
+}
+
+/// A raise by more than one: the peer has no SA of the new generation yet.
+fn large_step(changes: &[Change]) -> Option<String> {
+    let spi = |policy: &Policy| policy.templates.first().map(|template| template.spi);
+    let mut steps = BTreeSet::new();
+    let mut peers = BTreeSet::new();
+    for change in changes {
+        let What::UpdatePolicy { live, wanted } = &change.what else { continue };
+        let (Some(old), Some(new), Some(peer)) = (spi(live), spi(wanted), &change.peer) else {
+            continue;
+        };
+        if old.raw() == 0 || new.raw() == 0 {
+            continue;
+        }
+        let ahead = (128 + new.generation_low() - old.generation_low()) % 128;
+        if !matches!(ahead, 0 | 1 | 127) {
+            steps.insert((old.generation_low(), new.generation_low()));
+            peers.insert(peer);
+        }
+    }
+    (!peers.is_empty()).then(|| {
+        let (old, new) = steps.first().expect("there is a step for every peer");
+        format!(
+            "the generation moves by more than one (from {old} to {new} modulo 128): traffic with \
+             {} is cut until they have applied it too; only g to g+1 or g-1 is lossless",
+            names(&peers)
+        )
+    })
+}
+
+/// SAs that are replaced where they stand: the other end must follow.
+fn cut(changes: &[Change]) -> Option<String> {
+    let peers: BTreeSet<&PeerName> = changes
+        .iter()
+        .filter(|change| {
+            matches!(&change.what, What::ReplaceSa { live: Some(sa), .. } if !sa.is_larval())
+        })
+        .filter_map(|change| change.peer.as_ref())
+        .collect();
+    (!peers.is_empty()).then(|| {
+        format!(
+            "SAs with {} are deleted and made anew under the same SPI: packets are dropped, never \
+             sent in clear, until both ends hold the same keys",
+            names(&peers)
+        )
+    })
+}
+
+/// Traffic that was covered by what goes, and isn't by what stays.
+fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<String> {
+    let stays = |selector: &Selector| {
+        let guards = desired.guards.values();
+        let policies = desired.policies.values().map(|wanted| &wanted.policy);
+        guards
+            .chain(policies)
+            .any(|kept| kept.id.direction == Direction::Out && kept.id.selector.covers(selector))
+    };
+    let gone: Vec<&Selector> = changes
+        .iter()
+        .filter_map(|change| match &change.what {
+            What::DeletePolicy(policy) if covers_unmarked(policy) => Some(&policy.id.selector),
+            _ => None,
+        })
+        .filter(|selector| !stays(selector))
+        .collect();
+    let widest: Vec<String> = gone
+        .iter()
+        .filter(|selector| !gone.iter().any(|other| other != *selector && other.covers(selector)))
+        .map(ToString::to_string)
+        .collect();
+    (!widest.is_empty()).then(|| {
+        format!("nothing protects these packets afterwards; they leave in clear: {}", list(&widest))
+    })
+}
+
+fn covers_unmarked(policy: &Policy) -> bool {
+    policy.id.direction == Direction::Out
+        && policy.id.mark == Mark::NONE
+        && policy.id.if_id == 0
+        && !policy.lets_clear_text_pass()
+}
+
+/// Foreign policies that come before ours without letting clear text pass.
+fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
+    let foreign = live.0.policies.iter().filter(|policy| {
+        !policy.belongs_to(reqid)
+            && policy.priority <= PEER_PRIORITY
+            && policy.id.if_id == 0
+            && !policy.lets_clear_text_pass()
+    });
+    let mut lines = Vec::new();
+    for policy in foreign {
+        let peers: BTreeSet<&PeerName> = desired
+            .policies
+            .values()
+            .filter(|wanted| {
+                let ours = &wanted.policy.id;
+                ours.direction == policy.id.direction
+                    && ours != &policy.id
+                    && ours.selector.overlaps(&policy.id.selector)
+            })
+            .map(|wanted| &wanted.peer)
+            .collect();
+        if !peers.is_empty() {
+            let does = match policy.action {
+                Action::Block => "blocks",
+                Action::Allow => "transforms in its own way",
+            };
+            lines.push(format!(
+                "the foreign policy {} priority {} outranks ours and {does} traffic with {}",
+                policy.id,
+                policy.priority,
+                names(&peers)
+            ));
+        }
+    }
+    lines
+}
+
+fn names(peers: &BTreeSet<&PeerName>) -> String {
+    list(&peers.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+fn list(items: &[String]) -> String {
+    let shown = items.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match items.len().saturating_sub(NAMES_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

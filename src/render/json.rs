@@ -1,0 +1,132 @@
+//! A plan as JSON: keys are stable, arrays ordered.
+
+use serde::Serialize;
+
+use super::View;
+use crate::plan::{ChangeAction, Plan, PlannedStep};
+
+/// The version of the format; the number before the dot changes when a reader
+/// of the old format would be misled.
+pub const FORMAT_VERSION: &str = "1.0";
+
+/// `plan --format json`.
+#[derive(Serialize)]
+pub struct JsonPlan {
+    format_version: &'static str,
+    mesh: String,
+    local: Option<String>,
+    generation: u64,
+    changes: Vec<JsonChange>,
+    steps: Vec<JsonStep>,
+    conflicts: Vec<JsonConflict>,
+    warnings: Vec<String>,
+    summary: JsonSummary,
+}
+
+#[derive(Serialize)]
+struct JsonChange {
+    kind: &'static str,
+    id: String,
+    peer: Option<String>,
+    action: &'static str,
+    reason: String,
+    fields: Vec<JsonField>,
+}
+
+#[derive(Serialize)]
+struct JsonField {
+    name: &'static str,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+/// One step, as plans and reports show it.
+#[derive(Serialize)]
+pub(super) struct JsonStep {
+    step: &'static str,
+    id: String,
+    peer: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct JsonConflict {
+    peer: Option<String>,
+    object: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct JsonSummary {
+    create: usize,
+    update: usize,
+    replace: usize,
+    delete: usize,
+}
+
+impl JsonStep {
+    pub(super) fn of(step: &PlannedStep) -> Self {
+        Self {
+            step: step.name(),
+            id: step.id.clone(),
+            peer: step.step.peer.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// The plan in the shape of its JSON.
+pub fn plan_json(view: &View<'_>) -> JsonPlan {
+    JsonPlan {
+        format_version: FORMAT_VERSION,
+        mesh: view.config.mesh.to_string(),
+        local: view.local.map(|peer| peer.name.to_string()),
+        generation: view.config.generation.get(),
+        changes: changes(view.plan),
+        steps: view.plan.steps.iter().map(JsonStep::of).collect(),
+        conflicts: conflicts(view.plan),
+        warnings: view.all_warnings().cloned().collect(),
+        summary: summary(view.plan),
+    }
+}
+
+fn changes(plan: &Plan) -> Vec<JsonChange> {
+    let fields = |change: &crate::plan::Change| {
+        let field = |field: &crate::plan::Field| JsonField {
+            name: field.name,
+            before: field.before.clone(),
+            after: field.after.clone(),
+        };
+        change.fields.iter().map(field).collect()
+    };
+    plan.changes
+        .iter()
+        .map(|change| JsonChange {
+            kind: change.kind().word(),
+            id: change.id(),
+            peer: change.peer.as_ref().map(ToString::to_string),
+            action: change.action().word(),
+            reason: change.reason.clone(),
+            fields: fields(change),
+        })
+        .collect()
+}
+
+/// The plan's conflicts in the shape of their JSON.
+pub(super) fn conflicts(plan: &Plan) -> Vec<JsonConflict> {
+    plan.conflicts
+        .iter()
+        .map(|conflict| JsonConflict {
+            peer: conflict.peer.as_ref().map(ToString::to_string),
+            object: conflict.object.clone(),
+            reason: conflict.reason.clone(),
+        })
+        .collect()
+}
+
+fn summary(plan: &Plan) -> JsonSummary {
+    JsonSummary {
+        create: plan.count(ChangeAction::Create),
+        update: plan.count(ChangeAction::Update),
+        replace: plan.count(ChangeAction::Replace),
+        delete: plan.count(ChangeAction::Delete),
+    }
+}

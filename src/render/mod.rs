@@ -1,0 +1,42 @@
+//! Plans, reports and live states as text and JSON; never computes a difference.
+#![forbid(unsafe_code)]
+
+mod json;
+mod report;
+mod show;
+mod text;
+
+use crate::{
+    config::{Config, Peer},
+    plan::Plan,
+};
+
+pub use json::{JsonPlan, plan_json};
+pub use report::{report_json, report_text};
+pub use show::{show_json, show_text};
+pub use text::plan_text;
+
+/// A plan and whose it is.
+pub struct View<'a> {
+    /// The file.
+    pub config: &'a Config,
+    /// The local peer; none where everything is to go and nobody asked whose it was.
+    pub local: Option<&'a Peer>,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Warnings that aren't the plan's own: the file's, the secrets'.
+    pub warnings: &'a [String],
+    /// The file's name, for the line that says that nothing differs.
+    pub file: &'a str,
+}
+
+impl View<'_> {
+    /// All warnings, the plan's own last.
+    fn all_warnings(&self) -> impl Iterator<Item = &String> {
+        self.warnings.iter().chain(&self.plan.warnings)
+    }
+
+    fn address_of(&self, name: &crate::model::PeerName) -> Option<std::net::IpAddr> {
+        self.config.peers.iter().find(|peer| peer.name == *name).map(|peer| peer.address)
+    }
+}

@@ -1,0 +1,128 @@
+//! What an apply or destroy did, as text and JSON.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::{JsonPlan, View, json, plan_json};
+use crate::{apply::Report, plan::Flow};
+
+/// How many lines of one kind are shown before the rest is counted.
+const LINES_SHOWN: usize = 20;
+
+/// What happened, what didn't, and whether traffic flows.
+pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
+    let mut text = String::new();
+    if report.is_complete() {
+        let _ = match verb {
+            "destroy" => writeln!(text, "Destroy complete: {} steps.", report.done.len()),
+            _ => writeln!(
+                text,
+                "Apply complete: {} steps. The kernel matches {file}.",
+                report.done.len()
+            ),
+        };
+        return text;
+    }
+    let _ = writeln!(
+        text,
+        "Incomplete: {} steps done, {} failed, {} left.",
+        report.done.len(),
+        report.failed.len(),
+        report.left.len()
+    );
+    let failed = report.failed.iter().map(|(_, error)| format!("failed: {error}"));
+    write_some(&mut text, failed);
+    let left = report.left.iter().map(|step| format!("left: {} {}", step.name(), step.id));
+    write_some(&mut text, left);
+    if let Some(error) = &report.stopped {
+        let _ = writeln!(text, "  stopped: {error}");
+    }
+    if let Some(after) = &report.after {
+        let conflicts = after.conflicts.iter().map(|conflict| {
+            let whose = conflict.peer.as_ref().map_or("all".into(), |peer| format!("peer {peer}"));
+            format!("in conflict, stops {whose}: {}: {}", conflict.object, conflict.reason)
+        });
+        write_some(&mut text, conflicts);
+        let wanted = after
+            .changes
+            .iter()
+            .map(|change| format!("not as wanted: {} {}", change.kind().word(), change.id()));
+        write_some(&mut text, wanted);
+    }
+    let flows = report.flows.iter().map(|(peer, flow)| match flow {
+        Flow::Clear => format!("TRAFFIC TO {peer} FLOWS IN CLEAR"),
+        _ => format!("traffic to {peer}: {flow}"),
+    });
+    write_some(&mut text, flows);
+    text
+}
+
+fn write_some(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
+    let more = lines.len().saturating_sub(LINES_SHOWN);
+    for line in lines.take(LINES_SHOWN) {
+        let _ = writeln!(text, "  {line}");
+    }
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more of these");
+    }
+}
+
+/// `apply --format json` and `destroy --format json`.
+#[derive(Serialize)]
+struct JsonReport {
+    format_version: &'static str,
+    plan: JsonPlan,
+    complete: bool,
+    done: Vec<json::JsonStep>,
+    failed: Vec<JsonFailure>,
+    left: Vec<json::JsonStep>,
+    stopped: Option<String>,
+    conflicts: Vec<json::JsonConflict>,
+    not_as_wanted: Vec<String>,
+    traffic: std::collections::BTreeMap<String, &'static str>,
+}
+
+#[derive(Serialize)]
+struct JsonFailure {
+    #[serde(flatten)]
+    step: json::JsonStep,
+    error: String,
+}
+
+/// The report and the plan that it is of, in the shape of their JSON.
+pub fn report_json(view: &View<'_>, report: &Report) -> impl Serialize {
+    let after = report.after.as_ref();
+    JsonReport {
+        format_version: json::FORMAT_VERSION,
+        plan: plan_json(view),
+        complete: report.is_complete(),
+        done: report.done.iter().map(json::JsonStep::of).collect(),
+        failed: report
+            .failed
+            .iter()
+            .map(|(step, error)| JsonFailure {
+                step: json::JsonStep::of(step),
+                error: error.to_string(),
+            })
+            .collect(),
+        left: report.left.iter().map(json::JsonStep::of).collect(),
+        stopped: report.stopped.as_ref().map(ToString::to_string),
+        conflicts: after.map(json::conflicts).unwrap_or_default(),
+        not_as_wanted: after
+            .map(|plan| plan.changes.iter().map(|change| change.id()).collect())
+            .unwrap_or_default(),
+        traffic: report
+            .flows
+            .iter()
+            .map(|(peer, flow)| {
+                let word = match flow {
+                    Flow::Protected(_) => "protected",
+                    Flow::Blocked => "blocked",
+                    Flow::Clear => "clear",
+                };
+                (peer.to_string(), word)
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,181 @@
+//! Live objects in the file's words.
+
+use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
+
+use anstyle::Style;
+use serde::Serialize;
+
+use super::{json::FORMAT_VERSION, text};
+use crate::{
+    config::{Config, Peer},
+    model::{Live, PeerName, Policy, Sa},
+};
+
+const BOLD: Style = Style::new().bold();
+
+/// One live object.
+#[derive(Serialize)]
+struct Object {
+    kind: &'static str,
+    id: String,
+    peer: Option<PeerName>,
+    direction: Option<String>,
+    generation: Option<u64>,
+    key: Option<String>,
+    description: String,
+}
+
+/// `show --format json`.
+#[derive(Serialize)]
+struct JsonShow {
+    format_version: &'static str,
+    mesh: String,
+    local: Option<PeerName>,
+    ours: Vec<Object>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    foreign: Option<Vec<Object>>,
+}
+
+/// Ours and, with `all`, foreign ones, in the shape of their JSON.
+pub fn show_json(config: &Config, local: Option<&Peer>, live: &Live, all: bool) -> impl Serialize {
+    let (ours, foreign) = objects(config, local, live);
+    JsonShow {
+        format_version: FORMAT_VERSION,
+        mesh: config.mesh.to_string(),
+        local: local.map(|peer| peer.name.clone()),
+        ours,
+        foreign: all.then_some(foreign),
+    }
+}
+
+/// Ours by peer and, with `all`, foreign ones.
+pub fn show_text(config: &Config, local: Option<&Peer>, live: &Live, all: bool) -> String {
+    let (ours, foreign) = objects(config, local, live);
+    let whose = local.map(|peer| format!(", peer {} ({})", peer.name, peer.address));
+    let mut text = format!(
+        "{BOLD}Mesh {}{}{BOLD:#}: {}, {}, reqid {}\n",
+        config.mesh,
+        whose.unwrap_or_default(),
+        text::traffic(config.traffic),
+        config.esp.cipher.name(),
+        config.reqid
+    );
+    if ours.is_empty() {
+        text.push_str("\nThe kernel holds nothing of this mesh.\n");
+    }
+    let mut groups: BTreeMap<(bool, Option<&PeerName>), Vec<&Object>> = BTreeMap::new();
+    for object in &ours {
+        let rank = object.peer.is_none() && object.kind != "guard";
+        groups.entry((rank, object.peer.as_ref())).or_default().push(object);
+    }
+    for ((nobodys, peer), objects) in groups {
+        let title = match (peer, nobodys) {
+            (Some(peer), _) => format!("Peer {peer}"),
+            (None, false) => "Guards".into(),
+            (None, true) => "Of no peer of the file".into(),
+        };
+        write_group(&mut text, &title, &objects);
+    }
+    if all {
+        write_group(&mut text, "Foreign", &foreign.iter().collect::<Vec<_>>());
+    }
+    text
+}
+
+fn write_group(text: &mut String, title: &str, objects: &[&Object]) {
+    let _ = writeln!(text, "\n{BOLD}{title}{BOLD:#}");
+    if objects.is_empty() {
+        text.push_str("  none\n");
+    }
+    for object in objects {
+        let _ = writeln!(text, "  {:<6} {}  {}", object.kind, object.id, object.description);
+    }
+}
+
+fn objects(config: &Config, local: Option<&Peer>, live: &Live) -> (Vec<Object>, Vec<Object>) {
+    let names: BTreeMap<IpAddr, &PeerName> = config
+        .peers
+        .iter()
+        .filter(|peer| local.is_none_or(|local| local.name != peer.name))
+        .map(|peer| (peer.address, &peer.name))
+        .collect();
+    let (mut ours, mut foreign) = (Vec::new(), Vec::new());
+    for sa in &live.0.sas {
+        let mine = sa.reqid == config.reqid;
+        let object = sa_object(config, local, &names, sa, mine);
+        if mine { ours.push(object) } else { foreign.push(object) }
+    }
+    for policy in &live.0.policies {
+        let mine = policy.belongs_to(config.reqid);
+        let object = policy_object(config, &names, policy, mine);
+        if mine { ours.push(object) } else { foreign.push(object) }
+    }
+    (ours, foreign)
+}
+
+fn sa_object(
+    config: &Config,
+    local: Option<&Peer>,
+    names: &BTreeMap<IpAddr, &PeerName>,
+    sa: &Sa,
+    mine: bool,
+) -> Object {
+    let peer = names.get(&sa.src).or_else(|| names.get(&sa.id.dst)).map(|name| (*name).clone());
+    let direction = local.and_then(|local| match local.address {
+        address if address == sa.id.dst => Some("in"),
+        address if address == sa.src => Some("out"),
+        _ => None,
+    });
+    let generation = mine.then(|| config.generation.nearest(sa.id.spi.generation_low()).get());
+    let mut words: Vec<String> = Vec::new();
+    words.extend(direction.map(String::from));
+    words.extend(generation.map(|generation| format!("generation {generation}")));
+    words.push(sa.algorithm.to_string());
+    if mine && !sa.is_larval() {
+        words.push(format!("key {}", sa.key));
+    }
+    words.push(match (sa.replay.window, sa.replay.esn) {
+        (0, _) => "no replay window".into(),
+        (window, true) => format!("replay window {window} with esn"),
+        (window, false) => format!("replay window {window}"),
+    });
+    if !mine {
+        words.push(format!("reqid {} mode {}", sa.reqid, sa.mode));
+    }
+    words.extend(sa.extras.iter().cloned());
+    Object {
+        kind: "sa",
+        id: sa.id.to_string(),
+        peer: if mine { peer } else { None },
+        direction: direction.map(String::from),
+        generation,
+        key: mine.then(|| sa.key.to_string()),
+        description: words.join(", "),
+    }
+}
+
+fn policy_object(
+    config: &Config,
+    names: &BTreeMap<IpAddr, &PeerName>,
+    policy: &Policy,
+    mine: bool,
+) -> Object {
+    let guard = mine && policy.is_guard_of(config.reqid);
+    let selector = policy.id.selector;
+    let peer = names.get(&selector.src.address).or_else(|| names.get(&selector.dst.address));
+    let mut words = vec![policy.action.to_string()];
+    if !guard {
+        words.push(format!("priority {}", policy.priority));
+    }
+    words.extend(policy.templates.iter().map(|template| format!("tmpl {template}")));
+    words.extend(policy.extras.iter().cloned());
+    Object {
+        kind: if guard { "guard" } else { "policy" },
+        id: policy.id.to_string(),
+        peer: if mine && !guard { peer.map(|name| (*name).clone()) } else { None },
+        direction: Some(policy.id.direction.to_string()),
+        generation: None,
+        key: None,
+        description: words.join(", "),
+    }
+}

@@ -1,0 +1,173 @@
+//! A plan as text, with colours that the caller strips where they don't belong.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+
+use super::View;
+use crate::{
+    config::Traffic,
+    model::PeerName,
+    plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan, What},
+};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+const RED: Style = AnsiColor::Red.on_default();
+
+/// The whole plan. The last line counts the changes or says that there are none.
+pub fn plan_text(view: &View<'_>) -> String {
+    let mut text = header(view);
+    let mut group: Option<Option<&PeerName>> = None;
+    for change in &view.plan.changes {
+        if group != Some(change.peer.as_ref()) {
+            group = Some(change.peer.as_ref());
+            let _ = writeln!(text, "\n{}", group_title(view, change));
+        }
+        write_change(&mut text, change);
+    }
+    write_order(&mut text, view.plan);
+    write_conflicts(&mut text, &view.plan.conflicts);
+    let mut gap = "\n";
+    for warning in view.all_warnings() {
+        let _ = writeln!(text, "{gap}{YELLOW}Warning:{YELLOW:#} {warning}");
+        gap = "";
+    }
+    let _ = writeln!(text, "\n{}", summary(view));
+    text
+}
+
+fn header(view: &View<'_>) -> String {
+    let config = view.config;
+    let local = view
+        .local
+        .map(|peer| format!(", peer {} ({})", peer.name, peer.address))
+        .unwrap_or_default();
+    format!(
+        "{BOLD}Mesh {}{local}, generation {}{BOLD:#}: {}, {}, reqid {}\n",
+        config.mesh,
+        config.generation,
+        traffic(config.traffic),
+        config.esp.cipher.name(),
+        config.reqid,
+    )
+}
+
+/// A kind of traffic in words.
+pub(super) fn traffic(traffic: Traffic) -> String {
+    match traffic {
+        Traffic::Vxlan { port } => format!("vxlan port {port}"),
+    }
+}
+
+fn group_title(view: &View<'_>, change: &Change) -> String {
+    match (&change.peer, change.kind()) {
+        (Some(name), _) => {
+            let address = view.address_of(name).map(|ip| format!(" ({ip})")).unwrap_or_default();
+            format!("{BOLD}Peer {name}{address}{BOLD:#}")
+        }
+        (None, ObjectKind::Guard) => format!("{BOLD}Guards{BOLD:#}"),
+        (None, _) => format!("{BOLD}Of no peer{BOLD:#}"),
+    }
+}
+
+fn write_change(text: &mut String, change: &Change) {
+    let action = change.action();
+    let style = match action {
+        ChangeAction::Create => AnsiColor::Green.on_default(),
+        ChangeAction::Update | ChangeAction::Replace => YELLOW,
+        ChangeAction::Delete => RED,
+    };
+    let _ = writeln!(
+        text,
+        "{style}{:>5}{style:#} {:<6} {}{}",
+        action.symbol(),
+        change.kind(),
+        change.id(),
+        note(change)
+    );
+    if action != ChangeAction::Create {
+        let _ = writeln!(text, "        {DIM}# {}{DIM:#}", change.reason);
+    }
+    if matches!(action, ChangeAction::Update | ChangeAction::Replace) {
+        change.fields.iter().for_each(|field| write_field(text, field));
+    }
+}
+
+/// What a line says behind an object's identity.
+fn note(change: &Change) -> String {
+    match &change.what {
+        What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => {
+            let key = match change.action() {
+                ChangeAction::Create => format!(", key {}", wanted.sa.key),
+                _ => String::new(),
+            };
+            format!("  {}, generation {}{key}", wanted.direction, wanted.generation)
+        }
+        What::CreatePolicy(policy) => match policy.templates.first() {
+            Some(template) if template.spi.raw() != 0 => format!("  spi {}", template.spi),
+            Some(_) => "  any spi of the mesh".into(),
+            None => format!("  {}", policy.action),
+        },
+        _ => String::new(),
+    }
+}
+
+fn write_field(text: &mut String, field: &Field) {
+    let none = "none".to_owned();
+    let before = field.before.as_ref().unwrap_or(&none);
+    let after = field.after.as_ref().unwrap_or(&none);
+    let _ = writeln!(text, "        {}: {before} -> {after}", field.name);
+}
+
+fn write_order(text: &mut String, plan: &Plan) {
+    if plan.steps.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{BOLD}Order{BOLD:#}");
+    let mut phases: Vec<(Phase, usize)> = Vec::new();
+    for step in &plan.steps {
+        match phases.last_mut() {
+            Some((phase, count)) if *phase == step.phase => *count += 1,
+            _ => phases.push((step.phase, 1)),
+        }
+    }
+    for (number, (phase, count)) in phases.into_iter().enumerate() {
+        let count = match phase {
+            Phase::Wait => "200 ms".into(),
+            _ => format!("{count}"),
+        };
+        let _ =
+            writeln!(text, "{:>5}. {phase}: {count}  {DIM}# {}{DIM:#}", number + 1, phase.reason());
+    }
+}
+
+fn write_conflicts(text: &mut String, conflicts: &[Conflict]) {
+    if conflicts.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{BOLD}Conflicts{BOLD:#}");
+    for conflict in conflicts {
+        let whose = match &conflict.peer {
+            Some(peer) => format!("stops peer {peer}"),
+            None => "stops all".into(),
+        };
+        let _ = writeln!(text, "{RED}    !{RED:#} {}  {whose}", conflict.object);
+        let _ = writeln!(text, "        {DIM}# {}{DIM:#}", conflict.reason);
+    }
+}
+
+fn summary(view: &View<'_>) -> String {
+    let plan = view.plan;
+    if plan.is_empty() {
+        return format!("No changes. The kernel matches {}.", view.file);
+    }
+    format!(
+        "Plan: {} to create, {} to update, {} to replace, {} to delete.",
+        plan.count(ChangeAction::Create),
+        plan.count(ChangeAction::Update),
+        plan.count(ChangeAction::Replace),
+        plan.count(ChangeAction::Delete),
+    )
+}

@@ -1,0 +1,110 @@
+//! The command line: types for clap, and nothing else.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Terraform for IPsec: plan and apply an encrypted mesh from one TOML file.
+#[derive(Debug, Parser)]
+#[command(name = "meshsec", version, arg_required_else_help = true)]
+#[command(after_help = "See meshsec(8) for the commands and meshsec.toml(5) for the file.")]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The mesh's file
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        global = true,
+        default_value = "/etc/meshsec/mesh.toml"
+    )]
+    pub config: PathBuf,
+    /// The peer that this host is; by default the one whose address it has
+    #[arg(long, value_name = "NAME", global = true)]
+    pub local: Option<String>,
+    /// Work in this network namespace, as `ip netns` names it
+    #[arg(long, value_name = "NAME", global = true)]
+    pub netns: Option<String>,
+    /// How to print
+    #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check the file and its secrets; needs no privilege
+    Validate,
+    /// Show what apply would do
+    Plan(PlanArgs),
+    /// Show the plan, ask, do it and prove that it is done
+    Apply(ApplyArgs),
+    /// Remove everything of this mesh from this host; needs no secret
+    Destroy(ApplyArgs),
+    /// Show live objects in the file's words
+    Show(ShowArgs),
+    /// Print the live state as JSON, without keys: input of plan --live FILE
+    Snapshot,
+    /// Print a new X25519 private key, as wg genkey does
+    Genkey,
+    /// Print a new 32-byte secret, as wg genpsk does
+    Genpsk,
+    /// Decode an SPI into generation, from and to
+    Spi(SpiArgs),
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Compare with the kernel, with an empty host, or with a snapshot's FILE
+    #[arg(long, value_name = "kernel|empty|FILE", default_value = "kernel")]
+    pub live: String,
+    /// Exit with 2 if there are changes
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// Arguments of `apply` and `destroy`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Don't ask
+    #[arg(long)]
+    pub auto_approve: bool,
+    /// How long to wait for another run in this network namespace, such as 500ms or 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub lock_timeout: Duration,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// List foreign objects too
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Arguments of `spi`.
+#[derive(Debug, Args)]
+pub struct SpiArgs {
+    /// An SPI such as 0x81001002
+    pub value: String,
+}

@@ -1,0 +1,60 @@
+//! `destroy`: removes everything that is ours for this mesh. Needs no secret.
+
+use super::{
+    Status,
+    apply::{Run, needs_approval},
+    plan::file_name,
+};
+use crate::{
+    apply::Goal,
+    cli::{ApplyArgs, Global},
+    config::{self, SecretsMode},
+    desired::{Desired, Keyring},
+    error::Error,
+    kernel::{
+        Kernel,
+        linux::{Linux, lock},
+    },
+    plan::Plan,
+    render::View,
+};
+
+/// Works without a local peer too: what is ours is known by its reqid.
+pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
+    needs_approval(global, args)?;
+    let loaded = config::load(&global.config, SecretsMode::Ignored)?;
+    let config = &loaded.config;
+    let _lock = lock::acquire(args.lock_timeout)?;
+    let mut kernel = Linux::open()?;
+    let mut live = kernel.observe(config.reqid)?;
+    let has_address = |address| live.0.has_address(address);
+    let local = match config::local_peer(config, global.local.as_deref(), has_address) {
+        Ok(peer) => Some(peer),
+        Err(error) if global.local.is_some() => return Err(error.into()),
+        Err(_) => None,
+    };
+    // Only names, for the plan's text: nothing is wanted.
+    let others = config.peers.iter().filter(|peer| local.is_none_or(|l| l.name != peer.name));
+    let desired = Desired {
+        local: local.map(|peer| peer.address),
+        peers: others.map(|peer| (peer.address, peer.name.clone())).collect(),
+        ..Desired::default()
+    };
+    let keyring = Keyring::default();
+    let run = Run { global, args, config, verb: "destroy" };
+    let file = file_name(global);
+    loop {
+        let plan = Plan::new(&desired, &live, config.reqid);
+        let view = View { config, local, plan: &plan, warnings: &[], file: &file };
+        if !run.approved(&view)? {
+            return Ok(Status::Error);
+        }
+        let again = kernel.observe(config.reqid)?;
+        if again == live {
+            let goal = Goal { desired: &desired, keyring: &keyring, reqid: config.reqid };
+            return run.carry_out(&mut kernel, &goal, &view);
+        }
+        anstream::eprintln!("The kernel's state changed meanwhile; planning again.");
+        live = again;
+    }
+}

@@ -1,0 +1,43 @@
+//! `genkey` and `genpsk`: fresh secrets in the form that `wg` prints.
+
+use std::io::{self, Write};
+
+use base64ct::{Base64, Encoding};
+use zeroize::Zeroizing;
+
+use super::Status;
+use crate::error::Error;
+
+/// A private key for X25519, clamped as RFC 7748 section 5 says.
+pub fn genkey() -> Result<Status, Error> {
+    let mut key = random()?;
+    key[0] &= 248;
+    key[31] = key[31] & 127 | 64;
+    print_secret(&key)
+}
+
+/// Thirty-two random bytes.
+pub fn genpsk() -> Result<Status, Error> {
+    print_secret(&*random()?)
+}
+
+fn random() -> Result<Zeroizing<[u8; 32]>, Error> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *bytes)
+        .map_err(|error| Error::Usage(format!("the system gives no random numbers: {error}")))?;
+    Ok(bytes)
+}
+
+/// Prints 44 characters of base64 and a newline from a buffer that is wiped,
+/// past the standard library's own, which is not.
+fn print_secret(bytes: &[u8; 32]) -> Result<Status, Error> {
+    let mut text = Zeroizing::new([0; 45]);
+    let length = Base64::encode(bytes, &mut text[..44])
+        .map_err(|_| Error::Usage("32 bytes are 44 characters of base64".into()))?
+        .len();
+    text[length] = b'\n';
+    let mut stdout =
+        std::fs::File::from(rustix::io::dup(rustix::stdio::stdout()).map_err(io::Error::from)?);
+    stdout.write_all(&*text)?;
+    Ok(Status::Done)
+}

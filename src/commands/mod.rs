@@ -1,0 +1,85 @@
+//! The commands, a file each: orchestration only.
+
+mod apply;
+mod destroy;
+mod generate;
+mod live;
+mod plan;
+mod show;
+mod snapshot;
+mod spi;
+mod validate;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{Cli, Command},
+    error::Error,
+    kernel::linux::netns,
+};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Done, or nothing to do.
+    Done,
+    /// Nothing was changed, and something is wrong.
+    Error,
+    /// `plan --detailed-exitcode`: changes are pending.
+    Pending,
+    /// A part was done.
+    Partial,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        ExitCode::from(match status {
+            Status::Done => 0,
+            Status::Error => 1,
+            Status::Pending => 2,
+            Status::Partial => 3,
+        })
+    }
+}
+
+/// Runs a command to its end.
+///
+/// The network namespace is entered first: every socket and every look at
+/// `/proc` after that is in it.
+pub fn run(cli: &Cli) -> Result<Status, Error> {
+    if let Some(name) = &cli.global.netns {
+        netns::enter(name)?;
+    }
+    match &cli.command {
+        Command::Validate => validate::run(&cli.global),
+        Command::Plan(args) => plan::run(&cli.global, args),
+        Command::Apply(args) => apply::run(&cli.global, args),
+        Command::Destroy(args) => destroy::run(&cli.global, args),
+        Command::Show(args) => show::run(&cli.global, args),
+        Command::Snapshot => snapshot::run(&cli.global),
+        Command::Genkey => generate::genkey(),
+        Command::Genpsk => generate::genpsk(),
+        Command::Spi(args) => spi::run(&cli.global, args),
+    }
+}
+
+/// Prints to standard output; colours go where they are wanted.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Prints JSON to standard output, with a newline at its end.
+fn print_json(value: &impl Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
+    text.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&text)?;
+    Ok(out.flush()?)
+}

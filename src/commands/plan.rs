@@ -1,0 +1,83 @@
+//! `plan`: shows what apply would do.
+
+use super::{Status, live, print, print_json};
+use crate::{
+    cli::{Format, Global, PlanArgs},
+    config::{self, Config, Loaded, Peer, SecretsMode},
+    desired::{Keyring, desired},
+    error::Error,
+    model::Live,
+    plan::Plan,
+    render::{View, plan_json, plan_text},
+};
+
+/// Exits with 1 on a conflict, and with 2 on changes if asked to.
+pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
+    let source = live::Source::from(args.live.as_str());
+    let secrets = match source {
+        live::Source::Kernel => SecretsMode::Required,
+        _ => SecretsMode::Optional,
+    };
+    let loaded = config::load(&global.config, secrets)?;
+    let live = live::observe(&source, &loaded.config)?;
+    let prepared = prepare(global, &loaded, &live)?;
+    prepared.show(global, &loaded.config)?;
+    Ok(match &prepared.plan {
+        plan if !plan.conflicts.is_empty() => Status::Error,
+        plan if !plan.is_empty() && args.detailed_exitcode => Status::Pending,
+        _ => Status::Done,
+    })
+}
+
+/// A plan and all that it takes to show and to do it.
+pub(super) struct Prepared<'a> {
+    pub(super) local: &'a Peer,
+    pub(super) desired: crate::desired::Desired,
+    pub(super) keyring: Keyring,
+    pub(super) plan: Plan,
+    warnings: Vec<String>,
+}
+
+/// Plans for the host whose live state this is.
+pub(super) fn prepare<'a>(
+    global: &Global,
+    loaded: &'a Loaded,
+    live: &Live,
+) -> Result<Prepared<'a>, Error> {
+    let config = &loaded.config;
+    let has_address = |address| live.0.has_address(address);
+    let local = config::local_peer(config, global.local.as_deref(), has_address)?;
+    let mut warnings = loaded.warnings.clone();
+    if !has_address(local.address) {
+        warnings.push(format!(
+            "this host does not have {}, the address of {}",
+            local.address, local.name
+        ));
+    }
+    let (desired, keyring) = desired(config, local, loaded.secrets.as_ref());
+    let plan = Plan::new(&desired, live, config.reqid);
+    Ok(Prepared { local, desired, keyring, plan, warnings })
+}
+
+impl Prepared<'_> {
+    /// The plan as it is to be shown.
+    pub(super) fn view<'a>(&'a self, config: &'a Config, file: &'a str) -> View<'a> {
+        let (local, plan, warnings) = (Some(self.local), &self.plan, &self.warnings);
+        View { config, local, plan, warnings, file }
+    }
+
+    fn show(&self, global: &Global, config: &Config) -> Result<(), Error> {
+        let file = file_name(global);
+        let view = self.view(config, &file);
+        match global.format {
+            Format::Text => print(&plan_text(&view)),
+            Format::Json => print_json(&plan_json(&view)),
+        }
+    }
+}
+
+/// The file's name without its directories, as reports call it.
+pub(super) fn file_name(global: &Global) -> String {
+    let name = global.config.file_name().unwrap_or(global.config.as_os_str());
+    name.to_string_lossy().into_owned()
+}

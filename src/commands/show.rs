@@ -1,0 +1,27 @@
+//! `show`: live objects in the file's words.
+
+use super::{Status, print, print_json};
+use crate::{
+    cli::{Format, Global, ShowArgs},
+    config::{self, SecretsMode},
+    error::Error,
+    kernel::{Kernel, linux::Linux},
+    render::{show_json, show_text},
+};
+
+/// Shows what the kernel holds, whichever peer this host is.
+pub fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
+    let config = config::load(&global.config, SecretsMode::Ignored)?.config;
+    let live = Linux::open()?.observe(config.reqid)?;
+    let has_address = |address| live.0.has_address(address);
+    let local = match config::local_peer(&config, global.local.as_deref(), has_address) {
+        Ok(peer) => Some(peer),
+        Err(error) if global.local.is_some() => return Err(error.into()),
+        Err(_) => None,
+    };
+    match global.format {
+        Format::Text => print(&show_text(&config, local, &live, args.all))?,
+        Format::Json => print_json(&show_json(&config, local, &live, args.all))?,
+    }
+    Ok(Status::Done)
+}

@@ -1,0 +1,17 @@
+//! `snapshot`: the live state as JSON, keys replaced by fingerprints.
+
+use super::{Status, live::Snapshot, print_json};
+use crate::{
+    cli::Global,
+    config::{self, SecretsMode},
+    error::Error,
+    kernel::{Kernel, linux::Linux},
+};
+
+/// Prints JSON whatever `--format` says: there is no other form.
+pub fn run(global: &Global) -> Result<Status, Error> {
+    let config = config::load(&global.config, SecretsMode::Ignored)?.config;
+    let live = Linux::open()?.observe(config.reqid)?;
+    print_json(&Snapshot::now(&config, live))?;
+    Ok(Status::Done)
+}

@@ -1,0 +1,43 @@
+//! Everything that ends a command before it has changed anything.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    config::{ConfigError, LocalError},
+    kernel::KernelError,
+};
+
+/// Why a command ended with status 1.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file, or a secret that it names.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// Which peer this host is.
+    #[error("error: {0}")]
+    Local(#[from] LocalError),
+    /// The kernel, or the way to it.
+    #[error("error: {0}")]
+    Kernel(#[from] KernelError),
+    /// A snapshot that can't be read.
+    #[error("error: {}: {reason}", path.display())]
+    Snapshot {
+        /// The snapshot.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Standard input or output.
+    #[error("error: {0}")]
+    Io(#[from] io::Error),
+    /// What was asked can't be done as asked.
+    #[error("error: {0}")]
+    Usage(String),
+}
+
+impl Error {
+    /// Whether standard output was closed by its reader, which is no error.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}

@@ -1,8 +1,134 @@
 //! mesh.toml: from text to a checked [`Config`], with every error located.
 //!
-//! [`load`] is the whole of it. Everything wrong with a file is reported in
-//! one run, each error with its line and a caret.
+//! [`load`] is the whole of it, and [`local_peer`] says which of the peers this
+//! host is. Everything wrong with a file and its secrets is reported in one run,
+//! each error with its line and a caret.
+//!
+//! The way of a file: `files` reads it, `toml` parses it, `syntax` words what
+//! the parser says, `tables` and `peers` read the tree through `reader`,
+//! `secrets` fetches what it names, `diagnostic` shows what is wrong and `mask`
+//! sees to it that no secret is shown. Nothing here looks at the kernel.
+#![forbid(unsafe_code)]
 
+mod diagnostic;
+mod files;
+mod local;
+mod mask;
+mod peers;
+mod reader;
+mod scan;
+mod secrets;
+mod syntax;
+mod tables;
 mod types;
 
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use toml::de::DeTable;
+
+pub use diagnostic::ConfigError;
+pub use local::{LocalError, local_peer};
 pub use types::{Config, Esp, Peer, SecretSource, Secrets, Traffic};
+
+use diagnostic::{Finding, Source, Weight};
+use files::FileError;
+use reader::Findings;
+use tables::Draft;
+
+/// What a command needs of the secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretsMode {
+    /// They must be there.
+    Required,
+    /// They may be absent, which gives a warning; one that is there must be right.
+    Optional,
+    /// They are not looked at.
+    Ignored,
+}
+
+/// A mesh.toml and what belongs to it.
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// The secrets that it names, if they were asked for and are there.
+    pub secrets: Option<Secrets>,
+    /// What is right and may surprise all the same, a line each.
+    pub warnings: Vec<String>,
+    /// SHA-256 of the file's bytes.
+    pub digest: [u8; 32],
+}
+
+/// Reads and checks a mesh.toml and the secrets that it names.
+///
+/// # Errors
+///
+/// Everything that is wrong with them, together.
+pub fn load(path: &Path, secrets: SecretsMode) -> Result<Loaded, ConfigError> {
+    load_with(path, secrets, &|name| std::env::var_os(name))
+}
+
+fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Loaded, ConfigError> {
+    let bytes = files::mesh(path).map_err(|error| unread(path, &error))?;
+    let text = text(path, &bytes)?;
+    let source = Source::new(text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let mut findings = Findings::new(&source, syntax::findings(&source, &errors));
+    if root.get_ref().is_empty() && errors.is_empty() {
+        findings.missing(0..0, "the file is empty".into(), EMPTY);
+        return Err(ConfigError::located(path, &source, findings.list));
+    }
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let Draft { config, mesh_key, mut warnings } = tables::read(&mut findings, root.get_ref(), dir);
+    let secrets = mesh_key.and_then(|(place, span)| {
+        let key = match mode {
+            SecretsMode::Ignored => return None,
+            SecretsMode::Required | SecretsMode::Optional => secrets::fetch(&place, env),
+        };
+        match key {
+            Ok(mesh_key) => return Some(Secrets { mesh_key }),
+            Err(error) if mode == SecretsMode::Optional && error.is_absence() => {
+                warnings.push(format!("mesh_key is absent, keys are not checked: {error}"));
+            }
+            Err(error) => findings.wrong(span, error.to_string(), error.hint()),
+        }
+        None
+    });
+    let list = syntax::without_follow_ups(&source, findings.list);
+    match config {
+        Some(config) if list.is_empty() => {
+            Ok(Loaded { config, secrets, warnings, digest: Sha256::digest(&bytes[..]).into() })
+        }
+        _ => Err(ConfigError::located(path, &source, list)),
+    }
+}
+
+const EMPTY: &str = "write [mesh], [keys] and [rotation], and a [[peer]] for each host";
+
+fn unread(path: &Path, error: &FileError) -> ConfigError {
+    let hint = match error {
+        FileError::Absent => "write one there, or name another file with -c FILE",
+        FileError::Directory => "name the file in it with -c FILE",
+        FileError::Special => "name a regular file with -c FILE",
+        FileError::Large(_) => {
+            "a mesh of 4096 peers needs less than 1 MiB; is this the right file?"
+        }
+        FileError::Loose(_) | FileError::Io(_) => "make it readable for this user",
+    };
+    ConfigError::file(path, format!("cannot read {}: {error}", mask::path(path)), hint.into())
+}
+
+/// The file's text; its first byte that is not UTF-8 is an error like any other.
+fn text<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, ConfigError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        let finding = Finding {
+            weight: Weight::Syntax,
+            span: at..at + 1,
+            message: "the file is not UTF-8 from here on".into(),
+            hint: "save the file as UTF-8".into(),
+        };
+        // All up to this byte is the same in the lossy text, so that places stay.
+        ConfigError::located(path, &Source::new(&String::from_utf8_lossy(bytes)), vec![finding])
+    })
+}

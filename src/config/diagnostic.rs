@@ -1,0 +1,356 @@
+//! Errors as the operator sees them: line, caret, what to write instead.
+//!
+//! Nothing here keeps the text of mesh.toml: a [`ConfigError`] holds the lines
+//! as they are shown, masked, so that its `Debug` is as harmless as its
+//! `Display`.
+#![forbid(unsafe_code)]
+
+use std::{fmt, ops::Range, path::Path};
+
+use super::mask::{self, Mask};
+
+/// Columns of a line that are shown at most.
+const WIDTH: usize = 100;
+/// Of these, kept free behind the caret's column if the line is longer.
+const BEHIND: usize = 40;
+/// Errors that are shown at most; nobody reads more of them in one go.
+const SHOWN: usize = 100;
+/// Columns of a tab. Tabs are expanded, so that the caret is right in any terminal.
+const TAB: usize = 4;
+
+/// Why a finding was made, which decides whether damage nearby makes it doubtful.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// The text is not TOML.
+    Syntax,
+    /// What is there is wrong.
+    Wrong,
+    /// Something is not there.
+    Missing,
+}
+
+/// Something wrong at a place of the text.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub weight: Weight,
+    pub span: Range<usize>,
+    pub message: String,
+    /// What to write instead.
+    pub hint: String,
+}
+
+/// A text and where its lines begin.
+pub(super) struct Source<'s> {
+    pub text: &'s str,
+    starts: Vec<usize>,
+}
+
+impl<'s> Source<'s> {
+    pub(super) fn new(text: &'s str) -> Self {
+        let after = |(at, _)| at + 1;
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(after)).collect();
+        Self { text, starts }
+    }
+
+    /// The line of a byte, counted from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.starts.partition_point(|&start| start <= offset)
+    }
+
+    /// The bytes of a line without its end.
+    fn range(&self, line: usize) -> Range<usize> {
+        let start = self.starts[line - 1];
+        let end = self.starts.get(line).map_or(self.text.len(), |next| next - 1);
+        let kept = self.text[start..end].trim_end_matches('\r').len();
+        start..start + kept
+    }
+}
+
+/// Everything that is wrong with a mesh.toml, in the order of the file.
+#[derive(Debug)]
+pub struct ConfigError {
+    path: String,
+    shown: Vec<Diagnostic>,
+    total: usize,
+}
+
+impl ConfigError {
+    /// The file as a whole is the problem.
+    pub(super) fn file(path: &Path, message: String, hint: String) -> Self {
+        let shown = vec![Diagnostic { message, hint, place: None }];
+        Self { path: mask::path(path), shown, total: 1 }
+    }
+
+    /// Places of the file are.
+    pub(super) fn located(path: &Path, source: &Source<'_>, mut findings: Vec<Finding>) -> Self {
+        findings.sort_by_key(|finding| finding.span.start);
+        let total = findings.len();
+        findings.truncate(SHOWN);
+        let mask = Mask::of(source.text);
+        let mut columns = Columns::default();
+        let shown = findings
+            .into_iter()
+            .map(|finding| {
+                let place = Some(Place::new(source, &mask, &mut columns, &finding.span));
+                Diagnostic { message: finding.message, hint: finding.hint, place }
+            })
+            .collect();
+        Self { path: mask::path(path), shown, total }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for diagnostic in &self.shown {
+            diagnostic.fmt(f, &self.path)?;
+            f.write_str("\n\n")?;
+        }
+        let plural = if self.total == 1 { "" } else { "s" };
+        write!(f, "{}: {} error{plural}", self.path, self.total)?;
+        if self.total > self.shown.len() {
+            write!(f, ", of which the first {} are shown", self.shown.len())?;
+        }
+        f.write_str("; nothing was changed")
+    }
+}
+
+/// One error.
+#[derive(Debug)]
+struct Diagnostic {
+    message: String,
+    hint: String,
+    place: Option<Place>,
+}
+
+impl Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
+        let Self { message, hint, place } = self;
+        writeln!(f, "error: {message}")?;
+        let Some(Place { line, column, text, before, carets }) = place else {
+            writeln!(f, "  --> {path}")?;
+            return write!(f, "   = {hint}");
+        };
+        let gutter = line.to_string().len().max(2);
+        writeln!(f, "{:gutter$}--> {path}:{line}:{column}", "")?;
+        writeln!(f, "{:gutter$} |", "")?;
+        writeln!(f, "{}", format!("{line:<gutter$} | {text}").trim_end())?;
+        write!(f, "{:gutter$} | {:before$}{} {hint}", "", "", "^".repeat(*carets))
+    }
+}
+
+/// A place, and its line as it is shown.
+#[derive(Debug)]
+struct Place {
+    /// From 1.
+    line: usize,
+    /// From 1, in characters.
+    column: usize,
+    /// Masked, cut, without tabs and control characters.
+    text: String,
+    /// Columns of `text` before the carets.
+    before: usize,
+    carets: usize,
+}
+
+impl Place {
+    fn new(source: &Source<'_>, mask: &Mask, columns: &mut Columns, span: &Range<usize>) -> Self {
+        let text = source.text;
+        let line = source.line(span.start);
+        let range = source.range(line);
+        let start = boundary(text, span.start.min(range.end));
+        let end = boundary(text, span.end.clamp(start, range.end));
+        let window = Window::around(text, mask, &range, start);
+        let carets = window.columns_between(start, end).max(1);
+        Self {
+            line,
+            column: columns.of(text, range.start, start),
+            before: window.columns_between(0, start) + window.cut_before(),
+            text: window.text(),
+            carets,
+        }
+    }
+}
+
+/// The first byte of the character that has this one.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+}
+
+/// Counts characters from the begin of a line, going on from the last place: a
+/// file may be one long line with thousands of errors.
+#[derive(Default)]
+struct Columns {
+    start: usize,
+    at: usize,
+    count: usize,
+}
+
+impl Columns {
+    fn of(&mut self, text: &str, start: usize, at: usize) -> usize {
+        if self.start != start || self.at > at {
+            *self = Self { start, at: start, count: 0 };
+        }
+        let counted = text[self.at..at].chars().filter(|&c| c != '\u{feff}').count();
+        self.count += counted;
+        self.at = at;
+        self.count + 1
+    }
+}
+
+/// The part of a line that is shown: what each character becomes, and from which byte.
+struct Window {
+    cells: Vec<(usize, Cell)>,
+    cut: [bool; 2],
+}
+
+/// A character as it is shown, and its columns.
+type Cell = (char, usize);
+
+impl Window {
+    fn around(text: &str, mask: &Mask, line: &Range<usize>, caret: usize) -> Self {
+        let cell =
+            |base: usize| move |(at, c): (usize, char)| (base + at, cell(c, mask.hides(base + at)));
+        let before = text[line.start..caret].char_indices().rev().map(cell(line.start));
+        let after = text[caret..line.end].char_indices().map(cell(caret));
+        let (before, after) = (fitting(before), fitting(after));
+        let keep_after = width(&after).min(BEHIND.max(WIDTH.saturating_sub(width(&before))));
+        let keep_before = width(&before).min(WIDTH - keep_after);
+        let mut cells: Vec<_> = kept(&before, keep_before).to_vec();
+        cells.reverse();
+        cells.extend_from_slice(kept(&after, keep_after));
+        let first = cells.first().map_or(caret, |cell| cell.0);
+        let end = first + cells.iter().map(|cell| length(text, cell.0)).sum::<usize>();
+        Self { cells, cut: [first > line.start, end < line.end] }
+    }
+
+    fn columns_between(&self, start: usize, end: usize) -> usize {
+        let within = |cell: &&(usize, Cell)| (start..end).contains(&cell.0);
+        self.cells.iter().filter(within).map(|cell| cell.1.1).sum()
+    }
+
+    fn cut_before(&self) -> usize {
+        usize::from(self.cut[0])
+    }
+
+    fn text(&self) -> String {
+        let cells = self.cells.iter().flat_map(|&(_, (c, columns))| {
+            // A masked or expanded character fills its columns; any other is itself.
+            let times = if matches!(c, '*' | ' ') { columns } else { 1 };
+            std::iter::repeat_n(c, times)
+        });
+        let ellipsis = |cut: bool| cut.then_some('…');
+        ellipsis(self.cut[0]).into_iter().chain(cells).chain(ellipsis(self.cut[1])).collect()
+    }
+}
+
+fn length(text: &str, at: usize) -> usize {
+    text[at..].chars().next().map_or(0, char::len_utf8)
+}
+
+/// What may be shown at most; one column more tells that there is more.
+fn fitting(cells: impl Iterator<Item = (usize, Cell)>) -> Vec<(usize, Cell)> {
+    let mut total = 0;
+    // Characters without a width must not make this endless.
+    let fits = |cell: &(usize, Cell)| {
+        total += cell.1.1;
+        total <= WIDTH + TAB
+    };
+    cells.take(4 * WIDTH).take_while(fits).collect()
+}
+
+fn width(cells: &[(usize, Cell)]) -> usize {
+    cells.iter().map(|cell| cell.1.1).sum()
+}
+
+fn kept(cells: &[(usize, Cell)], columns: usize) -> &[(usize, Cell)] {
+    let mut total = 0;
+    let past = |cell: &(usize, Cell)| {
+        total += cell.1.1;
+        total > columns
+    };
+    &cells[..cells.iter().position(past).unwrap_or(cells.len())]
+}
+
+fn cell(c: char, hidden: bool) -> Cell {
+    match c {
+        '\t' => (if hidden { '*' } else { ' ' }, TAB),
+        c if hidden => ('*', columns(mask::printable(c))),
+        c => (mask::printable(c), columns(mask::printable(c))),
+    }
+}
+
+/// Columns of a character on a terminal: enough of Unicode's East Asian widths
+/// and combining marks to put a caret right.
+fn columns(c: char) -> usize {
+    match u32::from(c) {
+        0x300..=0x36f | 0x200b..=0x200d | 0x20d0..=0x20ff | 0xfe00..=0xfe0f | 0xfeff => 0,
+        0x1100..=0x115f
+        | 0x2e80..=0x303e
+        | 0x3041..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1f64f
+        | 0x1f680..=0x1f6ff
+        | 0x1f900..=0x1f9ff
+        | 0x20000..=0x3fffd => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The line and the caret line for the place of `at` in `text`.
+    fn shown(text: &str, at: &str) -> String {
+        let start = text.find(at).unwrap();
+        let finding = Finding {
+            weight: Weight::Wrong,
+            span: start..start + at.len(),
+            message: "m".into(),
+            hint: "h".into(),
+        };
+        let source = Source::new(text);
+        let error = ConfigError::located(Path::new("f"), &source, vec![finding]).to_string();
+        error.lines().skip(3).take(2).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_caret_stands_below_its_text() {
+        assert_eq!(shown("a\nbc = 5000", "5000"), "2  | bc = 5000\n   |      ^^^^ h");
+        assert_eq!(shown("\tb = \t5", "5"), "1  |     b =     5\n   |             ^ h");
+        assert_eq!(shown("é日 = 5", "5"), "1  | é日 = 5\n   |       ^ h");
+        assert_eq!(shown("psk = 'é日\u{301}' x", "x"), "1  | psk = '***' *\n   |             ^ h");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_caret() {
+        let text = format!("{}X{}", "a-".repeat(400), "b-".repeat(400));
+        let shown = shown(&text, "X");
+        let (line, carets) = shown.split_once('\n').unwrap();
+        assert_eq!(line.chars().count(), "1  | ".len() + 102);
+        let column = carets.find('^').unwrap();
+        assert_eq!(line.chars().nth(column), Some('X'));
+    }
+
+    #[test]
+    fn a_place_behind_the_last_line_is_shown() {
+        let source = Source::new("a\n");
+        let finding =
+            Finding { weight: Weight::Wrong, span: 2..2, message: "m".into(), hint: "h".into() };
+        let error = ConfigError::located(Path::new("f"), &source, vec![finding]).to_string();
+        assert!(error.starts_with("error: m\n  --> f:2:1\n   |\n2  |\n   | ^ h\n"), "{error}");
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        let mut columns = Columns::default();
+        assert_eq!(columns.of("\u{feff}é日x", 0, "\u{feff}é日".len()), 3);
+        assert_eq!(columns.of("abc", 0, 1), 2);
+    }
+}

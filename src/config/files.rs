@@ -1,0 +1,150 @@
+//! The only file of this stage that opens files.
+//!
+//! What is opened is a regular file and is read up to a limit: a FIFO, a device
+//! or a file that grows can neither hang a run nor eat its memory.
+#![forbid(unsafe_code)]
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use zeroize::Zeroizing;
+
+/// 4 MiB: six times what the 4,096 peers of the largest mesh need.
+pub(super) const MESH_LIMIT: usize = 4 << 20;
+/// 4 KiB: sixty times a secret, with room for a long comment that is refused then.
+pub(super) const SECRET_LIMIT: usize = 4 << 10;
+
+/// Why a file wasn't read. The path is the caller's to add.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    #[error("no such file")]
+    Absent,
+    #[error("it is a directory")]
+    Directory,
+    #[error("it is not a regular file")]
+    Special,
+    #[error("it is larger than {0} KiB")]
+    Large(usize),
+    #[error("group or others may use it (mode {0:04o})")]
+    Loose(u32),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads mesh.toml.
+pub(super) fn mesh(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read(path, MESH_LIMIT, Permissions::Any)
+}
+
+/// Reads a secret that the operator keeps.
+pub(super) fn secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read(path, SECRET_LIMIT, Permissions::OwnerOnly)
+}
+
+/// Reads a secret that systemd keeps; it sees to the permissions.
+pub(super) fn credential(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read(path, SECRET_LIMIT, Permissions::Any)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Permissions {
+    Any,
+    OwnerOnly,
+}
+
+fn read(
+    path: &Path,
+    limit: usize,
+    permissions: Permissions,
+) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    // Without NONBLOCK, opening a FIFO waits for a writer.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(unopened)?);
+    // What was opened is asked, not the path: that may be another file by now.
+    let stat = rustix::fs::fstat(&file).map_err(io::Error::from)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(FileError::Directory),
+        _ => return Err(FileError::Special),
+    }
+    let mode = stat.st_mode & 0o7777;
+    if permissions == Permissions::OwnerOnly && mode & 0o077 != 0 {
+        return Err(FileError::Loose(mode));
+    }
+    if usize::try_from(stat.st_size).is_ok_and(|size| size > limit) {
+        return Err(FileError::Large(limit >> 10));
+    }
+    contents(file, limit)
+}
+
+fn unopened(errno: rustix::io::Errno) -> FileError {
+    use rustix::io::Errno;
+    match errno {
+        Errno::NOENT | Errno::NOTDIR => FileError::Absent,
+        errno => FileError::Io(errno.into()),
+    }
+}
+
+/// Reads into one buffer that never grows: growing would leave copies of it behind.
+fn contents(mut file: File, limit: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let mut buffer = Zeroizing::new(vec![0; limit + 1]);
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if length > limit {
+        return Err(FileError::Large(limit >> 10));
+    }
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(mesh(dir.path()), Err(FileError::Directory)));
+        assert!(matches!(mesh(&dir.path().join("none")), Err(FileError::Absent)));
+        assert!(matches!(mesh(Path::new("/dev/zero")), Err(FileError::Special)));
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert!(matches!(mesh(&fifo), Err(FileError::Special)));
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credential");
+        fs::write(&path, vec![b'x'; SECRET_LIMIT]).unwrap();
+        assert_eq!(credential(&path).unwrap().len(), SECRET_LIMIT);
+        fs::write(&path, vec![b'x'; SECRET_LIMIT + 1]).unwrap();
+        assert!(matches!(credential(&path), Err(FileError::Large(4))));
+        // Files of /proc say that they are empty, and are not.
+        assert!(!mesh(Path::new("/proc/self/status")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_secret_is_its_owner_s_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mesh.key");
+        fs::write(&path, "x").unwrap();
+        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o601, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(secret(&path).is_ok(), good, "{mode:o}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What of a mesh.toml may not be shown, not even in an error.
+//!
+//! Secrets don't belong in mesh.toml, and an error about one that is there must
+//! not carry it into a terminal, a log or a CI run. Masking errs on the side of
+//! hiding: it looks at damaged text, where nobody can say what was meant.
+#![forbid(unsafe_code)]
+
+use std::{ops::Range, path::Path};
+
+use super::scan::{self, Kind, Statement, Token};
+
+/// The shortest run of hex or base64 characters that may be a key.
+const RUN: usize = 32;
+/// The longest piece of input that a message quotes, in characters.
+const QUOTED: usize = 80;
+/// A key or a table with one of these in its name may hold a secret.
+const SECRETIVE: [&str; 6] = ["key", "psk", "secret", "pass", "token", "ratchet"];
+/// Keys whose values say where a secret is, not what it is.
+const PLACES: [&str; 3] = ["file", "credential", "env"];
+
+/// The parts of one text that are not to be shown.
+pub(super) struct Mask(Vec<Range<usize>>);
+
+impl Mask {
+    /// Finds them.
+    ///
+    /// The text is read twice, as a whole and each line for itself: a quote too
+    /// many turns strings inside out, and then one of the two readings is wrong.
+    pub(super) fn of(text: &str) -> Self {
+        let mut hidden = Vec::new();
+        runs(text, |run| hidden.push(run));
+        let mut whole = Reading::default();
+        for statement in scan::statements(text) {
+            whole.statement(text, 0, &statement, &mut hidden);
+        }
+        let mut by_line = Reading::default();
+        let mut start = 0;
+        for line in text.split_inclusive('\n') {
+            for statement in scan::statements(line) {
+                by_line.statement(line, start, &statement, &mut hidden);
+            }
+            start += line.len();
+        }
+        Self(merged(hidden))
+    }
+
+    /// Whether the character at this byte is hidden.
+    pub(super) fn hides(&self, offset: usize) -> bool {
+        let next = self.0.partition_point(|range| range.start <= offset);
+        next > 0 && self.0[next - 1].contains(&offset)
+    }
+}
+
+fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// What the statements so far say about the next one.
+#[derive(Default)]
+struct Reading {
+    /// Within `[keys]` or the like.
+    secretive: bool,
+    /// A secret's string was left open, so that the next line may be its rest.
+    open: bool,
+}
+
+impl Reading {
+    /// Adds what is to be hidden of a statement of `text`, which begins at `base`.
+    fn statement(
+        &mut self,
+        text: &str,
+        base: usize,
+        statement: &Statement,
+        hidden: &mut Vec<Range<usize>>,
+    ) {
+        let tokens = &statement.tokens;
+        let of = |token: &Token| &text[token.range.clone()];
+        let begins_anew = tokens.get(1).is_some_and(|token| token.kind == Kind::Sign(b'='));
+        if statement.is_header() || begins_anew {
+            self.open = false;
+        }
+        if statement.is_header() {
+            self.secretive = tokens.iter().any(|token| is_secretive(of(token)));
+        }
+        let mut secret = self.open || (self.secretive && !statement.is_header());
+        for (i, token) in tokens.iter().enumerate() {
+            if secret && !may_show(text, tokens, i) {
+                let range = inside(token);
+                hidden.push(base + range.start..base + range.end);
+                self.open |= matches!(token.kind, Kind::Text { closed: false, .. });
+            }
+            if !secret && token.kind == Kind::Comment && is_secretive(of(token)) {
+                hidden.push(base + token.range.start + 1..base + token.range.end);
+            }
+            secret |= match token.kind {
+                Kind::Text { .. } if !is_key(tokens, i) => names_a_secret(of(token)),
+                _ => is_secretive(of(token)),
+            };
+        }
+    }
+}
+
+/// Whether token `i` of a statement with a secret may be shown all the same.
+fn may_show(text: &str, tokens: &[Token], i: usize) -> bool {
+    let of = |i: usize| &text[tokens[i].range.clone()];
+    match tokens[i].kind {
+        Kind::Sign(_) => true,
+        Kind::Comment => false,
+        _ if is_key(tokens, i) || (i == 0 && names_a_secret(of(i))) => true,
+        _ if i < 2 || tokens[i - 1].kind != Kind::Sign(b'=') => false,
+        _ => {
+            let key = of(i - 2).trim_matches(['"', '\'']);
+            PLACES.contains(&key.rsplit('.').next().unwrap_or(key))
+        }
+    }
+}
+
+/// Whether token `i` stands where a key stands, and `=` follows.
+fn is_key(tokens: &[Token], i: usize) -> bool {
+    let sign = |i: usize, signs: &[u8]| match tokens.get(i).map(|token| token.kind) {
+        Some(Kind::Sign(sign)) => signs.contains(&sign),
+        _ => false,
+    };
+    let first = !(0..i).any(|i| sign(i, b"="));
+    sign(i + 1, b"=") && (first || sign(i - 1, b"{,"))
+}
+
+/// The token without its quotes, or without its `#`.
+fn inside(token: &Token) -> Range<usize> {
+    let Range { start, end } = token.range;
+    match token.kind {
+        Kind::Text { quotes, closed: true } => start + quotes..end - quotes,
+        Kind::Text { quotes, closed: false } => start + quotes..end,
+        Kind::Comment => start + 1..end,
+        _ => start..end,
+    }
+}
+
+fn is_secretive(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRETIVE.iter().any(|word| name.contains(word))
+}
+
+fn names_a_secret(text: &str) -> bool {
+    ["mesh_key", "private_key", "psk", "ratchet"].iter().any(|name| text.contains(name))
+}
+
+/// Calls `found` for each run of hex or base64 that is long enough for a key.
+fn runs(text: &str, mut found: impl FnMut(Range<usize>)) {
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    while start < bytes.len() {
+        let length = count(&bytes[start..], |c| c.is_ascii_alphanumeric() || b"+/".contains(&c));
+        let end = start + length;
+        if length >= RUN && !(is_path(&bytes[start..end]) && bytes.get(end) != Some(&b'=')) {
+            let padding = count(&bytes[end..], |c| c == b'=');
+            found(start..end + padding);
+        }
+        start = end + 1;
+    }
+}
+
+fn count(bytes: &[u8], of: impl Fn(u8) -> bool) -> usize {
+    bytes.iter().take_while(|&&c| of(c)).count()
+}
+
+/// Whether a run of base64 characters is a path in lower case, which an operator
+/// has to read. 43 random characters of base64 look like one in one of 10^10 cases.
+fn is_path(run: &[u8]) -> bool {
+    run.contains(&b'/')
+        && run.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'/')
+        && run.split(|&c| c == b'/').all(|part| part.len() < RUN)
+}
+
+/// Input as messages show it: in quotes, keys masked, control characters
+/// replaced, cut if it is long.
+pub(super) fn quote(input: &str) -> String {
+    format!("\"{}\"", plain(input))
+}
+
+/// The same without quotes.
+pub(super) fn plain(input: &str) -> String {
+    let mut hidden = Vec::new();
+    runs(input, |run| hidden.push(run));
+    let mask = Mask(hidden);
+    let mut shown: String = input
+        .char_indices()
+        .take(QUOTED)
+        .map(|(at, c)| if mask.hides(at) { '*' } else { printable(c) })
+        .collect();
+    if input.chars().nth(QUOTED).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A path as messages show it; never cut, because it is there to be typed.
+pub(super) fn path(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let mut hidden = Vec::new();
+    runs(&text, |run| hidden.push(run));
+    let mask = Mask(hidden);
+    text.char_indices().map(|(at, c)| if mask.hides(at) { '*' } else { printable(c) }).collect()
+}
+
+/// A character that can't move the cursor, colour the terminal or turn text around.
+pub(super) fn printable(c: char) -> char {
+    match c {
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(text: &str) -> String {
+        let mask = Mask::of(text);
+        text.char_indices().map(|(at, c)| if mask.hides(at) { '*' } else { c }).collect()
+    }
+
+    #[test]
+    fn a_secret_is_hidden_under_every_key_that_may_name_one() {
+        assert_eq!(masked("mesh_key = 'hunter2'"), "mesh_key = '*******'");
+        assert_eq!(masked("keys.psk = \"\"\"hu\n2\"\"\""), "keys.psk = \"\"\"****\"\"\"");
+        assert_eq!(masked("\"private_key\" = hunter2"), "\"private_key\" = *******");
+        assert_eq!(masked("meshkey = \"hunter2\""), "meshkey = \"*******\"");
+        assert_eq!(masked("[keys]\nmseh_kye = 'hunter2'"), "[keys]\nmseh_kye = '*******'");
+        assert_eq!(masked("a = { psk = 'hunter2' }"), "a = { psk = '*******' }");
+        assert_eq!(masked("name = 'key'"), "name = 'key'");
+    }
+
+    #[test]
+    fn a_place_of_a_secret_is_shown_and_all_else_beside_it_is_not() {
+        let text = "mesh_key = { file = 'a', x = 'hunter2' }  # hunter2";
+        assert_eq!(masked(text), "mesh_key = { file = 'a', x = '*******' }  #********");
+        assert_eq!(masked("mesh_key.env = 'A'"), "mesh_key.env = 'A'");
+        assert_eq!(masked("[keys.mesh_key]\nfile = 'a'"), "[keys.mesh_key]\nfile = 'a'");
+    }
+
+    #[test]
+    fn an_open_string_is_hidden_and_so_is_the_line_that_may_be_its_rest() {
+        assert_eq!(masked("psk = 'hunter2\nx = 1"), "psk = '*******\nx = 1");
+        assert_eq!(masked("psk = '\nhunter2'\nx = 1"), "psk = '\n*******'\nx = 1");
+        assert_eq!(masked("psk 'hunter2'"), "psk '*******'");
+        assert_eq!(masked("psk = 'hun'ter2'"), "psk = '***'****'");
+    }
+
+    #[test]
+    fn strings_turned_inside_out_still_hide() {
+        let text = "name = \"\"\"a\npsk = \"\"\"hunter2\"\"\"";
+        assert_eq!(masked(text), "name = \"\"\"a\npsk = \"\"\"*******\"\"\"");
+    }
+
+    #[test]
+    fn a_run_that_may_be_a_key_is_hidden_anywhere() {
+        let hex = "0123456789abcdef".repeat(4);
+        assert_eq!(masked(&format!("name = '{hex}'")), format!("name = '{}'", "*".repeat(64)));
+        let base64 = "k3hYt/1fUQz+Sn6vKJb0wQm8cXo2dGZr5TeWiLyPaR4=";
+        assert_eq!(masked(base64), "*".repeat(44));
+        assert_eq!(masked("a = 'b'  # short"), "a = 'b'  # short");
+        assert_eq!(
+            masked("/etc/meshsec/production/frankfurt"),
+            "/etc/meshsec/production/frankfurt"
+        );
+        assert_eq!(masked("#  mesh_key = 'hunter2'"), format!("#{}", "*".repeat(22)));
+    }
+
+    #[test]
+    fn what_a_message_quotes_is_masked_cut_and_harmless() {
+        assert_eq!(quote("a\x1b[31m"), "\"a\u{fffd}[31m\"");
+        assert_eq!(quote(&"ab".repeat(20)), format!("\"{}\"", "*".repeat(40)));
+        assert_eq!(quote(&"-".repeat(90)), format!("\"{}…\"", "-".repeat(80)));
+    }
+}

@@ -1,0 +1,199 @@
+//! `[[peer]]`: each one for itself, and that no two are the same.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
+
+use toml::de::DeValue;
+
+use crate::model::{PeerName, ShortId};
+
+use super::{
+    mask,
+    reader::{Bounds, Field, Findings, Section, Value},
+    types::Peer,
+};
+
+const KNOWN: &[&str] = &["name", "short_id", "address"];
+const LATER: &[&str] = &["public_key"];
+const NAME: Field = Field { name: "name", write: "write 1 to 63 of a-z 0-9 . - in quotes" };
+const SHORT_ID: Field =
+    Field { name: "short_id", write: "write a number from 0 to 4095, unique in the mesh" };
+const SHORT_IDS: Bounds = Bounds { min: 0, max: ShortId::MAX as u64, hex: false };
+const ADDRESS: Field = Field {
+    name: "address",
+    write: "write an IPv4 or IPv6 address in quotes, such as \"192.0.2.1\"",
+};
+const PUBLIC_KEY: Field =
+    Field { name: "public_key", write: "leave it out and use mesh_key in [keys]" };
+const PEER: Field =
+    Field { name: "peer", write: "write [[peer]], with two brackets, once for each peer" };
+
+/// All peers, sorted by name; without those that something is wrong with.
+pub(super) fn read(findings: &mut Findings<'_>, value: &Value<'_>) -> Vec<Peer> {
+    let Some(array) = value.get_ref().as_array() else {
+        findings.wrong_type(value, PEER, "an array of tables");
+        return Vec::new();
+    };
+    if array.is_empty() {
+        findings.missing(value.span(), "a mesh needs peers".into(), PEER.write);
+    }
+    let mut seen = Seen::default();
+    let mut peers: Vec<_> =
+        array.iter().filter_map(|value| peer(findings, &mut seen, value)).collect();
+    peers.sort_by(|a, b| a.name.cmp(&b.name));
+    peers
+}
+
+fn peer(findings: &mut Findings<'_>, seen: &mut Seen, value: &Value<'_>) -> Option<Peer> {
+    let DeValue::Table(table) = value.get_ref() else {
+        findings.wrong_type(value, PEER, "an array of tables");
+        return None;
+    };
+    let section = Section::open(findings, "[[peer]]", value.span(), table, [KNOWN, LATER]);
+    section.refuse(findings, &[PUBLIC_KEY]);
+    let name = section.require(findings, NAME).and_then(|value| {
+        let name = self::name(findings, value)?;
+        seen.names.unique(findings, value.span(), "peer name", name)
+    });
+    let short_id = section.require(findings, SHORT_ID).and_then(|value| {
+        let number = findings.number(value, SHORT_ID, SHORT_IDS)?;
+        let short_id = u16::try_from(number).ok().and_then(ShortId::new)?;
+        seen.short_ids.unique(findings, value.span(), "short_id", short_id)
+    });
+    let address = section.require(findings, ADDRESS).and_then(|value| {
+        let address = self::address(findings, value)?;
+        seen.addresses.unique(findings, value.span(), "address", address)
+    });
+    Some(Peer { name: name?, short_id: short_id?, address: address? })
+}
+
+/// What the peers before this one have taken.
+#[derive(Default)]
+struct Seen {
+    names: Taken<PeerName>,
+    short_ids: Taken<ShortId>,
+    addresses: Taken<IpAddr>,
+}
+
+/// Values, each with the place where it was first seen.
+struct Taken<T>(BTreeMap<T, usize>);
+
+impl<T> Default for Taken<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Ord + Clone + fmt::Display> Taken<T> {
+    /// Passes a new value on; points at one that is there already.
+    fn unique(
+        &mut self,
+        findings: &mut Findings<'_>,
+        span: Range<usize>,
+        what: &str,
+        value: T,
+    ) -> Option<T> {
+        let first = *self.0.entry(value.clone()).or_insert(span.start);
+        if first == span.start {
+            return Some(value);
+        }
+        let line = findings.source.line(first);
+        let shown = mask::plain(&value.to_string());
+        let message = format!("{what} {shown} is already taken by the peer on line {line}");
+        findings.wrong(span, message, "write another; it is unique in the mesh");
+        None
+    }
+}
+
+fn name(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<PeerName> {
+    let text = findings.text(value, NAME)?;
+    let name = PeerName::new(text);
+    if name.is_none() {
+        let message = format!("{} can't be a peer's name", mask::quote(text));
+        findings.wrong(value.span(), message, NAME.write);
+    }
+    name
+}
+
+fn address(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<IpAddr> {
+    let text = findings.text(value, ADDRESS)?;
+    let problem = match text.parse() {
+        Ok(address) => match unsuitable(address) {
+            None => return Some(address),
+            Some(problem) => (problem, ADDRESS.write.to_owned()),
+        },
+        Err(_) => unparsed(text),
+    };
+    let message = format!("{} is {}", mask::quote(text), problem.0);
+    findings.wrong(value.span(), message, problem.1);
+    None
+}
+
+/// Why a packet can't come from this address by way of the underlay.
+fn unsuitable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if address.is_unspecified() => Some("the unspecified address, not a host's"),
+        _ if address.is_multicast() => Some("a multicast address, not a host's"),
+        _ if address.is_loopback() => Some("a loopback address, which no other host reaches"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address, not a host's"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Some("an IPv4 address in an IPv6 one; the kernel sends from the IPv4 address")
+        }
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            Some("a link-local address, which says nothing without its link")
+        }
+        _ => None,
+    }
+}
+
+/// What text that is no address is instead, and what to write.
+fn unparsed(text: &str) -> (&'static str, String) {
+    let alone = |address: IpAddr| format!("write \"{address}\"");
+    let part = |separator| text.split_once(separator).and_then(|(part, _)| part.parse().ok());
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    if let Some(address) = part('/') {
+        return ("an address with a prefix length", alone(address));
+    }
+    if let Some(address) = part('%') {
+        return ("an address with a zone", alone(address));
+    }
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        let hint = alone(socket.ip()) + "; the port is in [traffic]";
+        return ("an address with a port", hint);
+    }
+    if let Some(address) = bracketed() {
+        return ("an address in brackets", alone(address));
+    }
+    ("no IP address", ADDRESS.write.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_packets_cannot_come_from_is_refused() {
+        let refused = ["0.0.0.0", "::", "224.0.0.5", "ff02::1", "127.0.0.1", "127.9.9.9", "::1"];
+        let more = ["255.255.255.255", "::ffff:192.0.2.1", "fe80::1"];
+        for address in refused.iter().chain(&more) {
+            assert!(unsuitable(address.parse().unwrap()).is_some(), "{address}");
+        }
+        for address in ["192.0.2.1", "10.0.0.0", "169.254.1.1", "2001:db8::1", "fd00::1"] {
+            assert!(unsuitable(address.parse().unwrap()).is_none(), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_on_an_address_is_named() {
+        assert_eq!(unparsed("192.0.2.1/24").1, "write \"192.0.2.1\"");
+        assert_eq!(unparsed("fe80::1%eth0").0, "an address with a zone");
+        assert_eq!(unparsed("[2001:db8::1]:4789").0, "an address with a port");
+        assert_eq!(unparsed("[2001:db8::1]").1, "write \"2001:db8::1\"");
+        assert_eq!(unparsed("192.0.2.01").0, "no IP address");
+    }
+}

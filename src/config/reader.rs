@@ -1,0 +1,282 @@
+//! Typed reading of the parsed tree. What is wrong is noted and reading goes on,
+//! so that one run reports everything.
+//!
+//! Which keys there are, and what they mean, is in `tables` and `peers`.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    diagnostic::{Finding, Source, Weight},
+    mask,
+};
+
+/// A value and where it is written.
+pub(super) type Value<'i> = Spanned<DeValue<'i>>;
+
+/// A key, and what its errors tell the operator to write.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field {
+    pub name: &'static str,
+    pub write: &'static str,
+}
+
+/// The least and the greatest number that a key takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub min: u64,
+    pub max: u64,
+    /// Errors show the bounds in hex.
+    pub hex: bool,
+}
+
+/// Everything found wrong so far.
+pub(super) struct Findings<'s> {
+    pub source: &'s Source<'s>,
+    pub list: Vec<Finding>,
+}
+
+impl<'s> Findings<'s> {
+    pub(super) fn new(source: &'s Source<'s>, list: Vec<Finding>) -> Self {
+        Self { source, list }
+    }
+
+    /// Something that is there is wrong.
+    pub(super) fn wrong(&mut self, span: Range<usize>, message: String, hint: impl Into<String>) {
+        self.list.push(Finding { weight: Weight::Wrong, span, message, hint: hint.into() });
+    }
+
+    /// Something is not there.
+    pub(super) fn missing(&mut self, span: Range<usize>, message: String, hint: impl Into<String>) {
+        self.list.push(Finding { weight: Weight::Missing, span, message, hint: hint.into() });
+    }
+
+    /// The format has this and this release can't do it.
+    pub(super) fn unsupported(&mut self, span: Range<usize>, what: &str, instead: &str) {
+        self.wrong(span, format!("{what} is not supported yet"), instead);
+    }
+
+    pub(super) fn wrong_type(&mut self, value: &Value<'_>, field: Field, wanted: &str) {
+        let is = type_name(value.get_ref());
+        self.wrong(value.span(), format!("{} must be {wanted}, not {is}", field.name), field.write);
+    }
+
+    pub(super) fn text<'v>(&mut self, value: &'v Value<'_>, field: Field) -> Option<&'v str> {
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            self.wrong_type(value, field, "a string");
+        }
+        text
+    }
+
+    pub(super) fn boolean(&mut self, value: &Value<'_>, field: Field) -> Option<bool> {
+        let boolean = value.get_ref().as_bool();
+        if boolean.is_none() {
+            self.wrong_type(value, field, "true or false");
+        }
+        boolean
+    }
+
+    pub(super) fn number(
+        &mut self,
+        value: &Value<'_>,
+        field: Field,
+        bounds: Bounds,
+    ) -> Option<u64> {
+        let Some(integer) = value.get_ref().as_integer() else {
+            self.wrong_type(value, field, "an integer");
+            return None;
+        };
+        let number = i128::from_str_radix(integer.as_str(), integer.radix());
+        let (relation, bound) = match number {
+            Ok(number) if number < bounds.min.into() => ("below", bounds.min),
+            Ok(number) if number <= bounds.max.into() => return u64::try_from(number).ok(),
+            Err(_) if integer.as_str().starts_with('-') => ("below", bounds.min),
+            _ => ("above", bounds.max),
+        };
+        let bound = if bounds.hex { format!("{bound:#x}") } else { bound.to_string() };
+        let written = self.source.text.get(value.span()).unwrap_or("");
+        let message = format!("{} {} is {relation} {bound}", field.name, mask::plain(written));
+        self.wrong(value.span(), message, field.write);
+        None
+    }
+}
+
+/// One table, its unknown keys already reported.
+pub(super) struct Section<'v, 'i> {
+    name: &'static str,
+    header: Range<usize>,
+    table: &'v DeTable<'i>,
+    /// Known keys that an unknown one was taken for: these aren't missing too.
+    guessed: Vec<&'static str>,
+}
+
+impl<'v, 'i> Section<'v, 'i> {
+    /// Reports the keys that are neither in `known` nor in `later`, the keys of
+    /// the format that are not built yet.
+    pub(super) fn open(
+        findings: &mut Findings<'_>,
+        name: &'static str,
+        header: Range<usize>,
+        table: &'v DeTable<'i>,
+        [known, later]: [&[&'static str]; 2],
+    ) -> Self {
+        let mut guessed = Vec::new();
+        for key in table.keys() {
+            let written = key.get_ref().as_ref();
+            if known.contains(&written) || later.contains(&written) {
+                continue;
+            }
+            let near = nearest(written, known.iter().chain(later));
+            guessed.extend(near);
+            let message = format!("unknown key {} in {name}", mask::quote(written));
+            findings.wrong(key.span(), message, hint(written, near, name, known));
+        }
+        Self { name, header, table, guessed }
+    }
+
+    /// A key's value, if it is there.
+    pub(super) fn get(&self, key: &str) -> Option<&'v Value<'i>> {
+        self.table.get(key)
+    }
+
+    /// Where a key is written, if it is there.
+    pub(super) fn key_span(&self, key: &str) -> Option<Range<usize>> {
+        self.table.get_key_value(key).map(|(key, _)| key.span())
+    }
+
+    pub(super) fn header(&self) -> Range<usize> {
+        self.header.clone()
+    }
+
+    /// Whether an unknown key was taken for this one.
+    pub(super) fn is_guessed(&self, key: &str) -> bool {
+        self.guessed.contains(&key)
+    }
+
+    /// A key's value; that it is missing is reported at the table's header.
+    pub(super) fn require(
+        &self,
+        findings: &mut Findings<'_>,
+        field: Field,
+    ) -> Option<&'v Value<'i>> {
+        let value = self.get(field.name);
+        if value.is_none() && !self.is_guessed(field.name) {
+            let message = format!("{} has no {}", self.name, field.name);
+            findings.missing(self.header(), message, field.write);
+        }
+        value
+    }
+
+    /// Reports each of `keys` that is there as not built yet.
+    pub(super) fn refuse(&self, findings: &mut Findings<'_>, keys: &[Field]) {
+        for field in keys {
+            if let Some(span) = self.key_span(field.name) {
+                findings.unsupported(span, field.name, field.write);
+            }
+        }
+    }
+}
+
+/// The keys of the tables, to tell where a misplaced one belongs.
+const BELONGS: [(&str, &str); 13] = [
+    ("reqid", "[mesh]"),
+    ("kind", "[traffic]"),
+    ("port", "[traffic]"),
+    ("select", "[traffic]"),
+    ("guard", "[traffic]"),
+    ("cipher", "[esp]"),
+    ("esn", "[esp]"),
+    ("replay_window", "[esp]"),
+    ("mesh_key", "[keys]"),
+    ("generation", "[rotation]"),
+    ("short_id", "[[peer]]"),
+    ("address", "[[peer]]"),
+    ("public_key", "[[peer]]"),
+];
+
+fn hint(written: &str, near: Option<&str>, name: &str, known: &[&str]) -> String {
+    let list = format!("known in {name}: {}", known.join(", "));
+    let elsewhere = BELONGS.iter().find(|(key, table)| *key == written && *table != name);
+    match (elsewhere, near) {
+        (Some((_, table)), _) => format!("it belongs in {table}"),
+        (None, Some(near)) => format!("did you mean {near}? {list}"),
+        (None, None) => list,
+    }
+}
+
+/// The candidate that `written` is a misspelling of, if there is one.
+pub(super) fn nearest<'c>(
+    written: &str,
+    candidates: impl Iterator<Item = &'c &'static str>,
+) -> Option<&'static str> {
+    let allowed = (written.len() / 3).clamp(1, 2);
+    candidates
+        .map(|candidate| (distance(written, candidate), *candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Edits from one word to the other: a character more, less or other, or two
+/// swapped (optimal string alignment). Long words are never near.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() > 32 || b.len() > 32 {
+        return usize::MAX;
+    }
+    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let changed = usize::from(a[i - 1] != b[j - 1]);
+            let mut least =
+                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + changed);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_are_counted_and_a_swap_is_one() {
+        assert_eq!(distance("port", "port"), 0);
+        assert_eq!(distance("prot", "port"), 1);
+        assert_eq!(distance("adress", "address"), 1);
+        assert_eq!(distance("", "port"), 4);
+    }
+
+    #[test]
+    fn only_near_misses_are_guessed() {
+        let known = ["name", "short_id", "address"];
+        assert_eq!(nearest("adress", known.iter()), Some("address"));
+        assert_eq!(nearest("short-id", known.iter()), Some("short_id"));
+        assert_eq!(nearest("id", known.iter()), None);
+        assert_eq!(nearest("key", known.iter()), None);
+    }
+}

@@ -1,0 +1,277 @@
+//! Secrets: where mesh.toml says that they are, and their 32 bytes.
+//!
+//! No error says more of a secret than its length. Files are opened in `files`.
+#![forbid(unsafe_code)]
+
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use base64ct::{Base64, Encoding};
+use zeroize::Zeroizing;
+
+use crate::model::Key;
+
+use super::{
+    files::{self, FileError},
+    mask,
+    reader::{Field, Findings, Section, Value},
+    types::SecretSource,
+};
+
+/// Looks up an environment variable.
+pub(super) type Env<'e> = &'e dyn Fn(&str) -> Option<OsString>;
+
+const PLACES: &[&str] = &["file", "credential", "env"];
+const FILE: Field = Field { name: "file", write: "write a path in quotes, such as \"mesh.key\"" };
+const CREDENTIAL: Field = Field {
+    name: "credential",
+    write: "write the name of a file in $CREDENTIALS_DIRECTORY, without /",
+};
+const ENV: Field = Field { name: "env", write: "write the name of an environment variable" };
+const GENPSK: &str = "meshsec genpsk prints a secret";
+const EXPECTED: &str = "64 hex digits or 44 characters of base64";
+
+/// Reads `{ file = … }`, `{ credential = … }` or `{ env = … }`.
+pub(super) fn source(
+    findings: &mut Findings<'_>,
+    value: &Value<'_>,
+    field: Field,
+    dir: &Path,
+) -> Option<SecretSource> {
+    let Some(table) = value.get_ref().as_table() else {
+        refuse_inline(findings, value, field);
+        return None;
+    };
+    let section = Section::open(findings, field.name, value.span(), table, [PLACES, &[]]);
+    let mut given = [FILE, CREDENTIAL, ENV]
+        .into_iter()
+        .filter_map(|field| section.get(field.name).map(|value| (field, value)));
+    let Some((place, value)) = given.next() else {
+        if !PLACES.iter().any(|place| section.is_guessed(place)) {
+            let message = format!("{} says not where the secret is", field.name);
+            findings.missing(section.header(), message, field.write);
+        }
+        return None;
+    };
+    if let Some((second, value)) = given.next() {
+        let message = format!("{} has both {} and {}", field.name, place.name, second.name);
+        findings.wrong(value.span(), message, "leave one of them");
+        return None;
+    }
+    let text = findings.text(value, place)?;
+    let source = parse(place, text, dir);
+    if source.is_none() {
+        let message = format!("{} {} is not usable", place.name, mask::quote(text));
+        findings.wrong(value.span(), message, place.write);
+    }
+    source
+}
+
+fn refuse_inline(findings: &mut Findings<'_>, value: &Value<'_>, field: Field) {
+    if value.get_ref().is_str() {
+        let message = "secrets don't belong in mesh.toml".into();
+        let hint = format!("put it into a file of its own and {}", field.write);
+        findings.wrong(value.span(), message, hint);
+    } else {
+        findings.wrong_type(value, field, "a table that says where the secret is");
+    }
+}
+
+fn parse(place: Field, text: &str, dir: &Path) -> Option<SecretSource> {
+    let usable = !text.is_empty() && !text.contains('\0');
+    match place.name {
+        _ if !usable => None,
+        "file" => Some(SecretSource::File(dir.join(text))),
+        "credential" if text.contains('/') || text == "." || text == ".." => None,
+        "credential" => Some(SecretSource::Credential(text.into())),
+        _ if text.contains('=') => None,
+        _ => Some(SecretSource::Env(text.into())),
+    }
+}
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SecretError {
+    #[error("cannot read secret {}: {error}", mask::path(path))]
+    File { path: PathBuf, error: FileError },
+    #[error("cannot read credential {}: CREDENTIALS_DIRECTORY is not set", mask::quote(.0))]
+    NoDirectory(String),
+    #[error("environment variable {} is not set", mask::quote(.0))]
+    NoVariable(String),
+    #[error("the secret in {0} is {1} bytes long, not {EXPECTED}")]
+    Length(String, usize),
+    #[error("the secret in {0} is {1} bytes long but not {2} throughout")]
+    Characters(String, usize, &'static str),
+    #[error("the secret in {0} is all zeros")]
+    Zeros(String),
+}
+
+impl SecretError {
+    /// Whether there is nothing, rather than something wrong.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::NoDirectory(_)
+                | Self::NoVariable(_)
+                | Self::File { error: FileError::Absent, .. }
+        )
+    }
+
+    /// What to do about it.
+    pub(super) fn hint(&self) -> String {
+        match self {
+            Self::File { path, error: FileError::Loose(_) } => {
+                format!("type: chmod 600 {}", shell_word(&mask::path(path)))
+            }
+            Self::File { error: FileError::Absent, .. } => {
+                format!("put the mesh's secret there; {GENPSK}")
+            }
+            Self::File { error: FileError::Io(_), .. } => "make it readable for this user".into(),
+            Self::File { .. } => format!("write the path of a file that holds {EXPECTED}"),
+            Self::NoDirectory(_) => "run as a systemd service with LoadCredential=".into(),
+            Self::NoVariable(_) => "set it, or name another place".into(),
+            Self::Length(..) | Self::Characters(..) | Self::Zeros(_) => GENPSK.into(),
+        }
+    }
+}
+
+/// Reads and decodes a secret.
+pub(super) fn fetch(source: &SecretSource, env: Env<'_>) -> Result<Key, SecretError> {
+    let at = |path: &Path, error| SecretError::File { path: path.into(), error };
+    match source {
+        SecretSource::File(path) => {
+            let text = files::secret(path).map_err(|error| at(path, error))?;
+            decode(&text, &mask::path(path))
+        }
+        SecretSource::Credential(name) => {
+            let missing = || SecretError::NoDirectory(name.clone());
+            let dir = env("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty());
+            let path = Path::new(&dir.ok_or_else(missing)?).join(name);
+            let text = files::credential(&path).map_err(|error| at(&path, error))?;
+            decode(&text, &format!("credential {}", mask::quote(name)))
+        }
+        SecretSource::Env(name) => {
+            let text = env(name).ok_or_else(|| SecretError::NoVariable(name.clone()))?;
+            let text = Zeroizing::new(text.into_vec());
+            decode(&text, &format!("environment variable {}", mask::quote(name)))
+        }
+    }
+}
+
+/// The 32 bytes that a text stands for; `place` is for errors.
+fn decode(text: &[u8], place: &str) -> Result<Key, SecretError> {
+    let text = text.trim_ascii();
+    let mut bytes = Zeroizing::new([0; 32]);
+    let unexpected = |what| SecretError::Characters(place.into(), text.len(), what);
+    match text.len() {
+        64 => hex::decode_to_slice(text, &mut bytes[..]).map_err(|_| unexpected("hex"))?,
+        44 => {
+            let decoded = Base64::decode(text, &mut bytes[..]).map_err(|_| unexpected("base64"))?;
+            if decoded.len() != 32 {
+                return Err(unexpected("base64"));
+            }
+        }
+        length => return Err(SecretError::Length(place.into(), length)),
+    }
+    if bytes.iter().all(|&byte| byte == 0) {
+        return Err(SecretError::Zeros(place.into()));
+    }
+    Ok(Key::new(Box::from(&bytes[..])))
+}
+
+/// A path as a shell takes it as one word.
+fn shell_word(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    if path.chars().all(plain) && !path.starts_with('-') {
+        path.into()
+    } else {
+        let dash = if path.starts_with('-') { "./" } else { "" };
+        format!("'{dash}{}'", path.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F";
+    const BASE64: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    fn decoded(text: &str) -> Result<Vec<u8>, String> {
+        decode(text.as_bytes(), "x").map(|key| key.expose().to_vec()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn hex_and_base64_give_the_same_bytes() {
+        let bytes: Vec<u8> = (0..32).collect();
+        assert_eq!(decoded(HEX).unwrap(), bytes);
+        assert_eq!(decoded(&format!("\t{BASE64}\r\n")).unwrap(), bytes);
+    }
+
+    #[test]
+    fn what_is_neither_is_refused_without_being_shown() {
+        assert_eq!(
+            decoded("hunter2").unwrap_err(),
+            format!("the secret in x is 7 bytes long, not {EXPECTED}")
+        );
+        for (text, what) in [(HEX.replace('A', "g"), "hex"), (BASE64.replace('A', "-"), "base64")] {
+            let length = text.len();
+            let expected =
+                format!("the secret in x is {length} bytes long but not {what} throughout");
+            assert_eq!(decoded(&text).unwrap_err(), expected);
+        }
+        // 33 bytes are 44 characters too, and the last bits of a key's base64 are 0.
+        assert!(decoded(&"A".repeat(44)).is_err());
+        assert!(decoded(&BASE64.replace("8=", "9=")).is_err());
+        assert!(decoded(&BASE64.replace('=', "")).is_err());
+    }
+
+    #[test]
+    fn all_zeros_are_no_secret() {
+        assert!(decoded(&"0".repeat(64)).unwrap_err().contains("all zeros"));
+        assert!(decoded(&format!("{}=", "A".repeat(43))).unwrap_err().contains("all zeros"));
+    }
+
+    #[test]
+    fn a_secret_comes_from_the_environment() {
+        let env = |name: &str| (name == "SECRET").then(|| HEX.into());
+        let key = fetch(&SecretSource::Env("SECRET".into()), &env).ok().unwrap();
+        assert_eq!(key.expose()[31], 31);
+        let error = fetch(&SecretSource::Env("OTHER".into()), &env).err().unwrap();
+        assert_eq!(error.to_string(), "environment variable \"OTHER\" is not set");
+        assert!(error.is_absence());
+    }
+
+    #[test]
+    fn a_credential_comes_from_systemd_s_directory_whatever_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("mesh"), BASE64).unwrap();
+        let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| dir.path().into());
+        assert!(fetch(&SecretSource::Credential("mesh".into()), &env).is_ok());
+        let error = fetch(&SecretSource::Credential("other".into()), &env).err().unwrap();
+        assert!(error.is_absence());
+        let error = fetch(&SecretSource::Credential("mesh".into()), &|_| None).err().unwrap();
+        assert!(error.is_absence() && error.to_string().contains("CREDENTIALS_DIRECTORY"));
+    }
+
+    #[test]
+    fn a_credential_is_a_plain_name() {
+        let dir = Path::new("d");
+        for name in ["", ".", "..", "a/b", "/a", "a\0"] {
+            assert_eq!(parse(CREDENTIAL, name, dir), None, "{name:?}");
+        }
+        assert_eq!(parse(FILE, "/a", dir), Some(SecretSource::File("/a".into())));
+        assert_eq!(parse(FILE, "a", dir), Some(SecretSource::File("d/a".into())));
+        assert_eq!(parse(ENV, "A=B", dir), None);
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        assert_eq!(shell_word("/etc/a.key"), "/etc/a.key");
+        assert_eq!(shell_word("a b'c"), "'a b'\\''c'");
+        assert_eq!(shell_word("-a"), "'./-a'");
+    }
+}

@@ -1,0 +1,214 @@
+//! What the TOML parser finds wrong, in words that say what to write.
+//!
+//! One damage makes a parser stumble several times, and makes what it salvaged
+//! look wrong in other ways. So each statement has one syntax error, and
+//! [`without_follow_ups`] drops what may be a consequence of it.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use super::{
+    diagnostic::{Finding, Source, Weight},
+    mask,
+    scan::{self, Kind, Statement},
+};
+
+/// The syntax errors of a text, at most one for a statement.
+///
+/// `errors` are the parser's; their `Display` shows the line unmasked, so that
+/// only their message and place are taken.
+pub(super) fn findings(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<Finding> {
+    if errors.is_empty() {
+        return Vec::new();
+    }
+    let statements = scan::statements(source.text);
+    let mut found: Vec<(usize, Finding)> = errors
+        .iter()
+        .map(|error| {
+            let at = error.span().unwrap_or(0..0);
+            let index = index(&statements, at.start);
+            (index, finding(source.text, statements.get(index), error.message(), at))
+        })
+        .collect();
+    found.sort_by_key(|(index, finding)| (*index, finding.span.start));
+    found.dedup_by_key(|(index, _)| *index);
+    found.into_iter().map(|(_, finding)| finding).collect()
+}
+
+/// Drops findings that may only be there because of a syntax error: what is said
+/// to be missing, what is in a damaged statement, and what follows a damaged header.
+pub(super) fn without_follow_ups(source: &Source<'_>, findings: Vec<Finding>) -> Vec<Finding> {
+    let is_syntax = |finding: &Finding| finding.weight == Weight::Syntax;
+    if !findings.iter().any(is_syntax) {
+        return findings;
+    }
+    let statements = scan::statements(source.text);
+    let mut damaged = vec![false; statements.len()];
+    for finding in findings.iter().filter(|finding| is_syntax(finding)) {
+        let first = index(&statements, finding.span.start);
+        let Some(statement) = statements.get(first) else { continue };
+        let is_whole = finding.message.contains(TWICE) || !statement.is_header();
+        let following = statements[first + 1..].iter().take_while(|s| !is_whole && !s.is_header());
+        let count = 1 + following.count();
+        damaged[first..first + count].fill(true);
+    }
+    let certain = |finding: &Finding| match finding.weight {
+        Weight::Syntax => true,
+        Weight::Wrong => damaged.get(index(&statements, finding.span.start)) != Some(&true),
+        Weight::Missing => false,
+    };
+    findings.into_iter().filter(certain).collect()
+}
+
+/// The statement that a place belongs to: the last that begins at or before it.
+fn index(statements: &[Statement], at: usize) -> usize {
+    statements.partition_point(|statement| statement.range.start <= at).saturating_sub(1)
+}
+
+/// Part of the message about a key or table that is there twice: its statement
+/// is well-formed, and what it says is known.
+const TWICE: &str = "is there twice";
+
+fn finding(text: &str, statement: Option<&Statement>, message: &str, at: Range<usize>) -> Finding {
+    let (span, message, hint) = statement
+        .and_then(|statement| unclosed(statement, message, &at))
+        .or_else(|| known(text, statement, message, &at))
+        .unwrap_or_else(|| other(message, at));
+    Finding { weight: Weight::Syntax, span, message, hint }
+}
+
+type Said = (Range<usize>, String, String);
+
+/// Strings and brackets without an end are reported where they begin: the
+/// parser notices at the end of the line, or of the file.
+fn unclosed(statement: &Statement, message: &str, at: &Range<usize>) -> Option<Said> {
+    let open = statement.tokens.iter().find_map(|token| match token.kind {
+        Kind::Text { quotes, closed: false } if token.range.start <= at.start => {
+            Some(token.range.start..token.range.start + quotes)
+        }
+        _ => None,
+    });
+    if let Some(opening) = open {
+        let hint = "write the same quotes at its end";
+        return Some((opening, "the string has no end".into(), hint.into()));
+    }
+    let bracket = statement.unclosed?;
+    let by_bracket = message.starts_with("unclosed") || message.starts_with("missing");
+    by_bracket.then(|| {
+        let hint = "write the closing bracket, or look for a comma too few";
+        (bracket..bracket + 1, "the bracket has no end, or a comma is missing".into(), hint.into())
+    })
+}
+
+fn known(
+    text: &str,
+    statement: Option<&Statement>,
+    message: &str,
+    at: &Range<usize>,
+) -> Option<Said> {
+    let input = text.get(at.clone()).unwrap_or("");
+    let before = text.get(..at.start).unwrap_or("").trim_end_matches([' ', '\t']);
+    let said = |message: &str, hint: &str| Some((at.clone(), message.into(), hint.into()));
+    if before.ends_with('=') && (input.is_empty() || message.starts_with("missing value")) {
+        return said("the value is missing", "write a value after the =");
+    }
+    let description = message.split(", expected").next().unwrap_or(message);
+    match description {
+        "duplicate key" => {
+            let of = statement.filter(|statement| statement.is_header());
+            let what = if of.is_some() { "table" } else { "key" };
+            said(&format!("the {what} {} {TWICE}", mask::quote(input)), "leave one of the two")
+        }
+        "string values must be quoted" => unquoted(input).and_then(|hint| said(UNQUOTED, hint)),
+        "invalid boolean" => said("this is neither true nor false", "write true or false"),
+        "key with no value" => said("a key without = and value", "write key = value"),
+        "unclosed table" | "unclosed array table" => {
+            said("the table's header has no end", "write the closing ]")
+        }
+        "unexpected key or value" => {
+            said("something follows what is complete", "write it on a line of its own")
+        }
+        "missing escaped value" => said(
+            "an unknown escape",
+            "write \\\\ for a backslash, or put the string in 'single quotes'",
+        ),
+        "unexpected leading zero" => said("a number begins with 0", "leave the leading 0 out"),
+        "invalid basic string"
+        | "invalid multi-line basic string"
+        | "invalid literal string"
+        | "invalid multi-line literal string"
+        | "invalid comment character" => said("a control character", "remove it"),
+        _ => None,
+    }
+}
+
+const UNQUOTED: &str = "this is no number, no true or false, and no string in quotes";
+
+/// What to write in place of a value without quotes.
+fn unquoted(input: &str) -> Option<&'static str> {
+    Some(match input.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "no" | "off" => "write true or false",
+        _ if input.starts_with(['“', '”', '„', '‘', '’', '«']) => {
+            "write straight quotes, \" or ', in place of typographic ones"
+        }
+        _ => "put it in quotes if it is text",
+    })
+}
+
+/// Whatever else the parser says. Its messages are fixed texts; they are passed
+/// through the mask all the same.
+fn other(message: &str, at: Range<usize>) -> Said {
+    let (description, expected) = message.split_once(", expected ").unwrap_or((message, ""));
+    let hint = match expected {
+        "" | "nothing" => "see https://toml.io for the syntax".into(),
+        expected => format!("expected here: {}", mask::plain(expected)),
+    };
+    (at, mask::plain(description), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(text: &str) -> Vec<(usize, String)> {
+        let (_, errors) = toml::de::DeTable::parse_recoverable(text);
+        let source = Source::new(text);
+        findings(&source, &errors)
+            .into_iter()
+            .map(|finding| (source.line(finding.span.start), finding.message))
+            .collect()
+    }
+
+    #[test]
+    fn each_damaged_statement_has_one_error() {
+        let found = messages("a = [1,\n2\nb = 3\nc = 'x'\n");
+        assert_eq!(found, [(1, "the bracket has no end, or a comma is missing".into())]);
+        let found = messages("a = 'x\nb = \nc = yes\n");
+        assert_eq!(found.iter().map(|found| found.0).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn an_open_string_is_reported_where_it_begins() {
+        let found = messages("a = 1\nb = '''x\ny\nz\n");
+        assert_eq!(found, [(2, "the string has no end".into())]);
+    }
+
+    #[test]
+    fn what_a_damaged_header_hides_is_doubtful() {
+        let text = "[a\nb = 1\n[c]\nd = 2\n";
+        let source = Source::new(text);
+        let at = |weight, place: &str| {
+            let start = text.find(place).unwrap();
+            Finding { weight, span: start..start, message: place.into(), hint: String::new() }
+        };
+        let all = vec![
+            at(Weight::Syntax, "[a"),
+            at(Weight::Wrong, "b"),
+            at(Weight::Wrong, "d"),
+            at(Weight::Missing, "[c]"),
+        ];
+        let kept: Vec<_> =
+            without_follow_ups(&source, all).into_iter().map(|finding| finding.message).collect();
+        assert_eq!(kept, ["[a", "d"]);
+    }
+}

@@ -32,8 +32,10 @@ pub struct Desired {
     pub local: Option<IpAddr>,
     /// The peers that it forms a pair with, by address.
     pub peers: BTreeMap<IpAddr, PeerName>,
+    /// Whether all of the mesh is to go.
+    pub destroying: bool,
     /// Peers of the other address family, with which it forms none.
-    pub unpaired: Vec<PeerName>,
+    pub unpaired: BTreeSet<PeerName>,
 }
 
 /// An SA that should be there.
@@ -86,7 +88,7 @@ pub fn desired(config: &Config, local: &Peer, secrets: Option<&Secrets>) -> (Des
     let mut keyring = Keyring::default();
     for peer in config.peers.iter().filter(|peer| peer.name != local.name) {
         if peer.address.is_ipv4() != local.address.is_ipv4() {
-            wanted.unpaired.push(peer.name.clone());
+            wanted.unpaired.insert(peer.name.clone());
             continue;
         }
         wanted.peers.insert(peer.address, peer.name.clone());

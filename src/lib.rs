@@ -5,8 +5,11 @@
 //! orders the steps, [`mod@apply`] performs them and looks again.
 
 pub mod apply;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod desired;
+pub mod error;
 pub mod kernel;
 pub mod keys;
 pub mod model;

@@ -38,6 +38,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     let desired = Desired {
         local: local.map(|peer| peer.address),
         peers: others.map(|peer| (peer.address, peer.name.clone())).collect(),
+        destroying: true,
         ..Desired::default()
     };
     let keyring = Keyring::default();

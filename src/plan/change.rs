@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     desired::WantedSa,
-    model::{Direction, PeerName, Policy, Sa},
+    model::{Direction, PeerName, Policy, Sa, Template},
 };
 
 /// One object that isn't as it should be.
@@ -195,14 +195,32 @@ fn sa_fields(sa: &Sa) -> Vec<(&'static str, String)> {
 
 /// The attributes of a policy in which a kernel's may differ from a file's.
 fn policy_fields(policy: &Policy) -> Vec<(&'static str, String)> {
-    let templates: Vec<_> = policy.templates.iter().map(ToString::to_string).collect();
     let mut fields =
         vec![("action", policy.action.to_string()), ("priority", policy.priority.to_string())];
-    if !templates.is_empty() {
-        fields.push(("template", templates.join(" and ")));
+    match policy.templates.as_slice() {
+        [] => {}
+        [template] => fields.extend(template_fields(template)),
+        several => {
+            let several: Vec<_> = several.iter().map(ToString::to_string).collect();
+            fields.push(("templates", several.join(" and ")));
+        }
     }
     fields.extend(extras(&policy.extras));
     fields
+}
+
+fn template_fields(template: &Template) -> [(&'static str, String); 5] {
+    let spi = match template.spi.raw() {
+        0 => "any".into(),
+        _ => template.spi.to_string(),
+    };
+    [
+        ("spi", spi),
+        ("reqid", template.reqid.to_string()),
+        ("mode", template.mode.to_string()),
+        ("level", template.level.to_string()),
+        ("template", format!("src {} dst {} proto {}", template.src, template.dst, template.proto)),
+    ]
 }
 
 fn extras(extras: &std::collections::BTreeSet<String>) -> Option<(&'static str, String)> {
@@ -225,6 +243,19 @@ pub(super) fn differing_sa(live: &Sa, wanted: &Sa) -> Vec<Field> {
     let mut fields = differing(sa_fields(live), sa_fields(wanted));
     fields.retain(|field| field.name != "key" || live.key.differs(wanted.key));
     fields
+}
+
+/// What makes a placeholder of the kernel's an SA.
+pub(super) fn larval_sa(live: &Sa, wanted: &Sa) -> Vec<Field> {
+    let mut fields = differing(sa_fields(live), sa_fields(wanted));
+    fields.retain(|field| field.name == "cipher");
+    fields
+}
+
+/// The marks of twins that go.
+pub(super) fn twins(twins: &[Sa]) -> Vec<Field> {
+    let marks = twins.iter().map(|twin| ("mark", twin.id.mark.to_string()));
+    deleted(marks.collect())
 }
 
 /// The fields of a policy that is to come.

@@ -64,7 +64,7 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
         }
         (_, false) => (
             "an SA of ours with a mark has this SPI, and the kernel can't tell the two apart",
-            change::created_sa(&wanted.sa),
+            change::twins(&twins),
         ),
         (Some(sa), true) => difference(sa, &wanted.sa)?,
     };
@@ -76,7 +76,7 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
 fn difference(live: &Sa, wanted: &Sa) -> Option<(&'static str, Vec<Field>)> {
     if live.is_larval() {
         let reason = "the kernel holds a larval SA in its place";
-        return Some((reason, change::created_sa(wanted)));
+        return Some((reason, change::larval_sa(live, wanted)));
     }
     let fields = change::differing_sa(live, wanted);
     let differs = |name| fields.iter().any(|field| field.name == name);
@@ -105,6 +105,7 @@ fn unwanted_sa(desired: &Desired, sa: &Sa) -> Option<Change> {
     }
     let peer = peer_of(desired, sa.src, sa.id.dst);
     let reason = match peer {
+        _ if desired.destroying => "all of the mesh goes",
         Some(_) => "not one of the generations before, now and next",
         None => "no peer of mesh.toml has it",
     };
@@ -165,7 +166,9 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     let guard = policy.templates.is_empty();
     let peer =
         if guard { None } else { peer_of(desired, selector.src.address, selector.dst.address) };
-    let reason = if !mark.is_none() || if_id != 0 || sub {
+    let reason = if desired.destroying {
+        "all of the mesh goes"
+    } else if !mark.is_none() || if_id != 0 || sub {
         "ours by its reqid, with a mark, an interface or a table that a mesh's policy never has"
     } else if guard {
         "nothing in mesh.toml asks for this guard"

@@ -69,7 +69,9 @@ impl Phase {
             Self::OutboundSas => "outbound SAs before the policies that ask for them",
             Self::Policies => "policies once their SAs are there; each switches atomically",
             Self::Wait => "packets in flight still find the SAs that go next",
-            Self::DeletePolicies => "policies before their SAs; the guard covers what they covered",
+            Self::DeletePolicies => {
+                "policies before their SAs, so that none asks for an SA that is gone"
+            }
             Self::DeleteSas => "SAs that nobody sends under any more",
             Self::DeleteGuards => "guards last",
         }

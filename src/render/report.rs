@@ -44,11 +44,14 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
             format!("in conflict, stops {whose}: {}: {}", conflict.object, conflict.reason)
         });
         write_some(&mut text, conflicts);
-        let wanted = after
-            .changes
-            .iter()
-            .map(|change| format!("not as wanted: {} {}", change.kind().word(), change.id()));
-        write_some(&mut text, wanted);
+        // What failed and what is left was named above; this is what another
+        // program undid.
+        if report.failed.is_empty() && report.left.is_empty() {
+            let undone = after.changes.iter().map(|change| {
+                format!("not as wanted again: {} {}", change.kind().word(), change.id())
+            });
+            write_some(&mut text, undone);
+        }
     }
     let flows = report.flows.iter().map(|(peer, flow)| match flow {
         Flow::Clear => format!("TRAFFIC TO {peer} FLOWS IN CLEAR"),

@@ -1,0 +1,86 @@
+//! What several tests share: small meshes, and planning and applying in memory.
+#![allow(dead_code, reason = "every test uses a part of it")]
+
+use std::net::IpAddr;
+
+use meshsec::{
+    apply::{Goal, Report, apply},
+    config::{Config, Esp, Peer, SecretSource, Secrets, Traffic},
+    desired::{Desired, Keyring, desired},
+    kernel::{Kernel, memory::Memory},
+    model::{
+        Cipher, Generation, Key, Live, LocalAddress, MeshName, PeerName, Replay, Reqid, ShortId,
+    },
+    plan::Plan,
+};
+
+/// The reqid of every mesh here.
+pub const REQID: Reqid = Reqid(0x4d53_0001);
+
+/// A mesh whose peers have ShortIDs 1, 2, … in the order of their addresses.
+pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
+    let names = "abcdefgh".chars();
+    let peers = names.zip(1..).zip(addresses).map(|((name, id), address)| Peer {
+        name: PeerName::new(&name.to_string()).unwrap(),
+        short_id: ShortId::new(id).unwrap(),
+        address: address.parse().unwrap(),
+    });
+    Config {
+        mesh: MeshName::new("lab").unwrap(),
+        reqid: REQID,
+        traffic: Traffic::Vxlan { port: 4789 },
+        guard: true,
+        esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
+        mesh_key: SecretSource::Env("MESH_KEY".into()),
+        generation: Generation::new(generation).unwrap(),
+        peers: peers.collect(),
+    }
+}
+
+/// The secrets of every mesh here.
+pub fn secrets() -> Secrets {
+    Secrets { mesh_key: Key::new((0..32).collect()) }
+}
+
+/// What the first peer of a mesh should hold.
+pub fn wanted(config: &Config) -> (Desired, Keyring) {
+    desired(config, &config.peers[0], Some(&secrets()))
+}
+
+/// A kernel of the first peer, with nothing but its address.
+pub fn host(config: &Config) -> Memory {
+    let mut kernel = Memory::default();
+    kernel.state_mut().addresses.push(address(config.peers[0].address));
+    kernel
+}
+
+/// An address on eth0.
+pub fn address(address: IpAddr) -> LocalAddress {
+    LocalAddress { address, device: "eth0".into() }
+}
+
+/// What the kernel shows of the mesh.
+pub fn observe(kernel: &mut Memory) -> Live {
+    kernel.observe(REQID).unwrap()
+}
+
+/// The plan for the first peer of a mesh.
+pub fn plan(config: &Config, kernel: &mut Memory) -> Plan {
+    Plan::new(&wanted(config).0, &observe(kernel), REQID)
+}
+
+/// Applies a mesh on its first peer.
+pub fn applied(config: &Config, kernel: &mut Memory) -> Report {
+    let (desired, keyring) = wanted(config);
+    let goal = Goal { desired: &desired, keyring: &keyring, reqid: REQID };
+    let plan = Plan::new(&desired, &observe(kernel), REQID);
+    apply(kernel, &goal, &plan, &mut |_| {})
+}
+
+/// A host on which a mesh was applied.
+pub fn applied_host(config: &Config) -> Memory {
+    let mut kernel = host(config);
+    let report = applied(config, &mut kernel);
+    assert!(report.is_complete(), "a first apply completes");
+    kernel
+}

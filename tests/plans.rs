@@ -1,0 +1,395 @@
+//! Golden plans: a host on which a mesh of three was applied, one thing that
+//! is not as it was, and the plan that follows.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test plans` writes the files anew; read the
+//! difference before you commit it.
+
+mod common;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use common::{REQID, address, applied_host, host, mesh, observe, wanted};
+use meshsec::{
+    config::Config,
+    kernel::memory::Memory,
+    model::{
+        Action, Algorithm, Bypass, Cipher, Direction, Fingerprint, KeyView, Level, Mark, Mode,
+        Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, Spi, State, Template,
+    },
+    plan::Plan,
+    render::{View, plan_json, plan_text},
+};
+
+const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+
+fn lab() -> Config {
+    mesh(1, &LAB)
+}
+
+/// Compares with `tests/plan/<name>.txt` and `.json`, and says whether the
+/// plan, performed, leaves nothing to do.
+fn golden(name: &str, config: &Config, kernel: &mut Memory) {
+    let (desired, _) = wanted(config);
+    let plan = Plan::new(&desired, &observe(kernel), REQID);
+    let view = View {
+        config,
+        local: Some(&config.peers[0]),
+        plan: &plan,
+        warnings: &[],
+        file: "mesh.toml",
+    };
+    let text = anstream::adapter::strip_str(&plan_text(&view)).to_string();
+    compare(&format!("{name}.txt"), &text);
+    compare(
+        &format!("{name}.json"),
+        &(serde_json::to_string_pretty(&plan_json(&view)).unwrap() + "\n"),
+    );
+    if plan.conflicts.is_empty() {
+        let report = common::applied(config, kernel);
+        assert!(report.is_complete(), "{name}: apply leaves nothing to do");
+    }
+}
+
+fn compare(name: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plan").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, actual).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    if expected != actual {
+        let diff = similar::TextDiff::from_lines(&expected, actual);
+        panic!("{name} differs:\n{}", diff.unified_diff().header("expected", "actual"));
+    }
+}
+
+/// A golden plan for the lab after an edit of what the kernel holds.
+fn edited(name: &str, edit: impl FnOnce(&mut State)) {
+    let mut kernel = applied_host(&lab());
+    edit(kernel.state_mut());
+    golden(name, &lab(), &mut kernel);
+}
+
+fn sa(state: &mut State, spi: u32) -> &mut Sa {
+    state.sas.iter_mut().find(|sa| sa.id.spi == Spi::from_raw(spi)).unwrap()
+}
+
+fn policy<'a>(state: &'a mut State, direction: Direction, peer: &str) -> &'a mut Policy {
+    let host = Prefix::host(peer.parse().unwrap());
+    state
+        .policies
+        .iter_mut()
+        .find(|policy| {
+            let selector = policy.id.selector;
+            policy.id.direction == direction && (selector.src == host || selector.dst == host)
+        })
+        .unwrap()
+}
+
+fn guard(state: &mut State, direction: Direction) -> &mut Policy {
+    state
+        .policies
+        .iter_mut()
+        .find(|policy| {
+            policy.templates.is_empty()
+                && policy.id.direction == direction
+                && policy.id.selector.is_ipv4()
+        })
+        .unwrap()
+}
+
+fn foreign_allow(direction: Direction, selector: Selector, priority: u32) -> Policy {
+    Policy {
+        id: PolicyId::new(direction, selector),
+        priority,
+        action: Action::Allow,
+        templates: Vec::new(),
+        extras: BTreeSet::new(),
+    }
+}
+
+fn foreign_sa(dst: &str, spi: u32, reqid: u32) -> Sa {
+    let src = "203.0.113.9".parse().unwrap();
+    Sa {
+        id: SaId::esp(dst.parse().unwrap(), Spi::from_raw(spi)),
+        src,
+        reqid: Reqid(reqid),
+        mode: Mode::Tunnel,
+        selector: None,
+        algorithm: Cipher::Aes256Gcm.algorithm(),
+        key: KeyView::Unknown,
+        replay: Replay { window: 32, esn: false },
+        extras: BTreeSet::new(),
+    }
+}
+
+#[test]
+fn an_empty_host() {
+    golden("an-empty-host", &lab(), &mut host(&lab()));
+}
+
+#[test]
+fn generation_0_has_none_before_it() {
+    let config = mesh(0, &LAB[..2]);
+    golden("generation-0-has-none-before-it", &config, &mut host(&config));
+}
+
+#[test]
+fn nothing_differs() {
+    edited("nothing-differs", |_| {});
+}
+
+#[test]
+fn peers_of_both_families() {
+    let config = mesh(1, &["192.0.2.1", "192.0.2.2", "2001:db8::3", "2001:db8::4"]);
+    golden("peers-of-both-families", &config, &mut host(&config));
+}
+
+#[test]
+fn an_ipv6_mesh() {
+    let config = mesh(1, &["2001:db8::1", "2001:db8::2"]);
+    golden("an-ipv6-mesh", &config, &mut host(&config));
+}
+
+#[test]
+fn the_generation_is_raised() {
+    golden("the-generation-is-raised", &mesh(2, &LAB), &mut applied_host(&lab()));
+}
+
+#[test]
+fn the_generation_is_raised_by_two() {
+    golden("the-generation-is-raised-by-two", &mesh(3, &LAB), &mut applied_host(&lab()));
+}
+
+#[test]
+fn a_peer_is_added() {
+    golden("a-peer-is-added", &lab(), &mut applied_host(&mesh(1, &LAB[..2])));
+}
+
+#[test]
+fn a_peer_is_removed() {
+    golden("a-peer-is-removed", &mesh(1, &LAB[..2]), &mut applied_host(&lab()));
+}
+
+#[test]
+fn a_peer_is_removed_and_there_is_no_guard() {
+    let unguarded = |peers| Config { guard: false, ..mesh(1, peers) };
+    let mut kernel = applied_host(&unguarded(&LAB));
+    golden("a-peer-is-removed-and-there-is-no-guard", &unguarded(&LAB[..2]), &mut kernel);
+}
+
+#[test]
+fn the_guard_is_turned_off() {
+    let config = Config { guard: false, ..lab() };
+    golden("the-guard-is-turned-off", &config, &mut applied_host(&lab()));
+}
+
+#[test]
+fn the_port_changes() {
+    let config = Config { traffic: meshsec::config::Traffic::Vxlan { port: 8472 }, ..lab() };
+    golden("the-port-changes", &config, &mut applied_host(&lab()));
+}
+
+#[test]
+fn the_cipher_changes() {
+    let mut config = lab();
+    config.esp.cipher = Cipher::Aes128Gcm;
+    golden("the-cipher-changes", &config, &mut applied_host(&lab()));
+}
+
+#[test]
+fn a_key_was_changed() {
+    edited("a-key-was-changed", |state| {
+        sa(state, 0x8100_1002).key = KeyView::Known(Fingerprint::of(b"another"));
+    });
+}
+
+#[test]
+fn a_key_that_the_kernel_hides_is_no_difference() {
+    edited("a-key-that-the-kernel-hides-is-no-difference", |state| {
+        state.sas.iter_mut().for_each(|sa| sa.key = KeyView::Unknown);
+    });
+}
+
+#[test]
+fn a_window_was_changed() {
+    edited("a-window-was-changed", |state| {
+        sa(state, 0x8100_2001).replay = Replay { window: 32, esn: false };
+    });
+}
+
+#[test]
+fn a_selector_was_dropped() {
+    edited("a-selector-was-dropped", |state| sa(state, 0x8100_2001).selector = None);
+}
+
+#[test]
+fn an_sa_is_missing() {
+    edited("an-sa-is-missing", |state| {
+        state.sas.retain(|sa| sa.id.spi != Spi::from_raw(0x8100_1002));
+    });
+}
+
+#[test]
+fn an_sa_is_larval() {
+    edited("an-sa-is-larval", |state| {
+        let larval = sa(state, 0x8100_1002);
+        larval.algorithm = Algorithm::Larval;
+        larval.key = KeyView::Unknown;
+        larval.selector = None;
+    });
+}
+
+#[test]
+fn an_sa_has_an_if_id() {
+    edited("an-sa-has-an-if-id", |state| {
+        sa(state, 0x8100_1002).extras.insert("if_id 0x7".into());
+    });
+}
+
+#[test]
+fn an_sa_has_a_marked_twin() {
+    edited("an-sa-has-a-marked-twin", |state| {
+        let mut twin = sa(state, 0x8100_1002).clone();
+        twin.id.mark = Mark { value: 1, mask: 1 };
+        state.sas.push(twin);
+    });
+}
+
+#[test]
+fn an_sa_of_an_old_generation_is_left() {
+    edited("an-sa-of-an-old-generation-is-left", |state| {
+        let mut old = sa(state, 0x8000_2001).clone();
+        old.id.spi = Spi::from_raw(0xff00_2001);
+        state.sas.push(old);
+    });
+}
+
+#[test]
+fn a_policy_has_another_priority() {
+    edited("a-policy-has-another-priority", |state| {
+        policy(state, Direction::Out, "192.0.2.2").priority = 5000;
+    });
+}
+
+#[test]
+fn a_policy_sends_under_another_spi() {
+    edited("a-policy-sends-under-another-spi", |state| {
+        policy(state, Direction::Out, "192.0.2.2").templates[0].spi = Spi::from_raw(0x8000_1002);
+    });
+}
+
+#[test]
+fn a_policy_lets_clear_text_pass() {
+    edited("a-policy-lets-clear-text-pass", |state| {
+        policy(state, Direction::Out, "192.0.2.2").templates[0].level = Level::Use;
+    });
+}
+
+#[test]
+fn a_policy_has_two_templates() {
+    edited("a-policy-has-two-templates", |state| {
+        let policy = policy(state, Direction::In, "192.0.2.2");
+        policy.templates.push(policy.templates[0]);
+    });
+}
+
+#[test]
+fn a_policy_of_ours_has_a_mark() {
+    edited("a-policy-of-ours-has-a-mark", |state| {
+        let mut marked = policy(state, Direction::Out, "192.0.2.2").clone();
+        marked.id.mark = Mark { value: 5, mask: 0xff };
+        state.policies.push(marked);
+    });
+}
+
+#[test]
+fn a_guard_lets_all_pass() {
+    edited("a-guard-lets-all-pass", |state| guard(state, Direction::Out).action = Action::Allow);
+}
+
+#[test]
+fn everything_was_flushed() {
+    edited("everything-was-flushed", |state| {
+        state.sas.clear();
+        state.policies.clear();
+    });
+}
+
+#[test]
+fn a_foreign_sa_has_our_spi() {
+    let mut kernel = host(&lab());
+    kernel.state_mut().sas.push(foreign_sa("192.0.2.2", 0x8100_1002, 7));
+    golden("a-foreign-sa-has-our-spi", &lab(), &mut kernel);
+}
+
+#[test]
+fn another_mesh_has_our_spi() {
+    let mut kernel = host(&lab());
+    kernel.state_mut().sas.push(foreign_sa("192.0.2.2", 0x8100_1002, 0x4d53_beef));
+    golden("another-mesh-has-our-spi", &lab(), &mut kernel);
+}
+
+#[test]
+fn a_foreign_policy_has_our_selector() {
+    let hosts = Selector::hosts("192.0.2.1".parse().unwrap(), "192.0.2.3".parse().unwrap());
+    let mut theirs = foreign_allow(Direction::Out, hosts.to_port(17, 4789), 2000);
+    let (src, dst) = (hosts.src.address, hosts.dst.address);
+    theirs.templates.push(Template::transport(src, dst, Spi::from_raw(0), Reqid(9)));
+    let mut kernel = host(&lab());
+    kernel.state_mut().policies.push(theirs);
+    golden("a-foreign-policy-has-our-selector", &lab(), &mut kernel);
+}
+
+#[test]
+fn a_foreign_policy_outranks_ours_in_clear() {
+    let net = |text: &str| Prefix { address: text.parse().unwrap(), length: 30 };
+    let selector = Selector::between(net("192.0.2.0"), net("192.0.2.0"));
+    edited("a-foreign-policy-outranks-ours-in-clear", |state| {
+        state.policies.push(foreign_allow(Direction::Out, selector, 100));
+    });
+}
+
+#[test]
+fn a_foreign_policy_outranks_the_guard_in_clear() {
+    let any = Prefix::any("0.0.0.0".parse().unwrap());
+    edited("a-foreign-policy-outranks-the-guard-in-clear", |state| {
+        state.policies.push(foreign_allow(Direction::In, Selector::between(any, any), 175_423));
+    });
+}
+
+#[test]
+fn a_foreign_policy_behind_the_guard_is_harmless() {
+    let any = Prefix::any("0.0.0.0".parse().unwrap());
+    edited("a-foreign-policy-behind-the-guard-is-harmless", |state| {
+        let last = foreign_allow(Direction::Out, Selector::between(any, any), u32::MAX);
+        state.policies.push(last);
+        state.sas.push(foreign_sa("192.0.2.1", 0xc000_0001, 3));
+    });
+}
+
+#[test]
+fn a_foreign_block_policy_outranks_ours() {
+    let any = Prefix::any("0.0.0.0".parse().unwrap());
+    edited("a-foreign-block-policy-outranks-ours", |state| {
+        let mut block = foreign_allow(Direction::Out, Selector::between(any, any), 10);
+        block.action = Action::Block;
+        state.policies.push(block);
+    });
+}
+
+#[test]
+fn the_device_bypasses_policies() {
+    edited("the-device-bypasses-policies", |state| {
+        let bypass = |device: &str, ipv6, name: &str| Bypass {
+            device: device.into(),
+            ipv6,
+            name: name.into(),
+        };
+        state.addresses.push(address("127.0.0.1".parse().unwrap()));
+        state.bypasses.push(bypass("eth0", false, "disable_policy"));
+        state.bypasses.push(bypass("all", false, "disable_xfrm"));
+        state.bypasses.push(bypass("lo", false, "disable_xfrm"));
+        state.bypasses.push(bypass("eth7", false, "disable_xfrm"));
+    });
+}

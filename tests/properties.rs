@@ -1,0 +1,324 @@
+//! Properties of plans, over random meshes, damages and failures in memory.
+//!
+//! What goes out is judged by a model of the kernel's look-ups, `flow_out`, at
+//! every prefix of every plan. `PROPTEST_CASES=100000` runs more cases.
+
+mod common;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use common::{REQID, applied, applied_host, mesh, observe, secrets, wanted};
+use meshsec::{
+    config::{Config, Traffic},
+    desired::desired,
+    kernel::{Errno, Kernel, memory::Memory},
+    model::{
+        Action, Cipher, Direction, KeyView, Mode, Policy, PolicyId, Prefix, Replay, Reqid, Sa,
+        SaId, Selector, Spi, Template,
+    },
+    plan::{Flow, Plan, Step, StepKind, flow_out},
+};
+use proptest::prelude::*;
+
+/// The local peer and five others; the last two are of the other family.
+const ADDRESSES: [&str; 6] =
+    ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "2001:db8::5", "2001:db8::6"];
+
+/// A mesh of the local peer and some of the others.
+fn meshes(generations: std::ops::Range<u64>) -> impl Strategy<Value = Config> {
+    let peers = proptest::collection::vec(any::<bool>(), ADDRESSES.len() - 1);
+    let windows = prop_oneof![Just((0, false)), Just((1024, false)), Just((64, true))];
+    (generations, peers, any::<bool>(), any::<bool>(), windows).prop_map(
+        |(generation, peers, guard, small_key, (window, esn))| {
+            let mut config = mesh(generation, &ADDRESSES);
+            let mut kept = [true].into_iter().chain(peers);
+            config.peers.retain(|_| kept.next().unwrap());
+            config.guard = guard;
+            config.esp.replay = Replay { window, esn };
+            if small_key {
+                config.esp.cipher = Cipher::Aes128Gcm;
+            }
+            config
+        },
+    )
+}
+
+/// Something done to a host behind our back.
+#[derive(Debug, Clone)]
+enum Damage {
+    DropSa(usize),
+    DropPolicy(usize),
+    HideKeys,
+    Unselect(usize),
+    Larval(usize),
+    Priority(usize, u32),
+    Mark(usize),
+    Flush,
+}
+
+fn damages() -> impl Strategy<Value = Vec<Damage>> {
+    let one = prop_oneof![
+        (0..40usize).prop_map(Damage::DropSa),
+        (0..40usize).prop_map(Damage::DropPolicy),
+        Just(Damage::HideKeys),
+        (0..40usize).prop_map(Damage::Unselect),
+        (0..40usize).prop_map(Damage::Larval),
+        (0..40usize, 1..3000u32).prop_map(|(n, p)| Damage::Priority(n, p)),
+        (0..40usize).prop_map(Damage::Mark),
+        Just(Damage::Flush),
+    ];
+    proptest::collection::vec(one, 0..4)
+}
+
+fn damage(kernel: &mut Memory, damages: &[Damage]) {
+    for damage in damages {
+        let state = kernel.state_mut();
+        let (sas, policies) = (state.sas.len().max(1), state.policies.len().max(1));
+        match damage {
+            Damage::DropSa(n) if !state.sas.is_empty() => drop(state.sas.remove(n % sas)),
+            Damage::DropPolicy(n) if !state.policies.is_empty() => {
+                drop(state.policies.remove(n % policies));
+            }
+            Damage::HideKeys => state.sas.iter_mut().for_each(|sa| sa.key = KeyView::Unknown),
+            Damage::Unselect(n) => {
+                state.sas.get_mut(n % sas).into_iter().for_each(|sa| sa.selector = None);
+            }
+            Damage::Larval(n) => state.sas.get_mut(n % sas).into_iter().for_each(|sa| {
+                sa.algorithm = meshsec::model::Algorithm::Larval;
+                sa.key = KeyView::Unknown;
+            }),
+            // A guard with another priority is nobody's, and would be a conflict.
+            Damage::Priority(n, priority) => {
+                let peers = state.policies.iter_mut().filter(|p| !p.templates.is_empty());
+                peers.skip(n % policies).take(1).for_each(|policy| policy.priority = *priority);
+            }
+            Damage::Mark(n) => {
+                let marked = state.policies.get(n % policies).cloned();
+                state.policies.extend(marked.map(|mut policy| {
+                    policy.id.mark = meshsec::model::Mark { value: 1, mask: 1 };
+                    policy
+                }));
+                let mut seen = BTreeSet::new();
+                state.policies.retain(|policy| seen.insert(policy.id));
+            }
+            Damage::Flush => {
+                state.sas.clear();
+                state.policies.clear();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Objects of others that are in nobody's way.
+fn add_foreign(kernel: &mut Memory) {
+    let far: IpAddr = "198.51.100.1".parse().unwrap();
+    let near: IpAddr = ADDRESSES[0].parse().unwrap();
+    let reqid = Reqid(7);
+    let selector = Selector::hosts(near, far);
+    kernel.state_mut().sas.push(Sa {
+        id: SaId::esp(far, Spi::from_raw(0xc000_0001)),
+        src: near,
+        reqid,
+        mode: Mode::Tunnel,
+        selector: None,
+        algorithm: Cipher::Aes256Gcm.algorithm(),
+        key: KeyView::Unknown,
+        replay: Replay { window: 32, esn: false },
+        extras: BTreeSet::new(),
+    });
+    kernel.state_mut().policies.push(Policy {
+        id: PolicyId::new(Direction::Out, selector),
+        priority: 375_423,
+        action: Action::Allow,
+        templates: vec![Template::transport(near, far, Spi::from_raw(0), reqid)],
+        extras: BTreeSet::new(),
+    });
+}
+
+/// What is not of the mesh.
+fn foreign(kernel: &mut Memory) -> (Vec<Sa>, Vec<Policy>) {
+    let live = observe(kernel).0;
+    (
+        live.sas.into_iter().filter(|sa| sa.reqid != REQID).collect(),
+        live.policies.into_iter().filter(|policy| !policy.belongs_to(REQID)).collect(),
+    )
+}
+
+/// The packets to every peer of a mesh that the local one pairs with, and to a stranger.
+fn packets(config: &Config) -> Vec<(IpAddr, Selector)> {
+    let local = config.peers[0].address;
+    let Traffic::Vxlan { port } = config.traffic;
+    let stranger: IpAddr = "192.0.2.99".parse().unwrap();
+    config.peers[1..]
+        .iter()
+        .map(|peer| peer.address)
+        .filter(|address| address.is_ipv4())
+        .chain([stranger])
+        .map(|address| (address, Selector::hosts(local, address).to_port(17, port)))
+        .collect()
+}
+
+/// Performs a plan one step at a time, and looks after each.
+fn step_by_step(
+    config: &Config,
+    kernel: &mut Memory,
+    mut look: impl FnMut(&mut Memory, usize) -> Result<(), TestCaseError>,
+) -> Result<(), TestCaseError> {
+    let (wanted, keyring) = desired(config, &config.peers[0], Some(&secrets()));
+    let plan = Plan::new(&wanted, &observe(kernel), REQID);
+    for (number, planned) in plan.steps.iter().enumerate() {
+        look(kernel, number)?;
+        let key = |sa: &Sa| keyring.get(&sa.id).unwrap();
+        let kind = match planned.step.kind.clone() {
+            StepKind::AddSa { sa, .. } => StepKind::AddSa { key: key(&sa), sa },
+            StepKind::ReplaceSa { sa, .. } => StepKind::ReplaceSa { key: key(&sa), sa },
+            StepKind::DeleteSa(id) => StepKind::DeleteSa(id),
+            StepKind::AddPolicy(policy) => StepKind::AddPolicy(policy),
+            StepKind::UpdatePolicy(policy) => StepKind::UpdatePolicy(policy),
+            StepKind::DeletePolicy(policy) => StepKind::DeletePolicy(policy),
+            StepKind::Wait(time) => StepKind::Wait(time),
+        };
+        let answers = kernel.perform(&[Step { peer: None, kind }]).unwrap();
+        prop_assert!(answers[0].is_ok(), "{:?}", answers[0]);
+    }
+    look(kernel, plan.steps.len())
+}
+
+fn flow(kernel: &mut Memory, packet: &Selector) -> Flow {
+    flow_out(&observe(kernel).0, packet)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// Once a packet is protected or blocked, no prefix of a plan lets it out
+    /// in clear, as long as the file wants a guard or the peer stays.
+    #[test]
+    fn no_prefix_of_a_plan_opens_what_was_closed(
+        before in meshes(0..4), after in meshes(0..4), damages in damages()
+    ) {
+        let mut kernel = applied_host(&before);
+        add_foreign(&mut kernel);
+        damage(&mut kernel, &damages);
+        let stays = |address| after.peers.iter().any(|peer| peer.address == address);
+        let closed: Vec<Selector> = packets(&before)
+            .into_iter()
+            .filter(|(address, _)| after.guard || stays(*address))
+            .map(|(_, packet)| packet)
+            .filter(|packet| flow(&mut kernel, packet) != Flow::Clear)
+            .collect();
+        step_by_step(&after, &mut kernel, |kernel, number| {
+            for packet in &closed {
+                prop_assert_ne!(flow(kernel, packet), Flow::Clear, "{} after {} steps", packet, number);
+            }
+            Ok(())
+        })?;
+    }
+
+    /// Peers that stay as they are keep their traffic at every step of a
+    /// raise by one, whatever else changes.
+    #[test]
+    fn a_peer_that_stays_keeps_its_traffic(
+        before in meshes(1..4), after in meshes(0..2), up in any::<bool>()
+    ) {
+        let mut after = after;
+        after.esp = before.esp;
+        let generation = before.generation;
+        after.generation = if up { generation.next() } else { generation.previous().unwrap() };
+        let mut kernel = applied_host(&before);
+        add_foreign(&mut kernel);
+        let staying: Vec<Selector> = packets(&before)
+            .into_iter()
+            .filter(|(address, _)| {
+                let is_in = |config: &Config| config.peers.iter().any(|p| p.address == *address);
+                is_in(&before) && is_in(&after)
+            })
+            .map(|(_, packet)| packet)
+            .collect();
+        step_by_step(&after, &mut kernel, |kernel, number| {
+            for packet in &staying {
+                let now = flow(kernel, packet);
+                prop_assert!(matches!(now, Flow::Protected(_)), "{packet} {now} after {number} steps");
+            }
+            Ok(())
+        })?;
+    }
+
+    /// An apply leaves nothing to do, from any state; and touches nothing foreign.
+    #[test]
+    fn an_apply_converges_and_leaves_foreign_objects_alone(
+        before in meshes(0..200), after in meshes(0..200), damages in damages()
+    ) {
+        let mut kernel = applied_host(&before);
+        add_foreign(&mut kernel);
+        damage(&mut kernel, &damages);
+        let others = foreign(&mut kernel);
+        let report = applied(&after, &mut kernel);
+        prop_assert!(report.is_complete());
+        prop_assert_eq!(foreign(&mut kernel), others);
+        prop_assert!(common::plan(&after, &mut kernel).steps.is_empty());
+        for (address, packet) in packets(&after) {
+            let peer = after.peers.iter().any(|peer| peer.address == address);
+            let now = flow(&mut kernel, &packet);
+            prop_assert!(!peer || matches!(now, Flow::Protected(_)), "{packet} {now}");
+            prop_assert!(peer || !after.guard || now == Flow::Blocked, "{packet} {now}");
+        }
+    }
+
+    /// Whatever single request fails, or whatever answer is lost: the report is
+    /// right, what was closed stays closed, and the next apply converges.
+    #[test]
+    fn the_next_apply_goes_on_after_any_failure(
+        before in meshes(0..3), after in meshes(0..3), nth in 0..60usize, errno in 1..120i32,
+        lost in proptest::option::of((0..6usize, 0..20usize))
+    ) {
+        let mut kernel = applied_host(&before);
+        kernel.refuse(nth, Errno(errno));
+        if let Some((call, performed)) = lost {
+            kernel.lose(call, performed);
+        }
+        let closed: Vec<Selector> = packets(&before)
+            .into_iter()
+            .filter(|(address, _)| {
+                after.guard || after.peers.iter().any(|peer| peer.address == *address)
+            })
+            .map(|(_, packet)| packet)
+            .filter(|packet| flow(&mut kernel, packet) != Flow::Clear)
+            .collect();
+        let report = applied(&after, &mut kernel);
+        let left = common::plan(&after, &mut kernel);
+        prop_assert_eq!(report.is_complete(), left.is_empty() && report.failed.is_empty());
+        for packet in &closed {
+            prop_assert_ne!(flow(&mut kernel, packet), Flow::Clear);
+        }
+        let mut healthy = Memory::holding(kernel.state().clone());
+        prop_assert!(applied(&after, &mut healthy).is_complete());
+    }
+
+    /// Destroying leaves exactly what was there before the first apply.
+    #[test]
+    fn destroying_leaves_what_was_there_before(config in meshes(0..200)) {
+        let mut kernel = common::host(&config);
+        add_foreign(&mut kernel);
+        let untouched = observe(&mut kernel);
+        prop_assert!(applied(&config, &mut kernel).is_complete());
+        let nothing = meshsec::desired::Desired::default();
+        let keyring = meshsec::desired::Keyring::default();
+        let goal = meshsec::apply::Goal { desired: &nothing, keyring: &keyring, reqid: REQID };
+        let plan = Plan::new(&nothing, &observe(&mut kernel), REQID);
+        let report = meshsec::apply::apply(&mut kernel, &goal, &plan, &mut |_| {});
+        prop_assert!(report.is_complete());
+        prop_assert_eq!(observe(&mut kernel), untouched);
+    }
+
+    /// The order of peers in the file means nothing.
+    #[test]
+    fn the_order_of_peers_means_nothing(config in meshes(0..200), seed in any::<u64>()) {
+        let mut shuffled = config.clone();
+        let order = |name: &str| name.bytes().fold(seed, |sum, b| sum.rotate_left(7) ^ u64::from(b));
+        shuffled.peers[1..].sort_by_key(|peer| order(peer.name.as_str()));
+        let (a, b) = (wanted(&config).0, wanted(&shuffled).0);
+        prop_assert_eq!(format!("{a:?}"), format!("{b:?}"));
+    }
+}

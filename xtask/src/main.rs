@@ -1,1 +1,72 @@
-fn main() {}
+//! Development tasks, run as `cargo xtask TASK`.
+//!
+//! Cargo's own commands cannot do these, because they need a kernel: ESP is missing from many
+//! container and micro-VM kernels, so the tests and the demo boot Debian's kernels under QEMU.
+
+mod cargo;
+mod cpio;
+mod demo;
+mod failure;
+mod host;
+mod image;
+mod initramfs;
+mod kernels;
+mod packages;
+mod process;
+mod report;
+mod script;
+mod test;
+mod vm;
+
+use std::process::ExitCode;
+
+use failure::Failure;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  test [--kernel K]... [--no-vm] [-- FILTER]
+      Run every test: natively, then those that need ESP on each kernel K, which is 6.1 or 6.12
+      (booted under QEMU) or `host`. Without --kernel: 6.1 and 6.12, or the host where neither
+      can be had and the host has ESP. --no-vm leaves the virtual machines out.
+      A kernel that did not run is listed as such; with --kernel or CI=true it is also an error.
+
+  demo [--kernel K]
+      Show a mesh of three hosts: plan, apply, encrypted traffic, destroy.
+
+  vm --kernel K [--timeout SECONDS] [--scratch DIR] [--] COMMAND...
+      Run COMMAND as root on kernel K, a series such as 6.1 or 6.12, and exit with its status.
+      The guest sees this machine's files; what it writes is lost, except in DIR, which it finds
+      in $MESHSEC_SCRATCH. An error of the machine itself is status 125.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            if failure.is_usage() {
+                eprint!("\n{USAGE}");
+            }
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+/// Dispatches to a task and returns its exit status.
+fn run(arguments: &[String]) -> Result<u8, Failure> {
+    let Some((task, rest)) = arguments.split_first() else {
+        return Err(Failure::usage("no task given"));
+    };
+    match task.as_str() {
+        "test" => test::run(rest),
+        "demo" => demo::run(rest),
+        "vm" => vm::run(rest),
+        "help" | "-h" | "--help" => {
+            print!("{USAGE}");
+            Ok(0)
+        }
+        other => Err(Failure::usage(format!("no such task: {other}"))),
+    }
+}

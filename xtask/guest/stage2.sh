@@ -1,0 +1,41 @@
+#!/bin/sh
+# Second program of a guest, with the host's files as root: readies the system, runs the command,
+# leaves its status in the scratch directory and turns the machine off.
+
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+scratch=/run/meshsec-scratch
+
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o mode=620,gid=5 devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+# udev would make these.
+ln -sfn /proc/self/fd /dev/fd
+ln -sfn /proc/self/fd/0 /dev/stdin
+ln -sfn /proc/self/fd/1 /dev/stdout
+ln -sfn /proc/self/fd/2 /dev/stderr
+# /tmp stays what it is on the host, beneath the overlay: the repository may lie in it.
+chmod 1777 /tmp
+# `ip netns` shares its mounts; the root must allow that.
+mount --make-rshared /
+# Scripts may name the host; its own name need not resolve here.
+echo meshsec-vm >/proc/sys/kernel/hostname
+ip link set lo up
+
+# The one virtio port, whose number depends on the order of devices. It can be opened once only, so the command writes to a pipe, which it can open again
+# as /dev/stdout or /dev/stderr.
+mkfifo /run/meshsec-vm/output
+for device in /dev/vport*p1; do :; done
+cat /run/meshsec-vm/output >"$device" &
+port=$!
+: >"$scratch/started"
+sh "$scratch/command" </dev/null >/run/meshsec-vm/output 2>&1
+status=$?
+
+# The port ends with the last writer; one that the command left behind has five seconds.
+(sleep 5; kill "$port") >/dev/null 2>&1 &
+wait "$port"
+
+# Renamed, so that the host never reads half a number.
+echo "$status" >"$scratch/status.new"
+mv "$scratch/status.new" "$scratch/status"
+exec /run/meshsec-vm/busybox poweroff -f

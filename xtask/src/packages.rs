@@ -1,0 +1,146 @@
+//! Programs of the distribution that the tasks need, and how they are had with apt.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use crate::failure::Failure;
+use crate::{host, process, script};
+
+/// Lists of packages older than this are fetched again before something is installed.
+const LISTS_FRESH: Duration = Duration::from_secs(24 * 3600);
+
+/// A package and the test for its presence.
+struct Package {
+    name: &'static str,
+    present: fn() -> bool,
+}
+
+/// What it takes to boot a machine. kmod is for depmod here and modprobe in the guest.
+const MACHINE: [Package; 3] = [
+    Package { name: "qemu-system-x86", present: || has("qemu-system-x86_64") },
+    Package { name: "busybox-static", present: || static_busybox().is_some() },
+    Package { name: "kmod", present: || has("depmod") && has("modprobe") },
+];
+
+/// What the tests and the demo call.
+const TOOLS: [Package; 7] = [
+    Package { name: "iproute2", present: || has("ip") },
+    Package { name: "iputils-ping", present: || has("ping") },
+    Package { name: "tcpdump", present: || has("tcpdump") },
+    Package { name: "iptables", present: || has("iptables") },
+    Package { name: "mandoc", present: || has("mandoc") },
+    Package { name: "python3", present: || Path::new("/usr/bin/python3").exists() },
+    Package { name: "python3-cryptography", present: has_python_cryptography },
+];
+
+/// Installs what a machine needs and is missing.
+pub fn ensure_machine() -> Result<(), Failure> {
+    ensure(&MACHINE)
+}
+
+/// Installs the tools that are missing.
+pub fn ensure_tools() -> Result<(), Failure> {
+    ensure(&TOOLS)
+}
+
+/// A busybox that runs in an initramfs without libraries.
+pub fn static_busybox() -> Option<std::path::PathBuf> {
+    let path = process::find("busybox")?;
+    let program = std::fs::read(&path).ok()?;
+    // A dynamically linked program names its loader in its first page (PT_INTERP).
+    let head = &program[..program.len().min(4096)];
+    let is_static = !head.windows(8).any(|bytes| bytes == b"ld-linux");
+    is_static.then_some(path)
+}
+
+/// Fetches the lists of packages. A broken third-party source also fails this, while the lists
+/// that matter are there: so a failure is shown, and decides nothing.
+pub fn update_lists() -> Result<(), Failure> {
+    println!("fetching package lists: apt-get update");
+    if !process::show(&mut apt_get(&["update", "--quiet=2"]))?.success() {
+        eprintln!("warning: apt-get update failed; going on with the lists there are");
+    }
+    Ok(())
+}
+
+/// Whether the lists of packages are missing or old.
+pub fn lists_are_stale() -> bool {
+    let newest = std::fs::read_dir("/var/lib/apt/lists")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().contains("Packages"))
+        .filter_map(|entry| entry.metadata().ok()?.modified().ok())
+        .max();
+    // The server's date is kept on a list, so an unchanged one looks old: apt touches `partial`.
+    let fetched = Path::new("/var/lib/apt/lists/partial").metadata().and_then(|d| d.modified());
+    let Some(newest) = newest else { return true };
+    let age = SystemTime::now().duration_since(fetched.map_or(newest, |at| at.max(newest)));
+    age.is_ok_and(|age| age > LISTS_FRESH)
+}
+
+fn ensure(packages: &[Package]) -> Result<(), Failure> {
+    let missing = || -> Vec<&str> {
+        packages.iter().filter(|package| !(package.present)()).map(|package| package.name).collect()
+    };
+    let wanted = missing();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    install(&wanted)?;
+    let still = missing();
+    if still.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("still missing after installation: {}", still.join(", ")))
+        .remedy("look at what apt-get said above"))
+}
+
+fn install(packages: &[&str]) -> Result<(), Failure> {
+    let list = packages.join(" ");
+    if !has("apt-get") {
+        return Err(Failure::new(format!("missing: {list}"))
+            .remedy("install these (names are Debian's) with this system's package manager"));
+    }
+    println!("installing: {list}");
+    let updated = lists_are_stale();
+    if updated {
+        update_lists()?;
+    }
+    if try_install(packages)? {
+        return Ok(());
+    }
+    if !updated {
+        update_lists()?;
+        if try_install(packages)? {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(format!("cannot install {list}"))
+        .remedy(format!("try: apt-get install --no-install-recommends {list}")))
+}
+
+fn try_install(packages: &[&str]) -> Result<bool, Failure> {
+    let mut command = apt_get(&["install", "--yes", "--quiet=2", "--no-install-recommends"]);
+    Ok(process::show(command.args(packages))?.success())
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    // Through env, because sudo drops variables.
+    let mut command = host::as_root("env");
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(arguments);
+    command
+}
+
+fn has(program: &str) -> bool {
+    process::find(program).is_some()
+}
+
+fn has_python_cryptography() -> bool {
+    process::succeeds(
+        Command::new("/usr/bin/python3")
+            .args(["-c", "import cryptography"])
+            .env("PATH", script::PATH),
+    )
+}

@@ -1,0 +1,205 @@
+//! The whole test suite: natively, and on real kernels what needs ESP.
+//!
+//! The tests for real kernels are one libtest program, `real_kernel`, in which all tests are
+//! ignored by default; each makes its own network namespaces.
+
+use std::path::PathBuf;
+
+use crate::failure::Failure;
+use crate::kernels::{self, Choice};
+use crate::report::{Counts, Row, Table};
+use crate::{cargo, host, packages, process, vm};
+
+/// Why a kernel was left out that nobody may miss.
+const NO_VM: &str = "not run: --no-vm";
+
+/// `cargo xtask test`.
+pub fn run(arguments: &[String]) -> Result<u8, Failure> {
+    let options = Options::parse(arguments)?;
+    packages::ensure_tools()?;
+    let suite = Suite::build(&options.filter);
+    let mut table = Table::default();
+    table.0.push(native(&options.filter, suite.as_ref().ok())?);
+    let missed = match &suite {
+        Ok(suite) => real_kernels(&options, suite, &mut table),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            table.0.push(broken("real kernels", Counts::default(), failure.summary()));
+            false
+        }
+    };
+    print!("\n{table}");
+    let strict = !options.kernels.is_empty() || std::env::var("CI").is_ok_and(|ci| ci == "true");
+    let failed = table.total().failed > 0 || (missed && strict);
+    Ok(u8::from(failed))
+}
+
+struct Options {
+    kernels: Vec<Choice>,
+    no_vm: bool,
+    filter: Vec<String>,
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self, Failure> {
+        let mut options = Self { kernels: Vec::new(), no_vm: false, filter: Vec::new() };
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--kernel" => {
+                    let value =
+                        words.next().ok_or_else(|| Failure::usage("--kernel needs a value"))?;
+                    options.kernels.push(value.parse()?);
+                }
+                "--no-vm" => options.no_vm = true,
+                "--" => options.filter.extend(words.by_ref().cloned()),
+                other => return Err(Failure::usage(format!("test does not know {other}"))),
+            }
+        }
+        if options.no_vm && options.kernels.iter().any(|choice| *choice != Choice::Host) {
+            return Err(Failure::usage("--no-vm leaves only --kernel host"));
+        }
+        Ok(options)
+    }
+}
+
+/// The program with the tests for real kernels.
+struct Suite {
+    program: PathBuf,
+    filter: Vec<String>,
+    /// How many tests the filter leaves.
+    tests: usize,
+}
+
+impl Suite {
+    fn build(filter: &[String]) -> Result<Self, Failure> {
+        let program = cargo::build(&["test", "--no-run", "--test", "real_kernel"], "real_kernel")?;
+        let mut suite = Self { program, filter: filter.to_vec(), tests: 0 };
+        let mut list = std::process::Command::new(&suite.program);
+        list.args(["--ignored", "--list"]).args(filter);
+        let names = process::output(&mut list)?;
+        suite.tests = names.lines().filter(|line| line.ends_with(": test")).count();
+        Ok(suite)
+    }
+
+    /// The command that runs the tests. One at a time: they measure, and a guest has two cores.
+    fn command(&self) -> Vec<String> {
+        let mut words = vec![self.program.to_string_lossy().into_owned()];
+        words.extend(["--ignored", "--test-threads=1", "--color=never"].map(String::from));
+        words.extend(self.filter.iter().cloned());
+        words
+    }
+
+    fn not_run(&self, choice: &Choice, why: impl Into<String>) -> Row {
+        let counts = Counts { not_run: self.tests, ..Counts::default() };
+        Row { place: choice.to_string(), counts, note: why.into() }
+    }
+}
+
+/// Runs what needs no special kernel. Tests for real kernels are ignored here, and counted where
+/// they run or do not.
+fn native(filter: &[String], suite: Option<&Suite>) -> Result<Row, Failure> {
+    heading("native");
+    let mut command = cargo::cargo()?;
+    command.args(["test", "--workspace", "--locked", "--no-fail-fast", "--"]).args(filter);
+    let (status, output) = process::tee(&mut command)?;
+    let mut counts = Counts::parse(&output);
+    counts.not_run = counts.not_run.saturating_sub(suite.map_or(0, |suite| suite.tests));
+    Ok(row("native", counts, status.success(), &format!("cargo test ended with {status}")))
+}
+
+/// Runs the suite on all wanted kernels; returns whether one of them was missed.
+fn real_kernels(options: &Options, suite: &Suite, table: &mut Table) -> bool {
+    if options.kernels.is_empty() && options.no_vm {
+        let rows = default_kernels().map(|choice| suite.not_run(&choice, NO_VM));
+        table.0.extend(rows);
+        return false;
+    }
+    let wanted: Vec<Choice> = match options.kernels.as_slice() {
+        [] => default_kernels().collect(),
+        kernels => kernels.to_vec(),
+    };
+    let mut missed = 0;
+    for choice in &wanted {
+        let row = match on(choice, suite) {
+            Ok(row) => row,
+            Err(failure) => {
+                eprintln!("{choice} is not run: {failure}");
+                missed += 1;
+                suite.not_run(choice, format!("not run: {}", failure.summary()))
+            }
+        };
+        table.0.push(row);
+    }
+    // Any kernel with ESP is better than none, and this one is at hand.
+    if options.kernels.is_empty()
+        && missed == wanted.len()
+        && let Ok(row) = on(&Choice::Host, suite)
+    {
+        table.0.push(row);
+        missed = 0;
+    }
+    missed > 0
+}
+
+fn default_kernels() -> impl Iterator<Item = Choice> {
+    kernels::DEFAULT.into_iter().filter_map(|series| series.parse().ok())
+}
+
+/// Runs the suite in one place. An error says that it could not be started there; a guest that
+/// dies with tests in it is a failure of the tests.
+fn on(choice: &Choice, suite: &Suite) -> Result<Row, Failure> {
+    match choice {
+        Choice::Host => on_host(suite),
+        Choice::Series(series) => {
+            let kernel = vm::prepare(series)?;
+            heading(&format!("kernel {}", kernel.release));
+            let command = suite.command();
+            let limit = vm::DEFAULT_LIMIT;
+            let guest = vm::Guest { kernel: &kernel, command: &command, scratch: None, limit };
+            Ok(match guest.run() {
+                Ok(vm::Finished { status, output }) => {
+                    let note = format!("the tests ended with status {status}");
+                    row(&kernel.release, Counts::parse(&output), status == 0, &note)
+                }
+                Err(failure) => {
+                    eprintln!("error: {failure}");
+                    let counts = Counts { not_run: suite.tests, ..Counts::default() };
+                    broken(&kernel.release, counts, failure.summary())
+                }
+            })
+        }
+    }
+}
+
+fn on_host(suite: &Suite) -> Result<Row, Failure> {
+    if !host::has_esp() {
+        return Err(Failure::new("this kernel has no ESP, or we may not become root")
+            .remedy("use --kernel 6.1 or --kernel 6.12"));
+    }
+    heading("kernel of this host");
+    let mut command = host::root_script(&cargo::root()?, &suite.command());
+    let (status, output) = process::tee(&mut command)?;
+    let note = format!("the tests ended with {status}");
+    Ok(row("host", Counts::parse(&output), status.success(), &note))
+}
+
+/// A row for a run that ended by itself. One that failed without a failing test did not get to
+/// its end: a program did not build, or crashed.
+fn row(place: &str, counts: Counts, success: bool, note: &str) -> Row {
+    if !success && counts.failed == 0 {
+        return broken(place, counts, note);
+    }
+    Row { place: place.to_owned(), counts, note: String::new() }
+}
+
+/// A row for a run that broke off, which counts as one failure: the sum must not say that all is
+/// well.
+fn broken(place: &str, counts: Counts, note: &str) -> Row {
+    let counts = Counts { failed: counts.failed + 1, ..counts };
+    Row { place: place.to_owned(), counts, note: format!("broke off: {note}") }
+}
+
+fn heading(place: &str) {
+    println!("\n=== {place} ===");
+}

@@ -25,7 +25,8 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
             let kernel = vm::prepare(&series)?;
             println!("on kernel {}, in a virtual machine:\n", kernel.release);
             let limit = vm::DEFAULT_LIMIT;
-            let guest = vm::Guest { kernel: &kernel, command: &words, scratch: None, limit };
+            let guest =
+                vm::Guest { kernel: &kernel, command: &words, scratch: None, label: "", limit };
             Ok(guest.run()?.status)
         }
     }

@@ -140,7 +140,7 @@ fn fetch(directory: &Path, series: &Series) -> Result<PathBuf, Failure> {
         Some(package) => Failure::new(format!("cannot download {package}"))
             .remedy("look at what apt-get said above"),
         None => Failure::new(format!("the package sources offer no kernel {series}"))
-            .remedy("on Debian 12, 6.12 comes from its security or backports archive"),
+            .remedy("see what there is: apt-cache search --names-only '^linux-image-[0-9]'"),
     })
 }
 

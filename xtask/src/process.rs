@@ -41,7 +41,7 @@ pub fn succeeds(command: &mut Command) -> bool {
 /// Runs `command`, shows its standard output as it comes and returns all of it.
 pub fn tee(command: &mut Command) -> Result<(ExitStatus, String), Failure> {
     let mut child = spawn_teed(command)?;
-    let copier = copy_to_terminal(&mut child);
+    let copier = copy_to_terminal(&mut child, "");
     let status = child.wait().attempt(format_args!("wait for {}", name(command)))?;
     Ok((status, finish(copier)))
 }
@@ -55,10 +55,12 @@ pub fn spawn_teed(command: &mut Command) -> Result<Child, Failure> {
         .attempt(format_args!("run {}", name(command)))
 }
 
-/// Copies the standard output of `child` to ours and keeps it, until the child closes it.
-pub fn copy_to_terminal(child: &mut Child) -> JoinHandle<String> {
+/// Copies the standard output of `child` to ours and keeps it, until the child closes it. With a
+/// label, which tells children that run at the same time apart, it is copied by lines.
+pub fn copy_to_terminal(child: &mut Child, label: &str) -> JoinHandle<String> {
     let source = child.stdout.take();
-    std::thread::spawn(move || source.map(copy).unwrap_or_default())
+    let label = label.to_owned();
+    std::thread::spawn(move || source.map(|source| copy(source, &label)).unwrap_or_default())
 }
 
 /// What a copier has collected.
@@ -66,16 +68,40 @@ pub fn finish(copier: JoinHandle<String>) -> String {
     copier.join().unwrap_or_default()
 }
 
-fn copy(mut source: impl Read) -> String {
+fn copy(mut source: impl Read, label: &str) -> String {
     let mut kept = Vec::new();
+    let mut shown = 0;
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = source.read(&mut buffer) {
         kept.extend_from_slice(&buffer[..length]);
-        // A reader that went away (`| head`) must not stop the tests: go on, unseen.
-        let mut terminal = std::io::stdout();
-        let _ = terminal.write_all(&buffer[..length]).and_then(|()| terminal.flush());
+        let end = if label.is_empty() { kept.len() } else { end_of_lines(&kept) };
+        if end > shown {
+            write_labelled(&kept[shown..end], label);
+            shown = end;
+        }
+    }
+    if shown < kept.len() {
+        write_labelled(&kept[shown..], label);
     }
     String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// Where the last complete line ends.
+fn end_of_lines(text: &[u8]) -> usize {
+    text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1)
+}
+
+/// Writes `text`, each line of it after the label.
+fn write_labelled(text: &[u8], label: &str) {
+    let text = String::from_utf8_lossy(text);
+    let mut terminal = std::io::stdout().lock();
+    // A reader that went away (`| head`) must not stop the tests: go on, unseen.
+    let _ = if label.is_empty() {
+        terminal.write_all(text.as_bytes())
+    } else {
+        text.lines().try_for_each(|line| writeln!(terminal, "{label}: {line}"))
+    };
+    let _ = terminal.flush();
 }
 
 /// Finds `program` as a shell would, also where users' PATH has no sbin.

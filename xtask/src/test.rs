@@ -4,9 +4,10 @@
 //! ignored by default; each makes its own network namespaces.
 
 use std::path::PathBuf;
+use std::thread::ScopedJoinHandle;
 
 use crate::failure::Failure;
-use crate::kernels::{self, Choice};
+use crate::kernels::{self, Choice, Kernel};
 use crate::report::{Counts, Row, Table};
 use crate::{cargo, host, packages, process, vm};
 
@@ -82,7 +83,7 @@ impl Suite {
         Ok(suite)
     }
 
-    /// The command that runs the tests. One at a time: they measure, and a guest has two cores.
+    /// The command that runs the tests, one at a time: they measure, and a guest is slow.
     fn command(&self) -> Vec<String> {
         let mut words = vec![self.program.to_string_lossy().into_owned()];
         words.extend(["--ignored", "--test-threads=1", "--color=never"].map(String::from));
@@ -110,6 +111,10 @@ fn native(filter: &[String], suite: Option<&Suite>) -> Result<Row, Failure> {
 
 /// Runs the suite on all wanted kernels; returns whether one of them was missed.
 fn real_kernels(options: &Options, suite: &Suite, table: &mut Table) -> bool {
+    if suite.tests == 0 {
+        println!("\nno test for real kernels matches the filter");
+        return false;
+    }
     if options.kernels.is_empty() && options.no_vm {
         let rows = default_kernels().map(|choice| suite.not_run(&choice, NO_VM));
         table.0.extend(rows);
@@ -119,25 +124,21 @@ fn real_kernels(options: &Options, suite: &Suite, table: &mut Table) -> bool {
         [] => default_kernels().collect(),
         kernels => kernels.to_vec(),
     };
-    let mut missed = 0;
-    for choice in &wanted {
-        let row = match on(choice, suite) {
-            Ok(row) => row,
-            Err(failure) => {
-                eprintln!("{choice} is not run: {failure}");
-                missed += 1;
-                suite.not_run(choice, format!("not run: {}", failure.summary()))
-            }
-        };
-        table.0.push(row);
+    let results = on_all(&wanted, suite);
+    let missed = results.iter().filter(|result| result.is_err()).count();
+    for (choice, result) in wanted.iter().zip(results) {
+        table.0.push(result.unwrap_or_else(|failure| {
+            eprintln!("{choice} is not run: {failure}");
+            suite.not_run(choice, format!("not run: {}", failure.summary()))
+        }));
     }
     // Any kernel with ESP is better than none, and this one is at hand.
     if options.kernels.is_empty()
         && missed == wanted.len()
-        && let Ok(row) = on(&Choice::Host, suite)
+        && let Ok(row) = on_host(suite)
     {
         table.0.push(row);
-        missed = 0;
+        return false;
     }
     missed > 0
 }
@@ -146,28 +147,50 @@ fn default_kernels() -> impl Iterator<Item = Choice> {
     kernels::DEFAULT.into_iter().filter_map(|series| series.parse().ok())
 }
 
-/// Runs the suite in one place. An error says that it could not be started there; a guest that
-/// dies with tests in it is a failure of the tests.
-fn on(choice: &Choice, suite: &Suite) -> Result<Row, Failure> {
-    match choice {
-        Choice::Host => on_host(suite),
-        Choice::Series(series) => {
-            let kernel = vm::prepare(series)?;
-            heading(&format!("kernel {}", kernel.release));
-            let command = suite.command();
-            let limit = vm::DEFAULT_LIMIT;
-            let guest = vm::Guest { kernel: &kernel, command: &command, scratch: None, limit };
-            Ok(match guest.run() {
-                Ok(vm::Finished { status, output }) => {
-                    let note = format!("the tests ended with status {status}");
-                    row(&kernel.release, Counts::parse(&output), status == 0, &note)
-                }
-                Err(failure) => {
-                    eprintln!("error: {failure}");
-                    let counts = Counts { not_run: suite.tests, ..Counts::default() };
-                    broken(&kernel.release, counts, failure.summary())
-                }
-            })
+/// Runs the suite in all places. Guests have one processor each and run at the same time, after
+/// whatever has to be installed and fetched for them; the host comes last and alone. An error says
+/// that nothing could be started there.
+fn on_all(wanted: &[Choice], suite: &Suite) -> Vec<Result<Row, Failure>> {
+    let prepared: Vec<Option<Result<Kernel, Failure>>> = wanted
+        .iter()
+        .map(|choice| match choice {
+            Choice::Host => None,
+            Choice::Series(series) => Some(vm::prepare(series)),
+        })
+        .collect();
+    heading("real kernels");
+    std::thread::scope(|scope| {
+        let running: Vec<_> = prepared
+            .into_iter()
+            .map(|kernel| kernel.map(|kernel| scope.spawn(|| Ok(in_guest(&kernel?, suite)))))
+            .collect();
+        let finished: Vec<_> = running.into_iter().map(|run| run.map(joined)).collect();
+        finished.into_iter().map(|run| run.unwrap_or_else(|| on_host(suite))).collect()
+    })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Runs the suite in a guest. One that dies with tests in it is a failure of the tests.
+fn in_guest(kernel: &Kernel, suite: &Suite) -> Row {
+    let guest = vm::Guest {
+        kernel,
+        command: &suite.command(),
+        scratch: None,
+        label: &kernel.release,
+        limit: vm::DEFAULT_LIMIT,
+    };
+    match guest.run() {
+        Ok(vm::Finished { status, output }) => {
+            let note = format!("the tests ended with status {status}");
+            row(&kernel.release, Counts::parse(&output), status == 0, &note)
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            let counts = Counts { not_run: suite.tests, ..Counts::default() };
+            broken(&kernel.release, counts, failure.summary())
         }
     }
 }

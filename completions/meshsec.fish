@@ -1,0 +1,114 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_meshsec_global_optspecs
+    string join \n c/config= local= netns= format= h/help V/version
+end
+
+function __fish_meshsec_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_meshsec_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_meshsec_using_subcommand
+    set -l cmd (__fish_meshsec_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c meshsec -n "__fish_meshsec_needs_command" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_needs_command" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_needs_command" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_needs_command" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_needs_command" -s V -l version -d 'Print version'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "validate" -d 'Check the file and its secrets; needs no privilege'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "plan" -d 'Show what apply would do'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "apply" -d 'Show the plan, ask, do it and prove that it is done'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "show" -d 'Show live objects in the file\'s words'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "spi" -d 'Decode an SPI into generation, from and to'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l live -d 'Compare with the kernel, with an empty host, or with a snapshot\'s FILE' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l detailed-exitcode -d 'Exit with 2 if there are changes'
+complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l lock-timeout -d 'How long to wait for another run in this network namespace, such as 500ms or 2m' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l auto-approve -d 'Don\'t ask'
+complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l lock-timeout -d 'How long to wait for another run in this network namespace, such as 500ms or 2m' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l auto-approve -d 'Don\'t ask'
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand show" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l all -d 'List foreign objects too'
+complete -c meshsec -n "__fish_meshsec_using_subcommand show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "validate" -d 'Check the file and its secrets; needs no privilege'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "plan" -d 'Show what apply would do'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "apply" -d 'Show the plan, ask, do it and prove that it is done'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "show" -d 'Show live objects in the file\'s words'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "spi" -d 'Decode an SPI into generation, from and to'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot genkey genpsk spi help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

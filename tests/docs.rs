@@ -1,0 +1,469 @@
+//! The documents say what the program does: man pages, README, completions, and the rules that
+//! ARCHITECTURE.md and CONTRIBUTING.md state of the source.
+//!
+//! `UPDATE_GOLDEN=1` rewrites the completions and the README's plan.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use clap::CommandFactory;
+use meshsec::cli::Cli;
+
+const LONGEST_FILE: usize = 600;
+/// Thirty-two bytes counting up: the secret of the vectors of the key schedule too.
+const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn updating() -> bool {
+    env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1")
+}
+
+/// Files below a directory of the project, by their paths in it.
+fn files(directory: &str, extensions: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![root().join(directory)];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path
+                .extension()
+                .is_some_and(|is| extensions.iter().any(|extension| is == *extension))
+            {
+                found.push(path.strip_prefix(root()).unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Runs the program on a mesh.toml, its secret beside it.
+fn meshsec(mesh: &str, arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("mesh.toml"), mesh).unwrap();
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let mut key = options.open(directory.path().join("mesh.key")).unwrap();
+    std::io::Write::write_all(&mut key, SECRET.as_bytes()).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_meshsec"))
+        .args(arguments)
+        .current_dir(directory.path())
+        .output()
+        .unwrap()
+}
+
+fn validate(mesh: &str) -> String {
+    let output = meshsec(mesh, &["-c", "mesh.toml", "validate"]);
+    String::from_utf8(output.stderr).unwrap()
+}
+
+// The man pages.
+
+/// What `.It` lines of a page name by an mdoc macro, such as `Fl`.
+fn items(page: &str, name: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with(".It ")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let pairs = words.windows(2).filter(|pair| pair[0] == name);
+        names.extend(pairs.map(|pair| pair[1].to_owned()));
+    }
+    names
+}
+
+/// Options of a command as mdoc writes them: `c` is -c, `-config` is --config.
+fn options(command: &clap::Command) -> BTreeSet<String> {
+    let arguments = || command.get_arguments();
+    let long =
+        arguments().filter_map(|argument| argument.get_long()).map(|long| format!("-{long}"));
+    let short = arguments().filter_map(|argument| argument.get_short()).map(String::from);
+    long.chain(short).collect()
+}
+
+#[test]
+fn meshsec_8_has_every_command_and_every_option_and_no_other() {
+    let page = read("man/meshsec.8");
+    let mut cli = Cli::command();
+    cli.build();
+    let commands: BTreeSet<String> =
+        cli.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let documented = items(&page, "Cm");
+    let missing: Vec<_> = commands.difference(&documented).collect();
+    assert!(missing.is_empty(), "commands that meshsec(8) lacks: {missing:?}");
+
+    let mut wanted = options(&cli);
+    wanted.extend(cli.get_subcommands().flat_map(options));
+    assert_eq!(items(&page, "Fl"), wanted, "options of meshsec(8), and options there are");
+}
+
+#[test]
+fn meshsec_8_has_every_command_in_its_synopsis() {
+    let page = read("man/meshsec.8");
+    let synopsis = section(&page, "SYNOPSIS");
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        assert!(synopsis.contains(&format!("\n.Cm {name}\n")), "{name} is not in the synopsis");
+    }
+}
+
+/// One section of a page.
+fn section<'p>(page: &'p str, title: &str) -> &'p str {
+    let head = format!("\n.Sh {title}\n");
+    let begin = page.find(&head).unwrap_or_else(|| panic!("no section {title}")) + head.len();
+    let end = page[begin..].find("\n.Sh ").map_or(page.len(), |end| begin + end + 1);
+    &page[begin..end]
+}
+
+/// The known keys of each table, by asking for one that is not: the error lists them.
+#[test]
+fn meshsec_toml_5_has_every_key() {
+    let tables = ["[mesh]", "[traffic]", "[esp]", "[keys]", "[rotation]", "[[peer]]"];
+    let strange: String = tables.map(|table| format!("{table}\nzzzzzzzzzz = 1\n")).concat();
+    let errors = validate(&(strange + "name = \"a\"\n"));
+    let documented = items(&read("man/meshsec.toml.5"), "Ic");
+    for table in tables {
+        let head = format!("known in {table}: ");
+        let Some((_, list)) = errors.split_once(&head) else { panic!("{table}: {errors}") };
+        let list = list.lines().next().unwrap();
+        for key in list.split(", ") {
+            assert!(documented.contains(key), "meshsec.toml(5) has no {key} of {table}");
+        }
+    }
+    for place in ["file", "credential", "env"] {
+        assert!(documented.contains(place), "meshsec.toml(5) has no {place}");
+    }
+}
+
+#[test]
+fn what_meshsec_toml_5_calls_reserved_is_refused_as_that() {
+    let page = read("man/meshsec.toml.5");
+    let rows: Vec<&str> =
+        section(&page, "RESERVED").lines().filter(|line| line.starts_with(".It [")).collect();
+    let reserved = [
+        ("[traffic]", "kind = \"geneve\"", "kind No = Qo Cm geneve Qc"),
+        ("[traffic]", "kind = \"all\"", "kind No = Qo Cm all Qc"),
+        ("[traffic]", "kind = { protocol = \"tcp\", port = 443 }", "kind No = { protocol, port }"),
+        ("[traffic]", "select = \"mark\"", "select No = Qo Cm mark Qc"),
+        ("[traffic]", "mark = \"0x20000/0x20000\"", "mark"),
+        ("[esp]", "cipher = \"chacha20-poly1305\"", "cipher No = Qo Cm chacha20-poly1305 Qc"),
+        ("[esp]", "offload = \"crypto\"", "offload"),
+        ("[keys]", "private_key = { file = \"private.key\" }", "private_key"),
+        ("[keys]", "psk = { file = \"psk\" }", "psk"),
+        ("[keys]", "ratchet = { file = \"ratchet\" }", "ratchet"),
+        ("[rotation]", "period = \"1h\"", "period"),
+        ("[link]", "device = \"vxlan42\"", "device , mtu"),
+        ("[[peer]]", "public_key = \"x\"", "public_key"),
+    ];
+    assert_eq!(rows.len(), reserved.len(), "{rows:#?}");
+    for (table, line, mdoc) in reserved {
+        let errors = validate(&format!("{table}\n{line}\n"));
+        assert!(errors.contains(" is not supported yet\n"), "{line}: {errors}");
+        let row = rows.iter().find(|row| {
+            row.starts_with(&format!(".It {table} Ta "))
+                && row.contains(&format!("Ic {mdoc} Ta not supported yet"))
+        });
+        assert!(row.is_some(), "RESERVED has no row for {table} {line}");
+    }
+}
+
+#[test]
+fn complete_examples_of_meshsec_toml_5_are_valid() {
+    let page = read("man/meshsec.toml.5");
+    let blocks = page.split("\n.Bd -literal -offset indent\n").skip(1);
+    let meshes: Vec<&str> = blocks
+        .map(|block| block.split("\n.Ed\n").next().unwrap())
+        .filter(|block| block.starts_with("[mesh]\n"))
+        .collect();
+    assert_eq!(meshes.len(), 2);
+    for mesh in meshes {
+        let output = meshsec(mesh, &["-c", "mesh.toml", "validate"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn the_test_vector_of_meshsec_toml_5_is_the_first_of_the_vectors() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(&read("tests/vectors/key-schedule-v1.json")).unwrap();
+    let page: String = read("man/meshsec.toml.5").split_whitespace().collect();
+    for name in ["mesh_key", "session", "keymat", "fingerprint", "spi"] {
+        let value = vectors[0][name].as_str().unwrap();
+        assert!(page.contains(&format!("{name}{value}")), "{name}");
+    }
+}
+
+#[test]
+fn mandoc_finds_nothing_to_warn_of() {
+    for page in ["man/meshsec.8", "man/meshsec.toml.5"] {
+        let output = Command::new("mandoc")
+            .args(["-T", "lint", "-W", "warning"])
+            .arg(root().join(page))
+            .output()
+            .unwrap_or_else(|error| panic!("mandoc is needed (apt-get install mandoc): {error}"));
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.is_empty(), "{text}");
+    }
+}
+
+// The README.
+
+/// The text of the first fenced block whose first line begins so, and where it is.
+fn fenced<'t>(text: &'t str, first: &str) -> &'t str {
+    let begin = text
+        .match_indices("\n```")
+        .map(|(at, _)| at + 1 + text[at + 1..].find('\n').unwrap() + 1)
+        .find(|&begin| text[begin..].starts_with(first))
+        .unwrap_or_else(|| panic!("no block begins with {first}"));
+    let end = text[begin..].find("\n```").unwrap();
+    &text[begin..=begin + end]
+}
+
+#[test]
+fn the_plan_in_the_readme_is_what_the_program_prints() {
+    let readme = read("README.md");
+    let mesh = fenced(&readme, "[mesh]");
+    let shown = fenced(&readme, "$ meshsec -c mesh.toml plan");
+    let (command, plan) = shown.split_once('\n').unwrap();
+    let arguments: Vec<&str> = command.split(' ').skip(2).collect();
+    let output = meshsec(mesh, &arguments);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if updating() {
+        let updated = readme.replacen(shown, &format!("{command}\n{printed}"), 1);
+        fs::write(root().join("README.md"), updated).unwrap();
+    } else {
+        assert_eq!(plan, printed, "run: UPDATE_GOLDEN=1 cargo test --test docs");
+    }
+}
+
+#[test]
+fn the_mesh_in_the_readme_is_valid() {
+    let readme = read("README.md");
+    let output = meshsec(fenced(&readme, "[mesh]"), &["-c", "mesh.toml", "validate"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn relative_links_lead_somewhere() {
+    for entry in fs::read_dir(root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split(')').next().unwrap();
+            let target = target.split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            assert!(root().join(target).exists(), "{}: {target}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_changelog_has_an_unreleased_section() {
+    let changelog = read("CHANGELOG.md");
+    assert!(changelog.lines().any(|line| line == "## [Unreleased]"));
+}
+
+// Completions.
+
+#[test]
+fn completions_are_those_of_the_command_line() {
+    use clap_complete::Shell;
+    let shells =
+        [(Shell::Bash, "meshsec.bash"), (Shell::Zsh, "_meshsec"), (Shell::Fish, "meshsec.fish")];
+    for (shell, name) in shells {
+        let mut wanted = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "meshsec", &mut wanted);
+        let path = root().join("completions").join(name);
+        if updating() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &wanted).unwrap();
+        }
+        let current = fs::read(&path).unwrap_or_default();
+        assert!(
+            current == wanted,
+            "completions/{name} is out of date; run: UPDATE_GOLDEN=1 cargo test --test docs"
+        );
+    }
+}
+
+// What ARCHITECTURE.md and CONTRIBUTING.md say of the source.
+
+#[test]
+fn every_direct_dependency_has_its_reason_in_architecture_md() {
+    let text = read("ARCHITECTURE.md");
+    for manifest in ["Cargo.toml", "xtask/Cargo.toml"] {
+        let manifest: toml::Table = read(manifest).parse().unwrap();
+        for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let Some(table) = manifest.get(kind) else { continue };
+            for name in table.as_table().unwrap().keys() {
+                let row = format!("| `{name}` |");
+                assert!(text.contains(&row), "ARCHITECTURE.md has no row for {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_of_dependencies_has_no_others() {
+    let mut known = BTreeSet::new();
+    for manifest in ["Cargo.toml", "xtask/Cargo.toml"] {
+        let manifest: toml::Table = read(manifest).parse().unwrap();
+        for kind in ["dependencies", "dev-dependencies"] {
+            known.extend(
+                manifest.get(kind).into_iter().flat_map(|table| {
+                    table.as_table().unwrap().keys().cloned().collect::<Vec<_>>()
+                }),
+            );
+        }
+    }
+    let text = read("ARCHITECTURE.md");
+    let (_, dependencies) = text.split_once("\n## Dependencies\n").unwrap();
+    let dependencies = dependencies.split("\n## ").next().unwrap();
+    for row in dependencies.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let name = row.split('`').next().unwrap();
+        assert!(known.contains(name), "ARCHITECTURE.md has {name}, which no Cargo.toml has");
+    }
+}
+
+#[test]
+fn no_file_is_too_long() {
+    for directory in ["src", "xtask", "tests"] {
+        for path in files(directory, &["rs", "sh", "py"]) {
+            let lines = fs::read_to_string(root().join(&path)).unwrap().lines().count();
+            assert!(lines <= LONGEST_FILE, "{} has {lines} lines", path.display());
+        }
+    }
+}
+
+/// Files without effects: the stages between reading the file and asking the kernel.
+fn pure_files() -> Vec<PathBuf> {
+    let directories = ["src/config", "src/model", "src/plan", "src/render"];
+    let mut pure: Vec<PathBuf> =
+        directories.iter().flat_map(|directory| files(directory, &["rs"])).collect();
+    pure.extend(["src/desired.rs", "src/keys.rs"].map(PathBuf::from));
+    pure.retain(|path| path != Path::new("src/config/files.rs"));
+    pure
+}
+
+/// A file's code, without comments and without its tests.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let code = text.split("\n#[cfg(test)]\n").next().unwrap();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn pure_modules_forbid_unsafe_code() {
+    let forbids = |path: &Path| code(path).contains("#![forbid(unsafe_code)]");
+    for path in pure_files() {
+        // What a module forbids is forbidden in the modules below it.
+        let parent = path.with_file_name("mod.rs");
+        let inherits = parent.parent() != Some(Path::new("src")) && forbids(&parent);
+        assert!(forbids(&path) || inherits, "{}", path.display());
+    }
+}
+
+#[test]
+fn pure_modules_use_nothing_with_effects() {
+    const EFFECTS: [&str; 17] = [
+        "std::fs",
+        "std::env",
+        "std::process",
+        "std::thread",
+        "std::net::TcpListener",
+        "std::net::TcpStream",
+        "std::net::UdpSocket",
+        "std::net::ToSocketAddrs",
+        "std::os::fd",
+        "std::os::unix::net",
+        "std::time::SystemTime",
+        "rustix",
+        "netlink_packet_core",
+        "netlink_packet_xfrm",
+        "netlink_sys",
+        "rtnetlink",
+        "tokio",
+    ];
+    for path in pure_files() {
+        let code = code(&path);
+        let mut used: Vec<String> = uses(&code).iter().flat_map(|tree| expand(tree)).collect();
+        used.extend(inline_paths(&code));
+        for name in used {
+            let effect = EFFECTS
+                .iter()
+                .find(|effect| name == **effect || name.starts_with(&format!("{effect}::")));
+            // Names of variables come from the file; what they hold is a parameter from here on.
+            let allowed = path == Path::new("src/config/mod.rs") && name == "std::env::var_os";
+            assert!(effect.is_none() || allowed, "{} uses {name}", path.display());
+        }
+    }
+}
+
+/// The trees of a file's `use` declarations.
+fn uses(code: &str) -> Vec<String> {
+    let flat = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    flat.split("use ")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(';'))
+        .map(|(tree, _)| tree.replace(' ', ""))
+        .collect()
+}
+
+/// `a::{b,c::{d,e}}` as `a::b`, `a::c::d` and `a::c::e`.
+fn expand(tree: &str) -> Vec<String> {
+    let Some((head, rest)) = tree.split_once('{') else { return vec![tree.to_owned()] };
+    let inner = &rest[..rest.rfind('}').unwrap_or(rest.len())];
+    let mut branches = vec![String::new()];
+    let mut depth = 0;
+    for character in inner.chars() {
+        match character {
+            ',' if depth == 0 => {
+                branches.push(String::new());
+                continue;
+            }
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        branches.last_mut().unwrap().push(character);
+    }
+    branches
+        .iter()
+        .filter(|branch| !branch.is_empty())
+        .flat_map(|branch| expand(branch))
+        .map(|branch| format!("{head}{branch}"))
+        .collect()
+}
+
+/// Whole paths that are written out in code, such as `std::env::var_os`.
+fn inline_paths(code: &str) -> Vec<String> {
+    code.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+        .filter(|word| word.contains("::"))
+        .map(|word| word.trim_matches(':').to_owned())
+        .collect()
+}
+
+#[test]
+fn use_trees_are_expanded() {
+    let tree = &uses("use std::{\n    fs,\n    net::{IpAddr, TcpStream},\n};")[0];
+    assert_eq!(expand(tree), ["std::fs", "std::net::IpAddr", "std::net::TcpStream"]);
+}

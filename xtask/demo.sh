@@ -37,14 +37,28 @@ say() {
 
 # on HOST COMMAND...: shows a command as it would be typed on that host, and runs it there.
 on() {
+    printf '\n%s$ %s\n' "$1" "${*:2}"
+    quietly_on "$@"
+}
+
+quietly_on() {
     local host=$1
     shift
-    printf '\n%s$ %s\n' "$host" "$*"
     if [ "$1" = meshsec ]; then
         shift
         set -- "$meshsec" -c "$directory/mesh.toml" "$@"
     fi
     ip netns exec "$host" "$@"
+}
+
+# on_all COMMAND...: runs a command on every host; what differs little from host a is cut short.
+on_all() {
+    local host
+    on a "$@"
+    for host in b c; do
+        printf '\n%s$ %s | tail -n 1\n' "$host" "$*"
+        quietly_on "$host" "$@" | tail -n 1
+    done
 }
 
 # Network: three hosts on one switch, and a VXLAN between them that nothing protects yet.
@@ -174,9 +188,7 @@ say 'What has to change on host a:'
 on a meshsec plan
 
 say 'Do it, on every host:'
-for host in "${hosts[@]}"; do
-    on "$host" meshsec apply --auto-approve
-done
+on_all meshsec apply --auto-approve
 
 say 'The same traffic again, seen from the network between the hosts:'
 start_capture
@@ -196,8 +208,8 @@ on a meshsec plan | tee "$directory/plan"
 grep -q '^No changes' "$directory/plan" || fail 'the second plan is not empty'
 
 say 'And away with it:'
+on_all meshsec destroy --auto-approve
 for host in "${hosts[@]}"; do
-    on "$host" meshsec destroy --auto-approve
     left=$(ip netns exec "$host" ip xfrm state; ip netns exec "$host" ip xfrm policy)
     [ -z "$left" ] || fail "left behind on $host: $left"
 done

@@ -127,6 +127,35 @@ fn section<'p>(page: &'p str, title: &str) -> &'p str {
     &page[begin..end]
 }
 
+/// The words of a golden plan's JSON at `path`, such as `changes/fields/name`.
+fn words(value: &serde_json::Value, path: &[&str], found: &mut BTreeSet<String>) {
+    match (value, path) {
+        (serde_json::Value::Array(list), _) => list.iter().for_each(|v| words(v, path, found)),
+        (value, [first, rest @ ..]) => words(&value[first], rest, found),
+        (value, []) => found.extend(value.as_str().map(String::from)),
+    }
+}
+
+#[test]
+fn meshsec_8_explains_every_word_of_a_plan_in_json() {
+    let page = read("man/meshsec.8");
+    let json = section(&page, "JSON");
+    let mut found = BTreeSet::new();
+    for path in files("tests/plan", &["json"]) {
+        let plan = serde_json::from_str(&read(path.to_str().unwrap())).unwrap();
+        for path in ["changes/kind", "changes/action", "changes/fields/name", "steps/step"] {
+            words(&plan, &path.split('/').collect::<Vec<_>>(), &mut found);
+        }
+    }
+    assert!(found.len() > 20, "{found:?}");
+    for word in found {
+        let explained = json.lines().any(|line| {
+            line.strip_prefix(".Ql ").is_some_and(|rest| rest.split(' ').next() == Some(&word))
+        });
+        assert!(explained, "JSON in meshsec(8) has no {word}");
+    }
+}
+
 /// The known keys of each table, by asking for one that is not: the error lists them.
 #[test]
 fn meshsec_toml_5_has_every_key() {

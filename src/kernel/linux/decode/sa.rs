@@ -1,0 +1,281 @@
+//! `XFRM_MSG_NEWSA` to [`Sa`].
+
+use netlink_packet_core::Nla;
+use netlink_packet_xfrm::{
+    EncapTmpl, UserSaInfo, XFRM_ALG_AEAD_HEADER_LEN, XFRM_ALG_HEADER_LEN, XFRM_USER_SA_INFO_LEN,
+    XfrmAttrs, constants as xfrm,
+};
+use zeroize::Zeroize;
+
+use crate::{
+    kernel::KernelError,
+    model::{Algorithm, Fingerprint, IPPROTO_ESP, KeyView, Mark, Replay, Reqid, Sa, SaId, Spi},
+};
+
+use super::{
+    super::wire::{self, garbled},
+    Extras, Family, attributes, flags, lifetimes, mode, selector, undecodable, unknown,
+};
+
+const IPPROTO_AH: u8 = 51;
+const IPPROTO_COMP: u8 = 108;
+
+/// `XFRMA_SA_DIR`, `XFRMA_NAT_KEEPALIVE_INTERVAL`, `XFRMA_SA_PCPU`: newer than the crate.
+const DIRECTION: u16 = 33;
+const NAT_KEEPALIVE: u16 = 34;
+const PCPU: u16 = 35;
+
+const FLAGS: &[(u32, &str)] = &[
+    (1, "noecn"),
+    (2, "decap-dscp"),
+    (4, "nopmtudisc"),
+    (8, "wildrecv"),
+    (16, "icmp"),
+    (32, "af-unspec"),
+    (64, "align4"),
+];
+const EXTRA_FLAGS: &[(u32, &str)] = &[(1, "dont-encap-dscp"), (2, "oseq-may-wrap")];
+
+/// Decodes an SA. Its key becomes a fingerprint if its reqid is `ours`, and is
+/// wiped from `payload` in any case.
+///
+/// # Errors
+///
+/// [`KernelError::Garbled`] for a message that is too short, or an attribute
+/// that is not as long as its type says.
+pub fn sa(payload: &mut [u8], ours: Reqid) -> Result<Sa, KernelError> {
+    let info = UserSaInfo::parse(payload).map_err(undecodable)?;
+    let (_, behind) = payload.split_at_mut(XFRM_USER_SA_INFO_LEN);
+    let key = take_key(behind, Reqid(info.reqid) == ours)?;
+    let family = Family::of(info.family)?;
+    let mut found = Found::default();
+    for attribute in attributes(behind)? {
+        found.take(attribute, family)?;
+    }
+    let selector = selector(&info.selector)?;
+    let (replay, extras) = found.replay_and_extras(&info, selector.is_some());
+    Ok(Sa {
+        id: SaId {
+            dst: family.address(&info.id.daddr),
+            proto: info.id.proto,
+            spi: Spi::from_raw(info.id.spi),
+            mark: found.mark,
+        },
+        src: family.address(&info.saddr),
+        reqid: Reqid(info.reqid),
+        mode: mode(info.mode),
+        selector,
+        algorithm: found.algorithms.into_algorithm(info.id.proto),
+        key,
+        replay,
+        extras,
+    })
+}
+
+/// Overwrites every key in the attributes by zeros and says what is known of
+/// the AEAD one.
+///
+/// A key of zeros is what a locked-down kernel shows of any (`xfrm_redact`).
+fn take_key(attributes: &mut [u8], wanted: bool) -> Result<KeyView, KernelError> {
+    let mut view = KeyView::Unknown;
+    for (kind, range) in wire::attributes(attributes)? {
+        let header = match kind {
+            xfrm::XFRMA_ALG_AUTH | xfrm::XFRMA_ALG_CRYPT | xfrm::XFRMA_ALG_COMP => {
+                XFRM_ALG_HEADER_LEN
+            }
+            xfrm::XFRMA_ALG_AEAD | xfrm::XFRMA_ALG_AUTH_TRUNC => XFRM_ALG_AEAD_HEADER_LEN,
+            _ => continue,
+        };
+        let value = &mut attributes[range];
+        // In all of these structures the bits of the key follow the 64 bytes of the name.
+        let bits = wire::u32_at(value, 64).unwrap_or_default();
+        let length = bits.div_ceil(8) as usize;
+        let Some(behind) = value.get_mut(header..).filter(|behind| behind.len() >= length) else {
+            return Err(garbled(format!("a key of {bits} bits in {} bytes", value.len())));
+        };
+        let key = &behind[..length];
+        if kind == xfrm::XFRMA_ALG_AEAD && wanted && key.iter().any(|byte| *byte != 0) {
+            view = KeyView::Known(Fingerprint::of(key));
+        }
+        behind.zeroize();
+    }
+    Ok(view)
+}
+
+/// What the attributes say, before it is put together.
+#[derive(Default)]
+struct Found {
+    mark: Mark,
+    window: Option<u32>,
+    output_mark: Option<u32>,
+    output_mask: Option<u32>,
+    algorithms: Algorithms,
+    extras: Extras,
+}
+
+impl Found {
+    fn take(&mut self, attribute: XfrmAttrs, family: Family) -> Result<(), KernelError> {
+        match &attribute {
+            XfrmAttrs::Mark(mark) => self.mark = Mark { value: mark.value, mask: mark.mask },
+            XfrmAttrs::ReplayStateEsn(replay) => self.window = Some(replay.replay_window),
+            XfrmAttrs::MarkVal(value) => self.output_mark = Some(*value),
+            XfrmAttrs::MarkMask(mask) => self.output_mask = Some(*mask),
+            XfrmAttrs::EncryptionAlgAead(aead) => {
+                let (key_bits, icv_bits) = (aead.alg_key_len, aead.alg_icv_len);
+                self.algorithms.aead = Some((name(&aead.alg_name), key_bits, icv_bits));
+            }
+            XfrmAttrs::AuthenticationAlg(auth) => {
+                let text = format!("auth {} {} bits", name(&auth.alg_name), auth.alg_key_len);
+                // The kernel gives both forms, and only the other tells the truncation.
+                self.algorithms.auth.get_or_insert(text);
+            }
+            XfrmAttrs::AuthenticationAlgTrunc(auth) => {
+                let (name, bits) = (name(&auth.alg_name), auth.alg_key_len);
+                let text = format!("auth {name} {bits} bits icv {}", auth.alg_trunc_len);
+                self.algorithms.auth = Some(text);
+            }
+            XfrmAttrs::EncryptionAlg(crypt) => {
+                let text = format!("crypt {} {} bits", name(&crypt.alg_name), crypt.alg_key_len);
+                self.algorithms.crypt = Some(text);
+            }
+            XfrmAttrs::CompressionAlg(comp) => {
+                self.algorithms.comp = Some(format!("comp {}", name(&comp.alg_name)));
+            }
+            other => self.extras.extend(extra(other, family)?),
+        }
+        Ok(())
+    }
+
+    fn replay_and_extras(&mut self, info: &UserSaInfo, has_selector: bool) -> (Replay, Extras) {
+        let mut extras = std::mem::take(&mut self.extras);
+        lifetimes(&info.lifetime_cfg, &mut extras);
+        let esn = info.flags & xfrm::XFRM_STATE_ESN != 0;
+        let mut rest = info.flags & !xfrm::XFRM_STATE_ESN;
+        if !has_selector {
+            // This flag is how a selector stays away: without it the kernel
+            // fills in the SA's family (copy_from_user_state).
+            rest &= !xfrm::XFRM_STATE_AF_UNSPEC;
+        }
+        flags(rest.into(), FLAGS, "flags", &mut extras);
+        if self.output_mark.is_some() || self.output_mask.is_some() {
+            let mark = Mark {
+                value: self.output_mark.unwrap_or_default(),
+                mask: self.output_mask.unwrap_or(u32::MAX),
+            };
+            extras.insert(format!("output-mark {mark}"));
+        }
+        let window = self.window.unwrap_or(info.replay_window.into());
+        (Replay { window, esn }, extras)
+    }
+}
+
+/// The transforms that were found.
+#[derive(Default)]
+struct Algorithms {
+    aead: Option<(String, u32, u32)>,
+    auth: Option<String>,
+    crypt: Option<String>,
+    comp: Option<String>,
+}
+
+impl Algorithms {
+    fn into_algorithm(self, proto: u8) -> Algorithm {
+        let others: Vec<String> =
+            [self.auth, self.crypt, self.comp].into_iter().flatten().collect();
+        match self.aead {
+            Some((name, key_bits, icv_bits)) if others.is_empty() => {
+                Algorithm::Aead { name, key_bits, icv_bits }
+            }
+            Some((name, ..)) => Algorithm::Other(format!("aead {name} {}", others.join(" "))),
+            None if !others.is_empty() => Algorithm::Other(others.join(" ")),
+            // Other protocols, of Mobile IPv6, have no transform to begin with.
+            None if ![IPPROTO_ESP, IPPROTO_AH, IPPROTO_COMP].contains(&proto) => {
+                Algorithm::Other("none".into())
+            }
+            None => Algorithm::Larval,
+        }
+    }
+}
+
+/// The name of a transform.
+fn name(bytes: &[u8]) -> String {
+    let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// An attribute that the model has no field for, in words, unless it says
+/// nothing of the configuration or says the default.
+fn extra(attribute: &XfrmAttrs, family: Family) -> Result<Option<String>, KernelError> {
+    let text = match attribute {
+        XfrmAttrs::Pad()
+        | XfrmAttrs::Unspec(_)
+        | XfrmAttrs::LastUsed(_)
+        | XfrmAttrs::LifetimeBytes(_)
+        | XfrmAttrs::ReplayState(_)
+        | XfrmAttrs::IfId(0)
+        | XfrmAttrs::TfcPadding(0)
+        | XfrmAttrs::MappingTimeThreshold(0)
+        | XfrmAttrs::ExtraFlags(0) => return Ok(None),
+        XfrmAttrs::IfId(id) => format!("if_id {id:#x}"),
+        XfrmAttrs::TfcPadding(bytes) => format!("tfcpad {bytes}"),
+        XfrmAttrs::MappingTimeThreshold(seconds) => format!("mapping-threshold {seconds}s"),
+        XfrmAttrs::ReplayThreshold(packets) => format!("replay-threshold {packets}"),
+        XfrmAttrs::EventTimeThreshold(time) => format!("event-threshold {time}"),
+        XfrmAttrs::ExtraFlags(set) => {
+            let mut words = Extras::new();
+            flags(*set, EXTRA_FLAGS, "extra-flags", &mut words);
+            words.into_iter().collect::<Vec<_>>().join(" ")
+        }
+        XfrmAttrs::EncapsulationTemplate(encap) => encapsulation(encap, family),
+        XfrmAttrs::CareOfAddr(address) => format!("care-of {}", family.address(address)),
+        XfrmAttrs::SecurityContext(_) => "security context".into(),
+        XfrmAttrs::OffloadDevice(offload) => {
+            format!("offload dev index {} flags {:#x}", offload.ifindex, offload.flags)
+        }
+        XfrmAttrs::Other(other) => return newer(attribute, other),
+        _ => unknown(attribute),
+    };
+    Ok(Some(text))
+}
+
+fn encapsulation(encap: &EncapTmpl, family: Family) -> String {
+    let kind = match encap.encap_type {
+        xfrm::UDP_ENCAP_ESPINUDP_NON_IKE => "udp-nonike".into(),
+        xfrm::UDP_ENCAP_ESPINUDP => "udp".into(),
+        xfrm::TCP_ENCAP_ESPINTCP => "tcp".into(),
+        other => format!("type {other}"),
+    };
+    let original = family.address(&encap.encap_oa);
+    let mut text = format!("encap {kind} {}->{}", encap.encap_sport, encap.encap_dport);
+    if !original.is_unspecified() {
+        text += &format!(" oa {original}");
+    }
+    text
+}
+
+/// An attribute that is newer than the crate's list of them.
+fn newer(
+    attribute: &XfrmAttrs,
+    raw: &netlink_packet_core::DefaultNla,
+) -> Result<Option<String>, KernelError> {
+    let mut value = vec![0; raw.value_len()];
+    raw.emit_value(&mut value);
+    let number = || {
+        wire::u32_at(&value, 0)
+            .ok_or_else(|| garbled(format!("xfrma {} of {} bytes", raw.kind(), value.len())))
+    };
+    Ok(match raw.kind() {
+        DIRECTION => match value.first() {
+            Some(0) => None,
+            Some(1) => Some("dir in".into()),
+            Some(2) => Some("dir out".into()),
+            other => Some(format!("dir {}", other.copied().unwrap_or_default())),
+        },
+        NAT_KEEPALIVE => match number()? {
+            0 => None,
+            seconds => Some(format!("nat-keepalive-interval {seconds}s")),
+        },
+        PCPU => Some(format!("pcpu {}", number()?)),
+        _ => Some(unknown(attribute)),
+    })
+}

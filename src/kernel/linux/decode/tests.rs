@@ -1,0 +1,306 @@
+//! Messages of a real kernel (Linux 6.12, objects made by `ip xfrm`), the same
+//! ones damaged, and what [`super::super::encode`] makes.
+
+use std::{net::IpAddr, panic::catch_unwind};
+
+use super::*;
+use crate::{
+    kernel::linux::{encode, wire::Messages},
+    model::{
+        Action, Algorithm, Cipher, Direction, Fingerprint, Key, KeyView, Level, Mark, Policy,
+        PolicyId, Replay, Reqid, Sa, SaId, Spi, Template,
+    },
+};
+
+const OURS: Reqid = Reqid(0x4d53_0001);
+
+macro_rules! fixture {
+    ($name:literal) => {
+        bytes(include_str!(concat!("fixtures/", $name, ".hex")))
+    };
+}
+
+fn bytes(text: &str) -> Vec<u8> {
+    let digits: String = text.split_whitespace().collect();
+    hex::decode(digits).unwrap()
+}
+
+fn sas() -> [Vec<u8>; 5] {
+    [
+        fixture!("sa_ours"),
+        fixture!("sa_ipv6"),
+        fixture!("sa_extras"),
+        fixture!("sa_older"),
+        fixture!("sa_larval"),
+    ]
+}
+
+fn policies() -> [Vec<u8>; 3] {
+    [fixture!("policy_out"), fixture!("policy_guard"), fixture!("policy_extras")]
+}
+
+fn spi() -> Spi {
+    Spi::from_raw(0x8100_1002)
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The key of every SA of the fixtures: bytes 1 to 36.
+fn key() -> Key {
+    Key::new((1..=36).collect())
+}
+
+fn words(extras: &Extras) -> Vec<&str> {
+    extras.iter().map(String::as_str).collect()
+}
+
+fn ours(src: &str, dst: &str, replay: Replay) -> Sa {
+    Sa {
+        id: SaId::esp(address(dst), spi()),
+        src: address(src),
+        reqid: OURS,
+        mode: Mode::Transport,
+        selector: Some(Selector::hosts(address(src), address(dst))),
+        algorithm: Cipher::Aes256Gcm.algorithm(),
+        key: KeyView::Known(key().fingerprint()),
+        replay,
+        extras: Extras::new(),
+    }
+}
+
+#[test]
+fn an_sa_of_ours_is_read_with_its_fingerprint() {
+    let replay = Replay { window: 64, esn: true };
+    let wanted = ours("192.0.2.1", "192.0.2.2", replay);
+    assert_eq!(sa(&mut fixture!("sa_ours"), OURS), Ok(wanted));
+    let replay = Replay { window: 32, esn: false };
+    let wanted = ours("2001:db8::1", "2001:db8::2", replay);
+    assert_eq!(sa(&mut fixture!("sa_ipv6"), OURS), Ok(wanted));
+}
+
+#[test]
+fn the_key_is_wiped_from_the_message_whoever_asks() {
+    for reqid in [OURS, Reqid(1)] {
+        let mut message = fixture!("sa_ours");
+        assert!(message.windows(36).any(|window| window == key().expose()));
+        let view = sa(&mut message, reqid).unwrap().key;
+        assert!(!message.windows(8).any(|window| window == &key().expose()[..8]));
+        assert_eq!(view == KeyView::Unknown, reqid != OURS);
+    }
+}
+
+#[test]
+fn a_key_of_zeros_is_unknown_and_no_difference() {
+    let mut message = fixture!("sa_ours");
+    let at = message.windows(36).position(|window| window == key().expose()).unwrap();
+    message[at..at + 36].fill(0);
+    let found = sa(&mut message, OURS).unwrap();
+    assert_eq!(found.key, KeyView::Unknown);
+    assert_eq!(found.algorithm, Cipher::Aes256Gcm.algorithm());
+}
+
+#[test]
+fn a_fingerprint_is_of_the_bits_that_the_transform_has() {
+    let mut message = fixture!("sa_ours");
+    let at = message.windows(36).position(|window| window == key().expose()).unwrap();
+    message[at - 8..at - 4].copy_from_slice(&160u32.to_ne_bytes());
+    let found = sa(&mut message, OURS).unwrap();
+    assert_eq!(found.key, KeyView::Known(Fingerprint::of(&key().expose()[..20])));
+    assert!(
+        !message.windows(4).any(|window| window == &key().expose()[32..]),
+        "wiped all the same"
+    );
+}
+
+#[test]
+fn what_the_model_has_no_field_for_is_named() {
+    let found = sa(&mut fixture!("sa_extras"), OURS).unwrap();
+    assert_eq!(found.id.mark, Mark { value: 1, mask: 0xff });
+    assert_eq!((found.mode, found.key), (Mode::Tunnel, KeyView::Unknown));
+    assert_eq!(
+        words(&found.extras),
+        [
+            "encap udp 4500->4501",
+            "flag decap-dscp",
+            "flag dont-encap-dscp",
+            "flag noecn",
+            "hard-add lifetime 3600s",
+            "if_id 0x2",
+            "output-mark 0x10/0xf0",
+            "soft-byte limit 1000",
+            "tfcpad 12",
+        ]
+    );
+}
+
+#[test]
+fn older_transforms_are_named_once() {
+    let found = sa(&mut fixture!("sa_older"), OURS).unwrap();
+    let name = "auth hmac(sha256) 256 bits icv 128 crypt cbc(aes) 128 bits";
+    assert_eq!(found.algorithm, Algorithm::Other(name.into()));
+    assert_eq!(found.replay, Replay { window: 16, esn: false });
+    assert_eq!(found.key, KeyView::Unknown);
+}
+
+#[test]
+fn an_sa_without_a_transform_is_larval() {
+    let found = sa(&mut fixture!("sa_larval"), OURS).unwrap();
+    assert!(found.is_larval() && found.reqid == OURS && found.id.spi == spi());
+}
+
+#[test]
+fn newer_attributes_are_named_and_defaults_are_not() {
+    let with = |kind: u16, value: &[u8]| {
+        let mut message = fixture!("sa_ours");
+        message.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
+        message.extend_from_slice(&kind.to_ne_bytes());
+        message.extend_from_slice(value);
+        message.resize(wire::aligned(message.len()), 0);
+        sa(&mut message, OURS).map(|sa| sa.extras.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    let number = 3u32.to_ne_bytes();
+    assert_eq!(with(33, &[2]).unwrap(), "dir out");
+    assert_eq!(with(34, &number).unwrap(), "nat-keepalive-interval 3s");
+    assert_eq!(with(35, &number).unwrap(), "pcpu 3");
+    assert_eq!(with(36, &number).unwrap(), "xfrma 36 (unknown attribute)");
+    assert_eq!(with(28, &[3, 0, 0, 0, 1, 0, 0, 0]).unwrap(), "offload dev index 3 flags 0x1");
+    assert_eq!(with(8, &[8, 0, 8, 0, 1, 1, 0, 0]).unwrap(), "security context");
+    for (kind, value) in [(27, &[][..]), (31, &[0; 4]), (33, &[0]), (34, &[0; 4]), (15, &[1; 8])] {
+        assert_eq!(with(kind, value).unwrap(), "", "xfrma {kind}");
+    }
+    assert!(with(34, &[1]).is_err());
+}
+
+#[test]
+fn policies_are_read_as_they_were_made() {
+    let (src, dst) = (address("192.0.2.1"), address("192.0.2.2"));
+    let out = Policy {
+        id: PolicyId::new(Direction::Out, Selector::hosts(src, dst).to_port(17, 4789)),
+        priority: 1000,
+        action: Action::Allow,
+        templates: vec![Template::transport(src, dst, spi(), OURS)],
+        extras: Extras::new(),
+    };
+    assert_eq!(policy(&fixture!("policy_out")), Ok(Some(out)));
+    let any = Prefix::any(address("::"));
+    let guard = Policy {
+        id: PolicyId::new(Direction::In, Selector::between(any, any).to_port(17, 4789)),
+        priority: OURS.0,
+        action: Action::Block,
+        templates: vec![],
+        extras: Extras::new(),
+    };
+    assert_eq!(policy(&fixture!("policy_guard")), Ok(Some(guard)));
+}
+
+#[test]
+fn unusual_policies_are_read_whole() {
+    let found = policy(&fixture!("policy_extras")).unwrap().unwrap();
+    assert_eq!((found.id.mark, found.id.if_id), (Mark { value: 1, mask: 3 }, 9));
+    assert_eq!(words(&found.extras), ["flag localok", "hard-use lifetime 60s"]);
+    let [first, second] = &found.templates[..] else { panic!("{found:?}") };
+    assert!(first.src.is_ipv4() && second.src.is_ipv4(), "not the policy's family");
+    assert_eq!((first.level, second.level), (Level::Use, Level::Required));
+}
+
+#[test]
+fn a_sub_policy_and_a_policy_of_a_socket_are_told_apart() {
+    let mut message = fixture!("policy_out");
+    let kind = message.windows(4).position(|window| window == [10, 0, 16, 0]);
+    let mut sub = message.clone();
+    match kind {
+        Some(at) => sub[at + 4] = 1,
+        None => sub.extend_from_slice(&[10, 0, 16, 0, 1, 0, 0, 0, 0, 0, 0, 0]),
+    }
+    assert!(policy(&sub).unwrap().unwrap().id.sub);
+    assert!(!policy(&message).unwrap().unwrap().id.sub);
+    message[160] = 3;
+    assert_eq!(policy(&message), Ok(None));
+}
+
+#[test]
+fn the_garbage_behind_an_ipv4_address_is_no_part_of_it() {
+    let clean = policy(&fixture!("policy_out"));
+    let mut message = fixture!("policy_out");
+    message[4..16].fill(0xaa);
+    message[20..32].fill(0xbb);
+    assert_eq!(policy(&message), clean);
+}
+
+#[test]
+fn what_is_encoded_decodes_to_the_same() {
+    for (window, esn) in [(0, false), (32, false), (33, false), (1, true), (1024, true)] {
+        for (src, dst) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+            let mut wanted = ours(src, dst, Replay { window, esn });
+            assert_eq!(sa(&mut encode::new_sa(&wanted, &key()).body, OURS), Ok(wanted.clone()));
+            wanted.selector = None;
+            assert_eq!(sa(&mut encode::new_sa(&wanted, &key()).body, OURS), Ok(wanted));
+        }
+    }
+    for message in [fixture!("policy_out"), fixture!("policy_guard"), fixture!("policy_extras")] {
+        let mut wanted = policy(&message).unwrap().unwrap();
+        wanted.extras.clear();
+        for sub in [false, true] {
+            wanted.id.sub = sub;
+            assert_eq!(policy(&encode::new_policy(&wanted).body), Ok(Some(wanted.clone())));
+        }
+    }
+}
+
+/// Whatever the bytes, there is an answer and no panic.
+fn survives(message: &[u8], case: &str) {
+    let outcome = catch_unwind(|| {
+        let _ = sa(&mut message.to_vec(), OURS);
+        let _ = policy(message);
+        for message in Messages::of(&mut message.to_vec()) {
+            let Ok(message) = message else { break };
+            let _ = wire::acknowledgement(&message);
+            let _ = wire::done(&message);
+        }
+    });
+    assert!(outcome.is_ok(), "{case}: {}", hex::encode(message));
+}
+
+#[test]
+fn a_message_cut_off_anywhere_is_no_panic() {
+    for message in sas().into_iter().chain(policies()) {
+        for length in 0..message.len() {
+            survives(&message[..length], "cut off");
+        }
+    }
+}
+
+#[test]
+fn a_message_cut_off_within_its_fixed_part_is_an_error() {
+    for length in 0..224 {
+        assert!(sa(&mut fixture!("sa_ours")[..length], OURS).is_err());
+    }
+    for length in 0..168 {
+        assert!(policy(&fixture!("policy_out")[..length]).is_err());
+    }
+}
+
+#[test]
+fn tens_of_thousands_of_damaged_messages_are_no_panic() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    let originals: Vec<_> = sas().into_iter().chain(policies()).collect();
+    for _ in 0..40_000 {
+        let mut message = originals[random(originals.len())].clone();
+        for _ in 0..=random(4) {
+            let at = random(message.len());
+            message[at] = [0, 1, 3, 4, 0x7f, 0x80, 0xff, random(256) as u8][random(8)];
+        }
+        if random(4) == 0 {
+            message.truncate(random(message.len()) + 1);
+        }
+        survives(&message, "damaged");
+    }
+}

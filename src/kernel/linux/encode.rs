@@ -1,0 +1,244 @@
+//! The model's types to the kernel's requests.
+//!
+//! Fields are what iproute2 sends for the same thing, so that what
+//! `ip xfrm` shows of it looks familiar. For [`super::perform`] only, which
+//! has checked by [`crate::kernel::rules`] that nothing gets lost here.
+
+use netlink_packet_core::Emitable;
+use netlink_packet_xfrm::{
+    Address, AlgAead, LifetimeConfig, Mark as XfrmMark, ReplayEsn, Selector as XfrmSelector,
+    UserPolicyId, UserPolicyInfo, UserPolicyType, UserSaId, UserSaInfo, UserTemplate, XfrmAttrs,
+    constants as xfrm, policy, state,
+};
+use std::net::IpAddr;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{
+    kernel::rules::{MAX_LEGACY_WINDOW, MAX_WINDOW},
+    model::{
+        Action, Algorithm, Direction, Key, Level, Mark, Mode, Policy, PolicyId, Replay, Sa, SaId,
+        Selector, Template,
+    },
+};
+
+use super::wire::Request;
+
+/// Adds an SA; `EEXIST` where one has its identity.
+pub fn new_sa(sa: &Sa, key: &Key) -> Request {
+    modify_sa(xfrm::XFRM_MSG_NEWSA, sa, key)
+}
+
+/// Replaces a larval SA. On a live one it changes lifetimes and nothing else,
+/// and says that all is well (`xfrm_state_update`).
+pub fn update_sa(sa: &Sa, key: &Key) -> Request {
+    modify_sa(xfrm::XFRM_MSG_UPDSA, sa, key)
+}
+
+/// Deletes an SA.
+pub fn delete_sa(id: &SaId) -> Request {
+    request(xfrm::XFRM_MSG_DELSA, &sa_id(id))
+}
+
+/// Asks for an SA.
+pub fn get_sa(id: &SaId) -> Request {
+    request(xfrm::XFRM_MSG_GETSA, &sa_id(id))
+}
+
+/// Adds a policy; `EEXIST` where one has its identity, so that a foreign one
+/// is never taken over.
+pub fn new_policy(policy: &Policy) -> Request {
+    request(xfrm::XFRM_MSG_NEWPOLICY, &policy_message(policy))
+}
+
+/// Replaces a policy, or adds it where there is none.
+pub fn update_policy(policy: &Policy) -> Request {
+    request(xfrm::XFRM_MSG_UPDPOLICY, &policy_message(policy))
+}
+
+/// Deletes a policy.
+pub fn delete_policy(id: &PolicyId) -> Request {
+    request(xfrm::XFRM_MSG_DELPOLICY, &policy_id(id))
+}
+
+/// Asks for a policy.
+pub fn get_policy(id: &PolicyId) -> Request {
+    request(xfrm::XFRM_MSG_GETPOLICY, &policy_id(id))
+}
+
+fn request(kind: u16, message: &impl Emitable) -> Request {
+    let mut body = Zeroizing::new(vec![0; message.buffer_len()]);
+    message.emit(&mut body);
+    Request { kind, body, joined: false }
+}
+
+fn modify_sa(kind: u16, sa: &Sa, key: &Key) -> Request {
+    let mut message = sa_message(sa, key);
+    let request = request(kind, &message);
+    for attribute in &mut message.nlas {
+        if let XfrmAttrs::EncryptionAlgAead(aead) = attribute {
+            aead.alg_key.zeroize();
+        }
+    }
+    request
+}
+
+fn sa_message(sa: &Sa, key: &Key) -> state::ModifyMessage {
+    let mut flags = if sa.replay.esn { xfrm::XFRM_STATE_ESN } else { 0 };
+    if sa.selector.is_none() {
+        // Or else the kernel makes it 0/0 to 0/0 of the SA's family.
+        flags |= xfrm::XFRM_STATE_AF_UNSPEC;
+    }
+    let mut info = UserSaInfo {
+        selector: sa.selector.as_ref().map(selector).unwrap_or_default(),
+        lifetime_cfg: LifetimeConfig::default(),
+        reqid: sa.reqid.0,
+        mode: mode(sa.mode),
+        flags,
+        ..UserSaInfo::default()
+    };
+    info.source(&sa.src);
+    info.destination(&sa.id.dst);
+    info.id.spi = sa.id.spi.raw();
+    info.id.proto = sa.id.proto;
+    let mut nlas = Vec::from_iter(aead(&sa.algorithm, key));
+    match replay(sa.replay) {
+        Some(attribute) => nlas.push(attribute),
+        None => info.replay_window = sa.replay.window as u8,
+    }
+    state::ModifyMessage { user_sa_info: info, nlas }
+}
+
+fn aead(algorithm: &Algorithm, key: &Key) -> Option<XfrmAttrs> {
+    let Algorithm::Aead { name, key_bits, icv_bits } = algorithm else { return None };
+    let mut alg_name = [0; 64];
+    for (to, from) in alg_name.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    Some(XfrmAttrs::EncryptionAlgAead(AlgAead {
+        alg_name,
+        alg_key_len: *key_bits,
+        alg_icv_len: *icv_bits,
+        alg_key: key.expose().to_vec(),
+    }))
+}
+
+/// The attribute for what the legacy field can't say. The two exclude each
+/// other (`verify_replay`).
+fn replay(replay: Replay) -> Option<XfrmAttrs> {
+    if !replay.esn && replay.window <= MAX_LEGACY_WINDOW {
+        return None;
+    }
+    let words = replay.window.div_ceil(32);
+    // A window too large is the kernel's to refuse, and needs no bitmap for that.
+    let sent = words.min(MAX_WINDOW / 32 + 1) as usize;
+    Some(XfrmAttrs::ReplayStateEsn(ReplayEsn {
+        bmp_len: words,
+        replay_window: replay.window,
+        bmp: vec![0; sent],
+        ..ReplayEsn::default()
+    }))
+}
+
+fn sa_id(id: &SaId) -> state::DelGetMessage {
+    let mut user_sa_id = UserSaId { spi: id.spi.raw(), proto: id.proto, ..UserSaId::default() };
+    user_sa_id.destination(&id.dst);
+    state::DelGetMessage { user_sa_id, nlas: Vec::from_iter(mark(id.mark)) }
+}
+
+fn policy_message(policy: &Policy) -> policy::ModifyMessage {
+    let user_policy_info = UserPolicyInfo {
+        selector: selector(&policy.id.selector),
+        lifetime_cfg: LifetimeConfig::default(),
+        priority: policy.priority,
+        direction: direction(policy.id.direction),
+        action: match policy.action {
+            Action::Allow => xfrm::XFRM_POLICY_ALLOW,
+            Action::Block => xfrm::XFRM_POLICY_BLOCK,
+        },
+        ..UserPolicyInfo::default()
+    };
+    let mut nlas = Vec::new();
+    if !policy.templates.is_empty() {
+        nlas.push(XfrmAttrs::Template(policy.templates.iter().map(template).collect()));
+    }
+    nlas.extend(identity(&policy.id));
+    policy::ModifyMessage { user_policy_info, nlas }
+}
+
+fn policy_id(id: &PolicyId) -> policy::DelGetMessage {
+    let user_policy_id = UserPolicyId {
+        selector: selector(&id.selector),
+        index: 0,
+        direction: direction(id.direction),
+    };
+    policy::DelGetMessage { user_policy_id, nlas: identity(id).collect() }
+}
+
+/// The parts of a policy's identity that are attributes.
+fn identity(id: &PolicyId) -> impl Iterator<Item = XfrmAttrs> {
+    let if_id = (id.if_id != 0).then_some(XfrmAttrs::IfId(id.if_id));
+    let sub = id.sub.then(|| {
+        let ptype = xfrm::XFRM_POLICY_TYPE_SUB;
+        XfrmAttrs::PolicyType(UserPolicyType { ptype, ..UserPolicyType::default() })
+    });
+    mark(id.mark).into_iter().chain(if_id).chain(sub)
+}
+
+fn mark(mark: Mark) -> Option<XfrmAttrs> {
+    let Mark { value, mask } = mark;
+    (!mark.is_none()).then_some(XfrmAttrs::Mark(XfrmMark { value, mask }))
+}
+
+fn template(template: &Template) -> UserTemplate {
+    // The masks of algorithms are all ones by default: any will do.
+    let mut raw = UserTemplate {
+        reqid: template.reqid.0,
+        mode: mode(template.mode),
+        optional: u8::from(template.level == Level::Use),
+        ..UserTemplate::default()
+    };
+    raw.source(&template.src);
+    raw.destination(&template.dst);
+    raw.id.spi = template.spi.raw();
+    raw.id.proto = template.proto;
+    raw
+}
+
+/// Both addresses with their lengths as given; the crate's own setters make
+/// 0.0.0.0/8 a 0.0.0.0/0.
+fn selector(selector: &Selector) -> XfrmSelector {
+    XfrmSelector {
+        saddr: Address::from_ip(&selector.src.address),
+        daddr: Address::from_ip(&selector.dst.address),
+        sport: selector.sport.port,
+        sport_mask: selector.sport.mask,
+        dport: selector.dport.port,
+        dport_mask: selector.dport.mask,
+        family: family(&selector.dst.address),
+        prefixlen_s: selector.src.length,
+        prefixlen_d: selector.dst.length,
+        proto: selector.proto,
+        ifindex: selector.ifindex,
+        user: selector.user,
+    }
+}
+
+fn family(address: &IpAddr) -> u16 {
+    if address.is_ipv4() { xfrm::AF_INET } else { xfrm::AF_INET6 }
+}
+
+fn mode(mode: Mode) -> u8 {
+    match mode {
+        Mode::Transport => xfrm::XFRM_MODE_TRANSPORT,
+        Mode::Tunnel => xfrm::XFRM_MODE_TUNNEL,
+        Mode::Other(number) => number,
+    }
+}
+
+fn direction(direction: Direction) -> u8 {
+    match direction {
+        Direction::In => xfrm::XFRM_POLICY_IN,
+        Direction::Out => xfrm::XFRM_POLICY_OUT,
+        Direction::Fwd => xfrm::XFRM_POLICY_FWD,
+    }
+}

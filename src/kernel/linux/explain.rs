@@ -1,0 +1,102 @@
+//! What an error number of the kernel means here, and what to do about it.
+
+use crate::{
+    kernel::{Errno, KernelError, rules},
+    model::{Algorithm, Sa},
+    plan::{Step, StepKind},
+};
+
+use super::wire::Refusal;
+
+const NO_CAPABILITY: &str =
+    "needs CAP_NET_ADMIN: run as root, or `plan --live FILE` with a snapshot";
+const NO_XFRM: &str = "this kernel has no XFRM: module xfrm_user, CONFIG_XFRM_USER";
+
+/// Adds what to do to an error of opening the socket or of listing.
+pub fn of_access(error: KernelError) -> KernelError {
+    match error {
+        KernelError::Refused { doing, errno, detail } => {
+            let hint = match errno {
+                Errno::EPERM => Some(NO_CAPABILITY),
+                Errno::EPROTONOSUPPORT => Some(NO_XFRM),
+                _ => None,
+            };
+            KernelError::Refused { doing, errno, detail: joined(detail, hint.map(Into::into)) }
+        }
+        other => other,
+    }
+}
+
+/// The error of a step that was refused.
+pub fn of_step(step: &Step, refusal: &Refusal) -> KernelError {
+    let hint = match (&step.kind, refusal.errno) {
+        (_, Errno::EPERM) => Some(NO_CAPABILITY.into()),
+        (StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. }, errno) => of_sa(sa, errno),
+        (StepKind::AddPolicy(_) | StepKind::UpdatePolicy(_), Errno::EEXIST) => {
+            Some(rules::policy_exists())
+        }
+        _ => None,
+    };
+    KernelError::Refused {
+        doing: rules::doing(&step.kind),
+        errno: refusal.errno,
+        detail: joined(refusal.text.clone(), hint),
+    }
+}
+
+/// `EEXIST` is explained by what stands there, which takes a look: not here.
+fn of_sa(sa: &Sa, errno: Errno) -> Option<String> {
+    match errno {
+        Errno::EPROTONOSUPPORT => Some(if sa.id.dst.is_ipv4() {
+            "this kernel has no ESP for IPv4: module esp4, CONFIG_INET_ESP".into()
+        } else {
+            "this kernel has no ESP for IPv6: module esp6, CONFIG_INET6_ESP".into()
+        }),
+        // ENOSYS where no such transform is known (attach_aead), ENOENT where
+        // it can't be made up (esp_init_aead).
+        Errno::ENOSYS | Errno::ENOENT => Some(missing_cipher(&sa.algorithm)),
+        _ => None,
+    }
+}
+
+fn missing_cipher(algorithm: &Algorithm) -> String {
+    match algorithm {
+        Algorithm::Aead { name, .. } if name.contains("gcm") => {
+            "this kernel has no AES-GCM for ESP: modules gcm and seqiv, CONFIG_CRYPTO_GCM".into()
+        }
+        Algorithm::Aead { name, .. } if name.contains("chacha20") => {
+            "this kernel has no ChaCha20-Poly1305 for ESP: modules chacha20poly1305 and seqiv, \
+             CONFIG_CRYPTO_CHACHA20POLY1305"
+                .into()
+        }
+        other => format!("this kernel has no {other}"),
+    }
+}
+
+fn joined(first: Option<String>, second: Option<String>) -> Option<String> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+        (first, second) => first.or(second),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_the_kernel_said_and_what_to_do() {
+        let error = KernelError::Refused {
+            doing: "cannot list SAs".into(),
+            errno: Errno::EPERM,
+            detail: None,
+        };
+        assert_eq!(
+            of_access(error).to_string(),
+            "cannot list SAs: EPERM: needs CAP_NET_ADMIN: run as root, \
+             or `plan --live FILE` with a snapshot"
+        );
+        let both = joined(Some("a".into()), Some("b".into()));
+        assert_eq!(both.as_deref(), Some("a; b"));
+    }
+}

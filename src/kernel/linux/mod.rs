@@ -1,0 +1,71 @@
+//! The real kernel, by `NETLINK_XFRM`, rtnetlink and `/proc/sys`.
+//!
+//! [`Linux`] works on the network namespace of the thread that opens it;
+//! [`netns`] moves there first, [`lock`] keeps two runs apart. The rest is
+//! private: [`wire`] is netlink's framing, [`netlink`] the socket, [`decode`]
+//! and [`encode`] turn messages into the model and back, [`perform`] has the
+//! rules of each step, [`explain`] says what an error number means, [`host`]
+//! reads addresses and sysctls.
+
+mod decode;
+mod encode;
+mod explain;
+mod host;
+pub mod lock;
+mod netlink;
+pub mod netns;
+mod perform;
+mod wire;
+
+use netlink_packet_xfrm::constants as xfrm;
+
+use crate::{
+    model::{Live, Reqid, State},
+    plan::Step,
+};
+
+use super::{Kernel, KernelError};
+
+pub use host::local_addresses;
+
+const LIST_SAS: (u16, u16) = (xfrm::XFRM_MSG_GETSA, xfrm::XFRM_MSG_NEWSA);
+const LIST_POLICIES: (u16, u16) = (xfrm::XFRM_MSG_GETPOLICY, xfrm::XFRM_MSG_NEWPOLICY);
+
+/// The kernel that this program runs on, in one network namespace.
+///
+/// Addresses and sysctls are those of the namespace of the calling thread,
+/// which therefore has to stay where it was when this was opened.
+pub struct Linux {
+    engine: netlink::Engine,
+}
+
+impl Linux {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Refused`] where the kernel has no XFRM. Privilege is
+    /// needed to observe and to perform, not to open.
+    pub fn open() -> Result<Self, KernelError> {
+        Ok(Self { engine: netlink::Engine::open().map_err(explain::of_access)? })
+    }
+}
+
+impl Kernel for Linux {
+    fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError> {
+        let engine = &mut self.engine;
+        let sas = engine
+            .dump(LIST_SAS, "SAs", |message| decode::sa(message, reqid).map(Some))
+            .map_err(explain::of_access)?;
+        let policies = engine
+            .dump(LIST_POLICIES, "policies", |message| decode::policy(message))
+            .map_err(explain::of_access)?;
+        let addresses = local_addresses()?;
+        let bypasses = host::bypasses(&addresses)?;
+        Ok(Live(State { sas, policies, addresses, bypasses }.sorted()))
+    }
+
+    fn perform(&mut self, steps: &[Step]) -> Result<Vec<Result<(), KernelError>>, KernelError> {
+        perform::perform(&mut self.engine, steps)
+    }
+}

@@ -1,0 +1,490 @@
+//! A blocking engine over one `NETLINK_XFRM` socket: dumps, and windows of requests.
+//!
+//! It knows nothing of SAs and policies. For [`super`] and [`super::perform`].
+//!
+//! Two promises: a dump is whole or an error, and every request is answered
+//! for or the whole is an error. After an error the socket is drained, so that
+//! the next request begins afresh; answers that still come are told apart by
+//! their sequence numbers.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_XFRM};
+use rustix::net::{RecvFlags, sockopt};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::kernel::{Errno, KernelError};
+
+use super::wire::{self, Message, Messages, Refusal, Request, garbled};
+
+/// Requests per send. 221 acknowledgements fit the default receive buffer since
+/// Linux 6.3 (960 bytes each, `SKB_SMALL_HEAD_SIZE`), more before; beyond, the
+/// kernel drops answers to requests that it has performed.
+pub const WINDOW: usize = 128;
+/// Requests per send where each is answered by an object besides its
+/// acknowledgement: an object takes up to four times the room.
+pub const LOOK_WINDOW: usize = 32;
+/// Bytes per send, well below the default send buffer of 208 KiB.
+const WINDOW_BYTES: usize = 64 * 1024;
+/// The largest datagram of a dump (32 KiB since Linux 4.6), twice.
+const BUFFER: usize = 64 * 1024;
+/// A hint of a receive buffer; what the kernel grants is never relied upon.
+const WISHED_BUFFER: i32 = 1024 * 1024;
+/// Requests are performed inside `send`, so that answers are there at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a dump that the kernel calls inconsistent is tried.
+const DUMP_TRIES: usize = 5;
+
+/// A socket, its sequence numbers and its receive buffer.
+pub struct Engine {
+    socket: Socket,
+    kernel: SocketAddr,
+    sequence: u32,
+    buffer: Zeroizing<Vec<u8>>,
+}
+
+/// What the kernel said to one request.
+pub struct Answer {
+    /// Done, or why not.
+    pub outcome: Result<(), Refusal>,
+    /// The object, if one was asked for; may hold a key.
+    pub object: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Engine {
+    /// Opens a socket in the calling thread's network namespace, where it stays.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Refused`] with `EPROTONOSUPPORT` where the kernel has no XFRM.
+    pub fn open() -> Result<Self, KernelError> {
+        let refused = |error: io::Error| KernelError::Refused {
+            doing: "cannot open a NETLINK_XFRM socket".into(),
+            errno: Errno(error.raw_os_error().unwrap_or_default()),
+            detail: None,
+        };
+        let mut socket = Socket::new(NETLINK_XFRM).map_err(refused)?;
+        socket.bind_auto().map_err(refused)?;
+        // Without it an error answer repeats the request, key included.
+        socket.set_cap_ack(true).map_err(refused)?;
+        socket.set_ext_ack(true).map_err(refused)?;
+        let _ = socket.set_rx_buf_sz(WISHED_BUFFER);
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))
+            .map_err(|errno| refused(errno.into()))?;
+        let buffer = Zeroizing::new(vec![0; BUFFER]);
+        Ok(Self { socket, kernel: SocketAddr::new(0, 0), sequence: 0, buffer })
+    }
+
+    /// Lists everything that `kind` asks for, decoding each `answer` as it
+    /// comes; what decodes to `None` is left out.
+    ///
+    /// # Errors
+    ///
+    /// Any doubt that the list is whole.
+    pub fn dump<T>(
+        &mut self,
+        (kind, answer): (u16, u16),
+        what: &str,
+        mut decode: impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,
+    ) -> Result<Vec<T>, KernelError> {
+        for _ in 0..DUMP_TRIES {
+            match self.dump_once((kind, answer), what, &mut decode) {
+                Ok(Some(list)) => return Ok(list),
+                Ok(None) => {}
+                Err(error) => {
+                    self.drain();
+                    return Err(error);
+                }
+            }
+        }
+        Err(KernelError::System {
+            doing: format!("cannot list {what}"),
+            reason: format!("they kept changing, {DUMP_TRIES} times in a row"),
+        })
+    }
+
+    /// One dump; `None` if it was interrupted and is not consistent.
+    fn dump_once<T>(
+        &mut self,
+        (kind, answer): (u16, u16),
+        what: &str,
+        decode: &mut impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,
+    ) -> Result<Option<Vec<T>>, KernelError> {
+        let doing = format!("listing {what}");
+        let sequence = self.next_sequence();
+        self.send(&wire::dump_request(kind, sequence), &doing)?;
+        let mut dump = Dump { sequence, answer, what, interrupted: false, list: Vec::new() };
+        loop {
+            let length = self.receive(&doing)?;
+            let wiped = Wiped(&mut self.buffer[..length]);
+            for message in Messages::of(&mut *wiped.0) {
+                if dump.take(message?, decode)? {
+                    return Ok((!dump.interrupted).then_some(dump.list));
+                }
+            }
+        }
+    }
+
+    /// Performs requests in order, a window at a time, all of them even if
+    /// some are refused, and answers for each.
+    ///
+    /// # Errors
+    ///
+    /// Where answers are missing: any of the requests may have been performed.
+    pub fn transact(
+        &mut self,
+        requests: &[Request],
+        window: usize,
+    ) -> Result<Vec<Answer>, KernelError> {
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut rest = requests;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(window_length(rest, window));
+            match self.window(now) {
+                Ok(more) => answers.extend(more),
+                Err(error) => {
+                    self.drain();
+                    return Err(error);
+                }
+            }
+            rest = later;
+        }
+        Ok(answers)
+    }
+
+    /// One send, and the answers to all that was in it.
+    fn window(&mut self, requests: &[Request]) -> Result<Vec<Answer>, KernelError> {
+        let doing = "performing steps";
+        let size = requests.iter().map(Request::size).sum();
+        // All of it at once: a vector that grows leaves keys behind.
+        let mut send = Zeroizing::new(Vec::with_capacity(size));
+        let mut open = Window::new(requests.len(), self.sequence.wrapping_add(1));
+        for request in requests {
+            let sequence = self.next_sequence();
+            request.append(&mut send, sequence);
+        }
+        self.send(&send, doing)?;
+        while !open.is_complete() {
+            let length = self.receive(doing)?;
+            let wiped = Wiped(&mut self.buffer[..length]);
+            for message in Messages::of(&mut *wiped.0) {
+                open.take(&message?)?;
+            }
+        }
+        Ok(open.into_answers())
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    fn send(&self, bytes: &[u8], doing: &str) -> Result<(), KernelError> {
+        loop {
+            match self.socket.send_to(bytes, &self.kernel, 0) {
+                Ok(sent) if sent == bytes.len() => return Ok(()),
+                Ok(sent) => {
+                    return Err(garbled(format!("{sent} of {} bytes sent", bytes.len())));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(socket_error(doing, &error)),
+            }
+        }
+    }
+
+    /// One datagram of the kernel, into the buffer.
+    fn receive(&mut self, doing: &str) -> Result<usize, KernelError> {
+        loop {
+            match self.receive_with(RecvFlags::TRUNC) {
+                // Only the kernel has port 0.
+                Ok((_, from)) if from != 0 => {}
+                Ok((length, _)) if length > self.buffer.len() => {
+                    return Err(garbled(format!("a datagram of {length} bytes")));
+                }
+                Ok((length, _)) => return Ok(length),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(socket_error(doing, &error)),
+            }
+        }
+    }
+
+    fn receive_with(&mut self, flags: RecvFlags) -> io::Result<(usize, u32)> {
+        let mut space = &mut self.buffer[..];
+        let (length, from) = self.socket.recv_from(&mut space, flags.bits() as i32)?;
+        Ok((length, from.port_number()))
+    }
+
+    /// Reads on until nothing is left: the kernel drops further answers until
+    /// an overrun socket is empty (`NETLINK_S_CONGESTED`), and refuses a second
+    /// dump while one is half read.
+    fn drain(&mut self) {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            match self.receive_with(RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An overrun is reported once, and what is behind it can be read.
+                _ => {}
+            }
+        }
+        self.buffer.as_mut_slice().zeroize();
+    }
+}
+
+/// A part of the receive buffer, wiped when left, by whatever way.
+struct Wiped<'a>(&'a mut [u8]);
+
+impl Drop for Wiped<'_> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// How many of the next requests go into one send. One that is joined to its
+/// predecessor is never parted from it.
+fn window_length(requests: &[Request], window: usize) -> usize {
+    let (mut length, mut bytes) = (0, 0);
+    for (index, request) in requests.iter().enumerate() {
+        bytes += request.size();
+        if !request.joined {
+            length = index;
+        }
+        if length > 0 && (index >= window || bytes > WINDOW_BYTES) {
+            return length;
+        }
+    }
+    requests.len()
+}
+
+/// A dump that is being read.
+struct Dump<'a, T> {
+    sequence: u32,
+    answer: u16,
+    what: &'a str,
+    interrupted: bool,
+    list: Vec<T>,
+}
+
+impl<T> Dump<'_, T> {
+    /// Takes a message in, and says whether it was the last.
+    fn take(
+        &mut self,
+        message: Message<'_>,
+        decode: &mut impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,
+    ) -> Result<bool, KernelError> {
+        if message.sequence != self.sequence {
+            return Ok(false);
+        }
+        self.interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+        let ended = match message.kind {
+            NLMSG_DONE => wire::done(&message)?.map(|()| true),
+            NLMSG_ERROR => wire::acknowledgement(&message)?.map(|()| false),
+            kind if kind == self.answer => {
+                self.list.extend(decode(message.payload)?);
+                return Ok(false);
+            }
+            kind => return Err(garbled(format!("type {kind:#x} while listing {}", self.what))),
+        };
+        ended.map_err(|refusal| KernelError::Refused {
+            doing: format!("cannot list {}", self.what),
+            errno: refusal.errno,
+            detail: refusal.text,
+        })
+    }
+}
+
+/// The requests of one send that are still to be answered.
+struct Window {
+    first: u32,
+    slots: Vec<Slot>,
+    missing: usize,
+}
+
+/// What was said to one request so far.
+#[derive(Default)]
+struct Slot {
+    outcome: Option<Result<(), Refusal>>,
+    object: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Window {
+    fn new(length: usize, first: u32) -> Self {
+        let slots = (0..length).map(|_| Slot::default()).collect();
+        Self { first, slots, missing: length }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.missing == 0
+    }
+
+    /// Sorts a message to its request; one that belongs to none is an answer
+    /// to something that was given up, and is left.
+    fn take(&mut self, message: &Message<'_>) -> Result<(), KernelError> {
+        let index = message.sequence.wrapping_sub(self.first) as usize;
+        let Some(slot) = self.slots.get_mut(index) else { return Ok(()) };
+        match message.kind {
+            NLMSG_ERROR => {
+                let answer = wire::acknowledgement(message)?;
+                if slot.outcome.replace(answer).is_some() {
+                    return Err(garbled("two acknowledgements of one request"));
+                }
+                self.missing -= 1;
+            }
+            NLMSG_NOOP | NLMSG_DONE => {}
+            _ => slot.object = Some(Zeroizing::new(message.payload.to_vec())),
+        }
+        Ok(())
+    }
+
+    fn into_answers(self) -> Vec<Answer> {
+        self.slots
+            .into_iter()
+            .filter_map(|slot| Some(Answer { outcome: slot.outcome?, object: slot.object }))
+            .collect()
+    }
+}
+
+fn socket_error(doing: &str, error: &io::Error) -> KernelError {
+    if error.raw_os_error() == Some(Errno::ENOBUFS.0) {
+        return KernelError::Lost { doing: doing.into() };
+    }
+    let reason = match error.kind() {
+        io::ErrorKind::WouldBlock => format!("no answer within {} s", PATIENCE.as_secs()),
+        _ => error.to_string(),
+    };
+    KernelError::System { doing: format!("netlink, while {doing}"), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(size: usize, joined: bool) -> Request {
+        Request { kind: 0x10, body: Zeroizing::new(vec![0; size]), joined }
+    }
+
+    fn window(requests: &[Request]) -> usize {
+        window_length(requests, 3)
+    }
+
+    #[test]
+    fn a_window_ends_by_number_and_by_bytes_and_never_within_a_pair() {
+        let small = || request(8, false);
+        assert_eq!(window(&[small(), small()]), 2);
+        assert_eq!(window(&[small(), small(), small(), small()]), 3);
+        assert_eq!(window(&[small(), small(), small(), request(8, true)]), 2);
+        assert_eq!(window(&[request(WINDOW_BYTES, false), small()]), 1);
+        assert_eq!(window(&[request(WINDOW_BYTES, false), request(8, true), small()]), 2);
+    }
+
+    fn message(kind: u16, flags: u16, sequence: u32, payload: &mut [u8]) -> Message<'_> {
+        Message { kind, flags, sequence, payload }
+    }
+
+    fn take(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Result<bool, KernelError> {
+        let mut dump =
+            Dump { sequence: 5, answer: 0x10, what: "SAs", interrupted: false, list: vec![] };
+        let payload = &mut payload.to_vec();
+        dump.take(message(kind, flags, sequence, payload), &mut |bytes| Ok(Some(bytes.len())))
+    }
+
+    #[test]
+    fn a_dump_ends_with_done_or_with_an_error_wherever_that_is_carried() {
+        let eperm = (-1i32).to_ne_bytes();
+        assert_eq!(take(0x10, 2, 5, &[1]), Ok(false));
+        assert_eq!(take(NLMSG_DONE, 2, 5, &[0; 4]), Ok(true));
+        assert_eq!(take(NLMSG_DONE, 2, 4, &[0; 4]), Ok(false), "an answer to something else");
+        for kind in [NLMSG_DONE, NLMSG_ERROR] {
+            let error = take(kind, 0, 5, &eperm).unwrap_err().to_string();
+            assert_eq!(error, "cannot list SAs: EPERM");
+        }
+        assert!(take(0x17, 2, 5, &[]).is_err(), "an unexpected type");
+        assert!(take(NLMSG_DONE, 2, 5, &[]).is_err(), "an end without a number");
+    }
+
+    #[test]
+    fn an_interrupted_dump_says_so_even_at_its_end() {
+        let mut dump =
+            Dump { sequence: 5, answer: 0x10, what: "SAs", interrupted: false, list: vec![] };
+        let mut decode = |_: &mut [u8]| Ok(Some(()));
+        let mut end = [0; 4];
+        let done = message(NLMSG_DONE, 2 | NLM_F_DUMP_INTR, 5, &mut end);
+        assert_eq!(dump.take(done, &mut decode), Ok(true));
+        assert!(dump.interrupted);
+    }
+
+    #[test]
+    fn answers_are_matched_by_sequence_number() {
+        let mut open = Window::new(2, u32::MAX);
+        let refused = &mut (-17i32).to_ne_bytes();
+        open.take(&message(NLMSG_ERROR, 0, 7, &mut [0; 4])).unwrap();
+        assert_eq!(open.missing, 2, "an answer to something that was given up");
+        open.take(&message(NLMSG_ERROR, 0, 0, refused)).unwrap();
+        open.take(&message(0x10, 0, u32::MAX, &mut [1, 2])).unwrap();
+        open.take(&message(NLMSG_ERROR, 0, u32::MAX, &mut [0; 4])).unwrap();
+        assert!(open.is_complete());
+        let answers: Vec<_> = open.into_answers();
+        assert_eq!(answers[0].outcome, Ok(()));
+        assert_eq!(answers[0].object.as_deref(), Some(&vec![1, 2]));
+        assert_eq!(answers[1].outcome.as_ref().unwrap_err().errno, Errno::EEXIST);
+    }
+
+    #[test]
+    fn a_request_is_acknowledged_once() {
+        let mut open = Window::new(2, 1);
+        open.take(&message(NLMSG_ERROR, 0, 1, &mut [0; 4])).unwrap();
+        assert!(open.take(&message(NLMSG_ERROR, 0, 1, &mut [0; 4])).is_err());
+    }
+
+    /// `XFRM_MSG_GETPOLICY`, answered with `ENOENT` for an index that isn't there.
+    fn look() -> Request {
+        let mut body = Zeroizing::new(vec![0; 64]);
+        body[56..60].copy_from_slice(&0x7fff_ff01u32.to_ne_bytes());
+        Request { kind: 0x15, body, joined: false }
+    }
+
+    #[test]
+    #[ignore = "needs root: cargo xtask test"]
+    fn answers_that_do_not_fit_are_lost_and_the_socket_goes_on() {
+        let mut engine = Engine::open().unwrap();
+        engine.socket.set_rx_buf_sz(1i32).unwrap();
+        let requests: Vec<_> = (0..WINDOW).map(|_| look()).collect();
+        let lost = engine.transact(&requests, WINDOW);
+        assert!(matches!(lost, Err(KernelError::Lost { .. })));
+        engine.socket.set_rx_buf_sz(WISHED_BUFFER).unwrap();
+        let answers = engine.transact(&requests, WINDOW).unwrap();
+        assert_eq!(answers.len(), WINDOW);
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.outcome.as_ref().unwrap_err().errno == Errno::ENOENT)
+        );
+    }
+
+    #[test]
+    #[ignore = "needs root: cargo xtask test"]
+    fn a_window_fits_the_default_receive_buffer() {
+        let default = std::fs::read_to_string("/proc/sys/net/core/rmem_default").unwrap();
+        let mut engine = Engine::open().unwrap();
+        // The kernel doubles what it is given.
+        engine.socket.set_rx_buf_sz(default.trim().parse::<i32>().unwrap() / 2).unwrap();
+        let requests: Vec<_> = (0..WINDOW).map(|_| look()).collect();
+        for _ in 0..20 {
+            assert_eq!(engine.transact(&requests, WINDOW).unwrap().len(), WINDOW);
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root: cargo xtask test"]
+    fn a_dump_that_was_given_up_does_not_disturb_the_next() {
+        let mut engine = Engine::open().unwrap();
+        let sequence = engine.next_sequence();
+        engine.send(&wire::dump_request(0x15, sequence), "listing").unwrap();
+        let list = engine.dump((0x15, 0x13), "policies", |_| Ok(Some(())));
+        let again = engine.dump((0x15, 0x13), "policies", |_| Ok(Some(()))).unwrap();
+        assert!(list.is_ok_and(|list| list.len() == again.len()));
+    }
+}

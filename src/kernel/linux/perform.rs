@@ -1,0 +1,273 @@
+//! Steps to requests, and answers to results: the rules that one request
+//! alone can't keep.
+//!
+//! * A larval SA of ours in the way of a new one is taken over.
+//! * A policy is looked at right before it is replaced or deleted, so that a
+//!   foreign one never is.
+//! * A delete of what is gone already is done.
+
+use std::thread;
+
+use crate::{
+    kernel::{Errno, KernelError, rules},
+    model::{Key, Policy, Reqid, Sa},
+    plan::{Step, StepKind},
+};
+
+use super::{
+    decode, encode, explain,
+    netlink::{Answer, Engine, LOOK_WINDOW, WINDOW},
+    wire::Request,
+};
+
+type Outcome = Result<(), KernelError>;
+
+/// Performs steps in order; see [`crate::kernel::Kernel::perform`].
+pub fn perform(engine: &mut Engine, steps: &[Step]) -> Result<Vec<Outcome>, KernelError> {
+    let waits = |step: &Step| matches!(step.kind, StepKind::Wait(_));
+    let mut outcomes = Vec::with_capacity(steps.len());
+    for run in steps.chunk_by(|before, after| !waits(before) && !waits(after)) {
+        if let [Step { kind: StepKind::Wait(duration), .. }] = run {
+            thread::sleep(*duration);
+            outcomes.push(Ok(()));
+            continue;
+        }
+        // What is looked at is acted on in the same breath, before others are looked at.
+        let size = if run.iter().any(|step| look(step).is_some()) { LOOK_WINDOW } else { WINDOW };
+        for batch in run.chunks(size) {
+            outcomes.extend(perform_batch(engine, batch)?);
+        }
+    }
+    Ok(outcomes)
+}
+
+fn perform_batch(engine: &mut Engine, steps: &[Step]) -> Result<Vec<Outcome>, KernelError> {
+    let found = look_at_all(engine, steps)?;
+    let plans: Vec<_> =
+        steps.iter().zip(found).map(|(step, found)| plan(step, found?.as_ref())).collect();
+    let mut requests = Vec::new();
+    let mut lengths = Vec::with_capacity(plans.len());
+    let mut settled = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let (asked, error) = match plan {
+            Ok(asked) => (asked, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        lengths.push(asked.len());
+        settled.push(error);
+        requests.extend(asked);
+    }
+    let mut answers = engine.transact(&requests, WINDOW)?.into_iter();
+    let mut outcomes = Vec::with_capacity(steps.len());
+    for ((step, length), error) in steps.iter().zip(lengths).zip(settled) {
+        let answers: Vec<Answer> = answers.by_ref().take(length).collect();
+        outcomes.push(match error {
+            Some(error) => Err(error),
+            None => outcome(step, &answers),
+        });
+    }
+    take_over_all(engine, steps, &mut outcomes)?;
+    Ok(outcomes)
+}
+
+/// What has to be looked at before a step.
+fn look(step: &Step) -> Option<Request> {
+    match &step.kind {
+        StepKind::UpdatePolicy(policy) | StepKind::DeletePolicy(policy) => {
+            Some(encode::get_policy(&policy.id))
+        }
+        // Looked up under a mark, an SA without one is found as well.
+        StepKind::DeleteSa(id) if !id.mark.is_none() => Some(encode::get_sa(id)),
+        _ => None,
+    }
+}
+
+/// What a look found.
+enum Found {
+    Policy(Policy),
+    Sa(Sa),
+}
+
+/// Looks at what steps are about; `None` where nothing is looked at or nothing is there.
+fn look_at_all(
+    engine: &mut Engine,
+    steps: &[Step],
+) -> Result<Vec<Result<Option<Found>, KernelError>>, KernelError> {
+    let mut requests = Vec::new();
+    let looks: Vec<bool> = steps
+        .iter()
+        .map(|step| look(step).map(|request| requests.push(request)).is_some())
+        .collect();
+    let mut answers = engine.transact(&requests, LOOK_WINDOW)?.into_iter();
+    let mut found = Vec::with_capacity(steps.len());
+    for (step, looks) in steps.iter().zip(looks) {
+        let answer = if looks { answers.next() } else { None };
+        found.push(answer.map_or(Ok(None), |answer| found_by(step, answer)));
+    }
+    Ok(found)
+}
+
+fn found_by(step: &Step, answer: Answer) -> Result<Option<Found>, KernelError> {
+    match answer.outcome {
+        Err(refusal) if [Errno::ENOENT, Errno::ESRCH].contains(&refusal.errno) => Ok(None),
+        Err(refusal) => Err(explain::of_step(step, &refusal)),
+        Ok(()) => {
+            let mut object = answer.object.ok_or_else(|| missing(step))?;
+            match &step.kind {
+                StepKind::DeleteSa(_) => Ok(Some(Found::Sa(decode::sa(&mut object, Reqid(0))?))),
+                _ => Ok(decode::policy(&object)?.map(Found::Policy)),
+            }
+        }
+    }
+}
+
+fn missing(step: &Step) -> KernelError {
+    super::wire::garbled(format!("success without an object; {}", rules::doing(&step.kind)))
+}
+
+/// The requests that a step comes to; none where it is done already.
+fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError> {
+    let changed = |policy: &Policy| KernelError::Changed(policy.id.to_string());
+    match (&step.kind, found) {
+        (StepKind::AddSa { sa, key }, _) => {
+            rules::check_sa(sa, key, &step.kind)?;
+            Ok(vec![encode::new_sa(sa, key)])
+        }
+        (StepKind::ReplaceSa { sa, key }, _) => {
+            rules::check_sa(sa, key, &step.kind)?;
+            let add = Request { joined: true, ..encode::new_sa(sa, key) };
+            Ok(vec![encode::delete_sa(&sa.id), add])
+        }
+        (StepKind::DeleteSa(id), Some(Found::Sa(found))) if found.id != *id => {
+            Err(KernelError::System {
+                doing: rules::doing(&step.kind),
+                reason: format!("it is hidden by SA {}, which would be deleted instead", found.id),
+            })
+        }
+        (StepKind::DeleteSa(id), Some(_)) => Ok(vec![encode::delete_sa(id)]),
+        (StepKind::DeleteSa(id), None) if id.mark.is_none() => Ok(vec![encode::delete_sa(id)]),
+        (StepKind::AddPolicy(policy), _) => {
+            rules::check_policy(policy, &step.kind)?;
+            Ok(vec![encode::new_policy(policy)])
+        }
+        (StepKind::UpdatePolicy(policy), found) => {
+            rules::check_policy(policy, &step.kind)?;
+            match found {
+                Some(Found::Policy(found)) if rules::may_update(found, policy) => {
+                    Ok(vec![encode::update_policy(policy)])
+                }
+                Some(_) => Err(changed(policy)),
+                // Not an update: a foreign one may appear before it arrives.
+                None => Ok(vec![encode::new_policy(policy)]),
+            }
+        }
+        (StepKind::DeletePolicy(policy), Some(Found::Policy(found))) => {
+            if found != policy {
+                return Err(changed(policy));
+            }
+            Ok(vec![encode::delete_policy(&policy.id)])
+        }
+        (StepKind::DeletePolicy(_) | StepKind::DeleteSa(_) | StepKind::Wait(_), _) => {
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// What the answers to a step's requests come to.
+fn outcome(step: &Step, answers: &[Answer]) -> Outcome {
+    let absent = match step.kind {
+        StepKind::ReplaceSa { .. } | StepKind::DeleteSa(_) => Some(Errno::ESRCH),
+        StepKind::DeletePolicy(_) => Some(Errno::ENOENT),
+        _ => None,
+    };
+    let is_replace = matches!(step.kind, StepKind::ReplaceSa { .. });
+    for (index, answer) in answers.iter().enumerate() {
+        let deletes = !is_replace || index == 0;
+        match &answer.outcome {
+            Err(refusal) if deletes && Some(refusal.errno) == absent => {}
+            Err(refusal) => return Err(explain::of_step(step, refusal)),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Looks at what stood in the way of new SAs, and takes over what is larval
+/// and ours.
+fn take_over_all(
+    engine: &mut Engine,
+    steps: &[Step],
+    outcomes: &mut [Outcome],
+) -> Result<(), KernelError> {
+    let refused: Vec<usize> = (0..steps.len())
+        .filter(|&index| is_eexist(&outcomes[index]) && added(&steps[index]).is_some())
+        .collect();
+    let looks: Vec<Request> = refused
+        .iter()
+        .filter_map(|&index| Some(encode::get_sa(&added(&steps[index])?.0.id)))
+        .collect();
+    let mut retried = Vec::new();
+    let mut requests = Vec::new();
+    for (&index, answer) in refused.iter().zip(engine.transact(&looks, LOOK_WINDOW)?) {
+        match take_over(&steps[index], answer) {
+            Ok(request) => {
+                retried.push(index);
+                requests.push(request);
+            }
+            Err(error) => outcomes[index] = Err(error),
+        }
+    }
+    for (index, answer) in retried.into_iter().zip(engine.transact(&requests, WINDOW)?) {
+        outcomes[index] = outcome_of_retry(&steps[index], answer);
+    }
+    Ok(())
+}
+
+/// The request that puts an SA where another is, if it may.
+fn take_over(step: &Step, answer: Answer) -> Result<Request, KernelError> {
+    let Some((sa, key)) = added(step) else { return Err(missing(step)) };
+    match answer.outcome {
+        // Gone in between, as a larval one is after 30 s.
+        Err(refusal) if refusal.errno == Errno::ESRCH => Ok(encode::new_sa(sa, key)),
+        Err(refusal) => Err(explain::of_step(step, &refusal)),
+        Ok(()) => {
+            let mut object = answer.object.ok_or_else(|| missing(step))?;
+            let found = decode::sa(&mut object, sa.reqid)?;
+            if rules::may_take_over(&found, sa) {
+                Ok(encode::update_sa(sa, key))
+            } else {
+                Err(exists(step, Some(&found), sa.reqid))
+            }
+        }
+    }
+}
+
+fn outcome_of_retry(step: &Step, answer: Answer) -> Outcome {
+    match (answer.outcome, added(step)) {
+        (Err(refusal), Some((sa, _))) if refusal.errno == Errno::EEXIST => {
+            Err(exists(step, None, sa.reqid))
+        }
+        (Err(refusal), _) => Err(explain::of_step(step, &refusal)),
+        (Ok(()), _) => Ok(()),
+    }
+}
+
+fn exists(step: &Step, found: Option<&Sa>, reqid: Reqid) -> KernelError {
+    KernelError::Refused {
+        doing: rules::doing(&step.kind),
+        errno: Errno::EEXIST,
+        detail: Some(rules::sa_exists(found, reqid)),
+    }
+}
+
+fn is_eexist(outcome: &Outcome) -> bool {
+    matches!(outcome, Err(KernelError::Refused { errno: Errno::EEXIST, .. }))
+}
+
+/// The SA that a step adds, and its key.
+fn added(step: &Step) -> Option<(&Sa, &Key)> {
+    match &step.kind {
+        StepKind::AddSa { sa, key } | StepKind::ReplaceSa { sa, key } => Some((sa, key)),
+        _ => None,
+    }
+}

@@ -1,8 +1,15 @@
 //! The only effects on the network: observing a namespace and performing steps.
 //!
 //! Everything outside works on [`crate::model`] and [`Step`]s. There are two
-//! kernels: the real one, `linux`, and one in memory that fails in the
+//! kernels: the real one, [`linux`], and one in [`memory`] that fails in the
 //! same way; one contract suite runs on both.
+
+pub mod linux;
+pub mod memory;
+mod rules;
+
+pub use linux::Linux;
+pub use memory::Memory;
 
 use crate::{
     model::{Live, Reqid},

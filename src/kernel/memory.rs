@@ -1,0 +1,251 @@
+//! A kernel in memory, with the real one's rules and errors, for tests.
+//!
+//! The contract suite runs on this and on [`super::linux`], so what holds here
+//! holds there. It has a clock that only [`StepKind::Wait`] moves, and faults
+//! can be planted: a request that is refused, an answer that is lost.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    model::{Key, KeyView, Live, Policy, Reqid, Sa, SaId, State},
+    plan::{Step, StepKind},
+};
+
+use super::{Errno, Kernel, KernelError, rules};
+
+/// A network namespace in memory.
+///
+/// Its state holds every key as a fingerprint, foreign ones too; observation
+/// shows only those that the real kernel border would show.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    state: State,
+    clock: Duration,
+    requests: usize,
+    calls: usize,
+    refused: BTreeMap<usize, Errno>,
+    lost: BTreeMap<usize, usize>,
+}
+
+impl Memory {
+    /// A namespace that holds `state`.
+    pub fn holding(state: State) -> Self {
+        Self { state, ..Self::default() }
+    }
+
+    /// What it holds, in no particular order.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What it holds, to be changed behind everyone's back.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// How long steps have waited.
+    pub fn clock(&self) -> Duration {
+        self.clock
+    }
+
+    /// How many steps have been asked for so far, those refused included.
+    pub fn requests(&self) -> usize {
+        self.requests
+    }
+
+    /// How often [`Kernel::perform`] has been called.
+    pub fn calls(&self) -> usize {
+        self.calls
+    }
+
+    /// Refuses one step to come: the `nth` from now, beginning with 0.
+    pub fn refuse(&mut self, nth: usize, errno: Errno) {
+        self.refused.insert(self.requests + nth, errno);
+    }
+
+    /// Loses the answer of a [`Kernel::perform`] to come: the `nth` from now,
+    /// beginning with 0. Its steps are performed all the same, but no more
+    /// than `performed` of them.
+    pub fn lose(&mut self, nth: usize, performed: usize) {
+        self.lost.insert(self.calls + nth, performed);
+    }
+
+    fn step(&mut self, step: &StepKind) -> Result<(), KernelError> {
+        let request = self.requests;
+        self.requests += 1;
+        if let Some(errno) = self.refused.remove(&request) {
+            return Err(refused(step, errno, None));
+        }
+        match step {
+            StepKind::AddSa { sa, key } => self.add_sa(sa, key, step),
+            StepKind::ReplaceSa { sa, key } => {
+                rules::check_sa(sa, key, step)?;
+                self.delete_sa(&sa.id);
+                self.add_sa(sa, key, step)
+            }
+            StepKind::DeleteSa(id) => {
+                self.delete_sa(id);
+                Ok(())
+            }
+            StepKind::AddPolicy(policy) => self.add_policy(policy, step),
+            StepKind::UpdatePolicy(policy) => self.update_policy(policy, step),
+            StepKind::DeletePolicy(policy) => self.delete_policy(policy),
+            StepKind::Wait(duration) => {
+                self.clock += *duration;
+                Ok(())
+            }
+        }
+    }
+
+    fn add_sa(&mut self, sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> {
+        rules::check_sa(sa, key, step)?;
+        check_replay(sa, step)?;
+        let added = Sa { key: KeyView::Known(key.fingerprint()), ..sa.clone() };
+        let same = |found: &&mut Sa| {
+            let (a, b) = (found.id, sa.id);
+            (a.dst, a.proto, a.spi) == (b.dst, b.proto, b.spi) && rules::mark_finds(b.mark, a.mark)
+        };
+        match self.state.sas.iter_mut().find(same) {
+            Some(found) if rules::may_take_over(found, sa) => *found = added,
+            Some(found) => {
+                let text = rules::sa_exists(Some(found), sa.reqid);
+                return Err(refused(step, Errno::EEXIST, Some(text)));
+            }
+            None => self.state.sas.push(added),
+        }
+        Ok(())
+    }
+
+    fn delete_sa(&mut self, id: &SaId) {
+        self.state.sas.retain(|sa| sa.id != *id);
+    }
+
+    fn policy(&mut self, wanted: &Policy) -> Option<&mut Policy> {
+        self.state.policies.iter_mut().find(|policy| policy.id == wanted.id)
+    }
+
+    fn add_policy(&mut self, policy: &Policy, step: &StepKind) -> Result<(), KernelError> {
+        check_policy(policy, step)?;
+        if self.policy(policy).is_some() {
+            return Err(refused(step, Errno::EEXIST, Some(rules::policy_exists())));
+        }
+        self.state.policies.push(policy.clone());
+        Ok(())
+    }
+
+    fn update_policy(&mut self, policy: &Policy, step: &StepKind) -> Result<(), KernelError> {
+        check_policy(policy, step)?;
+        match self.policy(policy) {
+            Some(found) if rules::may_update(found, policy) => *found = policy.clone(),
+            Some(_) => return Err(KernelError::Changed(policy.id.to_string())),
+            None => self.state.policies.push(policy.clone()),
+        }
+        Ok(())
+    }
+
+    fn delete_policy(&mut self, policy: &Policy) -> Result<(), KernelError> {
+        match self.policy(policy) {
+            Some(found) if found != policy => {
+                return Err(KernelError::Changed(policy.id.to_string()));
+            }
+            _ => self.state.policies.retain(|found| found.id != policy.id),
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for Memory {
+    fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError> {
+        let mut state = self.state.clone().sorted();
+        for sa in &mut state.sas {
+            if sa.reqid != reqid {
+                sa.key = KeyView::Unknown;
+            }
+        }
+        Ok(Live(state))
+    }
+
+    fn perform(&mut self, steps: &[Step]) -> Result<Vec<Result<(), KernelError>>, KernelError> {
+        let lost = self.lost.remove(&self.calls);
+        self.calls += 1;
+        let performed = &steps[..lost.unwrap_or(steps.len()).min(steps.len())];
+        let answers = performed.iter().map(|step| self.step(&step.kind)).collect();
+        match lost {
+            Some(_) => Err(KernelError::Lost { doing: "performing steps".into() }),
+            None => Ok(answers),
+        }
+    }
+}
+
+fn refused(step: &StepKind, errno: Errno, detail: Option<String>) -> KernelError {
+    KernelError::Refused { doing: rules::doing(step), errno, detail }
+}
+
+/// What `verify_replay` and `xfrm_init_replay` refuse.
+fn check_replay(sa: &Sa, step: &StepKind) -> Result<(), KernelError> {
+    let text = if sa.replay.esn && sa.replay.window == 0 {
+        "ESN replay window must be > 0"
+    } else if sa.replay.window > rules::MAX_WINDOW {
+        "ESN bitmap length must be <= 128"
+    } else {
+        return Ok(());
+    };
+    Err(refused(step, Errno::EINVAL, Some(text.into())))
+}
+
+fn check_policy(policy: &Policy, step: &StepKind) -> Result<(), KernelError> {
+    rules::check_policy(policy, step)?;
+    if policy.templates.len() > rules::MAX_TEMPLATES {
+        return Err(refused(step, Errno::EINVAL, None));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Action, Direction, PolicyId, Selector};
+
+    fn add(port: u16) -> Step {
+        let hosts = Selector::hosts([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let policy = Policy {
+            id: PolicyId::new(Direction::Out, hosts.to_port(17, port)),
+            priority: 1,
+            action: Action::Block,
+            templates: vec![],
+            extras: Default::default(),
+        };
+        Step { peer: None, kind: StepKind::AddPolicy(policy) }
+    }
+
+    #[test]
+    fn the_nth_request_from_now_is_refused_and_the_others_are_performed() {
+        let mut kernel = Memory::default();
+        kernel.perform(&[add(1)]).unwrap();
+        kernel.refuse(1, Errno::EPERM);
+        let answers = kernel.perform(&[add(2), add(3), add(4)]).unwrap();
+        let failed: Vec<bool> = answers.iter().map(Result::is_err).collect();
+        assert_eq!(failed, [false, true, false]);
+        assert_eq!((kernel.state().policies.len(), kernel.requests()), (3, 4));
+    }
+
+    #[test]
+    fn a_lost_answer_leaves_as_many_steps_performed_as_asked_for() {
+        let mut kernel = Memory::default();
+        kernel.lose(1, 1);
+        kernel.perform(&[add(1)]).unwrap();
+        let lost = kernel.perform(&[add(2), add(3)]);
+        assert!(matches!(lost, Err(KernelError::Lost { .. })));
+        assert_eq!(kernel.state().policies.len(), 2);
+        assert!(kernel.perform(&[add(3)]).unwrap()[0].is_ok());
+        assert_eq!(kernel.calls(), 3);
+    }
+
+    #[test]
+    fn waiting_moves_the_clock_and_takes_no_time() {
+        let mut kernel = Memory::default();
+        let wait = StepKind::Wait(Duration::from_secs(3600));
+        kernel.perform(&[Step { peer: None, kind: wait }]).unwrap();
+        assert_eq!(kernel.clock(), Duration::from_secs(3600));
+    }
+}

@@ -1,0 +1,107 @@
+//! What both kernels have to say and decide in the same way.
+//!
+//! For [`super::linux`] and [`super::memory`] only. Here are the texts of
+//! refusals and the rules that are meshsec's own and not the kernel's.
+
+use crate::{
+    model::{Algorithm, Key, Mark, Policy, Reqid, Sa},
+    plan::StepKind,
+};
+
+use super::{Errno, KernelError};
+
+/// The largest replay window that the kernel takes (`XFRMA_REPLAY_ESN_MAX`).
+pub const MAX_WINDOW: u32 = 4096;
+/// The largest number of templates of a policy (`XFRM_MAX_DEPTH`).
+pub const MAX_TEMPLATES: usize = 6;
+/// The largest legacy window, and the largest without an attribute of its own.
+pub const MAX_LEGACY_WINDOW: u32 = 32;
+
+/// What is being tried, for the beginning of an error.
+pub fn doing(step: &StepKind) -> String {
+    match step {
+        StepKind::AddSa { sa, .. } => format!("cannot add SA {}", sa.id),
+        StepKind::ReplaceSa { sa, .. } => format!("cannot replace SA {}", sa.id),
+        StepKind::DeleteSa(id) => format!("cannot delete SA {id}"),
+        StepKind::AddPolicy(policy) => format!("cannot add policy {}", policy.id),
+        StepKind::UpdatePolicy(policy) => format!("cannot update policy {}", policy.id),
+        StepKind::DeletePolicy(policy) => format!("cannot delete policy {}", policy.id),
+        StepKind::Wait(duration) => format!("cannot wait {} ms", duration.as_millis()),
+    }
+}
+
+/// What an `EEXIST` for an SA means, by what stands there now.
+pub fn sa_exists(found: Option<&Sa>, reqid: Reqid) -> String {
+    match found {
+        Some(found) if found.reqid == reqid => {
+            "an SA of this mesh has this destination and SPI already; plan again".into()
+        }
+        _ => "a foreign SA has this destination and SPI; see Conflicts in meshsec(8)".into(),
+    }
+}
+
+/// What an `EEXIST` for a policy means.
+pub fn policy_exists() -> String {
+    "a policy with this selector and direction exists; see Conflicts in meshsec(8)".into()
+}
+
+/// Whether an SA that stands in the way is a placeholder that ours may replace.
+///
+/// The kernel makes one, with the template's reqid, for a packet that meets a
+/// policy whose SA is missing (`xfrm_state_find`).
+pub fn may_take_over(found: &Sa, wanted: &Sa) -> bool {
+    found.is_larval() && found.reqid == wanted.reqid
+}
+
+/// Whether a policy that exists may be replaced by this one: the mesh of one owns the other.
+pub fn may_update(found: &Policy, wanted: &Policy) -> bool {
+    if wanted.templates.is_empty() {
+        return found.belongs_to(Reqid(wanted.priority));
+    }
+    wanted.templates.iter().any(|template| found.belongs_to(template.reqid))
+}
+
+/// Whether looking an SA up under `mark` may find one that has `other`
+/// (`__xfrm_state_lookup`): an SA without a mark is found under every mark.
+pub fn mark_finds(mark: Mark, other: Mark) -> bool {
+    mark.value & mark.mask & other.mask == other.value
+}
+
+/// Refuses an SA that can't be asked for as given, before the kernel sees it.
+///
+/// # Errors
+///
+/// `EINVAL` for attributes that no step ever has, or a key of a wrong length.
+pub fn check_sa(sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> {
+    let Algorithm::Aead { name, key_bits, .. } = &sa.algorithm else {
+        return Err(invalid(step, "only AEAD transforms can be added"));
+    };
+    if name.len() > 63 {
+        return Err(invalid(step, "the transform's name is longer than 63 bytes"));
+    }
+    if key.expose().len() * 8 != *key_bits as usize {
+        let bits = key.expose().len() * 8;
+        return Err(invalid(step, &format!("the key has {bits} bits, {name} takes {key_bits}")));
+    }
+    if !sa.extras.is_empty() || !sa.id.mark.is_none() {
+        return Err(invalid(step, "an SA with a mark or other extras can't be added"));
+    }
+    Ok(())
+}
+
+/// Refuses a policy that can't be asked for as given.
+///
+/// # Errors
+///
+/// `EINVAL` for attributes that no step ever has.
+pub fn check_policy(policy: &Policy, step: &StepKind) -> Result<(), KernelError> {
+    if policy.extras.is_empty() {
+        Ok(())
+    } else {
+        Err(invalid(step, "a policy with extras can't be added"))
+    }
+}
+
+fn invalid(step: &StepKind, detail: &str) -> KernelError {
+    KernelError::Refused { doing: doing(step), errno: Errno::EINVAL, detail: Some(detail.into()) }
+}

@@ -1,0 +1,62 @@
+//! What every kernel promises, asked of the one in memory and of the real one.
+//!
+//! The real one needs root and ESP, so those tests are ignored unless asked
+//! for, as `cargo xtask test` does in a virtual machine. Each has a network
+//! namespace of its own.
+
+mod bench;
+mod real;
+mod suite;
+
+/// Runs each function of the suite on both kernels.
+macro_rules! contract {
+    ($($case:ident)*) => {
+        mod on_memory {
+            $(#[test]
+            fn $case() {
+                crate::bench::on_memory(crate::suite::$case);
+            })*
+        }
+
+        mod on_linux {
+            $(#[test]
+            #[ignore = "needs a kernel with ESP: cargo xtask test"]
+            fn $case() {
+                crate::bench::on_linux(crate::suite::$case);
+            })*
+        }
+    };
+}
+
+contract! {
+    an_sa_is_observed_as_it_was_added
+    a_policy_is_observed_as_it_was_added
+    an_sa_without_a_selector_stays_without
+    adding_an_sa_twice_is_eexist
+    another_source_is_the_same_sa
+    another_spi_protocol_or_destination_is_another_sa
+    deleting_what_is_absent_is_done
+    replacing_an_sa_changes_its_key_source_and_window
+    replacing_an_absent_sa_adds_it
+    updating_a_policy_replaces_it_whatever_its_priority
+    updating_an_absent_policy_adds_it
+    updating_never_takes_over_a_foreign_policy
+    adding_a_policy_twice_is_eexist_and_leaves_the_first
+    the_priority_is_no_part_of_a_policys_identity
+    mark_interface_and_direction_are_part_of_it
+    a_changed_policy_is_not_deleted
+    a_policy_that_is_as_expected_is_deleted
+    a_batch_goes_on_after_a_refusal_and_answers_in_order
+    answers_are_in_order_over_several_windows
+    pairs_are_not_parted_by_the_end_of_a_window
+    a_wait_between_steps_is_waited
+    esn_without_a_window_is_einval
+    a_window_above_4096_is_einval
+    more_than_six_templates_are_einval
+    what_no_step_can_express_is_refused
+    a_key_of_the_wrong_length_is_refused
+    foreign_keys_have_no_fingerprint
+    a_larval_sa_of_ours_is_taken_over
+    a_foreign_larval_sa_is_left_alone
+    thousands_are_observed_whole_and_sorted
+}

@@ -14,6 +14,10 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 1 } else { 0 });
         }
     };
+    if let Err(error) = no_core_dumps() {
+        anstream::eprintln!("error: cannot turn core dumps off: {error}");
+        return ExitCode::from(1);
+    }
     match commands::run(&cli) {
         Ok(status) => status.into(),
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
@@ -22,4 +26,13 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Keys are in this process's memory: it leaves no core file, and no process
+/// of the same user may read its memory.
+fn no_core_dumps() -> rustix::io::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }

@@ -31,7 +31,8 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     let mut kernel = Linux::open()?;
     let mut live = kernel.observe(loaded.config.reqid)?;
     loop {
-        let prepared = plan::prepare(global, &loaded, &live)?;
+        let mut prepared = plan::prepare(global, &loaded, &live)?;
+        prepared.warn_of_missing_address(&live);
         let run = Run { global, args, config: &loaded.config, verb: "apply" };
         let file = file_name(global);
         if !run.approved(&prepared.view(&loaded.config, &file))? {

@@ -52,7 +52,11 @@ impl From<Status> for ExitCode {
 /// The network namespace is entered first: every socket and every look at
 /// `/proc` after that is in it.
 pub fn run(cli: &Cli) -> Result<Status, Error> {
-    if let Some(name) = &cli.global.netns {
+    let looks_at_a_host = !matches!(
+        cli.command,
+        Command::Validate | Command::Genkey | Command::Genpsk | Command::Spi(_)
+    );
+    if let (true, Some(name)) = (looks_at_a_host, &cli.global.netns) {
         netns::enter(name)?;
     }
     match &cli.command {

@@ -20,7 +20,10 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     };
     let loaded = config::load(&global.config, secrets)?;
     let live = live::observe(&source, &loaded.config)?;
-    let prepared = prepare(global, &loaded, &live)?;
+    let mut prepared = prepare(global, &loaded, &live)?;
+    if source != live::Source::Empty {
+        prepared.warn_of_missing_address(&live);
+    }
     prepared.show(global, &loaded.config)?;
     Ok(match &prepared.plan {
         plan if !plan.conflicts.is_empty() => Status::Error,
@@ -47,13 +50,7 @@ pub(super) fn prepare<'a>(
     let config = &loaded.config;
     let has_address = |address| live.0.has_address(address);
     let local = config::local_peer(config, global.local.as_deref(), has_address)?;
-    let mut warnings = loaded.warnings.clone();
-    if !has_address(local.address) {
-        warnings.push(format!(
-            "this host does not have {}, the address of {}",
-            local.address, local.name
-        ));
-    }
+    let warnings = loaded.warnings.clone();
     let (desired, keyring) = desired(config, local, loaded.secrets.as_ref());
     let plan = Plan::new(&desired, live, config.reqid);
     Ok(Prepared { local, desired, keyring, plan, warnings })
@@ -64,6 +61,14 @@ impl Prepared<'_> {
     pub(super) fn view<'a>(&'a self, config: &'a Config, file: &'a str) -> View<'a> {
         let (local, plan, warnings) = (Some(self.local), &self.plan, &self.warnings);
         View { config, local, plan, warnings, file }
+    }
+
+    /// A host may be named that this one isn't.
+    pub(super) fn warn_of_missing_address(&mut self, live: &Live) {
+        let Peer { name, address, .. } = self.local;
+        if !live.0.has_address(*address) {
+            self.warnings.push(format!("this host does not have {address}, the address of {name}"));
+        }
     }
 
     fn show(&self, global: &Global, config: &Config) -> Result<(), Error> {

@@ -86,7 +86,9 @@ fn taken_selector(desired: &Desired, policy: &Policy) -> Option<Conflict> {
         None => desired.guards.get(&policy.id).map(|_| None)?,
     };
     let what = if peer.is_some() { "policy" } else { "guard" };
-    let hint = policy.templates.iter().find_map(|template| other_mesh(template.reqid));
+    // A guard has its mesh's reqid as its priority.
+    let reqids = policy.templates.iter().map(|template| template.reqid);
+    let hint = reqids.chain([Reqid(policy.priority)]).find_map(other_mesh);
     Some(Conflict {
         peer,
         object: describe(policy),
@@ -119,21 +121,20 @@ fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict>
              delete it, narrow its selector or raise its priority number"
         ),
     };
-    let mut conflicts = Vec::new();
-    if policy.priority <= PEER_PRIORITY {
-        let peers: BTreeSet<&PeerName> = desired
-            .policies
-            .values()
-            .filter(|wanted| same_packets(wanted.policy.id.direction, &wanted.policy.id.selector))
-            .map(|wanted| &wanted.peer)
-            .collect();
-        conflicts.extend(peers.into_iter().map(|peer| conflict(Some(peer), "ours")));
-    }
     let outranks_guard = |guard: &Policy| same_packets(guard.id.direction, &guard.id.selector);
     if policy.priority <= reqid.0 && desired.guards.values().any(outranks_guard) {
-        conflicts.push(conflict(None, "the guard"));
+        return vec![conflict(None, "the guard")];
     }
-    conflicts
+    if policy.priority > PEER_PRIORITY {
+        return Vec::new();
+    }
+    let peers: BTreeSet<&PeerName> = desired
+        .policies
+        .values()
+        .filter(|wanted| same_packets(wanted.policy.id.direction, &wanted.policy.id.selector))
+        .map(|wanted| &wanted.peer)
+        .collect();
+    peers.into_iter().map(|peer| conflict(Some(peer), "ours")).collect()
 }
 
 /// Sysctls that take a device's packets past all policies (`IN_DEV_NOXFRM`,

@@ -351,6 +351,14 @@ fn a_foreign_policy_outranks_ours_in_clear() {
 }
 
 #[test]
+fn a_foreign_policy_between_two_peers_stops_one() {
+    let hosts = Selector::hosts("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+    let mut kernel = host(&lab());
+    kernel.state_mut().policies.push(foreign_allow(Direction::Out, hosts, 10));
+    golden("a-foreign-policy-between-two-peers-stops-one", &lab(), &mut kernel);
+}
+
+#[test]
 fn a_foreign_policy_outranks_the_guard_in_clear() {
     let any = Prefix::any("0.0.0.0".parse().unwrap());
     edited("a-foreign-policy-outranks-the-guard-in-clear", |state| {

@@ -121,7 +121,17 @@ fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict>
              delete it, narrow its selector or raise its priority number"
         ),
     };
-    let outranks_guard = |guard: &Policy| same_packets(guard.id.direction, &guard.id.selector);
+    let theirs = &policy.id.selector;
+    let between_peers = desired.policies.values().any(|wanted| {
+        let ours = &wanted.policy.id;
+        ours.direction == policy.id.direction
+            && ours.selector.src.covers(&theirs.src)
+            && ours.selector.dst.covers(&theirs.dst)
+    });
+    // Between two peers the peer's policy ranks before the guard, and what
+    // outranks that one stops that peer alone.
+    let outranks_guard =
+        |guard: &Policy| !between_peers && same_packets(guard.id.direction, &guard.id.selector);
     if policy.priority <= reqid.0 && desired.guards.values().any(outranks_guard) {
         return vec![conflict(None, "the guard")];
     }

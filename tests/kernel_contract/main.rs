@@ -38,6 +38,7 @@ contract! {
     deleting_what_is_absent_is_done
     replacing_an_sa_changes_its_key_source_and_window
     replacing_an_absent_sa_adds_it
+    a_replacement_that_is_refused_leaves_no_sa
     updating_a_policy_replaces_it_whatever_its_priority
     updating_an_absent_policy_adds_it
     updating_never_takes_over_a_foreign_policy

@@ -210,6 +210,19 @@ pub fn replacing_an_absent_sa_adds_it(bench: &mut dyn Bench) {
     assert_eq!(bench.look().0.sas, [sa]);
 }
 
+pub fn a_replacement_that_is_refused_leaves_no_sa(bench: &mut dyn Bench) {
+    bench.done(add_sa(simple(0x8000_0001)));
+    let (mut sa, key) = simple(0x8000_0001);
+    sa.replay = Replay { window: 0, esn: true };
+    refused(bench.one(StepKind::ReplaceSa { sa, key }), Errno::EINVAL);
+    assert_eq!(bench.look().0.sas, []);
+    bench.done(add_sa(simple(0x8000_0001)));
+    let (mut sa, key) = simple(0x8000_0001);
+    sa.algorithm = Algorithm::Other("crypt cbc(aes)".into());
+    refused(bench.one(StepKind::ReplaceSa { sa, key }), Errno::EINVAL);
+    assert_eq!(bench.look().0.sas.len(), 1, "refused before the kernel was asked");
+}
+
 pub fn updating_a_policy_replaces_it_whatever_its_priority(bench: &mut dyn Bench) {
     bench.done(StepKind::AddPolicy(policy(4789, OURS)));
     let mut wanted = policy(4789, OURS);

@@ -2,9 +2,9 @@
 //!
 //! [`Linux`] works on the network namespace of the thread that opens it;
 //! [`netns`] moves there first, [`lock`] keeps two runs apart. The rest is
-//! private: [`wire`] is netlink's framing, [`netlink`] the socket, [`decode`]
-//! and [`encode`] turn messages into the model and back, [`perform`] has the
-//! rules of each step, [`explain`] says what an error number means, [`host`]
+//! private: `wire` is netlink's framing, `netlink` the socket, `decode`
+//! and `encode` turn messages into the model and back, `perform` has the
+//! rules of each step, `explain` says what an error number means, `host`
 //! reads addresses and sysctls.
 
 mod decode;

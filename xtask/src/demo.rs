@@ -27,7 +27,7 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
             let limit = vm::DEFAULT_LIMIT;
             let guest =
                 vm::Guest { kernel: &kernel, command: &words, scratch: None, label: "", limit };
-            Ok(guest.run()?.status)
+            guest.run()?.status
         }
     }
 }

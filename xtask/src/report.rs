@@ -27,6 +27,17 @@ impl Counts {
         }
         counts
     }
+
+    /// Counts the lines of single tests, for a run of `tests` that broke off. The test under way
+    /// is neither passed nor failed, nor among those that did not run.
+    pub fn parse_partial(output: &str, tests: usize) -> Self {
+        let ended = |word: &str| {
+            let is_one = |line: &&str| line.starts_with("test ") && line.ends_with(word);
+            output.lines().filter(is_one).count()
+        };
+        let (passed, failed) = (ended("... ok"), ended("... FAILED"));
+        Self { passed, failed, not_run: tests.saturating_sub(passed + failed + 1) }
+    }
 }
 
 impl AddAssign for Counts {
@@ -96,6 +107,13 @@ test result: FAILED. 10 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out;
     fn all_result_lines_count() {
         assert_eq!(Counts::parse(OUTPUT), Counts { passed: 12, failed: 1, not_run: 1 });
         assert_eq!(Counts::parse("test a ... ok\n"), Counts::default());
+    }
+
+    #[test]
+    fn a_run_that_broke_off_counts_what_had_ended() {
+        let output = "running 5 tests\ntest a ... ok\ntest b ... FAILED\ntest c ... ";
+        let expected = Counts { passed: 1, failed: 1, not_run: 2 };
+        assert_eq!(Counts::parse_partial(output, 5), expected);
     }
 
     #[test]

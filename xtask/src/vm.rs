@@ -41,8 +41,8 @@ pub struct Guest<'a> {
 
 /// How a command in a guest ended.
 pub struct Finished {
-    /// Its exit status.
-    pub status: u8,
+    /// Its exit status, unless the guest died or overran its time.
+    pub status: Result<u8, Failure>,
     /// All that it wrote, to both standard output and standard error.
     pub output: String,
 }
@@ -59,7 +59,7 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
         label: "",
         limit: options.limit,
     };
-    Ok(guest.run().map_err(machine_failed)?.status)
+    guest.run().and_then(|finished| finished.status).map_err(machine_failed)
 }
 
 /// Gets everything that a guest of `series` needs.
@@ -133,8 +133,8 @@ impl Guest<'_> {
         let _ = child.kill();
         let _ = child.wait();
         let output = process::finish(copier);
-        watched?;
-        Ok(Finished { status: files.status(&self.kernel.release)?, output })
+        let status = watched.and_then(|()| files.status(&self.kernel.release));
+        Ok(Finished { status, output })
     }
 
     fn watch(&self, child: &mut Child, files: &Files) -> Result<(), Failure> {

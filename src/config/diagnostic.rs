@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_long_line_is_cut_around_the_caret() {
-        let text = format!("{}X{}", "a-".repeat(400), "b-".repeat(400));
+        let text = format!("a = '{}X{}'", "a-".repeat(400), "b-".repeat(400));
         let shown = shown(&text, "X");
         let (line, carets) = shown.split_once('\n').unwrap();
         assert_eq!(line.chars().count(), "1  | ".len() + 102);

@@ -29,6 +29,8 @@ pub(super) enum FileError {
     Special,
     #[error("it is larger than {0} KiB")]
     Large(usize),
+    #[error("it grows while it is read")]
+    Growing,
     #[error("group or others may use it (mode {0:04o})")]
     Loose(u32),
     #[error("{0}")]
@@ -75,10 +77,11 @@ fn read(
     if permissions == Permissions::OwnerOnly && mode & 0o077 != 0 {
         return Err(FileError::Loose(mode));
     }
-    if usize::try_from(stat.st_size).is_ok_and(|size| size > limit) {
+    let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
+    if size > limit {
         return Err(FileError::Large(limit >> 10));
     }
-    contents(file, limit)
+    contents(file, size)
 }
 
 fn unopened(errno: rustix::io::Errno) -> FileError {
@@ -90,8 +93,10 @@ fn unopened(errno: rustix::io::Errno) -> FileError {
 }
 
 /// Reads into one buffer that never grows: growing would leave copies of it behind.
-fn contents(mut file: File, limit: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    let mut buffer = Zeroizing::new(vec![0; limit + 1]);
+fn contents(mut file: File, size: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    // Files of /proc have contents and no size.
+    let expected = size.max(SECRET_LIMIT);
+    let mut buffer = Zeroizing::new(vec![0; expected + 1]);
     let mut length = 0;
     while length < buffer.len() {
         match file.read(&mut buffer[length..]) {
@@ -101,8 +106,8 @@ fn contents(mut file: File, limit: usize) -> Result<Zeroizing<Vec<u8>>, FileErro
             Err(error) => return Err(error.into()),
         }
     }
-    if length > limit {
-        return Err(FileError::Large(limit >> 10));
+    if length > expected {
+        return Err(FileError::Growing);
     }
     buffer.truncate(length);
     Ok(buffer)

@@ -15,6 +15,28 @@ const RUN: usize = 32;
 const QUOTED: usize = 80;
 /// A key or a table with one of these in its name may hold a secret.
 const SECRETIVE: [&str; 6] = ["key", "psk", "secret", "pass", "token", "ratchet"];
+/// Keys that a line may begin with although `=` is missing.
+const KEYS: [&str; 19] = [
+    "name",
+    "reqid",
+    "kind",
+    "port",
+    "select",
+    "mark",
+    "guard",
+    "cipher",
+    "esn",
+    "replay_window",
+    "mesh_key",
+    "private_key",
+    "psk",
+    "ratchet",
+    "generation",
+    "period",
+    "short_id",
+    "address",
+    "public_key",
+];
 /// Keys whose values say where a secret is, not what it is.
 const PLACES: [&str; 3] = ["file", "credential", "env"];
 
@@ -73,6 +95,24 @@ struct Reading {
 }
 
 impl Reading {
+    /// Whether all of this statement is about a secret.
+    fn begin(&mut self, text: &str, statement: &Statement) -> bool {
+        let tokens = &statement.tokens;
+        let of = |token: &Token| &text[token.range.clone()];
+        let header = statement.is_header() || is_damaged_header(tokens);
+        let assigns = is_key(tokens, 0);
+        if header || assigns {
+            self.open = false;
+        }
+        if header {
+            self.secretive = tokens.iter().any(|token| is_secretive(of(token)));
+            return false;
+        }
+        // What begins with neither a key nor a bracket nor a # may be a secret's second line.
+        let begins = assigns || matches!(tokens[0].kind, Kind::Comment | Kind::Sign(b'{'));
+        self.open || self.secretive || !(begins || KEYS.contains(&of(&tokens[0])))
+    }
+
     /// Adds what is to be hidden of a statement of `text`, which begins at `base`.
     fn statement(
         &mut self,
@@ -83,22 +123,12 @@ impl Reading {
     ) {
         let tokens = &statement.tokens;
         let of = |token: &Token| &text[token.range.clone()];
-        let begins_anew = tokens.get(1).is_some_and(|token| token.kind == Kind::Sign(b'='));
-        if statement.is_header() || begins_anew {
-            self.open = false;
-        }
-        if statement.is_header() {
-            self.secretive = tokens.iter().any(|token| is_secretive(of(token)));
-        }
-        let mut secret = self.open || (self.secretive && !statement.is_header());
+        let mut secret = self.begin(text, statement);
         for (i, token) in tokens.iter().enumerate() {
-            if secret && !may_show(text, tokens, i) {
+            if (secret && !may_show(text, tokens, i)) || swallows(of(token)) {
                 let range = inside(token);
                 hidden.push(base + range.start..base + range.end);
                 self.open |= matches!(token.kind, Kind::Text { closed: false, .. });
-            }
-            if !secret && token.kind == Kind::Comment && is_secretive(of(token)) {
-                hidden.push(base + token.range.start + 1..base + token.range.end);
             }
             secret |= match token.kind {
                 Kind::Text { .. } if !is_key(tokens, i) => names_a_secret(of(token)),
@@ -108,17 +138,26 @@ impl Reading {
     }
 }
 
+/// `keys]`: the bracket before it is lost.
+fn is_damaged_header(tokens: &[Token]) -> bool {
+    let sign = |wanted| tokens.iter().any(|token| token.kind == Kind::Sign(wanted));
+    sign(b']') && !sign(b'=') && !sign(b'[')
+}
+
 /// Whether token `i` of a statement with a secret may be shown all the same.
 fn may_show(text: &str, tokens: &[Token], i: usize) -> bool {
     let of = |i: usize| &text[tokens[i].range.clone()];
     match tokens[i].kind {
         Kind::Sign(_) => true,
         Kind::Comment => false,
-        _ if is_key(tokens, i) || (i == 0 && names_a_secret(of(i))) => true,
+        _ if is_key(tokens, i) || (i == 0 && KEYS.contains(&of(i))) => true,
+        // Its end is lost, and what follows may be in it.
+        Kind::Text { closed: false, .. } => false,
         _ if i < 2 || tokens[i - 1].kind != Kind::Sign(b'=') => false,
         _ => {
             let key = of(i - 2).trim_matches(['"', '\'']);
-            PLACES.contains(&key.rsplit('.').next().unwrap_or(key))
+            let place = key.rsplit('.').next().unwrap_or(key);
+            PLACES.contains(&place) && !of(i).contains('=')
         }
     }
 }
@@ -129,8 +168,8 @@ fn is_key(tokens: &[Token], i: usize) -> bool {
         Some(Kind::Sign(sign)) => signs.contains(&sign),
         _ => false,
     };
-    let first = !(0..i).any(|i| sign(i, b"="));
-    sign(i + 1, b"=") && (first || sign(i - 1, b"{,"))
+    let first = || !(0..i).any(|i| sign(i, b"="));
+    sign(i + 1, b"=") && (first() || sign(i - 1, b"{,"))
 }
 
 /// The token without its quotes, or without its `#`.
@@ -147,6 +186,11 @@ fn inside(token: &Token) -> Range<usize> {
 fn is_secretive(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRETIVE.iter().any(|word| name.contains(word))
+}
+
+/// Whether a string or comment, by quotes that went astray, holds a secret's line.
+fn swallows(text: &str) -> bool {
+    text.contains('=') && is_secretive(text)
 }
 
 fn names_a_secret(text: &str) -> bool {
@@ -202,13 +246,24 @@ pub(super) fn plain(input: &str) -> String {
     shown
 }
 
-/// A path as messages show it; never cut, because it is there to be typed.
+/// A path from the command line as messages show it. It is no input of the file,
+/// and never cut, because it is there to be typed.
 pub(super) fn path(path: &Path) -> String {
-    let text = path.to_string_lossy();
+    path.to_string_lossy().chars().map(printable).collect()
+}
+
+/// A path that the file names, relative to `dir` or absolute.
+pub(super) fn path_in(dir: &Path, named: &Path) -> String {
+    let below = named.strip_prefix(dir).unwrap_or(named);
+    let text = below.to_string_lossy();
     let mut hidden = Vec::new();
     runs(&text, |run| hidden.push(run));
     let mask = Mask(hidden);
-    text.char_indices().map(|(at, c)| if mask.hides(at) { '*' } else { printable(c) }).collect()
+    let shown: String = text
+        .char_indices()
+        .map(|(at, c)| if mask.hides(at) { '*' } else { printable(c) })
+        .collect();
+    path(&if below == named { shown.into() } else { dir.join(shown) })
 }
 
 /// A character that can't move the cursor, colour the terminal or turn text around.
@@ -258,8 +313,13 @@ mod tests {
 
     #[test]
     fn strings_turned_inside_out_still_hide() {
-        let text = "name = \"\"\"a\npsk = \"\"\"hunter2\"\"\"";
-        assert_eq!(masked(text), "name = \"\"\"a\npsk = \"\"\"*******\"\"\"");
+        for text in [
+            "name = \"\"\"a\npsk = \"\"\"hunter2\"\"\"",
+            "address = \"1\"\"\"\"psk = \"hunter2\"",
+            "[keys]\npsk = {\n'\nhunter2",
+        ] {
+            assert!(!masked(text).contains("hunter2"), "{}", masked(text));
+        }
     }
 
     #[test]
@@ -269,10 +329,8 @@ mod tests {
         let base64 = "k3hYt/1fUQz+Sn6vKJb0wQm8cXo2dGZr5TeWiLyPaR4=";
         assert_eq!(masked(base64), "*".repeat(44));
         assert_eq!(masked("a = 'b'  # short"), "a = 'b'  # short");
-        assert_eq!(
-            masked("/etc/meshsec/production/frankfurt"),
-            "/etc/meshsec/production/frankfurt"
-        );
+        let path = "file = '/etc/meshsec/production/frankfurt'";
+        assert_eq!(masked(path), path);
         assert_eq!(masked("#  mesh_key = 'hunter2'"), format!("#{}", "*".repeat(22)));
     }
 

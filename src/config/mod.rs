@@ -83,7 +83,7 @@ fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Lo
     let secrets = mesh_key.and_then(|(place, span)| {
         let key = match mode {
             SecretsMode::Ignored => return None,
-            SecretsMode::Required | SecretsMode::Optional => secrets::fetch(&place, env),
+            SecretsMode::Required | SecretsMode::Optional => secrets::fetch(&place, dir, env),
         };
         match key {
             Ok(mesh_key) => return Some(Secrets { mesh_key }),
@@ -113,6 +113,7 @@ fn unread(path: &Path, error: &FileError) -> ConfigError {
         FileError::Large(_) => {
             "a mesh of 4096 peers needs less than 1 MiB; is this the right file?"
         }
+        FileError::Growing => "try again when it is complete",
         FileError::Loose(_) | FileError::Io(_) => "make it readable for this user",
     };
     ConfigError::file(path, format!("cannot read {}: {error}", mask::path(path)), hint.into())

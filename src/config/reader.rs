@@ -200,11 +200,15 @@ const BELONGS: [(&str, &str); 13] = [
     ("public_key", "[[peer]]"),
 ];
 
+/// The table that a key belongs in.
+pub(super) fn belongs(key: &str) -> Option<&'static str> {
+    BELONGS.iter().find(|(known, _)| *known == key).map(|(_, table)| *table)
+}
+
 fn hint(written: &str, near: Option<&str>, name: &str, known: &[&str]) -> String {
     let list = format!("known in {name}: {}", known.join(", "));
-    let elsewhere = BELONGS.iter().find(|(key, table)| *key == written && *table != name);
-    match (elsewhere, near) {
-        (Some((_, table)), _) => format!("it belongs in {table}"),
+    match (belongs(written).filter(|table| *table != name), near) {
+        (Some(table), _) => format!("it belongs in {table}"),
         (None, Some(near)) => format!("did you mean {near}? {list}"),
         (None, None) => list,
     }

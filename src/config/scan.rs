@@ -141,7 +141,7 @@ fn string(bytes: &[u8], quote: u8) -> (usize, usize, bool) {
             c if c == quote && !many => return (at + 1, quotes, true),
             c if c == quote && bytes[at..].starts_with(&[quote; 3]) => {
                 // Up to two quotes may stand right before the closing ones.
-                let more = until(&bytes[at + 3..], |c| c != quote).min(2);
+                let more = bytes[at + 3..].iter().take(2).take_while(|&&c| c == quote).count();
                 return (at + 3 + more, quotes, true);
             }
             _ => at += 1,

@@ -51,7 +51,7 @@ pub(super) fn source(
         .filter_map(|field| section.get(field.name).map(|value| (field, value)));
     let Some((place, value)) = given.next() else {
         if !PLACES.iter().any(|place| section.is_guessed(place)) {
-            let message = format!("{} says not where the secret is", field.name);
+            let message = format!("{} does not say where the secret is", field.name);
             findings.missing(section.header(), message, field.write);
         }
         return None;
@@ -95,8 +95,8 @@ fn parse(place: Field, text: &str, dir: &Path) -> Option<SecretSource> {
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SecretError {
-    #[error("cannot read secret {}: {error}", mask::path(path))]
-    File { path: PathBuf, error: FileError },
+    #[error("cannot read secret {path}: {error}")]
+    File { path: String, error: FileError },
     #[error("cannot read credential {}: CREDENTIALS_DIRECTORY is not set", mask::quote(.0))]
     NoDirectory(String),
     #[error("environment variable {} is not set", mask::quote(.0))]
@@ -124,7 +124,7 @@ impl SecretError {
     pub(super) fn hint(&self) -> String {
         match self {
             Self::File { path, error: FileError::Loose(_) } => {
-                format!("type: chmod 600 {}", shell_word(&mask::path(path)))
+                format!("type: chmod 600 {}", shell_word(path))
             }
             Self::File { error: FileError::Absent, .. } => {
                 format!("put the mesh's secret there; {GENPSK}")
@@ -138,20 +138,26 @@ impl SecretError {
     }
 }
 
-/// Reads and decodes a secret.
-pub(super) fn fetch(source: &SecretSource, env: Env<'_>) -> Result<Key, SecretError> {
-    let at = |path: &Path, error| SecretError::File { path: path.into(), error };
+/// Reads and decodes a secret; `dir` is the directory of mesh.toml.
+pub(super) fn fetch(source: &SecretSource, dir: &Path, env: Env<'_>) -> Result<Key, SecretError> {
     match source {
         SecretSource::File(path) => {
-            let text = files::secret(path).map_err(|error| at(path, error))?;
-            decode(&text, &mask::path(path))
+            let shown = mask::path_in(dir, path);
+            match files::secret(path) {
+                Ok(text) => decode(&text, &shown),
+                Err(error) => Err(SecretError::File { path: shown, error }),
+            }
         }
         SecretSource::Credential(name) => {
             let missing = || SecretError::NoDirectory(name.clone());
-            let dir = env("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty());
-            let path = Path::new(&dir.ok_or_else(missing)?).join(name);
-            let text = files::credential(&path).map_err(|error| at(&path, error))?;
-            decode(&text, &format!("credential {}", mask::quote(name)))
+            let set = env("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty());
+            let credentials = PathBuf::from(set.ok_or_else(missing)?);
+            let path = credentials.join(name);
+            let shown = mask::path_in(&credentials, &path);
+            match files::credential(&path) {
+                Ok(text) => decode(&text, &shown),
+                Err(error) => Err(SecretError::File { path: shown, error }),
+            }
         }
         SecretSource::Env(name) => {
             let text = env(name).ok_or_else(|| SecretError::NoVariable(name.clone()))?;
@@ -238,9 +244,9 @@ mod tests {
     #[test]
     fn a_secret_comes_from_the_environment() {
         let env = |name: &str| (name == "SECRET").then(|| HEX.into());
-        let key = fetch(&SecretSource::Env("SECRET".into()), &env).ok().unwrap();
+        let key = fetch(&SecretSource::Env("SECRET".into()), Path::new(""), &env).ok().unwrap();
         assert_eq!(key.expose()[31], 31);
-        let error = fetch(&SecretSource::Env("OTHER".into()), &env).err().unwrap();
+        let error = fetch(&SecretSource::Env("OTHER".into()), Path::new(""), &env).err().unwrap();
         assert_eq!(error.to_string(), "environment variable \"OTHER\" is not set");
         assert!(error.is_absence());
     }
@@ -250,10 +256,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("mesh"), BASE64).unwrap();
         let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| dir.path().into());
-        assert!(fetch(&SecretSource::Credential("mesh".into()), &env).is_ok());
-        let error = fetch(&SecretSource::Credential("other".into()), &env).err().unwrap();
+        assert!(fetch(&SecretSource::Credential("mesh".into()), Path::new(""), &env).is_ok());
+        let error =
+            fetch(&SecretSource::Credential("other".into()), Path::new(""), &env).err().unwrap();
         assert!(error.is_absence());
-        let error = fetch(&SecretSource::Credential("mesh".into()), &|_| None).err().unwrap();
+        let error = fetch(&SecretSource::Credential("mesh".into()), Path::new(""), &|_| None)
+            .err()
+            .unwrap();
         assert!(error.is_absence() && error.to_string().contains("CREDENTIALS_DIRECTORY"));
     }
 

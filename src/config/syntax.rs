@@ -22,17 +22,17 @@ pub(super) fn findings(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<F
         return Vec::new();
     }
     let statements = scan::statements(source.text);
-    let mut found: Vec<(usize, Finding)> = errors
+    let place = |error: &toml::de::Error| error.span().unwrap_or(0..0);
+    let mut found: Vec<_> = errors
         .iter()
-        .map(|error| {
-            let at = error.span().unwrap_or(0..0);
-            let index = index(&statements, at.start);
-            (index, finding(source.text, statements.get(index), error.message(), at))
-        })
+        .map(|error| (index(&statements, place(error).start), place(error), error.message()))
         .collect();
-    found.sort_by_key(|(index, finding)| (*index, finding.span.start));
-    found.dedup_by_key(|(index, _)| *index);
-    found.into_iter().map(|(_, finding)| finding).collect()
+    found.sort_by_key(|(index, at, _)| (*index, at.start));
+    found.dedup_by_key(|(index, ..)| *index);
+    found
+        .into_iter()
+        .map(|(index, at, message)| finding(source.text, statements.get(index), message, at))
+        .collect()
 }
 
 /// Drops findings that may only be there because of a syntax error: what is said
@@ -54,6 +54,8 @@ pub(super) fn without_follow_ups(source: &Source<'_>, findings: Vec<Finding>) ->
     }
     let certain = |finding: &Finding| match finding.weight {
         Weight::Syntax => true,
+        // The parser fills in numbers that are written nowhere.
+        Weight::Wrong if finding.span.is_empty() => false,
         Weight::Wrong => damaged.get(index(&statements, finding.span.start)) != Some(&true),
         Weight::Missing => false,
     };
@@ -71,7 +73,7 @@ const TWICE: &str = "is there twice";
 
 fn finding(text: &str, statement: Option<&Statement>, message: &str, at: Range<usize>) -> Finding {
     let (span, message, hint) = statement
-        .and_then(|statement| unclosed(statement, message, &at))
+        .and_then(|statement| unclosed(statement, &at))
         .or_else(|| known(text, statement, message, &at))
         .unwrap_or_else(|| other(message, at));
     Finding { weight: Weight::Syntax, span, message, hint }
@@ -81,7 +83,7 @@ type Said = (Range<usize>, String, String);
 
 /// Strings and brackets without an end are reported where they begin: the
 /// parser notices at the end of the line, or of the file.
-fn unclosed(statement: &Statement, message: &str, at: &Range<usize>) -> Option<Said> {
+fn unclosed(statement: &Statement, at: &Range<usize>) -> Option<Said> {
     let open = statement.tokens.iter().find_map(|token| match token.kind {
         Kind::Text { quotes, closed: false } if token.range.start <= at.start => {
             Some(token.range.start..token.range.start + quotes)
@@ -93,11 +95,9 @@ fn unclosed(statement: &Statement, message: &str, at: &Range<usize>) -> Option<S
         return Some((opening, "the string has no end".into(), hint.into()));
     }
     let bracket = statement.unclosed?;
-    let by_bracket = message.starts_with("unclosed") || message.starts_with("missing");
-    by_bracket.then(|| {
-        let hint = "write the closing bracket, or look for a comma too few";
-        (bracket..bracket + 1, "the bracket has no end, or a comma is missing".into(), hint.into())
-    })
+    let message = "the bracket has no end, or a comma is missing";
+    let hint = "write the closing bracket, or look for a comma too few";
+    Some((bracket..bracket + 1, message.into(), hint.into()))
 }
 
 fn known(
@@ -132,6 +132,7 @@ fn known(
             "an unknown escape",
             "write \\\\ for a backslash, or put the string in 'single quotes'",
         ),
+        "extra `=`" => said("one = too many", "leave it out"),
         "unexpected leading zero" => said("a number begins with 0", "leave the leading 0 out"),
         "invalid basic string"
         | "invalid multi-line basic string"
@@ -199,7 +200,7 @@ mod tests {
         let source = Source::new(text);
         let at = |weight, place: &str| {
             let start = text.find(place).unwrap();
-            Finding { weight, span: start..start, message: place.into(), hint: String::new() }
+            Finding { weight, span: start..start + 1, message: place.into(), hint: String::new() }
         };
         let all = vec![
             at(Weight::Syntax, "[a"),

@@ -10,7 +10,7 @@ use crate::model::{Cipher, Generation, MeshName, Replay, Reqid};
 
 use super::{
     mask, peers,
-    reader::{Bounds, Field, Findings, Section, Value, nearest},
+    reader::{Bounds, Field, Findings, Section, Value, belongs, nearest},
     secrets,
     types::{Config, Esp, SecretSource, Traffic},
 };
@@ -188,6 +188,9 @@ fn unknown_tables(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<&'stat
         let hint = match near {
             Some("peer") => format!("did you mean [[peer]]? {known}"),
             Some(near) => format!("did you mean [{near}]? {known}"),
+            None if belongs(written).is_some_and(|_| what == "key") => {
+                format!("it belongs in {}", belongs(written).unwrap_or_default())
+            }
             None if what == "key" => format!("keys belong in a table; {known}"),
             None => known.to_owned(),
         };

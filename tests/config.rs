@@ -1,0 +1,243 @@
+//! Golden cases of `config::load`: each folder of `tests/config` has a mesh.toml
+//! and what comes of it, error.txt or ok.txt. `UPDATE_GOLDEN=1` writes these anew.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use meshsec::config::{SecretsMode, load};
+use similar::TextDiff;
+
+/// What stands for a secret in the cases; no output may have any of it.
+const MARKERS: [&str; 4] = ["5ec2e7", "c2VjcmV0", "correct", "horse"];
+const HEX: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
+const BASE64: &str = "c2VjcmV0L3NlY3JldCtzZWNyZXQvc2VjcmV0K3NlYzE=";
+
+/// A directory with key files of every kind.
+fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str, mode| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write("mesh.key", &format!("{HEX}\n"), 0o600);
+    write("loose.key", HEX, 0o644);
+    write("my loose.key", HEX, 0o640);
+    write("short.key", "correct-horse\n", 0o600);
+    write("nothex.key", &HEX.replace('e', "x"), 0o600);
+    write("notbase64.key", &BASE64.replace('3', "-"), 0o600);
+    write("zeros.key", &"0".repeat(64), 0o600);
+    write("large.key", &HEX.repeat(100), 0o600);
+    fs::create_dir(dir.path().join("directory.key")).unwrap();
+    dir
+}
+
+/// What loading `name` in `dir` gives, as text without the directory.
+fn outcome(dir: &Path, name: &str, mode: SecretsMode) -> Result<String, String> {
+    let shown = |text: String| text.replace(&format!("{}/", dir.display()), "");
+    match load(&dir.join(name), mode) {
+        Ok(loaded) => {
+            let secret = if loaded.secrets.is_some() { "read" } else { "not read" };
+            let mut text = format!("{:#?}\nsecret: {secret}\n", loaded.config);
+            for warning in loaded.warnings {
+                writeln!(text, "warning: {warning}").unwrap();
+            }
+            Ok(shown(text))
+        }
+        Err(error) => {
+            assert_harmless(&format!("{error:?}"));
+            Err(shown(format!("{error}\n")))
+        }
+    }
+}
+
+fn assert_harmless(output: &str) {
+    for marker in MARKERS {
+        assert!(!output.contains(marker), "{marker} is in:\n{output}");
+    }
+}
+
+/// A case's name says so if it is about a mode.
+fn mode(case: &str) -> SecretsMode {
+    if case.contains("optional") {
+        SecretsMode::Optional
+    } else if case.contains("ignored") {
+        SecretsMode::Ignored
+    } else {
+        SecretsMode::Required
+    }
+}
+
+/// The difference from what is expected, if there is one.
+fn compare(expected: &Path, actual: &str) -> Option<String> {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(expected, actual).unwrap();
+        return None;
+    }
+    let wanted = fs::read_to_string(expected).unwrap_or_default();
+    (wanted != actual).then(|| {
+        let diff = TextDiff::from_lines(wanted.as_str(), actual);
+        format!("{}\n{}", expected.display(), diff.unified_diff())
+    })
+}
+
+fn cases() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let mut cases: Vec<_> =
+        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    assert!(cases.len() > 50, "cases are missing");
+    cases
+}
+
+#[test]
+fn files_come_out_as_the_cases_say() {
+    let dir = directory();
+    let mut differences = Vec::new();
+    for case in cases() {
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        fs::copy(case.join("mesh.toml"), dir.path().join("mesh.toml")).unwrap();
+        let outcome = outcome(dir.path(), "mesh.toml", mode(&name));
+        let (file, other) = match outcome {
+            Ok(_) => ("ok.txt", "error.txt"),
+            Err(_) => ("error.txt", "ok.txt"),
+        };
+        assert!(!case.join(other).exists(), "{name}: came out as {file}:\n{outcome:?}");
+        let (Ok(text) | Err(text)) = outcome;
+        assert_harmless(&text);
+        differences.extend(compare(&case.join(file), &text));
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn a_file_that_is_no_mesh_toml_is_refused_as_a_whole() {
+    let dir = directory();
+    fs::File::create(dir.path().join("large.toml")).unwrap().set_len(50 << 20).unwrap();
+    let refused = |name: &str| outcome(dir.path(), name, SecretsMode::Required).unwrap_err();
+    assert_eq!(
+        refused("none.toml"),
+        "error: cannot read none.toml: no such file\n  --> none.toml\n   \
+         = write one there, or name another file with -c FILE\n\n\
+         none.toml: 1 error; nothing was changed\n"
+    );
+    for (name, problem) in [
+        ("large.toml", "it is larger than 4096 KiB"),
+        ("directory.key", "it is a directory"),
+        ("/dev/zero", "it is not a regular file"),
+    ] {
+        let refused = refused(name);
+        assert!(
+            refused.starts_with(&format!("error: cannot read {name}: {problem}\n")),
+            "{refused}"
+        );
+    }
+}
+
+/// A file with `count` peers.
+fn large_mesh(count: usize) -> String {
+    let mut text = "[mesh]\nname = \"lab\"\n[keys]\nmesh_key = { file = \"mesh.key\" }\n\
+                    [rotation]\ngeneration = 1\n"
+        .to_owned();
+    for i in 0..count {
+        let address = format!("10.0.{}.{}", i / 256, i % 256);
+        let peer =
+            format!("name = \"host-{i}.example\"\nshort_id = {i}\naddress = \"{address}\"\n");
+        write!(text, "\n[[peer]]\n{peer}").unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_largest_mesh_loads_and_one_more_peer_has_no_short_id() {
+    let dir = directory();
+    let path = dir.path().join("mesh.toml");
+    fs::write(&path, large_mesh(4096)).unwrap();
+    let loaded = load(&path, SecretsMode::Required).ok().unwrap();
+    assert_eq!(loaded.config.peers.len(), 4096);
+    fs::write(&path, large_mesh(4097)).unwrap();
+    let error = load(&path, SecretsMode::Required).err().unwrap().to_string();
+    assert!(error.starts_with("error: short_id 4096 is above 4095\n"), "{error}");
+}
+
+#[test]
+fn of_thousands_of_errors_in_one_line_the_first_are_shown() {
+    let dir = directory();
+    let path = dir.path().join("mesh.toml");
+    let peers = "{ name = 1, short_id = 1.0, address = 1 }, ".repeat(4096);
+    fs::write(&path, format!("peer = [{peers}]")).unwrap();
+    let error = load(&path, SecretsMode::Required).err().unwrap().to_string();
+    assert_eq!(error.matches("\nerror: ").count() + 1, 100);
+    // Three for each peer, and three missing tables.
+    let summary = "12291 errors, of which the first 100 are shown; nothing was changed";
+    assert!(error.ends_with(summary), "{}", &error[error.len() - 100..]);
+}
+
+/// A small generator of numbers, so that each run is the same.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end
+    }
+}
+
+/// A file with secrets where they may stand wrongly.
+fn file_with_secrets() -> String {
+    format!(
+        "[mesh]\nname = \"lab\"\nreqid = 0x4d530001\n\n[traffic]\nport = 4789\n\n[keys]\n\
+         mesh_key = \"{HEX}\"\nprivate_key = {{ file = \"x\", value = 'correct' }}\n\
+         psk = \"\"\"\nhorse\n\"\"\"\nratchet = {{ env = \"{BASE64}\" }}\n# psk = \"correct\"\n\n\
+         [rotation]\ngeneration = 1\n\n[[peer]]\nname = \"a\"\nshort_id = 1\n\
+         address = \"192.0.2.1\"\nmesh_key = \"horse\"\npublic_key = '{BASE64}'\n"
+    )
+}
+
+/// Damages a text between its secrets, which stay whole.
+fn damaged(text: &str, numbers: &mut Numbers) -> String {
+    const PIECES: [&str; 16] =
+        ["\"", "'", "\"\"\"", "'''", "\n", "=", "{", "}", "[", "]", ",", "#", ".", "\\", "é", "\t"];
+    let mut text = text.to_owned();
+    for _ in 0..=numbers.below(4) {
+        let mut at = numbers.below(text.len());
+        at = (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap();
+        let length = text[at..].chars().next().map_or(0, char::len_utf8);
+        let inside = |marker: &&str| {
+            text.match_indices(*marker)
+                .any(|(start, _)| (start..start + marker.len()).contains(&at))
+        };
+        let secrets =
+            [HEX, BASE64, "correct", "horse", "mesh_key", "private_key", "psk", "ratchet"];
+        if secrets.iter().any(inside) {
+            continue;
+        }
+        let end = if numbers.below(2) == 0 { at + length } else { at };
+        let piece = if numbers.below(3) == 0 { "" } else { PIECES[numbers.below(PIECES.len())] };
+        text.replace_range(at..end, piece);
+    }
+    text
+}
+
+#[test]
+fn no_damage_to_a_file_brings_a_secret_out() {
+    let dir = directory();
+    let path = dir.path().join("mesh.toml");
+    let mut numbers = Numbers(1);
+    let runs = std::env::var("MESHSEC_DAMAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    for _ in 0..runs {
+        let text = damaged(&file_with_secrets(), &mut numbers);
+        fs::write(&path, &text).unwrap();
+        let error = load(&path, SecretsMode::Ignored).err().unwrap();
+        for output in [error.to_string(), format!("{error:?}")] {
+            for marker in MARKERS {
+                assert!(!output.contains(marker), "{marker} of\n{text}\nis in\n{output}");
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! An apply that is killed leaves nothing that leaks, and the next one goes on from there.
+//!
+//! It is killed right before each of its requests to change something, which
+//! makes every state that a crash can leave, and at moments spread over its run.
+
+use std::{
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    capture::CLEAR,
+    fixture::{A, B, Lab},
+    inject,
+    ping::Stream,
+    shell, xfrm,
+};
+
+const KILL_AT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_kernel/kill_at.py");
+
+/// Kills by the clock, besides those by request.
+const BY_CLOCK: u32 = 5;
+
+/// Kills an apply on host a right before its `number`th change; false if it has not so many.
+fn kill_at_change(lab: &Lab, number: u32) -> bool {
+    let mut command = Command::new("python3");
+    command.args([KILL_AT, &number.to_string(), env!("CARGO_BIN_EXE_meshsec")]);
+    command.args(["--netns", &lab.host(A).0, "apply", "--auto-approve", "-c"]).arg(lab.file(A));
+    let ran = shell::run(&mut command);
+    assert!(ran.stderr.is_empty(), "apply or its killer failed: {ran}");
+    ran.status == 0
+}
+
+/// Kills an apply on host a after a time.
+fn kill_after(lab: &Lab, time: Duration) {
+    let mut command = lab.command(A, &["apply", "--auto-approve"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("meshsec can be run");
+    thread::sleep(time);
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Between `prepare` and `examine`, kills an apply; time and again until there is no state left
+/// to be killed in. Returns how many kills were at a request.
+///
+/// `examine` has to let a whole apply run, whose duration guides the kills by the clock.
+fn kill_everywhere(
+    lab: &Lab,
+    mut prepare: impl FnMut(),
+    mut examine: impl FnMut() -> Duration,
+) -> u32 {
+    let mut whole = Duration::ZERO;
+    let mut kills = 0;
+    for number in 1.. {
+        prepare();
+        let killed = kill_at_change(lab, number);
+        whole = whole.max(examine());
+        if !killed {
+            kills = number - 1;
+            break;
+        }
+    }
+    for number in 0..BY_CLOCK {
+        prepare();
+        kill_after(lab, whole * number / BY_CLOCK);
+        examine();
+    }
+    kills
+}
+
+/// Lets an apply on host a finish what a killed one began, and times it.
+fn finish(lab: &Lab) -> Duration {
+    let begin = Instant::now();
+    lab.apply(A);
+    begin.elapsed()
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn an_apply_killed_on_a_bare_host_lets_nothing_out_once_the_guard_is_there() {
+    let lab = Lab::new(2);
+    let capture = lab.capture();
+    let mut guarded = 0;
+    let flush = || lab.host(A).ip_batch("xfrm policy flush\nxfrm state flush\n");
+    let kills = kill_everywhere(&lab, flush, || {
+        // Without a guard nothing has begun, and clear text flows as before: it is not sent here.
+        if xfrm::has_guard(lab.host(A)) {
+            guarded += 1;
+            inject::try_send(&lab, lab.host(A), &lab.address(A), B);
+        }
+        finish(&lab)
+    });
+    lab.has_converged(A);
+    lab.apply(B);
+    lab.reaches(A, B);
+    let recording = capture.stop();
+    recording.has_none(CLEAR);
+    // Guards, inbound SAs, outbound SAs, policies.
+    assert_eq!(kills, 4, "requests in which an apply on a bare host goes");
+    assert!(guarded >= 3, "{guarded} applies put up a guard before they were killed");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn an_apply_killed_while_it_adds_or_removes_a_peer_lets_nothing_out() {
+    let lab = Lab::new(2);
+    let (alone, both) = (lab.mesh.of_peers(&[A]), lab.mesh.clone());
+    lab.apply(B);
+    lab.write(A, &alone);
+    lab.apply(A);
+    let capture = lab.capture();
+    let stream = Stream::start_unanswered(&lab, A, B);
+    for (from, to, requests) in [(&alone, &both, 3), (&both, &alone, 2)] {
+        let prepare = || {
+            lab.write(A, from);
+            lab.apply(A);
+            lab.write(A, to);
+        };
+        let kills = kill_everywhere(&lab, prepare, || finish(&lab));
+        assert!(kills >= requests, "{kills} kills at requests, wanted {requests}");
+    }
+    lab.write(A, &both);
+    lab.apply(A);
+    lab.has_converged(A);
+    stream.wait_for_more(5);
+    drop(stream);
+    capture.stop().has_only_esp(20);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn an_apply_killed_while_it_changes_the_generation_lets_nothing_out_and_loses_nothing() {
+    let lab = Lab::new(2);
+    lab.apply_all();
+    let capture = lab.capture();
+    let stream = Stream::start(&lab, A, B);
+    let mut generation = lab.mesh.generation;
+    let raise = || {
+        generation += 1;
+        lab.write_all(&lab.mesh.of_generation(generation));
+    };
+    let kills = kill_everywhere(&lab, raise, || {
+        stream.wait_for_more(3);
+        let duration = finish(&lab);
+        lab.apply(B);
+        duration
+    });
+    lab.has_converged(A);
+    // Every step leaves the SAs that are in use, so even a killed apply costs no packet.
+    stream.lost_nothing();
+    capture.stop().has_only_esp(100);
+    // Inbound SA, outbound SA, policy, and what goes.
+    assert!(kills >= 4, "{kills} kills at requests, wanted 4");
+}

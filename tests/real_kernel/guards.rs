@@ -1,0 +1,85 @@
+//! The guard: what is not protected does not leave, and does not get in.
+
+use crate::{
+    capture::CLEAR,
+    fixture::{A, B, D, Lab, Underlay},
+    inject, xfrm,
+};
+
+fn waits_for_its_peer(underlay: Underlay) {
+    let lab = Lab::over(&[underlay; 2]);
+    lab.reaches(A, B);
+    lab.apply(A);
+
+    let capture = lab.capture();
+    lab.does_not_reach(A, B);
+    lab.does_not_reach(B, A);
+    let recording = capture.stop();
+    let host_a = lab.address(A);
+    recording.has_none(&format!("src host {host_a} and {CLEAR}"));
+    // What b sent in clear was seen, so a's would have been.
+    recording.has_clear(5);
+
+    lab.apply(B);
+    let capture = lab.capture();
+    lab.reaches(A, B);
+    lab.reaches(B, A);
+    capture.stop().has_only_esp(12);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn nothing_leaves_in_clear_while_the_peer_has_not_applied() {
+    waits_for_its_peer(Underlay::V4);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn nothing_leaves_in_clear_over_ipv6_while_the_peer_has_not_applied() {
+    waits_for_its_peer(Underlay::V6);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn clear_text_gets_in_neither_from_a_stranger_nor_from_a_peer() {
+    for underlay in [Underlay::V4, Underlay::V6] {
+        // Host d is on the same switch and not in the mesh.
+        let mut lab = Lab::over(&[underlay; 4]);
+        lab.mesh = lab.mesh.of_peers(&[A, B]);
+        lab.write(A, &lab.mesh);
+        let (peer, stranger) = (lab.host(B), lab.host(D));
+        inject::gets_in(&lab, peer, &lab.address(B), A);
+        inject::gets_in(&lab, stranger, &lab.address(D), A);
+
+        lab.apply(A);
+        inject::is_dropped(&lab, peer, &lab.address(B), A, "XfrmInTmplMismatch");
+        inject::is_dropped(&lab, stranger, &lab.address(D), A, "XfrmInPolBlock");
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_stranger_gets_in_under_no_address() {
+    let lab = Lab::new(4);
+    let mesh = lab.mesh.of_peers(&[A, B]);
+    lab.write(A, &mesh);
+    lab.apply(A);
+    let stranger = lab.host(D);
+    stranger.ip(&format!("address add {}/32 dev eth0", lab.address(B)));
+    inject::is_dropped(&lab, stranger, &lab.address(B), A, "XfrmInTmplMismatch");
+    // ESP without the key is nothing either: an SA like the peer's, with another key.
+    stranger.ip(&format!(
+        "xfrm state add src {b} dst {a} proto esp spi {spi:#x} reqid 7 mode transport {aead}",
+        b = lab.address(B),
+        a = lab.address(A),
+        spi = crate::fixture::spi(1, B, A),
+        aead = xfrm::AEAD,
+    ));
+    stranger.ip(&format!(
+        "xfrm policy add src {b} dst {a} proto udp dport 4789 dir out \
+         tmpl proto esp reqid 7 mode transport",
+        b = lab.address(B),
+        a = lab.address(A),
+    ));
+    inject::is_dropped(&lab, stranger, &lab.address(B), A, "XfrmInStateProtoError");
+}

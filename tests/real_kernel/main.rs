@@ -1,0 +1,34 @@
+//! What meshsec does to a real kernel, seen from outside.
+//!
+//! Hosts are network namespaces on one switch, with a VXLAN between them.
+//! What happens is read from iproute2, tcpdump, ping and `/proc`, never from
+//! meshsec itself, except where its own words are what is tested.
+//!
+//! All of this needs root and a kernel with ESP, which many containers and
+//! virtual machines lack: `cargo xtask test` boots one. A test that finds
+//! something missing fails and says what; none passes without having looked.
+
+mod capture;
+mod fixture;
+mod inject;
+mod mesh_file;
+mod namespace;
+mod ping;
+mod shell;
+mod wait;
+mod xfrm;
+
+mod by_hand;
+mod conflicts;
+mod crashes;
+mod destroy;
+mod drift;
+mod full_mesh;
+mod generations;
+mod guards;
+mod idempotence;
+mod locking;
+mod membership;
+mod secrecy;
+mod snapshots;
+mod spoofing;

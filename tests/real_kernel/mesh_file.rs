@@ -1,0 +1,54 @@
+//! The text of mesh.toml.
+
+use std::fmt::Write;
+
+/// The mesh's secret, in hex, as mesh.key has it.
+pub const MESH_KEY: &str = "5f2cbd3f1d0e6a7788c9a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f6";
+
+/// What a mesh.toml says.
+#[derive(Debug, Clone)]
+pub struct MeshFile {
+    pub generation: u64,
+    /// Lines of `[esp]`.
+    pub esp: &'static str,
+    pub guard: bool,
+    pub peers: Vec<Peer>,
+}
+
+/// One `[[peer]]`.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub name: String,
+    pub short_id: usize,
+    pub address: String,
+}
+
+impl MeshFile {
+    /// The same with another generation.
+    pub fn of_generation(&self, generation: u64) -> Self {
+        Self { generation, ..self.clone() }
+    }
+
+    /// The same with these peers only, by their place.
+    pub fn of_peers(&self, places: &[usize]) -> Self {
+        let peers = places.iter().map(|&place| self.peers[place].clone()).collect();
+        Self { peers, ..self.clone() }
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "[mesh]\nname = \"lab\"\n\n[traffic]\nkind = \"vxlan\"\nguard = {}\n\n\
+             [esp]\n{}\n\n[keys]\nmesh_key = {{ file = \"mesh.key\" }}\n\n\
+             [rotation]\ngeneration = {}\n",
+            self.guard, self.esp, self.generation
+        );
+        for Peer { name, short_id, address } in &self.peers {
+            let _ = write!(
+                text,
+                "\n[[peer]]\nname = \"{name}\"\nshort_id = {short_id}\naddress = \"{address}\"\n"
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,79 @@
+//! Network namespaces: each is a host.
+
+use std::{fs, os::fd::AsFd, path::Path, process::Command, thread};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::{shell, shell::Ran};
+
+/// A network namespace of its own name. Whoever makes several deletes them together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace(pub String);
+
+impl Namespace {
+    /// `ip` with these words, in here.
+    #[track_caller]
+    pub fn ip(&self, words: &str) -> String {
+        self.try_ip(words).exits(0).stdout
+    }
+
+    /// `ip` with these words, in here, whether it succeeds or not.
+    #[track_caller]
+    pub fn try_ip(&self, words: &str) -> Ran {
+        shell::run(Command::new("ip").args(["-n", &self.0]).args(words.split_whitespace()))
+    }
+
+    /// `ip -batch` with these lines, in here.
+    #[track_caller]
+    pub fn ip_batch(&self, lines: &str) {
+        shell::ip_batch(&["-n", &self.0], lines);
+    }
+
+    /// A program that will run in here.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0, program]);
+        command
+    }
+
+    /// Runs a piece of this program in here.
+    ///
+    /// In a thread of its own, since a thread has one network namespace at a
+    /// time. Its `/proc` files are under `/proc/thread-self`.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let path = Path::new("/run/netns").join(&self.0);
+                let file = fs::File::open(&path)
+                    .unwrap_or_else(|e| panic!("namespace {} is gone: {e}", path.display()));
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("root may enter a network namespace");
+                work()
+            });
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A file under `/proc/thread-self/net`.
+    pub fn proc_net(&self, name: &str) -> String {
+        let path = format!("/proc/thread-self/net/{name}");
+        self.inside(|| fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}")))
+    }
+
+    /// Sets a sysctl of `/proc/sys/net`.
+    pub fn set_sysctl(&self, name: &str, value: &str) {
+        let path = format!("/proc/sys/net/{name}");
+        self.inside(|| fs::write(&path, value).unwrap_or_else(|e| panic!("{path}: {e}")));
+    }
+
+    /// How many packets a device has received.
+    pub fn received(&self, device: &str) -> u64 {
+        let table = self.proc_net("dev");
+        let row = table.lines().find_map(|line| {
+            let (name, numbers) = line.split_once(':')?;
+            (name.trim() == device).then_some(numbers)
+        });
+        let row = row.unwrap_or_else(|| panic!("no device {device} in\n{table}"));
+        row.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("it counts packets")
+    }
+}

@@ -13,8 +13,8 @@ use meshsec::{
     desired::desired,
     kernel::{Errno, Kernel, memory::Memory},
     model::{
-        Action, Cipher, Direction, KeyView, Mode, Policy, PolicyId, Prefix, Replay, Reqid, Sa,
-        SaId, Selector, Spi, Template,
+        Action, Cipher, Direction, KeyView, Mode, Policy, PolicyId, Replay, Reqid, Sa, SaId,
+        Selector, Spi, Template,
     },
     plan::{Flow, Plan, Step, StepKind, flow_out},
 };

@@ -160,7 +160,7 @@ impl Meter {
             Progress::Done(step) => {
                 self.done += 1;
                 if self.each {
-                    writeln!(out, "{:>5}/{} {} {}", self.done, self.total, step.name(), step.id)
+                    writeln!(out, "{:>5}/{} {} {}", self.done, self.total, step.name(), step.id())
                 } else if self.count && (self.done.is_multiple_of(64) || self.done == self.total) {
                     let end = if self.done == self.total { "\n" } else { "" };
                     write!(out, "\r{} of {} steps{end}", self.done, self.total)

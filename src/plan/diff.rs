@@ -3,16 +3,19 @@
 //! Compares normalised values, never attributes. An object of ours that
 //! nothing asks for goes; a foreign one is not looked at here.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use super::{
-    change::{self, Change, Field, What},
+    change::{Change, ObjectKind, What},
     conflict::Blocked,
 };
 use crate::{
     desired::{Desired, WantedSa},
     model::{Direction, Live, Mark, PeerName, Policy, PolicyId, Reqid, Sa, SaId},
 };
+
+/// The reason for what is to be created.
+const MISSING: Cow<'static, str> = Cow::Borrowed("missing");
 
 /// All changes, guards first, then by peer, SAs before policies.
 pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Blocked) -> Vec<Change> {
@@ -39,7 +42,8 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Block
     changes.extend(policies.values().filter_map(|policy| unwanted_policy(desired, policy)));
 
     changes.retain(|change| !blocked.covers(change.peer.as_ref()));
-    changes.sort_by_key(|change| (change.peer.clone(), change.kind() != super::ObjectKind::Sa));
+    let rank = |change: &Change| change.kind() != ObjectKind::Sa;
+    changes.sort_by(|a, b| (&a.peer, rank(a)).cmp(&(&b.peer, rank(b))));
     changes
 }
 
@@ -51,51 +55,39 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
     for (other, sa) in at_spi {
         if *other == id { same = Some(*sa) } else { twins.push((*sa).clone()) }
     }
-    let (reason, fields) = match (same, twins.is_empty()) {
+    let reason = match (same, twins.is_empty()) {
         (None, true) => {
             let what = What::CreateSa(wanted.clone());
-            let fields = change::created_sa(&wanted.sa);
-            return Some(Change {
-                peer: Some(wanted.peer.clone()),
-                what,
-                reason: "missing".into(),
-                fields,
-            });
+            return Some(Change { peer: Some(wanted.peer.clone()), what, reason: MISSING });
         }
-        (_, false) => (
-            "an SA of ours with a mark has this SPI, and the kernel can't tell the two apart",
-            change::twins(&twins),
-        ),
+        (_, false) => {
+            "an SA of ours with a mark has this SPI, and the kernel can't tell the two apart"
+        }
         (Some(sa), true) => difference(sa, &wanted.sa)?,
     };
     let what = What::ReplaceSa { live: same.cloned(), wanted: wanted.clone(), twins };
-    Some(Change { peer: Some(wanted.peer.clone()), what, reason: reason.into(), fields })
+    Some(Change { peer: Some(wanted.peer.clone()), what, reason: Cow::Borrowed(reason) })
 }
 
 /// Why an SA isn't the wanted one, the most telling reason first.
-fn difference(live: &Sa, wanted: &Sa) -> Option<(&'static str, Vec<Field>)> {
-    if live.is_larval() {
-        let reason = "the kernel holds a larval SA in its place";
-        return Some((reason, change::larval_sa(live, wanted)));
-    }
-    let fields = change::differing_sa(live, wanted);
-    let differs = |name| fields.iter().any(|field| field.name == name);
-    let reason = if fields.is_empty() {
-        return None;
-    } else if differs("unexpected") {
+fn difference(live: &Sa, wanted: &Sa) -> Option<&'static str> {
+    Some(if live.is_larval() {
+        "the kernel holds a larval SA in its place"
+    } else if live.extras != wanted.extras {
         "it has attributes that a mesh's SA never has"
-    } else if differs("selector") {
+    } else if live.selector != wanted.selector {
         "its selector doesn't tie the key to the two addresses"
-    } else if differs("src") || differs("mode") {
+    } else if (live.src, live.mode) != (wanted.src, wanted.mode) {
         "its addresses or mode differ"
-    } else if differs("cipher") {
+    } else if live.algorithm != wanted.algorithm {
         "its cipher differs"
-    } else if differs("key") {
+    } else if live.key.differs(wanted.key) {
         "its key differs"
-    } else {
+    } else if live.replay != wanted.replay {
         "its anti-replay window differs"
-    };
-    Some((reason, fields))
+    } else {
+        return None;
+    })
 }
 
 fn unwanted_sa(desired: &Desired, sa: &Sa) -> Option<Change> {
@@ -109,12 +101,7 @@ fn unwanted_sa(desired: &Desired, sa: &Sa) -> Option<Change> {
         Some(_) => "not one of the generations before, now and next",
         None => "no peer of mesh.toml has it",
     };
-    Some(Change {
-        peer: peer.cloned(),
-        what: What::DeleteSa(sa.clone()),
-        reason: reason.into(),
-        fields: change::deleted_sa(sa),
-    })
+    Some(Change { peer: peer.cloned(), what: What::DeleteSa(sa.clone()), reason: reason.into() })
 }
 
 fn wanted_policy(
@@ -122,21 +109,18 @@ fn wanted_policy(
     wanted: &Policy,
     live: Option<&Policy>,
 ) -> Option<Change> {
-    let (what, reason, fields) = match live {
-        None => {
-            (What::CreatePolicy(wanted.clone()), "missing".into(), change::created_policy(wanted))
-        }
+    let (what, reason) = match live {
+        None => (What::CreatePolicy(wanted.clone()), MISSING),
         Some(live) if live == wanted => return None,
         Some(live) => {
-            let fields = change::differing_policy(live, wanted);
             let what = What::UpdatePolicy { live: live.clone(), wanted: wanted.clone() };
-            (what, policy_difference(live, wanted), fields)
+            (what, policy_difference(live, wanted))
         }
     };
-    Some(Change { peer: peer.cloned(), what, reason, fields })
+    Some(Change { peer: peer.cloned(), what, reason })
 }
 
-fn policy_difference(live: &Policy, wanted: &Policy) -> String {
+fn policy_difference(live: &Policy, wanted: &Policy) -> Cow<'static, str> {
     let spis = |policy: &Policy| match policy.templates.as_slice() {
         [one] => Some(one.spi),
         _ => None,
@@ -148,7 +132,7 @@ fn policy_difference(live: &Policy, wanted: &Policy) -> String {
     } else if !live.extras.is_empty() {
         "it has attributes that a mesh's policy never has".into()
     } else if live.templates.len() != wanted.templates.len() {
-        format!("it has {} templates", live.templates.len())
+        format!("it has {} templates", live.templates.len()).into()
     } else if spis(live) != spis(wanted) && wanted.id.direction == Direction::Out {
         "it sends under another SPI".into()
     } else if live.templates != wanted.templates {
@@ -181,7 +165,6 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
         peer: peer.cloned(),
         what: What::DeletePolicy(policy.clone()),
         reason: reason.into(),
-        fields: change::deleted_policy(policy),
     })
 }
 

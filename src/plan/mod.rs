@@ -7,6 +7,7 @@
 mod change;
 mod conflict;
 mod diff;
+mod fields;
 mod flow;
 mod sequence;
 mod step;
@@ -17,8 +18,9 @@ use crate::{
     model::{Live, Reqid},
 };
 
-pub use change::{Change, ChangeAction, Field, ObjectKind, What};
+pub use change::{Change, ChangeAction, ObjectKind, What};
 pub use conflict::Conflict;
+pub use fields::Field;
 pub use flow::{Flow, flow_out};
 pub use sequence::{Phase, PlannedStep};
 pub use step::{Step, StepKind};

@@ -27,8 +27,6 @@ pub struct PlannedStep {
     pub step: Step<()>,
     /// Where in the order it belongs; steps of one phase don't depend on each other.
     pub phase: Phase,
-    /// What it is about: an object's identity, or a time.
-    pub id: String,
 }
 
 /// The parts of a run, in order.
@@ -104,7 +102,6 @@ pub(super) fn sequence(changes: &[Change]) -> Vec<PlannedStep> {
         steps.push(PlannedStep {
             step: Step { peer: None, kind: StepKind::Wait(IN_FLIGHT) },
             phase: Phase::Wait,
-            id: format!("{} ms", IN_FLIGHT.as_millis()),
         });
     }
     steps.sort_by_key(|step| step.phase);
@@ -113,24 +110,19 @@ pub(super) fn sequence(changes: &[Change]) -> Vec<PlannedStep> {
 
 fn steps_of(change: &Change) -> Vec<PlannedStep> {
     let guard = change.kind() == ObjectKind::Guard;
-    let step = |phase, id: String, kind| PlannedStep {
-        step: Step { peer: change.peer.clone(), kind },
-        phase,
-        id,
-    };
-    let delete = |phase, id: SaId| step(phase, id.to_string(), StepKind::DeleteSa(id));
-    let id = change.id();
+    let step = |phase, kind| PlannedStep { step: Step { peer: change.peer.clone(), kind }, phase };
+    let delete = |phase, id: SaId| step(phase, StepKind::DeleteSa(id));
     match &change.what {
         What::CreateSa(wanted) => {
             let phase = sa_phase(wanted.direction);
-            vec![step(phase, id, StepKind::AddSa { sa: wanted.sa.clone(), key: () })]
+            vec![step(phase, StepKind::AddSa { sa: wanted.sa.clone(), key: () })]
         }
         What::ReplaceSa { live, wanted, twins } if !twins.is_empty() => {
             let add = StepKind::AddSa { sa: wanted.sa.clone(), key: () };
             live.iter()
                 .map(|sa| delete(Phase::EvictSas, sa.id))
                 .chain(twins.iter().map(|twin| delete(Phase::EvictTwins, twin.id)))
-                .chain([step(sa_phase(wanted.direction), id, add)])
+                .chain([step(sa_phase(wanted.direction), add)])
                 .collect()
         }
         What::ReplaceSa { live, wanted, .. } => {
@@ -138,20 +130,20 @@ fn steps_of(change: &Change) -> Vec<PlannedStep> {
             let larval = live.as_ref().is_some_and(|sa| sa.is_larval());
             let kind =
                 if larval { StepKind::AddSa { sa, key } } else { StepKind::ReplaceSa { sa, key } };
-            vec![step(sa_phase(wanted.direction), id, kind)]
+            vec![step(sa_phase(wanted.direction), kind)]
         }
         What::DeleteSa(sa) => vec![delete(Phase::DeleteSas, sa.id)],
         What::CreatePolicy(policy) => {
             let phase = if guard { Phase::Guards } else { Phase::Policies };
-            vec![step(phase, id, StepKind::AddPolicy(policy.clone()))]
+            vec![step(phase, StepKind::AddPolicy(policy.clone()))]
         }
         What::UpdatePolicy { wanted, .. } => {
             let phase = if guard { Phase::Guards } else { Phase::Policies };
-            vec![step(phase, id, StepKind::UpdatePolicy(wanted.clone()))]
+            vec![step(phase, StepKind::UpdatePolicy(wanted.clone()))]
         }
         What::DeletePolicy(policy) => {
             let phase = if guard { Phase::DeleteGuards } else { Phase::DeletePolicies };
-            vec![step(phase, id, StepKind::DeletePolicy(policy.clone()))]
+            vec![step(phase, StepKind::DeletePolicy(policy.clone()))]
         }
     }
 }
@@ -164,6 +156,18 @@ fn sa_phase(direction: Direction) -> Phase {
 }
 
 impl PlannedStep {
+    /// What it is about: an object's identity, or a time.
+    pub fn id(&self) -> String {
+        match &self.step.kind {
+            StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => sa.id.to_string(),
+            StepKind::DeleteSa(id) => id.to_string(),
+            StepKind::AddPolicy(policy)
+            | StepKind::UpdatePolicy(policy)
+            | StepKind::DeletePolicy(policy) => policy.id.to_string(),
+            StepKind::Wait(time) => format!("{} ms", time.as_millis()),
+        }
+    }
+
     /// The step's name in JSON.
     pub fn name(&self) -> &'static str {
         match &self.step.kind {

@@ -67,7 +67,7 @@ impl JsonStep {
     pub(super) fn of(step: &PlannedStep) -> Self {
         Self {
             step: step.name(),
-            id: step.id.clone(),
+            id: step.id(),
             peer: step.step.peer.as_ref().map(ToString::to_string),
         }
     }
@@ -90,12 +90,12 @@ pub fn plan_json(view: &View<'_>) -> JsonPlan {
 
 fn changes(plan: &Plan) -> Vec<JsonChange> {
     let fields = |change: &crate::plan::Change| {
-        let field = |field: &crate::plan::Field| JsonField {
+        let field = |field: crate::plan::Field| JsonField {
             name: field.name,
-            before: field.before.clone(),
-            after: field.after.clone(),
+            before: field.before,
+            after: field.after,
         };
-        change.fields.iter().map(field).collect()
+        change.fields().into_iter().map(field).collect()
     };
     plan.changes
         .iter()
@@ -104,7 +104,7 @@ fn changes(plan: &Plan) -> Vec<JsonChange> {
             id: change.id(),
             peer: change.peer.as_ref().map(ToString::to_string),
             action: change.action().word(),
-            reason: change.reason.clone(),
+            reason: change.reason.to_string(),
             fields: fields(change),
         })
         .collect()

@@ -33,7 +33,7 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     );
     let failed = report.failed.iter().map(|(_, error)| format!("failed: {error}"));
     write_some(&mut text, failed);
-    let left = report.left.iter().map(|step| format!("left: {} {}", step.name(), step.id));
+    let left = report.left.iter().map(|step| format!("left: {} {}", step.name(), step.id()));
     write_some(&mut text, left);
     if let Some(error) = &report.stopped {
         let _ = writeln!(text, "  stopped: {error}");

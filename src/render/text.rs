@@ -91,7 +91,7 @@ fn write_change(text: &mut String, change: &Change) {
         let _ = writeln!(text, "        {DIM}# {}{DIM:#}", change.reason);
     }
     if matches!(action, ChangeAction::Update | ChangeAction::Replace) {
-        change.fields.iter().for_each(|field| write_field(text, field));
+        change.fields().iter().for_each(|field| write_field(text, field));
     }
 }
 

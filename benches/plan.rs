@@ -1,0 +1,94 @@
+//! How long a plan takes with 4,095 peers, beside the key derivations that it
+//! can't do without. `cargo bench` prints times and their ratio.
+
+use std::time::{Duration, Instant};
+
+use hkdf::Hkdf;
+use meshsec::{
+    config::{Config, Esp, Peer, SecretSource, Secrets, Traffic},
+    desired::desired,
+    kernel::{Kernel, memory::Memory},
+    model::{
+        Cipher, Generation, Key, Live, LocalAddress, MeshName, PeerName, Replay, Reqid, ShortId,
+    },
+    plan::Plan,
+    render::{View, plan_json, plan_text},
+};
+use sha2::Sha256;
+
+const PEERS: u16 = 4095;
+const REQID: Reqid = Reqid(0x4d53_0001);
+const ROUNDS: usize = 5;
+
+fn main() {
+    let config = config();
+    let secrets = Secrets { mesh_key: Key::new((0..32).collect()) };
+    let local = &config.peers[0];
+    let live = empty_host(local);
+
+    let base = best(|| derivations(usize::from(PEERS) * 5));
+    let derive = best(|| drop(desired(&config, local, Some(&secrets))));
+    let (wanted, _) = desired(&config, local, Some(&secrets));
+    let compare = best(|| drop(Plan::new(&wanted, &live, REQID)));
+    let plan = Plan::new(&wanted, &live, REQID);
+    let view = View { config: &config, local: Some(local), plan: &plan, warnings: &[], file: "f" };
+    let text = best(|| drop(plan_text(&view)));
+    let json = best(|| drop(serde_json::to_string(&plan_json(&view))));
+
+    println!("{PEERS} peers, {} changes, best of {ROUNDS}", plan.changes.len());
+    for (what, time) in [
+        ("5 HKDFs a peer alone", base),
+        ("what the host should hold, keys included", derive),
+        ("comparison with an empty host", compare),
+        ("plan as text", text),
+        ("plan as JSON", json),
+    ] {
+        let ratio = time.as_secs_f64() / base.as_secs_f64();
+        println!("{:>9.1} ms  {ratio:>5.2} x  {what}", time.as_secs_f64() * 1e3);
+    }
+}
+
+fn best(mut run: impl FnMut()) -> Duration {
+    let time = |_| {
+        let begin = Instant::now();
+        run();
+        begin.elapsed()
+    };
+    (0..ROUNDS).map(time).min().expect("there is a round")
+}
+
+fn derivations(count: usize) {
+    let mut okm = [0; 36];
+    for number in 0..count {
+        let salt = number.to_be_bytes();
+        Hkdf::<Sha256>::new(Some(&salt), &[7; 32])
+            .expand(b"meshsec/v1 esp of the length of an info", &mut okm)
+            .expect("36 bytes are few");
+        std::hint::black_box(&okm);
+    }
+}
+
+fn empty_host(local: &Peer) -> Live {
+    let mut kernel = Memory::default();
+    let address = LocalAddress { address: local.address, device: "eth0".into() };
+    kernel.state_mut().addresses.push(address);
+    kernel.observe(REQID).expect("nothing was planted that fails")
+}
+
+fn config() -> Config {
+    let peer = |number: u16| Peer {
+        name: PeerName::new(&format!("p{number}")).expect("a name"),
+        short_id: ShortId::new(number).expect("below 4096"),
+        address: [10, 0, (number >> 8) as u8, number as u8].into(),
+    };
+    Config {
+        mesh: MeshName::new("bench").expect("a name"),
+        reqid: REQID,
+        traffic: Traffic::Vxlan { port: 4789 },
+        guard: true,
+        esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
+        mesh_key: SecretSource::Env("KEY".into()),
+        generation: Generation::new(1).expect("small"),
+        peers: (0..=PEERS).map(peer).collect(),
+    }
+}

@@ -1,0 +1,113 @@
+//! The attributes of objects, in words: what a plan shows of a change.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Policy, Sa, Template};
+
+/// One attribute of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// As it is; nothing for an object to create.
+    pub before: Option<String>,
+    /// As it should be; nothing for an object to delete.
+    pub after: Option<String>,
+}
+
+type Fields = Vec<(&'static str, String)>;
+
+/// The attributes of an SA in which a kernel's may differ from a file's.
+pub(super) fn of_sa(sa: &Sa) -> Fields {
+    let selector = sa.selector.map_or_else(|| "none".into(), |selector| selector.to_string());
+    let mut fields = vec![
+        ("src", sa.src.to_string()),
+        ("mode", sa.mode.to_string()),
+        ("selector", selector),
+        ("cipher", sa.algorithm.to_string()),
+        ("key", sa.key.to_string()),
+        ("replay_window", sa.replay.window.to_string()),
+        ("esn", sa.replay.esn.to_string()),
+    ];
+    fields.extend(extras(&sa.extras));
+    fields
+}
+
+/// The attributes of a policy in which a kernel's may differ from a file's.
+pub(super) fn of_policy(policy: &Policy) -> Fields {
+    let mut fields =
+        vec![("action", policy.action.to_string()), ("priority", policy.priority.to_string())];
+    match policy.templates.as_slice() {
+        [] => {}
+        [template] => fields.extend(of_template(template)),
+        several => {
+            let several: Vec<_> = several.iter().map(ToString::to_string).collect();
+            fields.push(("templates", several.join(" and ")));
+        }
+    }
+    fields.extend(extras(&policy.extras));
+    fields
+}
+
+fn of_template(template: &Template) -> [(&'static str, String); 5] {
+    let spi = match template.spi.raw() {
+        0 => "any".into(),
+        _ => template.spi.to_string(),
+    };
+    [
+        ("spi", spi),
+        ("reqid", template.reqid.to_string()),
+        ("mode", template.mode.to_string()),
+        ("level", template.level.to_string()),
+        ("template", format!("src {} dst {} proto {}", template.src, template.dst, template.proto)),
+    ]
+}
+
+fn extras(extras: &BTreeSet<String>) -> Option<(&'static str, String)> {
+    let list: Vec<&str> = extras.iter().map(String::as_str).collect();
+    (!list.is_empty()).then(|| ("unexpected", list.join(", ")))
+}
+
+/// Where two SAs differ, keys that aren't known being equal to any. Of a
+/// placeholder of the kernel's, only that it has no cipher.
+pub(super) fn differing_sa(live: &Sa, wanted: &Sa) -> Vec<Field> {
+    let mut fields = differing(of_sa(live), of_sa(wanted));
+    if live.is_larval() {
+        fields.retain(|field| field.name == "cipher");
+    }
+    fields.retain(|field| field.name != "key" || live.key.differs(wanted.key));
+    fields
+}
+
+/// The marks of twins that go.
+pub(super) fn twins(twins: &[Sa]) -> Vec<Field> {
+    deleted(twins.iter().map(|twin| ("mark", twin.id.mark.to_string())).collect())
+}
+
+/// The fields of an object that is to come.
+pub(super) fn created(fields: Fields) -> Vec<Field> {
+    let field = |(name, after)| Field { name, before: None, after: Some(after) };
+    fields.into_iter().map(field).collect()
+}
+
+/// The fields of an object that is to go.
+pub(super) fn deleted(fields: Fields) -> Vec<Field> {
+    let field = |(name, before)| Field { name, before: Some(before), after: None };
+    fields.into_iter().map(field).collect()
+}
+
+/// Pairs fields by name; a field that one side lacks has no value there.
+pub(super) fn differing(live: Fields, wanted: Fields) -> Vec<Field> {
+    let missing = |name: &str| !wanted.iter().any(|(other, _)| *other == name);
+    let gone: Fields = live.iter().filter(|(name, _)| missing(name)).cloned().collect();
+    let mut fields: Vec<Field> = wanted
+        .into_iter()
+        .map(|(name, after)| {
+            let before = live.iter().find(|(other, _)| *other == name);
+            Field { name, before: before.map(|(_, value)| value.clone()), after: Some(after) }
+        })
+        .filter(|field| field.before != field.after)
+        .collect();
+    fields.extend(deleted(gone));
+    fields
+}

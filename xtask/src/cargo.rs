@@ -19,21 +19,40 @@ pub fn cargo() -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Runs cargo with `arguments`, which build `target`, and returns the path of its program.
-pub fn build(arguments: &[&str], target: &str) -> Result<PathBuf, Failure> {
-    let messages = process::output(
+/// Builds the test programs of these targets, `arguments` naming them to cargo, and returns their
+/// paths in the order of the targets.
+pub fn build_tests(arguments: &[&str], targets: &[&str]) -> Result<Vec<PathBuf>, Failure> {
+    let messages = build(&[&["test", "--no-run"], arguments].concat())?;
+    let lines: Vec<&str> = messages.lines().filter(|line| line.contains(TEST_PROFILE)).collect();
+    targets.iter().map(|target| found(&lines, target)).collect()
+}
+
+/// Builds the program of `target`, `arguments` saying how, and returns its path.
+pub fn build_program(arguments: &[&str], target: &str) -> Result<PathBuf, Failure> {
+    found(&build(arguments)?.lines().collect::<Vec<_>>(), target)
+}
+
+/// What ends the profile of a test program in cargo's messages. The same words end the target of
+/// any program, but there other fields follow.
+const TEST_PROFILE: &str = "\"test\":true},\"features\"";
+
+fn build(arguments: &[&str]) -> Result<String, Failure> {
+    process::output(
         cargo()?.args(arguments).args(["--locked", "--message-format=json-render-diagnostics"]),
-    )?;
-    executable(&messages, target)
+    )
+}
+
+fn found(lines: &[&str], target: &str) -> Result<PathBuf, Failure> {
+    executable(lines, target)
         .ok_or_else(|| Failure::new(format!("cargo built no program for the target {target}")))
 }
 
 /// Finds the program of `target` in cargo's messages, one JSON object a line. A search of strings
-/// is enough for two fields whose form cargo guarantees.
-fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+/// is enough for fields whose form cargo guarantees.
+fn executable(lines: &[&str], target: &str) -> Option<PathBuf> {
     let name = format!("\"name\":\"{target}\"");
-    let path = messages
-        .lines()
+    let path = lines
+        .iter()
         .filter(|line| line.contains(&name))
         .find_map(|line| line.split_once("\"executable\":\"")?.1.split_once('"'))?
         .0;
@@ -49,7 +68,8 @@ mod tests {
         let messages = r#"{"target":{"name":"meshsec"},"executable":"/t/meshsec"}
 {"target":{"name":"real_kernel"},"executable":null}
 {"target":{"name":"real_kernel"},"executable":"/t/real_kernel-1"}"#;
-        assert_eq!(executable(messages, "real_kernel"), Some("/t/real_kernel-1".into()));
-        assert_eq!(executable(messages, "other"), None);
+        let lines: Vec<&str> = messages.lines().collect();
+        assert_eq!(executable(&lines, "real_kernel"), Some("/t/real_kernel-1".into()));
+        assert_eq!(executable(&lines, "other"), None);
     }
 }

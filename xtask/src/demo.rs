@@ -17,7 +17,7 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
         None => default()?,
     };
     let script = cargo::root()?.join("xtask/demo.sh");
-    let meshsec = cargo::build(&["build", "--bin", "meshsec"], "meshsec")?;
+    let meshsec = cargo::build_program(&["build", "--bin", "meshsec"], "meshsec")?;
     let words = [script, meshsec].map(|path| path.to_string_lossy().into_owned());
     match choice {
         Choice::Host => on_host(&words),

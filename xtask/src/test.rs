@@ -1,7 +1,7 @@
 //! The whole test suite: natively, and on real kernels what needs ESP.
 //!
-//! The tests for real kernels are one libtest program, `real_kernel`, in which all tests are
-//! ignored by default; each makes its own network namespaces.
+//! The tests for real kernels are those that are ignored by default in three libtest programs; each
+//! makes its own network namespaces.
 
 use std::path::PathBuf;
 use std::thread::ScopedJoinHandle;
@@ -67,9 +67,14 @@ impl Options {
     }
 }
 
-/// The program with the tests for real kernels.
+/// The arguments by which cargo builds the programs with tests for real kernels.
+const BUILD: [&str; 5] = ["--lib", "--test", "kernel_contract", "--test", "real_kernel"];
+/// Those programs' targets.
+const TARGETS: [&str; 3] = ["meshsec", "kernel_contract", "real_kernel"];
+
+/// The programs with tests for real kernels.
 struct Suite {
-    program: PathBuf,
+    programs: Vec<PathBuf>,
     filter: Vec<String>,
     /// How many tests the filter leaves.
     tests: usize,
@@ -77,19 +82,26 @@ struct Suite {
 
 impl Suite {
     fn build(filter: &[String]) -> Result<Self, Failure> {
-        let program = cargo::build(&["test", "--no-run", "--test", "real_kernel"], "real_kernel")?;
-        let mut suite = Self { program, filter: filter.to_vec(), tests: 0 };
-        let mut list = std::process::Command::new(&suite.program);
-        list.args(["--ignored", "--list"]).args(filter);
-        let names = process::output(&mut list)?;
-        suite.tests = names.lines().filter(|line| line.ends_with(": test")).count();
+        let programs = cargo::build_tests(&BUILD, &TARGETS)?;
+        let mut suite = Self { programs, filter: filter.to_vec(), tests: 0 };
+        for program in &suite.programs {
+            let mut list = std::process::Command::new(program);
+            list.args(["--ignored", "--list"]).args(filter);
+            let names = process::output(&mut list)?;
+            suite.tests += names.lines().filter(|line| line.ends_with(": test")).count();
+        }
         Ok(suite)
     }
 
-    /// The command that runs the tests, one at a time: they measure, and a guest is slow.
+    /// The command that runs the tests, one at a time: they measure, and a guest is slow. All
+    /// programs run, whichever fails.
     fn command(&self) -> Vec<String> {
-        let mut words = vec![self.program.to_string_lossy().into_owned()];
-        words.extend(["--ignored", "--test-threads=1", "--color=never"].map(String::from));
+        let script = "one=$1 two=$2 three=$3; shift 3; failed=0; \
+            for program in \"$one\" \"$two\" \"$three\"; do \
+            \"$program\" --ignored --test-threads=1 --color=never \"$@\" || failed=1; \
+            done; exit $failed";
+        let mut words: Vec<String> = ["sh", "-c", script, "sh"].map(String::from).into();
+        words.extend(self.programs.iter().map(|program| program.to_string_lossy().into_owned()));
         words.extend(self.filter.iter().cloned());
         words
     }

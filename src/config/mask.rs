@@ -307,6 +307,7 @@ mod tests {
     fn an_open_string_is_hidden_and_so_is_the_line_that_may_be_its_rest() {
         assert_eq!(masked("psk = 'hunter2\nx = 1"), "psk = '*******\nx = 1");
         assert_eq!(masked("psk = '\nhunter2'\nx = 1"), "psk = '\n*******'\nx = 1");
+        assert_eq!(masked("psk = { file = 'hunter2"), "psk = { file = '*******");
         assert_eq!(masked("psk 'hunter2'"), "psk '*******'");
         assert_eq!(masked("psk = 'hun'ter2'"), "psk = '***'****'");
     }

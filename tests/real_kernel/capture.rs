@@ -45,11 +45,11 @@ impl Capture {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let file = lab.directory().join(format!("wire-{serial}.pcap"));
-        let mut command = lab.wire.command("tcpdump");
+        let mut command = Command::new("tcpdump");
         // Immediate mode and -U: no packet waits in a buffer that the end would cut off.
         command.args(["-i", "br0", "-n", "-Z", "root", "--immediate-mode", "-U", "-w"]).arg(&file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut tcpdump = command.spawn().expect("tcpdump can be run");
+        let mut tcpdump = lab.wire.spawn(&mut command);
         let mut said = BufReader::new(tcpdump.stderr.take().expect("it is piped"));
         let mut words = String::new();
         while !words.contains("listening on") {

@@ -1,6 +1,6 @@
 //! What others do to our objects: the plan says what, and apply heals it.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -69,7 +69,6 @@ impl Patient {
         assert_eq!(change["kind"], kind, "{change:#}");
         assert_eq!(change["action"], action, "{change:#}");
         self.lab.apply(A).says("Apply complete");
-        self.lab.has_converged(A);
         self.lab.reaches(A, B);
     }
 }
@@ -151,9 +150,9 @@ struct KeyManager(Child);
 
 impl KeyManager {
     fn start(lab: &Lab) -> Self {
-        let mut monitor = lab.host(A).command("ip");
+        let mut monitor = Command::new("ip");
         monitor.args(["xfrm", "monitor"]).stdin(Stdio::null()).stdout(Stdio::null());
-        let manager = Self(monitor.spawn().expect("ip can be run"));
+        let manager = Self(lab.host(A).spawn(&mut monitor));
         // Protocol 6 of netlink is XFRM; a listener has joined groups.
         wait_for("the key manager to listen", || {
             let sockets = lab.host(A).proc_net("netlink");

@@ -113,7 +113,7 @@ impl Lab {
                 host.0, self.wire.0
             ));
         }
-        shell::ip_batch(&[], &lines);
+        shell::ip_batch(&lines);
         let mut lines = String::from(
             "link add br0 type bridge mcast_snooping 0 forward_delay 0\n\
              link set br0 addrgenmode none\nlink set br0 up\n",
@@ -159,9 +159,7 @@ impl Lab {
         }
         let host = &self.hosts[place];
         host.ip_batch(&lines);
-        let mut bridge = Command::new("bridge");
-        bridge.args(["-n", &host.0, "-batch", "-"]);
-        shell::run_with(&mut bridge, &forwarding).exits(0);
+        host.batch("bridge", &forwarding);
     }
 
     /// How many hosts there are.
@@ -205,7 +203,8 @@ impl Lab {
 
     /// meshsec on a host, not started yet.
     pub fn command(&self, place: usize, words: &[&str]) -> Command {
-        let mut command = self.hosts[place].command(env!("CARGO_BIN_EXE_meshsec"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meshsec"));
+        command.args(["--netns", &self.hosts[place].0]);
         command.arg("-c").arg(self.file(place)).args(words);
         command
     }

@@ -53,7 +53,7 @@ fn hosts_take_a_new_generation_in_any_order_without_a_lost_packet() {
     }
     streams.into_iter().for_each(Stream::lost_nothing);
     nothing_went_wrong(&before, &counters(&lab));
-    capture.stop().has_only_esp(1000);
+    capture.stop().has_only_esp(500);
 }
 
 #[test]

@@ -59,6 +59,24 @@ fn clear_text_gets_in_neither_from_a_stranger_nor_from_a_peer() {
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn nothing_leaves_for_a_stranger_once_there_is_a_guard() {
+    for underlay in [Underlay::V4, Underlay::V6] {
+        // Host d has a VXLAN device that a knows, and is not in the mesh.
+        let lab = Lab::over(&[underlay; 4]);
+        lab.reaches(A, D);
+        lab.write(A, &lab.mesh.of_peers(&[A, B]));
+        lab.apply(A);
+        let capture = lab.capture();
+        lab.does_not_reach(A, D);
+        let refused = inject::try_send(&lab, lab.host(A), &lab.address(A), D);
+        assert_eq!(refused, 0, "the kernel took packets for a stranger");
+        // It answers nothing, since it gets nothing.
+        capture.stop().has_none(CLEAR);
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn a_stranger_gets_in_under_no_address() {
     let lab = Lab::new(4);
     let mesh = lab.mesh.of_peers(&[A, B]);

@@ -44,6 +44,7 @@ pub fn is_dropped(lab: &Lab, sender: &Namespace, source: &str, place: usize, cou
     let (received, dropped) = (host.received(VXLAN), count());
     send(lab, sender, source, place);
     wait_for(&format!("{counter} to rise by {PACKETS}"), || {
+        assert_eq!(host.received(VXLAN), received, "an injected packet got to the VXLAN device");
         (count() >= dropped + PACKETS).then_some(())
     });
     assert_eq!(host.received(VXLAN), received, "an injected packet got to the VXLAN device");

@@ -14,10 +14,11 @@ use crate::{
     xfrm,
 };
 
-/// `meshsec --netns`, from outside of the namespace.
-fn from_outside(lab: &Lab, place: usize, words: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meshsec"));
-    command.arg("-c").arg(lab.file(place)).args(["--netns", &lab.host(place).0]).args(words);
+/// meshsec through `ip netns exec`; all the other tests use `--netns`.
+fn from_inside(lab: &Lab, place: usize, words: &[&str]) -> Ran {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &lab.host(place).0, env!("CARGO_BIN_EXE_meshsec")]);
+    command.arg("-c").arg(lab.file(place)).args(words);
     shell::run(&mut command)
 }
 
@@ -25,23 +26,21 @@ fn from_outside(lab: &Lab, place: usize, words: &[&str]) -> Ran {
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn netns_does_from_outside_what_ip_netns_exec_does() {
     let lab = Lab::new(2);
-    let plan = ["plan", "--format", "json"];
-    let outside = from_outside(&lab, A, &plan).exits(0);
-    assert_eq!(outside.json(), lab.plan(A));
-    from_outside(&lab, A, &["apply", "--auto-approve"]).exits(0);
+    let plan = from_inside(&lab, A, &["plan", "--format", "json"]).exits(0);
+    assert_eq!(plan.json(), lab.plan(A));
+    from_inside(&lab, A, &["apply", "--auto-approve"]).exits(0);
     lab.has_converged(A);
     lab.apply(B);
-    from_outside(&lab, B, &["plan", "--detailed-exitcode"]).exits(0);
+    from_inside(&lab, B, &["plan", "--detailed-exitcode"]).exits(0);
     lab.reaches(A, B);
-    let snapshot = |text: &str| {
-        let mut json: serde_json::Value = serde_json::from_str(text).expect("it is JSON");
+    let snapshot = |ran: Ran| {
+        let mut json = ran.exits(0).json();
         json.as_object_mut().expect("an object").remove("taken");
         json
     };
-    let inside = lab.meshsec(A, &["snapshot"]).exits(0);
-    let outside = from_outside(&lab, A, &["snapshot"]).exits(0);
-    assert_eq!(snapshot(&inside.stdout), snapshot(&outside.stdout));
-    from_outside(&lab, A, &["destroy", "--auto-approve"]).exits(0);
+    let inside = from_inside(&lab, A, &["snapshot"]);
+    assert_eq!(snapshot(inside), snapshot(lab.meshsec(A, &["snapshot"])));
+    from_inside(&lab, A, &["destroy", "--auto-approve"]).exits(0);
     assert_eq!(xfrm::databases(lab.host(A)), "");
 }
 
@@ -105,7 +104,7 @@ fn a_run_that_asks_keeps_others_waiting_in_its_own_namespace_only() {
 
     let impatient = ["apply", "--auto-approve", "--lock-timeout", "300ms"];
     lab.meshsec(A, &impatient).exits(1).says("cannot lock this network namespace");
-    from_outside(&lab, A, &impatient).exits(1).says("--lock-timeout");
+    from_inside(&lab, A, &impatient).exits(1).says("--lock-timeout");
     lab.meshsec(A, &["plan", "--detailed-exitcode"]).exits(2);
     lab.meshsec(B, &impatient).exits(0).says("Apply complete");
     assert_eq!(xfrm::databases(lab.host(A)), "", "somebody applied while it asked");

@@ -1,6 +1,12 @@
 //! Network namespaces: each is a host.
 
-use std::{fs, os::fd::AsFd, path::Path, process::Command, thread};
+use std::{
+    fs,
+    os::fd::AsFd,
+    path::Path,
+    process::{Child, Command},
+    thread,
+};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -20,26 +26,40 @@ impl Namespace {
     /// `ip` with these words, in here, whether it succeeds or not.
     #[track_caller]
     pub fn try_ip(&self, words: &str) -> Ran {
-        shell::run(Command::new("ip").args(["-n", &self.0]).args(words.split_whitespace()))
+        self.run(Command::new("ip").args(words.split_whitespace()))
     }
 
     /// `ip -batch` with these lines, in here.
     #[track_caller]
     pub fn ip_batch(&self, lines: &str) {
-        shell::ip_batch(&["-n", &self.0], lines);
+        self.batch("ip", lines);
     }
 
-    /// A program that will run in here.
-    pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0, program]);
-        command
+    /// `ip -batch` or `bridge -batch` with these lines, in here: one process for
+    /// all of them, which counts on an emulated machine.
+    #[track_caller]
+    pub fn batch(&self, program: &str, lines: &str) {
+        let mut command = Command::new(program);
+        let ran = self.inside(|| shell::run_with(command.args(["-batch", "-"]), lines));
+        ran.exits(0);
+    }
+
+    /// Runs a program in here to its end.
+    pub fn run(&self, command: &mut Command) -> Ran {
+        self.inside(|| shell::run(command))
+    }
+
+    /// Starts a program in here.
+    pub fn spawn(&self, command: &mut Command) -> Child {
+        let child = self.inside(|| command.spawn());
+        child.unwrap_or_else(|e| panic!("{command:?} can't be run, and the tests need it: {e}"))
     }
 
     /// Runs a piece of this program in here.
     ///
     /// In a thread of its own, since a thread has one network namespace at a
-    /// time. Its `/proc` files are under `/proc/thread-self`.
+    /// time, which the programs that it starts inherit. Its `/proc` files are
+    /// under `/proc/thread-self`.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let worker = scope.spawn(|| {

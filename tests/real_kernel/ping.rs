@@ -3,18 +3,18 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard},
     thread,
 };
 
-use crate::{fixture::Lab, fixture::inner, namespace::Namespace, shell, wait::wait_for};
+use crate::{fixture::Lab, fixture::inner, namespace::Namespace, wait::wait_for};
 
 /// Sends `count` pings and returns how many were answered.
 pub fn answers(from: &Namespace, to: &str, count: u32) -> u32 {
-    let mut ping = from.command("ping");
+    let mut ping = Command::new("ping");
     ping.args(["-n", "-q", "-i", "0.02", "-W", "1", "-c", &count.to_string(), to]);
-    let ran = shell::run(&mut ping);
+    let ran = from.run(&mut ping);
     let received = ran.stdout.split_once(" packets transmitted, ").and_then(|(_, rest)| {
         let digits = rest.split(' ').next()?;
         digits.parse().ok()
@@ -22,7 +22,7 @@ pub fn answers(from: &Namespace, to: &str, count: u32) -> u32 {
     received.unwrap_or_else(|| panic!("no statistics from {ran}"))
 }
 
-/// A ping that runs until it is stopped, 50 packets a second each way.
+/// A ping that runs until it is stopped, 25 packets a second each way.
 pub struct Stream {
     child: Child,
     to: String,
@@ -39,10 +39,10 @@ impl Stream {
 
     /// Starts, whether there are answers or not.
     pub fn start_unanswered(lab: &Lab, from: usize, to: usize) -> Self {
-        let mut ping = lab.host(from).command("ping");
-        ping.args(["-n", "-i", "0.02", &inner(to)]);
+        let mut ping = Command::new("ping");
+        ping.args(["-n", "-i", "0.04", &inner(to)]);
         ping.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = ping.spawn().expect("ping can be run");
+        let mut child = lab.host(from).spawn(&mut ping);
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         let answered = Arc::new(Mutex::new(BTreeSet::new()));
         let seen = Arc::clone(&answered);
@@ -76,7 +76,7 @@ impl Stream {
     /// counts.
     pub fn lost(self) -> Vec<u32> {
         let until = locked(&self.answered).last().copied().unwrap_or(0);
-        self.wait_for_more(25);
+        self.wait_for_more(10);
         let answered = locked(&self.answered);
         (1..=until).filter(|number| !answered.contains(number)).collect()
     }

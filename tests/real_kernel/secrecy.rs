@@ -64,6 +64,14 @@ const COMMANDS: [&[&str]; 14] = [
     &["plan", "--live", "/dev/null"],
 ];
 
+/// Those that show what there is in place of what should be.
+const LOOKING: [&[&str]; 4] = [
+    &["plan"],
+    &["plan", "--format", "json"],
+    &["show", "--all", "--format", "json"],
+    &["snapshot"],
+];
+
 /// Runs a command with everything turned on that programs say for debugging.
 fn talkative(lab: &Lab, words: &[&str]) -> Ran {
     let mut command = lab.command(A, words);
@@ -110,9 +118,10 @@ fn no_command_prints_a_foreign_key_or_what_was_found_instead_of_ours() {
     for reqid in [ours, 77] {
         host.ip(&format!("xfrm state delete src 192.0.2.2 dst 192.0.2.1 proto esp spi {spi:#x}"));
         host.ip(&sa(reqid));
-        for words in COMMANDS {
+        for words in LOOKING {
             holds_no_secret(&talkative(&lab, words), &secrets);
         }
+        holds_no_secret(&talkative(&lab, &["apply", "--auto-approve"]), &secrets);
     }
     assert_eq!(xfrm::sas(host)[&spi].reqid, 77, "the foreign SA is gone");
 }

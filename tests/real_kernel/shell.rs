@@ -87,8 +87,8 @@ pub fn ip(words: &str) -> Ran {
     run(Command::new("ip").args(words.split_whitespace())).exits(0)
 }
 
-/// `ip -batch` with these lines: one process, which counts on an emulated machine.
+/// `ip -batch` with these lines.
 #[track_caller]
-pub fn ip_batch(options: &[&str], lines: &str) {
-    run_with(Command::new("ip").args(options).args(["-batch", "-"]), lines).exits(0);
+pub fn ip_batch(lines: &str) {
+    run_with(Command::new("ip").args(["-batch", "-"]), lines).exits(0);
 }

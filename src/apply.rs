@@ -12,8 +12,8 @@ use std::{
 
 use crate::{
     desired::{Desired, Keyring},
-    kernel::{Kernel, KernelError},
-    model::{Direction, Key, PeerName, Reqid},
+    kernel::{Errno, Kernel, KernelError},
+    model::{Algorithm, Direction, Key, PeerName, Reqid, Sa, SaId, Spi},
     plan::{Flow, Plan, PlannedStep, Step, StepKind, flow_out},
 };
 
@@ -84,6 +84,11 @@ pub fn apply(
 ) -> Report {
     let mut report = Report::default();
     let mut steps = plan.steps.clone();
+    if let Err(error) = probe(kernel, plan) {
+        report.left = steps;
+        report.stopped = Some(error);
+        return report;
+    }
     for round in 1.. {
         report.left.clear();
         let Err(lost) = run(kernel, goal.keyring, &steps, &mut report, progress) else { break };
@@ -99,6 +104,34 @@ pub fn apply(
     }
     verify(kernel, goal, &mut report);
     report
+}
+
+/// Finds out whether the kernel can do the SAs that are to come, before
+/// anything changes: adds one on an SPI that no pair ever has, and deletes it.
+///
+/// By trying, since a kernel's version tells little of its modules. A run that
+/// is killed in between leaves an SA that the next one deletes by its reqid.
+fn probe(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
+    let sample = plan.steps.iter().find_map(|planned| match &planned.step.kind {
+        StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => Some(sa),
+        _ => None,
+    });
+    let Some(sample) = sample else { return Ok(()) };
+    let Algorithm::Aead { key_bits, .. } = sample.algorithm else { return Ok(()) };
+    let spi = sample.id.spi;
+    // Nobody speaks to itself, so that from and to are never the same.
+    let to = u32::from(spi.to().get());
+    let itself = Spi::from_raw((spi.raw() & 0xff00_0000) | (to << 12) | to);
+    let sa = Sa { id: SaId::esp(sample.id.dst, itself), ..sample.clone() };
+    let key = Arc::new(Key::new(vec![0x5a; key_bits as usize / 8].into()));
+    let step = |kind| [Step { peer: None, kind }];
+    let delete = step(StepKind::DeleteSa(sa.id));
+    match kernel.perform(&step(StepKind::AddSa { sa, key }))?.pop() {
+        Some(Ok(())) => kernel.perform(&delete)?.into_iter().collect(),
+        // Whose it is can't be told from here, so that it stays.
+        Some(Err(KernelError::Refused { errno: Errno::EEXIST, .. })) | None => Ok(()),
+        Some(Err(error)) => Err(error),
+    }
 }
 
 /// Runs steps phase by phase; `Err` if answers got lost on the way.
@@ -203,7 +236,9 @@ fn verify(kernel: &mut dyn Kernel, goal: &Goal<'_>, report: &mut Report) {
         let concerned = unfinished.contains(&None) || unfinished.contains(&Some(&wanted.peer));
         if concerned && wanted.policy.id.direction == Direction::Out {
             let flow = flow_out(&live.0, &wanted.policy.id.selector);
-            report.flows.insert(wanted.peer.clone(), flow);
+            // Of several selectors the worst counts.
+            let worst = report.flows.entry(wanted.peer.clone()).or_insert(flow);
+            *worst = flow.max(*worst);
         }
     }
     report.after = Some(after);

@@ -4,10 +4,13 @@
 //! holds there. It has a clock that only [`StepKind::Wait`] moves, and faults
 //! can be planted: a request that is refused, an answer that is lost.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
-    model::{Key, KeyView, Live, Policy, Reqid, Sa, SaId, State},
+    model::{Algorithm, Key, KeyView, Live, Policy, Reqid, Sa, SaId, State},
     plan::{Step, StepKind},
 };
 
@@ -25,6 +28,7 @@ pub struct Memory {
     calls: usize,
     refused: BTreeMap<usize, Errno>,
     lost: BTreeMap<usize, usize>,
+    lacking: BTreeSet<String>,
 }
 
 impl Memory {
@@ -70,6 +74,11 @@ impl Memory {
         self.lost.insert(self.calls + nth, performed);
     }
 
+    /// Takes a transform away, as a kernel without its module has none.
+    pub fn lack(&mut self, algorithm: &str) {
+        self.lacking.insert(algorithm.into());
+    }
+
     fn step(&mut self, step: &StepKind) -> Result<(), KernelError> {
         let request = self.requests;
         self.requests += 1;
@@ -100,6 +109,10 @@ impl Memory {
     fn add_sa(&mut self, sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> {
         rules::check_sa(sa, key, step)?;
         check_replay(sa, step)?;
+        if matches!(&sa.algorithm, Algorithm::Aead { name, .. } if self.lacking.contains(name)) {
+            let text = "Requested AEAD algorithm not found".into();
+            return Err(refused(step, Errno::ENOSYS, Some(text)));
+        }
         let added = Sa { key: KeyView::Known(key.fingerprint()), ..sa.clone() };
         let same = |found: &&mut Sa| {
             let (a, b) = (found.id, sa.id);

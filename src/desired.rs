@@ -73,10 +73,23 @@ impl Keyring {
 
 impl Traffic {
     /// The packets from one range of addresses to another that are protected.
-    pub fn selector(self, src: Prefix, dst: Prefix) -> Selector {
+    ///
+    /// Tunnels go to their port in both directions. The replies of other
+    /// protocols come from it, and would be in clear by its destination alone.
+    pub fn selectors(self, src: Prefix, dst: Prefix) -> Vec<Selector> {
+        let all = Selector::between(src, dst);
         match self {
-            Self::Vxlan { port } => Selector::between(src, dst).to_port(IPPROTO_UDP, port),
+            Self::Vxlan { port } | Self::Geneve { port } => vec![all.to_port(IPPROTO_UDP, port)],
+            Self::Port { protocol, port } => {
+                vec![all.to_port(protocol.number(), port), all.from_port(protocol.number(), port)]
+            }
         }
+    }
+
+    /// Whether there may be a guard: it blocks the kind from and to everybody,
+    /// which only tunnels can bear.
+    pub fn can_be_guarded(self) -> bool {
+        matches!(self, Self::Vxlan { .. } | Self::Geneve { .. })
     }
 }
 
@@ -155,16 +168,17 @@ fn add_policies(wanted: &mut Desired, config: &Config, local: &Peer, peer: &Peer
         (Direction::In, peer.address, local.address, Spi::from_raw(0)),
     ];
     for (direction, src, dst, spi) in ends {
-        let selector = config.traffic.selector(Prefix::host(src), Prefix::host(dst));
-        let id = PolicyId::new(direction, selector);
-        let policy = Policy {
-            id,
-            priority: PEER_PRIORITY,
-            action: Action::Allow,
-            templates: vec![Template::transport(src, dst, spi, config.reqid)],
-            extras: BTreeSet::new(),
-        };
-        wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
+        for selector in config.traffic.selectors(Prefix::host(src), Prefix::host(dst)) {
+            let id = PolicyId::new(direction, selector);
+            let policy = Policy {
+                id,
+                priority: PEER_PRIORITY,
+                action: Action::Allow,
+                templates: vec![Template::transport(src, dst, spi, config.reqid)],
+                extras: BTreeSet::new(),
+            };
+            wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
+        }
     }
 }
 
@@ -174,16 +188,18 @@ fn guards(traffic: Traffic, reqid: Reqid) -> BTreeMap<PolicyId, Policy> {
     let families = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let mut guards = BTreeMap::new();
     for any in families.map(Prefix::any) {
-        for direction in [Direction::In, Direction::Out] {
-            let id = PolicyId::new(direction, traffic.selector(any, any));
-            let guard = Policy {
-                id,
-                priority: reqid.0,
-                action: Action::Block,
-                templates: Vec::new(),
-                extras: BTreeSet::new(),
-            };
-            guards.insert(id, guard);
+        for selector in traffic.selectors(any, any) {
+            for direction in [Direction::In, Direction::Out] {
+                let id = PolicyId::new(direction, selector);
+                let guard = Policy {
+                    id,
+                    priority: reqid.0,
+                    action: Action::Block,
+                    templates: Vec::new(),
+                    extras: BTreeSet::new(),
+                };
+                guards.insert(id, guard);
+            }
         }
     }
     guards

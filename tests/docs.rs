@@ -182,12 +182,9 @@ fn what_meshsec_toml_5_calls_reserved_is_refused_as_that() {
     let rows: Vec<&str> =
         section(&page, "RESERVED").lines().filter(|line| line.starts_with(".It [")).collect();
     let reserved = [
-        ("[traffic]", "kind = \"geneve\"", "kind No = Qo Cm geneve Qc"),
         ("[traffic]", "kind = \"all\"", "kind No = Qo Cm all Qc"),
-        ("[traffic]", "kind = { protocol = \"tcp\", port = 443 }", "kind No = { protocol, port }"),
         ("[traffic]", "select = \"mark\"", "select No = Qo Cm mark Qc"),
         ("[traffic]", "mark = \"0x20000/0x20000\"", "mark"),
-        ("[esp]", "cipher = \"chacha20-poly1305\"", "cipher No = Qo Cm chacha20-poly1305 Qc"),
         ("[esp]", "offload = \"crypto\"", "offload"),
         ("[keys]", "private_key = { file = \"private.key\" }", "private_key"),
         ("[keys]", "psk = { file = \"psk\" }", "psk"),

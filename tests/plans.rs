@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use common::{REQID, address, applied_host, host, mesh, observe, wanted};
 use meshsec::{
-    config::Config,
+    config::{Config, Protocol, Traffic},
     kernel::memory::Memory,
     model::{
         Action, Algorithm, Bypass, Cipher, Direction, Fingerprint, KeyView, Level, Mark, Mode,
@@ -186,7 +186,7 @@ fn the_guard_is_turned_off() {
 
 #[test]
 fn the_port_changes() {
-    let config = Config { traffic: meshsec::config::Traffic::Vxlan { port: 8472 }, ..lab() };
+    let config = Config { traffic: Traffic::Vxlan { port: 8472 }, ..lab() };
     golden("the-port-changes", &config, &mut applied_host(&lab()));
 }
 
@@ -400,4 +400,48 @@ fn the_device_bypasses_policies() {
         state.bypasses.push(bypass("lo", false, "disable_xfrm"));
         state.bypasses.push(bypass("eth7", false, "disable_xfrm"));
     });
+}
+
+#[test]
+fn a_cipher_that_the_kernel_lacks_is_found_out_before_anything_changes() {
+    let mut config = lab();
+    config.esp.cipher = Cipher::ChaCha20Poly1305;
+    let mut kernel = applied_host(&lab());
+    kernel.lack("rfc7539esp(chacha20,poly1305)");
+    let before = kernel.state().clone();
+    let report = common::applied(&config, &mut kernel);
+    assert!(report.done.is_empty() && !report.changed_anything());
+    assert!(report.stopped.unwrap().to_string().contains("ENOSYS"));
+    assert_eq!(*kernel.state(), before);
+}
+
+#[test]
+fn a_probe_that_a_killed_run_left_behind_goes() {
+    edited("a-probe-that-a-killed-run-left-behind-goes", |state| {
+        let mut probe = sa(state, 0x8000_2001).clone();
+        probe.id.spi = Spi::from_raw(0x8000_1001);
+        probe.src = "192.0.2.2".parse().unwrap();
+        state.sas.push(probe);
+        state.sas.retain(|sa| sa.id.spi != Spi::from_raw(0x8000_2001));
+    });
+}
+
+#[test]
+fn geneve() {
+    let config = Config { traffic: Traffic::Geneve { port: 6081 }, ..mesh(1, &LAB[..2]) };
+    golden("geneve", &config, &mut host(&config));
+}
+
+#[test]
+fn a_port_of_tcp_both_ways() {
+    let traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
+    let config = Config { traffic, guard: false, ..mesh(1, &LAB[..2]) };
+    golden("a-port-of-tcp-both-ways", &config, &mut host(&config));
+}
+
+#[test]
+fn chacha20_poly1305() {
+    let mut config = mesh(1, &LAB[..2]);
+    config.esp.cipher = Cipher::ChaCha20Poly1305;
+    golden("chacha20-poly1305", &config, &mut host(&config));
 }

@@ -148,7 +148,7 @@ fn foreign(kernel: &mut Memory) -> (Vec<Sa>, Vec<Policy>) {
 /// The packets to every peer of a mesh that the local one pairs with, and to a stranger.
 fn packets(config: &Config) -> Vec<(IpAddr, Selector)> {
     let local = config.peers[0].address;
-    let Traffic::Vxlan { port } = config.traffic;
+    let Traffic::Vxlan { port } = config.traffic else { panic!("a mesh here is of VXLAN") };
     let stranger: IpAddr = "192.0.2.99".parse().unwrap();
     config.peers[1..]
         .iter()

@@ -29,7 +29,7 @@ use toml::de::DeTable;
 
 pub use diagnostic::ConfigError;
 pub use local::{LocalError, local_peer};
-pub use types::{Config, Esp, Peer, SecretSource, Secrets, Traffic};
+pub use types::{Config, Esp, Peer, Protocol, SecretSource, Secrets, Traffic};
 
 use diagnostic::{Finding, Source, Weight};
 use files::FileError;

@@ -12,13 +12,15 @@ use super::{
     mask, peers,
     reader::{Bounds, Field, Findings, Section, Value, belongs, nearest},
     secrets,
-    types::{Config, Esp, SecretSource, Traffic},
+    types::{Config, Esp, Protocol, SecretSource, Traffic},
 };
 
 const TABLES: [&str; 6] = ["mesh", "traffic", "esp", "keys", "rotation", "peer"];
 const TABLES_LATER: [&str; 1] = ["link"];
 /// UDP's port for VXLAN (RFC 7348).
 const VXLAN_PORT: u16 = 4789;
+/// UDP's port for Geneve (RFC 8926).
+const GENEVE_PORT: u16 = 6081;
 
 const MESH: Field = Field { name: "[mesh]", write: "write [mesh] and name = \"…\" below it" };
 const TRAFFIC: Field = Field { name: "[traffic]", write: "write [traffic] and its keys below it" };
@@ -36,13 +38,20 @@ const NAME: Field = Field { name: "name", write: "write 1 to 32 of a-z 0-9 - in 
 const REQID: Field =
     Field { name: "reqid", write: "write a number from 0x10000 to 0xffffffff, or leave it out" };
 const REQIDS: Bounds = Bounds { min: 0x10000, max: 0xffff_ffff, hex: true };
-const KIND: Field = Field { name: "kind", write: "write \"vxlan\"" };
+const KIND: Field = Field {
+    name: "kind",
+    write: "write \"vxlan\", \"geneve\" or { protocol = \"tcp\", port = 443 }",
+};
+const PROTOCOL: Field = Field { name: "protocol", write: "write \"tcp\", \"udp\" or \"sctp\"" };
 const PORT: Field = Field { name: "port", write: "write a number from 1 to 65535" };
 const PORTS: Bounds = Bounds { min: 1, max: 65535, hex: false };
 const SELECT: Field = Field { name: "select", write: "write \"port\", or leave it out" };
 const MARK: Field = Field { name: "mark", write: "leave it out; select = \"port\" needs none" };
 const GUARD: Field = Field { name: "guard", write: "write true or false" };
-const CIPHER: Field = Field { name: "cipher", write: "write \"aes256-gcm\" or \"aes128-gcm\"" };
+const CIPHER: Field = Field {
+    name: "cipher",
+    write: "write \"aes256-gcm\", \"aes128-gcm\" or \"chacha20-poly1305\"",
+};
 const ESN: Field = Field { name: "esn", write: "write true or false" };
 const WINDOW: Field =
     Field { name: "replay_window", write: "write 0 or a power of two from 32 to 4096" };
@@ -226,24 +235,59 @@ fn default_reqid(name: &MeshName) -> Reqid {
 
 fn read_traffic(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<(Traffic, bool)> {
     section.refuse(findings, &[MARK]);
-    let kind = section.get("kind").map_or(Some(()), |value| read_kind(findings, value));
-    let port = section.get("port").map_or(Some(VXLAN_PORT), |value| {
-        findings.number(value, PORT, PORTS).and_then(|port| u16::try_from(port).ok())
-    });
+    let given = section.get("port").map(|value| read_port(findings, value));
+    let port = given.flatten();
+    let traffic = match section.get("kind") {
+        Some(value) => read_kind(findings, value, port),
+        None => Some(Traffic::Vxlan { port: port.unwrap_or(VXLAN_PORT) }),
+    };
     let select = section
         .get("select")
         .map_or(Some(()), |value| word(findings, value, SELECT, &["port"], &["mark"]).map(drop));
-    let guard = section.get("guard").map_or(Some(true), |value| findings.boolean(value, GUARD));
-    kind.and(select)?;
-    Some((Traffic::Vxlan { port: port? }, guard?))
-}
-
-fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<()> {
-    if value.get_ref().is_table() {
-        findings.unsupported(value.span(), "kind = { protocol, port }", KIND.write);
+    let guard = section.get("guard").map(|value| findings.boolean(value, GUARD));
+    let (traffic, ()) = traffic.zip(select)?;
+    if given == Some(None) {
         return None;
     }
-    word(findings, value, KIND, &["vxlan"], &["geneve", "all"]).map(drop)
+    if let (Traffic::Port { .. }, Some(value)) = (traffic, section.get("port")) {
+        let message = "port is given twice, here and in kind".into();
+        findings.wrong(value.span(), message, "leave it out here");
+        return None;
+    }
+    let guard = match (guard, traffic.can_be_guarded()) {
+        (Some(given), true) => given?,
+        (None, can) => can,
+        (Some(Some(true)), false) => {
+            let span = section.get("guard").map_or(section.header(), |value| value.span());
+            let message =
+                "this kind has no guard, which would block it from and to everybody".into();
+            findings.wrong(span, message, "leave it out");
+            return None;
+        }
+        (Some(given), false) => given?,
+    };
+    Some((traffic, guard))
+}
+
+fn read_port(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u16> {
+    findings.number(value, PORT, PORTS).and_then(|port| u16::try_from(port).ok())
+}
+
+fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>, port: Option<u16>) -> Option<Traffic> {
+    if let Some(table) = value.get_ref().as_table() {
+        let keys = [&["protocol", "port"][..], &[]];
+        let section = Section::open(findings, "kind", value.span(), table, keys);
+        let protocol = section.require(findings, PROTOCOL).and_then(|value| {
+            let name = word(findings, value, PROTOCOL, &Protocol::ALL.map(Protocol::name), &[])?;
+            Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
+        });
+        let port = section.require(findings, PORT).and_then(|value| read_port(findings, value));
+        return Some(Traffic::Port { protocol: protocol?, port: port? });
+    }
+    Some(match word(findings, value, KIND, &["vxlan", "geneve"], &["all"])? {
+        "geneve" => Traffic::Geneve { port: port.unwrap_or(GENEVE_PORT) },
+        _ => Traffic::Vxlan { port: port.unwrap_or(VXLAN_PORT) },
+    })
 }
 
 /// One word of `now`; those of `later` are not built yet.
@@ -274,7 +318,7 @@ fn read_esp(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Es
     section.refuse(findings, &[OFFLOAD]);
     let cipher = section.get("cipher").map_or(Some(Cipher::Aes256Gcm), |value| {
         let names = Cipher::ALL.map(Cipher::name);
-        let name = word(findings, value, CIPHER, &names, &["chacha20-poly1305"])?;
+        let name = word(findings, value, CIPHER, &names, &[])?;
         Cipher::ALL.into_iter().find(|cipher| cipher.name() == name)
     });
     let esn = section.get("esn").map_or(Some(false), |value| findings.boolean(value, ESN));

@@ -29,11 +29,57 @@ pub struct Config {
 /// Which traffic between peers is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
-    /// UDP to this destination port.
+    /// VXLAN (RFC 7348): UDP to this destination port.
     Vxlan {
         /// 1 to 65535.
         port: u16,
     },
+    /// Geneve (RFC 8926): UDP to this destination port.
+    Geneve {
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// Both directions of conversations with a port of a protocol.
+    Port {
+        /// Which protocol.
+        protocol: Protocol,
+        /// 1 to 65535.
+        port: u16,
+    },
+}
+
+/// A protocol whose ports the kernel puts into a flow (`__xfrm_decode_session`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// All of them, in the order in which errors list them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// The number in the IP header.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
 }
 
 /// Cipher and anti-replay of every SA.

@@ -74,32 +74,39 @@ pub enum Cipher {
     Aes256Gcm,
     /// AES-GCM with a 16-byte key (RFC 4106).
     Aes128Gcm,
+    /// ChaCha20-Poly1305 (RFC 7634).
+    ChaCha20Poly1305,
 }
 
 impl Cipher {
     /// All of them, in the order in which errors list them.
-    pub const ALL: [Self; 2] = [Self::Aes256Gcm, Self::Aes128Gcm];
+    pub const ALL: [Self; 3] = [Self::Aes256Gcm, Self::Aes128Gcm, Self::ChaCha20Poly1305];
 
     /// The name in the file, which is also an input of the key schedule.
     pub fn name(self) -> &'static str {
         match self {
             Self::Aes256Gcm => "aes256-gcm",
             Self::Aes128Gcm => "aes128-gcm",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
         }
     }
 
     /// Bytes of key, without the 4 bytes of salt.
     pub fn key_len(self) -> usize {
         match self {
-            Self::Aes256Gcm => 32,
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => 32,
             Self::Aes128Gcm => 16,
         }
     }
 
     /// The transform as the kernel knows it.
     pub fn algorithm(self) -> Algorithm {
+        let name = match self {
+            Self::Aes256Gcm | Self::Aes128Gcm => "rfc4106(gcm(aes))",
+            Self::ChaCha20Poly1305 => "rfc7539esp(chacha20,poly1305)",
+        };
         Algorithm::Aead {
-            name: "rfc4106(gcm(aes))".into(),
+            name: name.into(),
             key_bits: (self.key_len() as u32 + 4) * 8,
             icv_bits: 128,
         }

@@ -128,6 +128,11 @@ impl Selector {
         Self { proto, dport: PortMatch::exactly(port), ..self }
     }
 
+    /// The same, narrowed to a protocol and a source port.
+    pub fn from_port(self, proto: u8, port: u16) -> Self {
+        Self { proto, sport: PortMatch::exactly(port), ..self }
+    }
+
     /// Whether some packet matches both. An interface may always be the one.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.src.overlaps(&other.src)

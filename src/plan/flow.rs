@@ -11,8 +11,8 @@ use crate::model::{
     Action, Direction, Level, Mark, Mode, Policy, Sa, Selector, Spi, State, Template,
 };
 
-/// What becomes of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What becomes of a packet, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flow {
     /// It leaves as ESP under this SPI.
     Protected(Spi),

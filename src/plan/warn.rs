@@ -22,6 +22,7 @@ pub(super) fn warnings(
     lines.extend(unpaired(desired));
     lines.extend(large_step(changes));
     lines.extend(cut(changes));
+    lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
     lines.extend(outranked(desired, live, reqid));
     lines
@@ -76,6 +77,23 @@ fn cut(changes: &[Change]) -> Option<String> {
         format!(
             "SAs with {} are deleted and made anew under the same SPI: packets are dropped, never \
              sent in clear, until both ends hold the same keys",
+            names(&peers)
+        )
+    })
+}
+
+/// Traffic that flowed in clear until now, and waits for the other end.
+fn closed(desired: &Desired, changes: &[Change]) -> Option<String> {
+    let peers: BTreeSet<&PeerName> = changes
+        .iter()
+        .filter(|change| matches!(change.what, What::CreatePolicy(_)))
+        .filter_map(|change| change.peer.as_ref())
+        .collect();
+    (desired.guards.is_empty() && !peers.is_empty()).then(|| {
+        format!(
+            "what flowed in clear with {} stops here and flows again, encrypted, when they have \
+             applied too; open connections survive that. Where your own ssh is a part of it, \
+             apply on the far host first, then here",
             names(&peers)
         )
     })

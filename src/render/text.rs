@@ -58,6 +58,8 @@ fn header(view: &View<'_>) -> String {
 pub(super) fn traffic(traffic: Traffic) -> String {
     match traffic {
         Traffic::Vxlan { port } => format!("vxlan port {port}"),
+        Traffic::Geneve { port } => format!("geneve port {port}"),
+        Traffic::Port { protocol, port } => format!("{} port {port}", protocol.name()),
     }
 }
 

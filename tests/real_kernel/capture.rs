@@ -59,6 +59,12 @@ impl Capture {
         Self { tcpdump, _said: said, file, marker: lab.host(A).clone() }
     }
 
+    /// The recording's name in the laboratory's directory.
+    pub fn name(&self) -> String {
+        let name = self.file.file_name().expect("it is a file");
+        name.to_string_lossy().into_owned()
+    }
+
     /// Ends it once everything that has passed is in the file.
     ///
     /// A last packet says so: what was sent before it was recorded before it.

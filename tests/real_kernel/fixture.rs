@@ -97,7 +97,13 @@ impl Lab {
             hosts: names.iter().map(|name| namespace(name.to_string())).collect(),
             wire: namespace("wire".into()),
             underlay: underlay.to_vec(),
-            mesh: MeshFile { generation: 1, esp: "", guard: true, peers: peers.collect() },
+            mesh: MeshFile {
+                generation: 1,
+                traffic: "kind = \"vxlan\"",
+                esp: "",
+                guard: true,
+                peers: peers.collect(),
+            },
             directory,
         }
     }

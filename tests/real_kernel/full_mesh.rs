@@ -7,6 +7,7 @@ use crate::{
 
 const WITH_ESN: &str = "esn = true\nreplay_window = 1024";
 const AES128: &str = "cipher = \"aes128-gcm\"";
+const CHACHA: &str = "cipher = \"chacha20-poly1305\"";
 const DEFAULTS: &str = "";
 
 /// Applies the mesh on three hosts, pings between every pair and looks at the wire.
@@ -32,13 +33,13 @@ fn sends_nothing_but_esp(underlay: Underlay, variants: &[&'static str]) {
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn three_hosts_over_ipv4_send_nothing_but_esp_whatever_the_cipher_and_window() {
-    sends_nothing_but_esp(Underlay::V4, &[DEFAULTS, WITH_ESN, AES128]);
+    sends_nothing_but_esp(Underlay::V4, &[DEFAULTS, WITH_ESN, AES128, CHACHA]);
 }
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn three_hosts_over_ipv6_send_nothing_but_esp_whatever_the_cipher_and_window() {
-    sends_nothing_but_esp(Underlay::V6, &[DEFAULTS, WITH_ESN, AES128]);
+    sends_nothing_but_esp(Underlay::V6, &[DEFAULTS, WITH_ESN, AES128, CHACHA]);
 }
 
 #[test]

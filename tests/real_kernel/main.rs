@@ -27,6 +27,7 @@ mod full_mesh;
 mod generations;
 mod guards;
 mod idempotence;
+mod kinds;
 mod locking;
 mod membership;
 mod secrecy;

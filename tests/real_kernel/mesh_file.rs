@@ -9,6 +9,8 @@ pub const MESH_KEY: &str = "5f2cbd3f1d0e6a7788c9a1b2c3d4e5f60718293a4b5c6d7e8f90
 #[derive(Debug, Clone)]
 pub struct MeshFile {
     pub generation: u64,
+    /// Lines of `[traffic]`, but for the guard.
+    pub traffic: &'static str,
     /// Lines of `[esp]`.
     pub esp: &'static str,
     pub guard: bool,
@@ -38,10 +40,10 @@ impl MeshFile {
     /// The file's text.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "[mesh]\nname = \"lab\"\n\n[traffic]\nkind = \"vxlan\"\nguard = {}\n\n\
+            "[mesh]\nname = \"lab\"\n\n[traffic]\n{}\nguard = {}\n\n\
              [esp]\n{}\n\n[keys]\nmesh_key = {{ file = \"mesh.key\" }}\n\n\
              [rotation]\ngeneration = {}\n",
-            self.guard, self.esp, self.generation
+            self.traffic, self.guard, self.esp, self.generation
         );
         for Peer { name, short_id, address } in &self.peers {
             let _ = write!(

@@ -19,7 +19,7 @@ def hkdf(ikm, salt, info, length):
     return okm[:length]
 
 
-KEY_LEN = {"aes256-gcm": 32, "aes128-gcm": 16}
+KEY_LEN = {"aes256-gcm": 32, "aes128-gcm": 16, "chacha20-poly1305": 32}
 
 
 def short(value):
@@ -68,6 +68,7 @@ CASES = [
     (COUNTING, "lab", 1, 2, 0, "aes256-gcm"),
     (COUNTING, "lab", 1, 2, 2, "aes256-gcm"),
     (COUNTING, "lab", 1, 2, 1, "aes128-gcm"),
+    (COUNTING, "lab", 1, 2, 1, "chacha20-poly1305"),
     (COUNTING, "lab-2", 1, 2, 1, "aes256-gcm"),
     (COUNTING, "lab", 0, 4095, 129, "aes256-gcm"),
     (COUNTING, "lab", 4095, 0, 2**63 - 2, "aes128-gcm"),

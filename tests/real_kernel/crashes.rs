@@ -106,8 +106,8 @@ fn an_apply_killed_on_a_bare_host_lets_nothing_out_once_the_guard_is_there() {
     lab.reaches(A, B);
     let recording = capture.stop();
     recording.has_none(CLEAR);
-    // Guards, inbound SAs, outbound SAs, policies.
-    assert_eq!(kills, 4, "requests in which an apply on a bare host goes");
+    // The probe and its end, guards, inbound SAs, outbound SAs, policies.
+    assert!(kills >= 6, "{kills} kills at requests, wanted 6");
     assert!(guarded >= 3, "{guarded} applies put up a guard before they were killed");
 }
 

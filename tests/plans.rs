@@ -26,8 +26,12 @@ fn lab() -> Config {
     mesh(1, &LAB)
 }
 
-/// Compares with `tests/plan/<name>.txt` and `.json`, and says whether the
-/// plan, performed, leaves nothing to do.
+/// Above this many changes only the text is kept: the JSON of a long plan says
+/// nothing that a short one's doesn't.
+const CHANGES_IN_JSON: usize = 12;
+
+/// Compares with `tests/plan/<name>.txt` and, for a short plan, `.json`, and
+/// checks that the plan, performed, leaves nothing to do.
 fn golden(name: &str, config: &Config, kernel: &mut Memory) {
     let (desired, _) = wanted(config);
     let plan = Plan::new(&desired, &observe(kernel), REQID);
@@ -40,10 +44,10 @@ fn golden(name: &str, config: &Config, kernel: &mut Memory) {
     };
     let text = anstream::adapter::strip_str(&plan_text(&view)).to_string();
     compare(&format!("{name}.txt"), &text);
-    compare(
-        &format!("{name}.json"),
-        &(serde_json::to_string_pretty(&plan_json(&view)).unwrap() + "\n"),
-    );
+    if plan.changes.len() <= CHANGES_IN_JSON {
+        let json = serde_json::to_string_pretty(&plan_json(&view)).unwrap();
+        compare(&format!("{name}.json"), &(json + "\n"));
+    }
     if plan.conflicts.is_empty() {
         let report = common::applied(config, kernel);
         assert!(report.is_complete(), "{name}: apply leaves nothing to do");

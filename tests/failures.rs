@@ -1,0 +1,77 @@
+//! What an apply does when the kernel refuses a step or loses an answer.
+
+mod common;
+
+use common::{applied, applied_host, host, mesh, observe};
+use meshsec::{
+    config::Config,
+    kernel::Errno,
+    model::{Selector, Spi},
+    plan::{Flow, flow_out},
+};
+
+const ENOMEM: Errno = Errno(12);
+/// The probe's SA, and its end, come before the steps.
+const PROBE: usize = 2;
+
+fn lab(generation: u64) -> Config {
+    mesh(generation, &["192.0.2.1", "192.0.2.2", "192.0.2.3"])
+}
+
+fn packet_to(peer: &str) -> Selector {
+    Selector::hosts("192.0.2.1".parse().unwrap(), peer.parse().unwrap()).to_port(17, 4789)
+}
+
+#[test]
+fn a_failed_sa_stops_its_own_peer_and_no_other() {
+    let mut kernel = applied_host(&lab(1));
+    // Two inbound SAs, then the outbound one to b.
+    kernel.refuse(PROBE + 2, ENOMEM);
+    let report = applied(&lab(2), &mut kernel);
+
+    assert!(!report.is_complete() && report.changed_anything());
+    let failed: Vec<String> = report.failed.iter().map(|(step, _)| step.id()).collect();
+    assert_eq!(failed, ["dst 192.0.2.2 proto esp spi 0x82001002"]);
+    let left: Vec<&str> = report.left.iter().map(|step| step.name()).collect();
+    assert_eq!(left, ["update_policy", "delete_sa", "delete_sa"]);
+    assert!(report.left.iter().all(|step| step.step.peer.as_ref().unwrap().as_str() == "b"));
+
+    let live = observe(&mut kernel).0;
+    let old = Flow::Protected(Spi::from_raw(0x8100_1002));
+    assert_eq!(flow_out(&live, &packet_to("192.0.2.2")), old, "b goes on as before");
+    let new = Flow::Protected(Spi::from_raw(0x8200_1003));
+    assert_eq!(flow_out(&live, &packet_to("192.0.2.3")), new, "c has moved");
+    let flows: Vec<_> = report.flows.iter().map(|(peer, flow)| (peer.as_str(), *flow)).collect();
+    assert_eq!(flows, [("b", old)]);
+    assert!(applied(&lab(2), &mut kernel).is_complete());
+}
+
+#[test]
+fn a_failed_guard_stops_everything() {
+    let mut kernel = host(&lab(1));
+    kernel.refuse(PROBE, ENOMEM);
+    let report = applied(&lab(1), &mut kernel);
+    assert_eq!((report.done.len(), report.failed.len(), report.left.len()), (3, 1, 12));
+    assert!(observe(&mut kernel).0.sas.is_empty());
+    assert!(applied(&lab(1), &mut kernel).is_complete());
+}
+
+#[test]
+fn a_lost_answer_is_looked_for_and_the_apply_goes_on() {
+    for (call, performed) in [(2, 0), (2, 3), (3, 6), (4, 1), (5, 2)] {
+        let mut kernel = host(&lab(1));
+        kernel.lose(call, performed);
+        let report = applied(&lab(1), &mut kernel);
+        assert!(report.is_complete(), "call {call}, {performed} performed");
+    }
+}
+
+#[test]
+fn answers_that_are_always_lost_end_the_apply_with_what_is_left() {
+    let mut kernel = host(&lab(1));
+    (2..30).for_each(|call| kernel.lose(call, 0));
+    let report = applied(&lab(1), &mut kernel);
+    assert!(!report.is_complete() && report.changed_anything());
+    assert!(report.stopped.unwrap().to_string().contains("ENOBUFS"));
+    assert_eq!(report.after.unwrap().changes.len(), 16);
+}

@@ -111,6 +111,8 @@ pub fn apply(
 ///
 /// By trying, since a kernel's version tells little of its modules. A run that
 /// is killed in between leaves an SA that the next one deletes by its reqid.
+/// Until then the in policies would take packets under it, so that its key is
+/// random and known to nobody.
 fn probe(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
     let sample = plan.steps.iter().find_map(|planned| match &planned.step.kind {
         StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => Some(sa),
@@ -123,7 +125,7 @@ fn probe(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
     let to = u32::from(spi.to().get());
     let itself = Spi::from_raw((spi.raw() & 0xff00_0000) | (to << 12) | to);
     let sa = Sa { id: SaId::esp(sample.id.dst, itself), ..sample.clone() };
-    let key = Arc::new(Key::new(vec![0x5a; key_bits as usize / 8].into()));
+    let key = Arc::new(random_key(key_bits as usize / 8)?);
     let step = |kind| [Step { peer: None, kind }];
     let delete = step(StepKind::DeleteSa(sa.id));
     match kernel.perform(&step(StepKind::AddSa { sa, key }))?.pop() {
@@ -132,6 +134,15 @@ fn probe(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
         Some(Err(KernelError::Refused { errno: Errno::EEXIST, .. })) | None => Ok(()),
         Some(Err(error)) => Err(error),
     }
+}
+
+fn random_key(length: usize) -> Result<Key, KernelError> {
+    let mut bytes = vec![0; length].into_boxed_slice();
+    getrandom::fill(&mut bytes).map_err(|error| KernelError::System {
+        doing: "cannot make a random key".into(),
+        reason: error.to_string(),
+    })?;
+    Ok(Key::new(bytes))
 }
 
 /// Runs steps phase by phase; `Err` if answers got lost on the way.

@@ -47,6 +47,22 @@ fn a_failed_sa_stops_its_own_peer_and_no_other() {
 }
 
 #[test]
+fn a_probe_that_is_left_behind_has_a_key_that_nobody_knows_and_goes_next_time() {
+    let left_behind = || {
+        let mut kernel = host(&lab(1));
+        // The probe's end is refused, as if the run had been killed before it.
+        kernel.refuse(PROBE - 1, ENOMEM);
+        let report = applied(&lab(1), &mut kernel);
+        assert!(report.done.is_empty() && report.stopped.is_some());
+        let sas = observe(&mut kernel).0.sas;
+        assert_eq!(sas.len(), 1);
+        assert!(applied(&lab(1), &mut kernel).is_complete());
+        sas[0].key
+    };
+    assert!(left_behind().differs(left_behind()), "each probe has a key of its own");
+}
+
+#[test]
 fn a_failed_guard_stops_everything() {
     let mut kernel = host(&lab(1));
     kernel.refuse(PROBE, ENOMEM);

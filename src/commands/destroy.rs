@@ -27,12 +27,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     let _lock = lock::acquire(args.lock_timeout)?;
     let mut kernel = Linux::open()?;
     let mut live = kernel.observe(config.reqid)?;
-    let has_address = |address| live.0.has_address(address);
-    let local = match config::local_peer(config, global.local.as_deref(), has_address) {
-        Ok(peer) => Some(peer),
-        Err(error) if global.local.is_some() => return Err(error.into()),
-        Err(_) => None,
-    };
+    let local = super::local_if_any(global, config, &live)?;
     // Only names, for the plan's text: nothing is wanted.
     let others = config.peers.iter().filter(|peer| local.is_none_or(|l| l.name != peer.name));
     let desired = Desired {

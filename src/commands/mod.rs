@@ -18,9 +18,11 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Global},
+    config::{self, Config, Peer},
     error::Error,
     kernel::linux::netns,
+    model::Live,
 };
 
 /// How a command ended.
@@ -69,6 +71,21 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Genkey => generate::genkey(),
         Command::Genpsk => generate::genpsk(),
         Command::Spi(args) => spi::run(&cli.global, args),
+    }
+}
+
+/// The local peer, for commands that do without one: only a name that was
+/// given has to be right.
+fn local_if_any<'a>(
+    global: &Global,
+    config: &'a Config,
+    live: &Live,
+) -> Result<Option<&'a Peer>, Error> {
+    let has_address = |address| live.0.has_address(address);
+    match config::local_peer(config, global.local.as_deref(), has_address) {
+        Ok(peer) => Ok(Some(peer)),
+        Err(error) if global.local.is_some() => Err(error.into()),
+        Err(_) => Ok(None),
     }
 }
 

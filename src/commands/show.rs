@@ -13,12 +13,7 @@ use crate::{
 pub fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
     let config = config::load(&global.config, SecretsMode::Ignored)?.config;
     let live = Linux::open()?.observe(config.reqid)?;
-    let has_address = |address| live.0.has_address(address);
-    let local = match config::local_peer(&config, global.local.as_deref(), has_address) {
-        Ok(peer) => Some(peer),
-        Err(error) if global.local.is_some() => return Err(error.into()),
-        Err(_) => None,
-    };
+    let local = super::local_if_any(global, &config, &live)?;
     match global.format {
         Format::Text => print(&show_text(&config, local, &live, args.all))?,
         Format::Json => print_json(&show_json(&config, local, &live, args.all))?,

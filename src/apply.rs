@@ -208,22 +208,12 @@ fn perform(
 
 /// Puts the key into a planned step. A plan made without secrets has none.
 fn with_key(step: &Step<()>, keyring: &Keyring) -> Result<Step<Arc<Key>>, KernelError> {
-    let key = |id| {
+    step.keyed(|id| {
         keyring.get(id).ok_or_else(|| KernelError::System {
             doing: format!("cannot add SA {id}"),
             reason: "its key is not at hand".into(),
         })
-    };
-    let kind = match &step.kind {
-        StepKind::AddSa { sa, .. } => StepKind::AddSa { sa: sa.clone(), key: key(&sa.id)? },
-        StepKind::ReplaceSa { sa, .. } => StepKind::ReplaceSa { sa: sa.clone(), key: key(&sa.id)? },
-        StepKind::DeleteSa(id) => StepKind::DeleteSa(*id),
-        StepKind::AddPolicy(policy) => StepKind::AddPolicy(policy.clone()),
-        StepKind::UpdatePolicy(policy) => StepKind::UpdatePolicy(policy.clone()),
-        StepKind::DeletePolicy(policy) => StepKind::DeletePolicy(policy.clone()),
-        StepKind::Wait(time) => StepKind::Wait(*time),
-    };
-    Ok(Step { peer: step.peer.clone(), kind })
+    })
 }
 
 /// Looks again. What is still wanted, and what becomes of those peers' traffic.

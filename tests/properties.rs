@@ -16,7 +16,7 @@ use meshsec::{
         Action, Cipher, Direction, KeyView, Mode, Policy, PolicyId, Replay, Reqid, Sa, SaId,
         Selector, Spi, Template,
     },
-    plan::{Flow, Plan, Step, StepKind, flow_out},
+    plan::{Flow, Plan, flow_out},
 };
 use proptest::prelude::*;
 
@@ -169,17 +169,8 @@ fn step_by_step(
     let plan = Plan::new(&wanted, &observe(kernel), REQID);
     for (number, planned) in plan.steps.iter().enumerate() {
         look(kernel, number)?;
-        let key = |sa: &Sa| keyring.get(&sa.id).unwrap();
-        let kind = match planned.step.kind.clone() {
-            StepKind::AddSa { sa, .. } => StepKind::AddSa { key: key(&sa), sa },
-            StepKind::ReplaceSa { sa, .. } => StepKind::ReplaceSa { key: key(&sa), sa },
-            StepKind::DeleteSa(id) => StepKind::DeleteSa(id),
-            StepKind::AddPolicy(policy) => StepKind::AddPolicy(policy),
-            StepKind::UpdatePolicy(policy) => StepKind::UpdatePolicy(policy),
-            StepKind::DeletePolicy(policy) => StepKind::DeletePolicy(policy),
-            StepKind::Wait(time) => StepKind::Wait(time),
-        };
-        let answers = kernel.perform(&[Step { peer: None, kind }]).unwrap();
+        let step = planned.step.keyed(|id| keyring.get(id).ok_or(*id)).expect("a key for each SA");
+        let answers = kernel.perform(&[step]).unwrap();
         prop_assert!(answers[0].is_ok(), "{:?}", answers[0]);
     }
     look(kernel, plan.steps.len())

@@ -48,6 +48,28 @@ pub enum StepKind<K = Arc<Key>> {
     Wait(Duration),
 }
 
+impl Step<()> {
+    /// The same with a key for each SA that it adds.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `key` answers for an SA that it has none for.
+    pub fn keyed<K, E>(&self, key: impl Fn(&SaId) -> Result<K, E>) -> Result<Step<K>, E> {
+        let kind = match &self.kind {
+            StepKind::AddSa { sa, .. } => StepKind::AddSa { sa: sa.clone(), key: key(&sa.id)? },
+            StepKind::ReplaceSa { sa, .. } => {
+                StepKind::ReplaceSa { sa: sa.clone(), key: key(&sa.id)? }
+            }
+            StepKind::DeleteSa(id) => StepKind::DeleteSa(*id),
+            StepKind::AddPolicy(policy) => StepKind::AddPolicy(policy.clone()),
+            StepKind::UpdatePolicy(policy) => StepKind::UpdatePolicy(policy.clone()),
+            StepKind::DeletePolicy(policy) => StepKind::DeletePolicy(policy.clone()),
+            StepKind::Wait(time) => StepKind::Wait(*time),
+        };
+        Ok(Step { peer: self.peer.clone(), kind })
+    }
+}
+
 impl<K> StepKind<K> {
     /// The identity of the policy that this is about.
     pub fn policy_id(&self) -> Option<PolicyId> {

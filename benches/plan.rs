@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use hkdf::Hkdf;
 use meshsec::{
-    config::{Config, Esp, Peer, SecretSource, Secrets, Traffic},
+    config::{Config, Esp, Peer, Rotation, SecretSource, Secrets, Traffic},
     desired::desired,
     kernel::{Kernel, memory::Memory},
     model::{
         Cipher, Generation, Key, Live, LocalAddress, MeshName, PeerName, Replay, Reqid, ShortId,
+        Time,
     },
     plan::Plan,
     render::{View, plan_json, plan_text},
@@ -25,13 +26,15 @@ fn main() {
     let secrets = Secrets { mesh_key: Key::new((0..32).collect()) };
     let local = &config.peers[0];
     let live = empty_host(local);
+    let moment = config.rotation.at(Time::default());
 
     let base = best(|| derivations(usize::from(PEERS) * 5));
-    let derive = best(|| drop(desired(&config, local, Some(&secrets))));
-    let (wanted, _) = desired(&config, local, Some(&secrets));
+    let derive = best(|| drop(desired(&config, moment, local, Some(&secrets))));
+    let (wanted, _) = desired(&config, moment, local, Some(&secrets));
     let compare = best(|| drop(Plan::new(&wanted, &live, REQID)));
     let plan = Plan::new(&wanted, &live, REQID);
-    let view = View { config: &config, local: Some(local), plan: &plan, warnings: &[], file: "f" };
+    let view =
+        View { config: &config, moment, local: Some(local), plan: &plan, warnings: &[], file: "f" };
     let text = best(|| drop(plan_text(&view)));
     let json = best(|| drop(serde_json::to_string(&plan_json(&view))));
 
@@ -88,7 +91,7 @@ fn config() -> Config {
         guard: true,
         esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
         mesh_key: SecretSource::Env("KEY".into()),
-        generation: Generation::new(1).expect("small"),
+        rotation: Rotation::Generation(Generation::new(1).expect("small")),
         peers: (0..=PEERS).map(peer).collect(),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
-    model::{Algorithm, Direction, Key, PeerName, Reqid, Sa, SaId, Spi},
+    model::{Algorithm, Direction, Key, PeerName, Reqid, Sa, SaId, Spi, Start},
     plan::{Flow, Plan, PlannedStep, Step, StepKind, flow_out},
 };
 
@@ -124,11 +124,12 @@ fn probe(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
     // Nobody speaks to itself, so that from and to are never the same.
     let to = u32::from(spi.to().get());
     let itself = Spi::from_raw((spi.raw() & 0xff00_0000) | (to << 12) | to);
-    let sa = Sa { id: SaId::esp(sample.id.dst, itself), ..sample.clone() };
+    let sa = Sa { id: SaId::esp(sample.id.dst, itself), ends: None, ..sample.clone() };
     let key = Arc::new(random_key(key_bits as usize / 8)?);
     let step = |kind| [Step { peer: None, kind }];
     let delete = step(StepKind::DeleteSa(sa.id));
-    match kernel.perform(&step(StepKind::AddSa { sa, key }))?.pop() {
+    let start = Start::Fresh;
+    match kernel.perform(&step(StepKind::AddSa { sa, key, start }))?.pop() {
         Some(Ok(())) => kernel.perform(&delete)?.into_iter().collect(),
         // Whose it is can't be told from here, so that it stays.
         Some(Err(KernelError::Refused { errno: Errno::EEXIST, .. })) | None => Ok(()),

@@ -11,11 +11,11 @@ use std::{
 };
 
 use crate::{
-    config::{Config, Peer, Secrets, Traffic},
+    config::{Clock, Config, Moment, Peer, Secrets, Traffic},
     keys::Session,
     model::{
         Action, Direction, Generation, IPPROTO_UDP, Key, KeyView, Mode, PEER_PRIORITY, PeerName,
-        Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Template,
+        Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Start, Template,
     },
 };
 
@@ -34,6 +34,8 @@ pub struct Desired {
     pub peers: BTreeMap<IpAddr, PeerName>,
     /// Whether all of the mesh is to go.
     pub destroying: bool,
+    /// The clock that says which generation it is, if one does.
+    pub clock: Option<Clock>,
     /// Peers of the other address family, with which it forms none.
     pub unpaired: BTreeSet<PeerName>,
 }
@@ -49,6 +51,8 @@ pub struct WantedSa {
     pub direction: Direction,
     /// Whose keys it has.
     pub generation: Generation,
+    /// Its first sequence number.
+    pub start: Start,
 }
 
 /// A policy that should be there.
@@ -93,11 +97,18 @@ impl Traffic {
     }
 }
 
-/// Works out what `config` asks of the host that is `local`.
+/// Works out what `config` asks at a moment of the host that is `local`.
 ///
 /// Without secrets the keys are not checked, and the keyring is empty.
-pub fn desired(config: &Config, local: &Peer, secrets: Option<&Secrets>) -> (Desired, Keyring) {
-    let mut wanted = Desired { local: Some(local.address), ..Desired::default() };
+pub fn desired(
+    config: &Config,
+    moment: Moment,
+    local: &Peer,
+    secrets: Option<&Secrets>,
+) -> (Desired, Keyring) {
+    let mut wanted =
+        Desired { local: Some(local.address), clock: moment.clock, ..Desired::default() };
+    let mesh = Mesh { config, moment, local, secrets };
     let mut keyring = Keyring::default();
     for peer in config.peers.iter().filter(|peer| peer.name != local.name) {
         if peer.address.is_ipv4() != local.address.is_ipv4() {
@@ -105,8 +116,8 @@ pub fn desired(config: &Config, local: &Peer, secrets: Option<&Secrets>) -> (Des
             continue;
         }
         wanted.peers.insert(peer.address, peer.name.clone());
-        add_sas(&mut wanted, &mut keyring, config, local, peer, secrets);
-        add_policies(&mut wanted, config, local, peer);
+        add_sas(&mut wanted, &mut keyring, &mesh, peer);
+        add_policies(&mut wanted, &mesh, peer);
     }
     if config.guard {
         wanted.guards = guards(config.traffic, config.reqid);
@@ -114,20 +125,25 @@ pub fn desired(config: &Config, local: &Peer, secrets: Option<&Secrets>) -> (Des
     (wanted, keyring)
 }
 
+/// What is known of the mesh, seen from one of its peers.
+struct Mesh<'a> {
+    config: &'a Config,
+    moment: Moment,
+    local: &'a Peer,
+    secrets: Option<&'a Secrets>,
+}
+
 /// SAs inbound for the generation before, this one and the next, and outbound
 /// for this one: so hosts may move to the next in any order.
-fn add_sas(
-    wanted: &mut Desired,
-    keyring: &mut Keyring,
-    config: &Config,
-    local: &Peer,
-    peer: &Peer,
-    secrets: Option<&Secrets>,
-) {
+///
+/// Where the clock says which it is, an outbound SA ends when the peers retire
+/// it, so that a host on which nothing applies any more falls silent and not deaf.
+fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &Peer) {
+    let Mesh { config, moment, local, secrets } = *mesh;
     let session = secrets.map(|secrets| {
         Session::from_mesh_key(&secrets.mesh_key, &config.mesh, local.short_id, peer.short_id)
     });
-    let now = config.generation;
+    let now = moment.generation;
     let inbound = now.previous().into_iter().chain([now, now.next()]);
     let ends = inbound.map(|generation| (Direction::In, generation, peer, local)).chain([(
         Direction::Out,
@@ -137,6 +153,9 @@ fn add_sas(
     )]);
     for (direction, generation, from, to) in ends {
         let id = SaId::esp(to.address, Spi::new(generation, from.short_id, to.short_id));
+        let clock = moment.clock.filter(|_| direction == Direction::Out);
+        let period = clock.map(|clock| clock.period);
+        let start = period.map_or(Start::Fresh, |period| Start::Seed { generation, period });
         let key = session.as_ref().map(|session| {
             session.keymat(from.short_id, to.short_id, generation, config.esp.cipher)
         });
@@ -149,9 +168,11 @@ fn add_sas(
             algorithm: config.esp.cipher.algorithm(),
             key: key.as_ref().map_or(KeyView::NotChecked, |key| KeyView::Known(key.fingerprint())),
             replay: config.esp.replay,
+            ends: period.map(|period| period.retired(generation)),
             extras: BTreeSet::new(),
         };
-        wanted.sas.insert(id, WantedSa { sa, peer: peer.name.clone(), direction, generation });
+        let peer = peer.name.clone();
+        wanted.sas.insert(id, WantedSa { sa, peer, direction, generation, start });
         if let Some(key) = key {
             keyring.0.insert(id, Arc::new(key));
         }
@@ -161,8 +182,9 @@ fn add_sas(
 /// The out template pins the SPI, which switches a pair to a generation; the
 /// in template takes any SA of the mesh, since the SA's own selector ties its
 /// key to the two addresses.
-fn add_policies(wanted: &mut Desired, config: &Config, local: &Peer, peer: &Peer) {
-    let out_spi = Spi::new(config.generation, local.short_id, peer.short_id);
+fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
+    let Mesh { config, moment, local, .. } = *mesh;
+    let out_spi = Spi::new(moment.generation, local.short_id, peer.short_id);
     let ends = [
         (Direction::Out, local.address, peer.address, out_spi),
         (Direction::In, peer.address, local.address, Spi::from_raw(0)),

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use crate::{
     config::{ConfigError, LocalError},
     kernel::KernelError,
+    model::Time,
 };
 
 /// Why a command ended with status 1.
@@ -19,6 +20,18 @@ pub enum Error {
     /// The kernel, or the way to it.
     #[error("error: {0}")]
     Kernel(#[from] KernelError),
+    /// A clock that is certainly wrong, where generations follow it.
+    #[error(
+        "error: the clock shows {} UTC, before this program's release on {}: set it and run again; \
+         nothing was changed",
+        now.utc(), released.utc()
+    )]
+    Clock {
+        /// What it shows.
+        now: Time,
+        /// What it can't be before.
+        released: Time,
+    },
     /// A snapshot that can't be read.
     #[error("error: {}: {reason}", path.display())]
     Snapshot {

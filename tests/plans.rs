@@ -8,15 +8,15 @@ mod common;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use common::{REQID, address, applied_host, host, mesh, observe, wanted};
+use common::{address, applied_host, host, mesh};
 use meshsec::{
-    config::{Config, Protocol, Traffic},
+    config::{Config, Esp, Protocol, Rotation, Traffic},
     kernel::memory::Memory,
     model::{
         Action, Algorithm, Bypass, Cipher, Direction, Fingerprint, KeyView, Level, Mark, Mode,
-        Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, Spi, State, Template,
+        Period, Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, Spi, State, Template,
+        Time,
     },
-    plan::Plan,
     render::{View, plan_json, plan_text},
 };
 
@@ -33,10 +33,11 @@ const CHANGES_IN_JSON: usize = 12;
 /// Compares with `tests/plan/<name>.txt` and, for a short plan, `.json`, and
 /// checks that the plan, performed, leaves nothing to do.
 fn golden(name: &str, config: &Config, kernel: &mut Memory) {
-    let (desired, _) = wanted(config);
-    let plan = Plan::new(&desired, &observe(kernel), REQID);
+    let now = kernel.now();
+    let plan = common::plan(config, kernel);
     let view = View {
         config,
+        moment: config.rotation.at(now),
         local: Some(&config.peers[0]),
         plan: &plan,
         warnings: &[],
@@ -123,6 +124,7 @@ fn foreign_sa(dst: &str, spi: u32, reqid: u32) -> Sa {
         algorithm: Cipher::Aes256Gcm.algorithm(),
         key: KeyView::Unknown,
         replay: Replay { window: 32, esn: false },
+        ends: None,
         extras: BTreeSet::new(),
     }
 }
@@ -136,6 +138,71 @@ fn an_empty_host() {
 fn generation_0_has_none_before_it() {
     let config = mesh(0, &LAB[..2]);
     golden("generation-0-has-none-before-it", &config, &mut host(&config));
+}
+
+/// Two peers whose generation the clock says, an hour each.
+fn by_the_clock() -> Config {
+    let replay = Replay { window: 1024, esn: true };
+    let esp = Esp { replay, ..mesh(1, &LAB[..2]).esp };
+    let rotation = Rotation::Period(Period::new(3600).unwrap());
+    Config { rotation, esp, ..mesh(1, &LAB[..2]) }
+}
+
+/// A host of that mesh at 2026-01-16 13:30 UTC, in generation 491,269.
+fn host_at_half_past(applied: bool) -> Memory {
+    let mut kernel = host(&by_the_clock());
+    kernel.set_now(Time::from_seconds(1_768_570_200));
+    if applied {
+        assert!(common::applied(&by_the_clock(), &mut kernel).is_complete());
+    }
+    kernel
+}
+
+#[test]
+fn the_clock_says_which_generation_it_is() {
+    let mut kernel = host_at_half_past(false);
+    golden("the-clock-says-which-generation-it-is", &by_the_clock(), &mut kernel);
+}
+
+#[test]
+fn the_clock_says_that_the_next_has_begun() {
+    let mut kernel = host_at_half_past(true);
+    kernel.set_now(Time::from_seconds(1_768_572_000));
+    golden("the-clock-says-that-the-next-has-begun", &by_the_clock(), &mut kernel);
+}
+
+#[test]
+fn the_clock_jumps_by_some_periods() {
+    let mut kernel = host_at_half_past(true);
+    kernel.set_now(Time::from_seconds(1_768_570_200 - 5 * 3600));
+    golden("the-clock-jumps-by-some-periods", &by_the_clock(), &mut kernel);
+}
+
+#[test]
+fn a_lifetime_was_changed() {
+    let mut kernel = host_at_half_past(true);
+    let spi = Spi::from_raw(0x8000_1002 | (491_269 % 128) << 24);
+    let changed = sa(kernel.state_mut(), spi.raw());
+    changed.ends = changed.ends.map(|end| Time::from_seconds(end.seconds() - 60));
+    golden("a-lifetime-was-changed", &by_the_clock(), &mut kernel);
+}
+
+#[test]
+fn a_lifetime_that_rounding_moved_is_no_difference() {
+    let mut kernel = host_at_half_past(true);
+    for sa in &mut kernel.state_mut().sas {
+        sa.ends = sa.ends.map(|end| Time::from_seconds(end.seconds() + 2));
+    }
+    assert!(common::plan(&by_the_clock(), &mut kernel).is_empty());
+}
+
+#[test]
+fn more_is_sent_than_the_period_allows() {
+    let mut kernel = host_at_half_past(true);
+    for usage in &mut kernel.state_mut().usage {
+        usage.sent += (1 << 20) + 1;
+    }
+    golden("more-is-sent-than-the-period-allows", &by_the_clock(), &mut kernel);
 }
 
 #[test]

@@ -5,16 +5,18 @@
 
 mod common;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use common::{REQID, applied, applied_host, mesh, observe, secrets, wanted};
+use common::{REQID, applied, applied_host, mesh, observe, wanted, wanted_at};
 use meshsec::{
-    config::{Config, Traffic},
-    desired::desired,
+    config::{Config, Esp, Rotation, Traffic},
     kernel::{Errno, Kernel, memory::Memory},
     model::{
-        Action, Cipher, Direction, KeyView, Mode, Policy, PolicyId, Replay, Reqid, Sa, SaId,
-        Selector, Spi, Template,
+        Action, Cipher, Direction, KeyView, Mode, Period, Policy, PolicyId, Replay, Reqid, Sa,
+        SaId, Selector, Spi, Template, Time,
     },
     plan::{Flow, Plan, flow_out},
 };
@@ -125,6 +127,7 @@ fn add_foreign(kernel: &mut Memory) {
         algorithm: Cipher::Aes256Gcm.algorithm(),
         key: KeyView::Unknown,
         replay: Replay { window: 32, esn: false },
+        ends: None,
         extras: BTreeSet::new(),
     });
     kernel.state_mut().policies.push(Policy {
@@ -159,13 +162,18 @@ fn packets(config: &Config) -> Vec<(IpAddr, Selector)> {
         .collect()
 }
 
+/// The last number sent under every SA.
+fn numbers(kernel: &mut Memory) -> BTreeMap<SaId, u64> {
+    observe(kernel).0.usage.iter().map(|usage| (usage.id, usage.sent)).collect()
+}
+
 /// Performs a plan one step at a time, and looks after each.
 fn step_by_step(
     config: &Config,
     kernel: &mut Memory,
     mut look: impl FnMut(&mut Memory, usize) -> Result<(), TestCaseError>,
 ) -> Result<(), TestCaseError> {
-    let (wanted, keyring) = desired(config, &config.peers[0], Some(&secrets()));
+    let (wanted, keyring) = wanted_at(config, kernel.now());
     let plan = Plan::new(&wanted, &observe(kernel), REQID);
     for (number, planned) in plan.steps.iter().enumerate() {
         look(kernel, number)?;
@@ -215,8 +223,9 @@ proptest! {
     ) {
         let mut after = after;
         after.esp = before.esp;
-        let generation = before.generation;
-        after.generation = if up { generation.next() } else { generation.previous().unwrap() };
+        let generation = before.rotation.at(Time::default()).generation;
+        let next = if up { generation.next() } else { generation.previous().unwrap() };
+        after.rotation = Rotation::Generation(next);
         let mut kernel = applied_host(&before);
         add_foreign(&mut kernel);
         let staying: Vec<Selector> = packets(&before)
@@ -285,6 +294,38 @@ proptest! {
         }
         let mut healthy = Memory::holding(kernel.state().clone());
         prop_assert!(applied(&after, &mut healthy).is_complete());
+    }
+
+    /// Where the clock says which generation it is: an apply at any moment
+    /// converges, whatever the clock showed before, and stays converged as long
+    /// as the generation does; and what is lost within a generation is made
+    /// anew above all numbers that were sent.
+    #[test]
+    fn a_mesh_that_follows_the_clock_converges_whatever_it_shows(
+        mesh in meshes(0..1), damages in damages(), jump in 0..5000u64, later in 0..600u64
+    ) {
+        let period = Period::new(600).unwrap();
+        let esp = Esp { replay: Replay { window: 1024, esn: true }, ..mesh.esp };
+        let config = Config { rotation: Rotation::Period(period), esp, ..mesh };
+        let mut kernel = common::host(&config);
+        for now in [3_000, 3_000 + jump, 3_000 + jump + later, 3_000] {
+            kernel.set_now(Time::from_seconds(now));
+            prop_assert!(applied(&config, &mut kernel).is_complete());
+            prop_assert!(common::plan(&config, &mut kernel).is_empty());
+            for (address, packet) in packets(&config) {
+                let peer = config.peers.iter().any(|peer| peer.address == address);
+                prop_assert!(!peer || matches!(flow(&mut kernel, &packet), Flow::Protected(_)));
+            }
+            let end = period.end(period.generation(kernel.now()));
+            kernel.set_now(Time(end.0 - 1));
+            prop_assert!(common::plan(&config, &mut kernel).is_empty(), "the plan never flaps");
+        }
+        let sent = numbers(&mut kernel);
+        damage(&mut kernel, &damages);
+        prop_assert!(applied(&config, &mut kernel).is_complete());
+        for (id, number) in numbers(&mut kernel) {
+            prop_assert!(sent.get(&id).is_none_or(|before| number >= *before), "{id}");
+        }
     }
 
     /// Destroying leaves exactly what was there before the first apply.

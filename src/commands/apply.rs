@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use super::{
-    Status,
+    Status, moment,
     plan::{self, Prepared, file_name},
     print, print_json,
 };
@@ -31,7 +31,9 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     let mut kernel = Linux::open()?;
     let mut live = kernel.observe(loaded.config.reqid)?;
     loop {
-        let mut prepared = plan::prepare(global, &loaded, &live)?;
+        let moment = moment::now(&loaded.config)?;
+        let mut prepared = plan::prepare(global, &loaded, moment, &live)?;
+        prepared.warnings.extend(moment::warning(moment));
         prepared.warn_of_missing_address(&live);
         let run = Run { global, args, config: &loaded.config, verb: "apply" };
         let file = file_name(global);
@@ -39,10 +41,12 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
             return Ok(Status::Error);
         }
         let again = kernel.observe(loaded.config.reqid)?;
-        if again == live {
+        let same_generation = moment::now(&loaded.config)?.generation == moment.generation;
+        if same_generation && again.0.same_objects(&live.0) {
             return run.perform(&mut kernel, &prepared);
         }
-        anstream::eprintln!("The kernel's state changed meanwhile; planning again.");
+        let what = if same_generation { "The kernel's state" } else { "The generation" };
+        anstream::eprintln!("{what} changed meanwhile; planning again.");
         live = again;
     }
 }

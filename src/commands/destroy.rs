@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     kernel::{
         Kernel,
-        linux::{Linux, lock},
+        linux::{Linux, clock, lock},
     },
     plan::Plan,
     render::View,
@@ -39,14 +39,16 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     let keyring = Keyring::default();
     let run = Run { global, args, config, verb: "destroy" };
     let file = file_name(global);
+    // Only shown: a clock that is wrong keeps nobody from removing everything.
+    let moment = config.rotation.at(clock::now());
     loop {
         let plan = Plan::new(&desired, &live, config.reqid);
-        let view = View { config, local, plan: &plan, warnings: &[], file: &file };
+        let view = View { config, moment, local, plan: &plan, warnings: &[], file: &file };
         if !run.approved(&view)? {
             return Ok(Status::Error);
         }
         let again = kernel.observe(config.reqid)?;
-        if again == live {
+        if again.0.same_objects(&live.0) {
             let goal = Goal { desired: &desired, keyring: &keyring, reqid: config.reqid };
             return run.carry_out(&mut kernel, &goal, &view);
         }

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::Read,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +12,7 @@ use crate::{
     config::Config,
     error::Error,
     kernel::{Kernel, linux},
-    model::{Live, State},
+    model::{Live, State, Time},
 };
 
 /// The version of a snapshot's format.
@@ -58,7 +57,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// A snapshot of now.
     pub fn now(config: &Config, live: Live) -> Self {
-        let taken = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+        let taken = linux::clock::now().seconds();
         Self {
             format_version: FORMAT_VERSION.into(),
             taken,
@@ -100,15 +99,21 @@ impl Snapshot {
     }
 }
 
-/// The live state, from wherever it is to come.
-pub fn observe(source: &Source, config: &Config) -> Result<Live, Error> {
+/// The live state, from wherever it is to come, and when it was taken.
+pub fn observe(source: &Source, config: &Config) -> Result<(Live, Time), Error> {
     match source {
-        Source::Kernel => Ok(linux::Linux::open()?.observe(config.reqid)?),
+        Source::Kernel => {
+            let live = linux::Linux::open()?.observe(config.reqid)?;
+            Ok((live, linux::clock::now()))
+        }
         Source::Empty => {
             // They only tell which peer this host is, and --local may do that too.
             let addresses = linux::local_addresses().unwrap_or_default();
-            Ok(Live(State { addresses, ..State::default() }))
+            Ok((Live(State { addresses, ..State::default() }), linux::clock::now()))
         }
-        Source::File(path) => Ok(Live(Snapshot::read(path, config)?.state.sorted())),
+        Source::File(path) => {
+            let Snapshot { taken, state, .. } = Snapshot::read(path, config)?;
+            Ok((Live(state.sorted()), Time::from_seconds(taken)))
+        }
     }
 }

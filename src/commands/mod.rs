@@ -4,6 +4,7 @@ mod apply;
 mod destroy;
 mod generate;
 mod live;
+mod moment;
 mod plan;
 mod show;
 mod snapshot;

@@ -1,9 +1,9 @@
 //! `plan`: shows what apply would do.
 
-use super::{Status, live, print, print_json};
+use super::{Status, live, moment, print, print_json};
 use crate::{
     cli::{Format, Global, PlanArgs},
-    config::{self, Config, Loaded, Peer, SecretsMode},
+    config::{self, Config, Loaded, Moment, Peer, SecretsMode},
     desired::{Keyring, desired},
     error::Error,
     model::Live,
@@ -19,8 +19,12 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
         _ => SecretsMode::Optional,
     };
     let loaded = config::load(&global.config, secrets)?;
-    let live = live::observe(&source, &loaded.config)?;
-    let mut prepared = prepare(global, &loaded, &live)?;
+    let (live, taken) = live::observe(&source, &loaded.config)?;
+    let moment = moment::at(&loaded.config, taken)?;
+    let mut prepared = prepare(global, &loaded, moment, &live)?;
+    if source == live::Source::Kernel {
+        prepared.warnings.extend(moment::warning(moment));
+    }
     if source != live::Source::Empty {
         prepared.warn_of_missing_address(&live);
     }
@@ -35,32 +39,34 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
 /// A plan and all that it takes to show and to do it.
 pub(super) struct Prepared<'a> {
     pub(super) local: &'a Peer,
+    pub(super) moment: Moment,
     pub(super) desired: crate::desired::Desired,
     pub(super) keyring: Keyring,
     pub(super) plan: Plan,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
-/// Plans for the host whose live state this is.
+/// Plans at a moment for the host whose live state this is.
 pub(super) fn prepare<'a>(
     global: &Global,
     loaded: &'a Loaded,
+    moment: Moment,
     live: &Live,
 ) -> Result<Prepared<'a>, Error> {
     let config = &loaded.config;
     let has_address = |address| live.0.has_address(address);
     let local = config::local_peer(config, global.local.as_deref(), has_address)?;
     let warnings = loaded.warnings.clone();
-    let (desired, keyring) = desired(config, local, loaded.secrets.as_ref());
+    let (desired, keyring) = desired(config, moment, local, loaded.secrets.as_ref());
     let plan = Plan::new(&desired, live, config.reqid);
-    Ok(Prepared { local, desired, keyring, plan, warnings })
+    Ok(Prepared { local, moment, desired, keyring, plan, warnings })
 }
 
 impl Prepared<'_> {
     /// The plan as it is to be shown.
     pub(super) fn view<'a>(&'a self, config: &'a Config, file: &'a str) -> View<'a> {
         let (local, plan, warnings) = (Some(self.local), &self.plan, &self.warnings);
-        View { config, local, plan, warnings, file }
+        View { config, moment: self.moment, local, plan, warnings, file }
     }
 
     /// A host may be named that this one isn't.

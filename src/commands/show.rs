@@ -1,12 +1,12 @@
 //! `show`: live objects in the file's words.
 
-use super::{Status, print, print_json};
+use super::{Status, moment, print, print_json};
 use crate::{
     cli::{Format, Global, ShowArgs},
     config::{self, SecretsMode},
     error::Error,
     kernel::{Kernel, linux::Linux},
-    render::{show_json, show_text},
+    render::{Shown, show_json, show_text},
 };
 
 /// Shows what the kernel holds, whichever peer this host is.
@@ -14,9 +14,11 @@ pub fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
     let config = config::load(&global.config, SecretsMode::Ignored)?.config;
     let live = Linux::open()?.observe(config.reqid)?;
     let local = super::local_if_any(global, &config, &live)?;
+    let moment = moment::now(&config)?;
+    let shown = Shown { config: &config, moment, local, live: &live, all: args.all };
     match global.format {
-        Format::Text => print(&show_text(&config, local, &live, args.all))?,
-        Format::Json => print_json(&show_json(&config, local, &live, args.all))?,
+        Format::Text => print(&show_text(&shown))?,
+        Format::Json => print_json(&show_json(&shown))?,
     }
     Ok(Status::Done)
 }

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
-use super::{Status, print, print_json};
+use super::{Status, moment, print, print_json};
 use crate::{
     cli::{Format, Global},
     config::{self, SecretsMode},
     error::Error,
+    render::{JsonClock, generation},
 };
 
 #[derive(Serialize)]
@@ -15,6 +16,7 @@ struct Valid<'a> {
     mesh: &'a str,
     peers: usize,
     generation: u64,
+    clock: Option<JsonClock>,
     warnings: &'a [String],
 }
 
@@ -22,14 +24,15 @@ struct Valid<'a> {
 pub fn run(global: &Global) -> Result<Status, Error> {
     let loaded = config::load(&global.config, SecretsMode::Required)?;
     let config = &loaded.config;
+    let moment = moment::now(config)?;
     match global.format {
         Format::Text => {
             let mut text = format!(
-                "{} is valid: mesh {}, {} peers, generation {}.\n",
+                "{} is valid: mesh {}, {} peers, {}.\n",
                 global.config.display(),
                 config.mesh,
                 config.peers.len(),
-                config.generation
+                generation(moment)
             );
             for warning in &loaded.warnings {
                 text.push_str(&format!("Warning: {warning}\n"));
@@ -40,7 +43,8 @@ pub fn run(global: &Global) -> Result<Status, Error> {
             valid: true,
             mesh: config.mesh.as_str(),
             peers: config.peers.len(),
-            generation: config.generation.get(),
+            generation: moment.generation.get(),
+            clock: JsonClock::of(moment),
             warnings: &loaded.warnings,
         })?,
     }

@@ -73,6 +73,7 @@ fn list(peers: &[&Peer]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::Rotation;
     use crate::model::{Cipher, Generation, MeshName, PeerName, Replay, Reqid, ShortId};
 
     use super::super::{Esp, SecretSource, Traffic};
@@ -91,7 +92,7 @@ mod tests {
             guard: true,
             esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
             mesh_key: SecretSource::Env("X".into()),
-            generation: Generation::new(1).unwrap(),
+            rotation: Rotation::Generation(Generation::new(1).unwrap()),
             peers: (1..=peers).map(peer).collect(),
         }
     }

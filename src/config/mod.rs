@@ -29,7 +29,9 @@ use toml::de::DeTable;
 
 pub use diagnostic::ConfigError;
 pub use local::{LocalError, local_peer};
-pub use types::{Config, Esp, Peer, Protocol, SecretSource, Secrets, Traffic};
+pub use types::{
+    Clock, Config, Esp, Moment, Peer, Protocol, Rotation, SecretSource, Secrets, Traffic,
+};
 
 use diagnostic::{Finding, Source, Weight};
 use files::FileError;

@@ -184,7 +184,7 @@ impl<'v, 'i> Section<'v, 'i> {
 }
 
 /// The keys of the tables, to tell where a misplaced one belongs.
-const BELONGS: [(&str, &str); 13] = [
+const BELONGS: [(&str, &str); 14] = [
     ("reqid", "[mesh]"),
     ("kind", "[traffic]"),
     ("port", "[traffic]"),
@@ -195,6 +195,7 @@ const BELONGS: [(&str, &str); 13] = [
     ("replay_window", "[esp]"),
     ("mesh_key", "[keys]"),
     ("generation", "[rotation]"),
+    ("period", "[rotation]"),
     ("short_id", "[[peer]]"),
     ("address", "[[peer]]"),
     ("public_key", "[[peer]]"),

@@ -3,7 +3,9 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use crate::model::{Cipher, Generation, Key, MeshName, PeerName, Replay, Reqid, ShortId};
+use crate::model::{
+    Cipher, Generation, Key, MeshName, PeerName, Period, Replay, Reqid, ShortId, Time,
+};
 
 /// A whole mesh.toml, checked. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +22,56 @@ pub struct Config {
     pub esp: Esp,
     /// `[keys] mesh_key`.
     pub mesh_key: SecretSource,
-    /// `[rotation] generation`.
-    pub generation: Generation,
+    /// `[rotation]`.
+    pub rotation: Rotation,
     /// `[[peer]]`, sorted by name.
     pub peers: Vec<Peer>,
+}
+
+/// What says which generation it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// `generation`: the file does.
+    Generation(Generation),
+    /// `period`: the clock does.
+    Period(Period),
+}
+
+impl Rotation {
+    /// The generation at a moment, and what else follows from the clock.
+    pub fn at(self, now: Time) -> Moment {
+        match self {
+            Self::Generation(generation) => Moment { generation, clock: None },
+            Self::Period(period) => {
+                Moment { generation: period.generation(now), clock: Some(Clock { period, now }) }
+            }
+        }
+    }
+}
+
+/// When something is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The generation that it is.
+    pub generation: Generation,
+    /// The clock, where it says so.
+    pub clock: Option<Clock>,
+}
+
+/// A clock that generations follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// How long a generation lasts.
+    pub period: Period,
+    /// What the clock shows.
+    pub now: Time,
+}
+
+impl Clock {
+    /// By when the next apply is due: four in a period keep a mesh rotating.
+    pub fn next_apply(&self) -> Time {
+        self.now.after(std::time::Duration::from_secs(self.period.seconds() / 4))
+    }
 }
 
 /// Which traffic between peers is protected.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    model::{Algorithm, Key, KeyView, Live, Policy, Reqid, Sa, SaId, State},
+    model::{Algorithm, Key, KeyView, Live, Policy, Reqid, Sa, SaId, Start, State, Time, Usage},
     plan::{Step, StepKind},
 };
 
@@ -24,6 +24,7 @@ use super::{Errno, Kernel, KernelError, rules};
 pub struct Memory {
     state: State,
     clock: Duration,
+    booted: Time,
     requests: usize,
     calls: usize,
     refused: BTreeMap<usize, Errno>,
@@ -50,6 +51,16 @@ impl Memory {
     /// How long steps have waited.
     pub fn clock(&self) -> Duration {
         self.clock
+    }
+
+    /// Sets what its clock showed before steps waited.
+    pub fn set_now(&mut self, now: Time) {
+        self.booted = now;
+    }
+
+    /// What its clock shows, which only [`StepKind::Wait`] moves.
+    pub fn now(&self) -> Time {
+        self.booted.after(self.clock)
     }
 
     /// How many steps have been asked for so far, those refused included.
@@ -86,11 +97,13 @@ impl Memory {
             return Err(refused(step, errno, None));
         }
         match step {
-            StepKind::AddSa { sa, key } => self.add_sa(sa, key, step),
-            StepKind::ReplaceSa { sa, key } => {
+            StepKind::AddSa { sa, key, start } => self.add_sa(sa, key, *start, None, step),
+            StepKind::ReplaceSa { sa, key, start } => {
                 rules::check_sa(sa, key, step)?;
+                let old = self.same_key(&sa.id, key);
+                rules::begin(step, sa, *start, old.as_ref(), self.now())?;
                 self.delete_sa(&sa.id);
-                self.add_sa(sa, key, step)
+                self.add_sa(sa, key, *start, old.as_ref(), step)
             }
             StepKind::DeleteSa(id) => {
                 self.delete_sa(id);
@@ -106,8 +119,24 @@ impl Memory {
         }
     }
 
-    fn add_sa(&mut self, sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> {
+    /// How far the SA in this place has come, if it has this key.
+    fn same_key(&self, id: &SaId, key: &Key) -> Option<Usage> {
+        let found = self.state.sas.iter().find(|sa| sa.id == *id)?;
+        let usage = self.state.usage.iter().find(|usage| usage.id == *id).copied();
+        usage.filter(|_| rules::same_key(found.key, key))
+    }
+
+    fn add_sa(
+        &mut self,
+        sa: &Sa,
+        key: &Key,
+        start: Start,
+        old: Option<&Usage>,
+        step: &StepKind,
+    ) -> Result<(), KernelError> {
         rules::check_sa(sa, key, step)?;
+        let now = self.now();
+        let begin = rules::begin(step, sa, start, old, now)?;
         check_replay(sa, step)?;
         if matches!(&sa.algorithm, Algorithm::Aead { name, .. } if self.lacking.contains(name)) {
             let text = "Requested AEAD algorithm not found".into();
@@ -126,11 +155,25 @@ impl Memory {
             }
             None => self.state.sas.push(added),
         }
+        self.state.usage.retain(|usage| usage.id != sa.id);
+        self.state.usage.push(Usage {
+            id: sa.id,
+            sent: begin.sent,
+            received: begin.received,
+            bytes: 0,
+            packets: 0,
+            added: now,
+            used: None,
+            too_old: 0,
+            replayed: 0,
+            forged: 0,
+        });
         Ok(())
     }
 
     fn delete_sa(&mut self, id: &SaId) {
         self.state.sas.retain(|sa| sa.id != *id);
+        self.state.usage.retain(|usage| usage.id != *id);
     }
 
     fn policy(&mut self, wanted: &Policy) -> Option<&mut Policy> {

@@ -4,7 +4,7 @@
 //! refusals and the rules that are meshsec's own and not the kernel's.
 
 use crate::{
-    model::{Algorithm, Key, Mark, Policy, Reqid, Sa},
+    model::{Algorithm, Key, KeyView, Mark, Policy, Reqid, Sa, Start, Time, Usage},
     plan::StepKind,
 };
 
@@ -87,6 +87,65 @@ pub fn check_sa(sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> 
         return Err(invalid(step, "an SA with a mark or other extras can't be added"));
     }
     Ok(())
+}
+
+/// What a new SA begins with, as of the moment in which its request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Begin {
+    /// The sequence number before the first that it sends.
+    pub sent: u64,
+    /// The sequence number up to which it refuses all; 0 refuses none.
+    pub received: u64,
+    /// Seconds until it expires; 0 is never.
+    pub lifetime: u64,
+}
+
+/// How much further an SA goes on that takes an old one's place: more than is
+/// sent between the look at that one and the delete.
+const AHEAD: u64 = 1 << 20;
+
+/// Works out what an SA begins with at `now`, where `old` is how far the one
+/// that it replaces has come, if that one has the same key.
+///
+/// # Errors
+///
+/// [`KernelError::System`] if the clock is not, or no longer, in the SA's
+/// generation, or its end has passed.
+pub fn begin(
+    step: &StepKind,
+    sa: &Sa,
+    start: Start,
+    old: Option<&Usage>,
+    now: Time,
+) -> Result<Begin, KernelError> {
+    let late = |reason: String| KernelError::System { doing: doing(step), reason };
+    let seed = match start {
+        Start::Fresh => 0,
+        Start::Seed { generation, period } => period.seed(generation, now).ok_or_else(|| {
+            late(format!(
+                "the clock shows {} UTC, which is not in generation {generation}; plan again",
+                now.utc()
+            ))
+        })?,
+    };
+    let lifetime = match sa.ends {
+        None => 0,
+        Some(end) if end.seconds() > now.seconds() => end.seconds() - now.seconds(),
+        Some(end) => return Err(late(format!("it would have ended at {} UTC", end.utc()))),
+    };
+    let largest = if sa.replay.esn { u64::MAX } else { u32::MAX.into() };
+    let carried = old.filter(|_| sa.replay.window > 0);
+    let ahead = carried.filter(|old| old.sent > 0).map_or(0, |old| old.sent.saturating_add(AHEAD));
+    Ok(Begin {
+        sent: seed.max(ahead).min(largest),
+        received: carried.map_or(0, |old| old.received),
+        lifetime,
+    })
+}
+
+/// Whether an SA's key is that of the one which replaces it, for all that is known.
+pub fn same_key(old: KeyView, key: &Key) -> bool {
+    !old.differs(KeyView::Known(key.fingerprint()))
 }
 
 /// Refuses a policy that can't be asked for as given.

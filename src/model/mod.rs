@@ -11,13 +11,15 @@ mod policy;
 mod sa;
 mod selector;
 mod state;
+mod time;
 
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView};
 pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
-pub use sa::{Algorithm, Cipher, Mode, Replay, Sa, SaId};
+pub use sa::{Algorithm, Cipher, Mode, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
 pub use state::{Bypass, Live, LocalAddress, State};
+pub use time::{Period, Time};
 
 /// ESP's number as an IP protocol (RFC 4303).
 pub const IPPROTO_ESP: u8 = 50;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{IPPROTO_ESP, KeyView, Mark, Reqid, Selector, Spi};
+use super::{Generation, IPPROTO_ESP, KeyView, Mark, Period, Reqid, Selector, Spi, Time};
 
 /// What the kernel tells SAs apart by: destination, protocol, SPI and mark.
 ///
@@ -178,15 +178,71 @@ pub struct Sa {
     pub key: KeyView,
     /// Window and ESN.
     pub replay: Replay,
+    /// When the kernel lets it expire, by its hard lifetime since it was
+    /// added; `None` is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<Time>,
     /// Names and values of attributes that this type can't express (an if_id,
-    /// a lifetime limit, UDP encapsulation, …). Ours have none.
+    /// a limit of bytes, UDP encapsulation, …). Ours have none.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub extras: BTreeSet<String>,
 }
 
+/// How far apart two ends may lie and be the same: lifetimes are whole
+/// seconds, and a request takes its time.
+const SAME_END: u64 = 2;
+
 impl Sa {
+    /// Whether it ends when the other does, give or take what rounding does.
+    pub fn ends_with(&self, other: &Self) -> bool {
+        match (self.ends, other.ends) {
+            (Some(a), Some(b)) => a.seconds().abs_diff(b.seconds()) <= SAME_END,
+            (a, b) => a == b,
+        }
+    }
+
     /// Whether this is a placeholder that the kernel made for a missing SA.
     pub fn is_larval(&self) -> bool {
         self.algorithm == Algorithm::Larval
     }
+}
+
+/// Where the sequence numbers of a new SA begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the beginning.
+    Fresh,
+    /// Outbound, at [`Period::seed`] of the moment in which the request is sent.
+    Seed {
+        /// The generation, in which that moment has to lie.
+        generation: Generation,
+        /// How long it lasts.
+        period: Period,
+    },
+}
+
+/// What has become of an SA so far: no configuration, and never compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// Whose.
+    pub id: SaId,
+    /// The sequence number sent last.
+    pub sent: u64,
+    /// The highest sequence number received.
+    pub received: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// When it was added.
+    pub added: Time,
+    /// When it was first used.
+    pub used: Option<Time>,
+    /// Packets refused as older than the replay window.
+    pub too_old: u32,
+    /// Packets refused as received before.
+    pub replayed: u32,
+    /// Packets refused by the integrity check.
+    pub forged: u32,
 }

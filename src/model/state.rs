@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, Sa};
+use super::{Policy, Sa, Usage};
 
 /// An address of this host and the device that carries it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct State {
     pub addresses: Vec<LocalAddress>,
     /// Sysctls in the way.
     pub bypasses: Vec<Bypass>,
+    /// How far SAs of the mesh have come.
+    #[serde(default)]
+    pub usage: Vec<Usage>,
 }
 
 impl State {
@@ -49,7 +52,14 @@ impl State {
         self.policies.sort_by_key(|policy| policy.id);
         self.addresses.sort();
         self.bypasses.sort();
+        self.usage.sort_by_key(|usage| usage.id);
         self
+    }
+
+    /// Whether both hold the same objects, however far they have come.
+    pub fn same_objects(&self, other: &Self) -> bool {
+        let objects = |state: &Self| Self { usage: Vec::new(), ..state.clone() };
+        objects(self) == objects(other)
     }
 
     /// Whether this host has the address.

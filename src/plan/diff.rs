@@ -85,6 +85,8 @@ fn difference(live: &Sa, wanted: &Sa) -> Option<&'static str> {
         "its key differs"
     } else if live.replay != wanted.replay {
         "its anti-replay window differs"
+    } else if !live.ends_with(wanted) {
+        "its lifetime differs"
     } else {
         return None;
     })

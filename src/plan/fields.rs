@@ -29,6 +29,7 @@ pub(super) fn of_sa(sa: &Sa) -> Fields {
         ("replay_window", sa.replay.window.to_string()),
         ("esn", sa.replay.esn.to_string()),
     ];
+    fields.extend(sa.ends.map(|time| ("ends", time.rfc3339())));
     fields.extend(extras(&sa.extras));
     fields
 }
@@ -75,7 +76,11 @@ pub(super) fn differing_sa(live: &Sa, wanted: &Sa) -> Vec<Field> {
     if live.is_larval() {
         fields.retain(|field| field.name == "cipher");
     }
-    fields.retain(|field| field.name != "key" || live.key.differs(wanted.key));
+    fields.retain(|field| match field.name {
+        "key" => live.key.differs(wanted.key),
+        "ends" => !live.ends_with(wanted),
+        _ => true,
+    });
     fields
 }
 

@@ -15,7 +15,10 @@ use super::{
     change::{Change, ObjectKind, What},
     step::{Step, StepKind},
 };
-use crate::model::{Direction, SaId};
+use crate::{
+    desired::WantedSa,
+    model::{Direction, SaId},
+};
 
 /// How long packets under way are waited for before their SAs go.
 const IN_FLIGHT: Duration = Duration::from_millis(200);
@@ -115,21 +118,17 @@ fn steps_of(change: &Change) -> Vec<PlannedStep> {
     match &change.what {
         What::CreateSa(wanted) => {
             let phase = sa_phase(wanted.direction);
-            vec![step(phase, StepKind::AddSa { sa: wanted.sa.clone(), key: () })]
+            vec![step(phase, add(wanted))]
         }
-        What::ReplaceSa { live, wanted, twins } if !twins.is_empty() => {
-            let add = StepKind::AddSa { sa: wanted.sa.clone(), key: () };
-            live.iter()
-                .map(|sa| delete(Phase::EvictSas, sa.id))
-                .chain(twins.iter().map(|twin| delete(Phase::EvictTwins, twin.id)))
-                .chain([step(sa_phase(wanted.direction), add)])
-                .collect()
-        }
+        What::ReplaceSa { live, wanted, twins } if !twins.is_empty() => live
+            .iter()
+            .map(|sa| delete(Phase::EvictSas, sa.id))
+            .chain(twins.iter().map(|twin| delete(Phase::EvictTwins, twin.id)))
+            .chain([step(sa_phase(wanted.direction), add(wanted))])
+            .collect(),
         What::ReplaceSa { live, wanted, .. } => {
-            let (sa, key) = (wanted.sa.clone(), ());
             let larval = live.as_ref().is_some_and(|sa| sa.is_larval());
-            let kind =
-                if larval { StepKind::AddSa { sa, key } } else { StepKind::ReplaceSa { sa, key } };
+            let kind = if larval { add(wanted) } else { replace(wanted) };
             vec![step(sa_phase(wanted.direction), kind)]
         }
         What::DeleteSa(sa) => vec![delete(Phase::DeleteSas, sa.id)],
@@ -146,6 +145,14 @@ fn steps_of(change: &Change) -> Vec<PlannedStep> {
             vec![step(phase, StepKind::DeletePolicy(policy.clone()))]
         }
     }
+}
+
+fn add(wanted: &WantedSa) -> StepKind<()> {
+    StepKind::AddSa { sa: wanted.sa.clone(), key: (), start: wanted.start }
+}
+
+fn replace(wanted: &WantedSa) -> StepKind<()> {
+    StepKind::ReplaceSa { sa: wanted.sa.clone(), key: (), start: wanted.start }
 }
 
 fn sa_phase(direction: Direction) -> Phase {

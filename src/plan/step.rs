@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::model::{Key, PeerName, Policy, PolicyId, Sa, SaId};
+use crate::model::{Key, PeerName, Policy, PolicyId, Sa, SaId, Start};
 
 /// One request to the kernel.
 ///
@@ -26,6 +26,8 @@ pub enum StepKind<K = Arc<Key>> {
         sa: Sa,
         /// Its key and salt.
         key: K,
+        /// Its first sequence number.
+        start: Start,
     },
     /// Deletes an SA and adds another in its place at once. That the old one
     /// is gone already is no error.
@@ -34,6 +36,9 @@ pub enum StepKind<K = Arc<Key>> {
         sa: Sa,
         /// Its key and salt.
         key: K,
+        /// Its first sequence number, unless the old one has the same key: then
+        /// it goes on from that one's.
+        start: Start,
     },
     /// Deletes an SA. That it is gone already is no error.
     DeleteSa(SaId),
@@ -56,9 +61,11 @@ impl Step<()> {
     /// Whatever `key` answers for an SA that it has none for.
     pub fn keyed<K, E>(&self, key: impl Fn(&SaId) -> Result<K, E>) -> Result<Step<K>, E> {
         let kind = match &self.kind {
-            StepKind::AddSa { sa, .. } => StepKind::AddSa { sa: sa.clone(), key: key(&sa.id)? },
-            StepKind::ReplaceSa { sa, .. } => {
-                StepKind::ReplaceSa { sa: sa.clone(), key: key(&sa.id)? }
+            StepKind::AddSa { sa, start, .. } => {
+                StepKind::AddSa { sa: sa.clone(), key: key(&sa.id)?, start: *start }
+            }
+            StepKind::ReplaceSa { sa, start, .. } => {
+                StepKind::ReplaceSa { sa: sa.clone(), key: key(&sa.id)?, start: *start }
             }
             StepKind::DeleteSa(id) => StepKind::DeleteSa(*id),
             StepKind::AddPolicy(policy) => StepKind::AddPolicy(policy.clone()),

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::change::{Change, What};
 use crate::{
     desired::Desired,
-    model::{Action, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, Reqid, Selector},
+    model::{
+        Action, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, Reqid, Selector, Usage,
+    },
 };
 
 /// How many names a line lists before it counts the rest.
@@ -25,6 +27,7 @@ pub(super) fn warnings(
     lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
     lines.extend(outranked(desired, live, reqid));
+    lines.extend(ahead_of_the_clock(desired, live));
     lines
 }
 
@@ -131,6 +134,35 @@ fn covers_unmarked(policy: &Policy) -> bool {
         && policy.id.mark == Mark::NONE
         && policy.id.if_id == 0
         && !policy.lets_clear_text_pass()
+}
+
+/// Above its seed by more than this, an SA sends so fast that its host would
+/// begin below its own numbers if it restarted now.
+const AHEAD: u64 = 1 << 20;
+
+fn ahead_of_the_clock(desired: &Desired, live: &Live) -> Option<String> {
+    let clock = desired.clock?;
+    let ahead = |usage: &&Usage| {
+        let wanted = desired.sas.get(&usage.id).filter(|sa| sa.direction == Direction::Out);
+        let seed = wanted.and_then(|wanted| clock.period.seed(wanted.generation, clock.now));
+        seed.is_some_and(|seed| usage.sent > seed + AHEAD)
+    };
+    let peers: BTreeSet<&PeerName> = live
+        .0
+        .usage
+        .iter()
+        .filter(ahead)
+        .filter_map(|usage| desired.sas.get(&usage.id).map(|wanted| &wanted.peer))
+        .collect();
+    (!peers.is_empty()).then(|| {
+        format!(
+            "more packets go to {} than the {} per second that a period of {} allows: if this \
+             host restarted now, the others would refuse its packets as old; choose a shorter period",
+            names(&peers),
+            (1u64 << 31) / clock.period.seconds(),
+            clock.period,
+        )
+    })
 }
 
 /// Foreign policies that come before ours without letting clear text pass.

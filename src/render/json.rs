@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use super::View;
-use crate::plan::{ChangeAction, Plan, PlannedStep};
+use crate::{
+    config::Moment,
+    plan::{ChangeAction, Plan, PlannedStep},
+};
 
 /// The version of the format; the number before the dot changes when a reader
 /// of the old format would be misled.
@@ -16,11 +19,37 @@ pub struct JsonPlan {
     mesh: String,
     local: Option<String>,
     generation: u64,
+    clock: Option<JsonClock>,
     changes: Vec<JsonChange>,
     steps: Vec<JsonStep>,
     conflicts: Vec<JsonConflict>,
     warnings: Vec<String>,
     summary: JsonSummary,
+}
+
+/// The clock that generations follow, where they do.
+#[derive(Serialize)]
+pub struct JsonClock {
+    /// Seconds.
+    period: u64,
+    /// What the clock showed.
+    now: String,
+    /// When the generation ends.
+    until: String,
+    /// By when the next apply is due.
+    next_apply_before: String,
+}
+
+impl JsonClock {
+    /// The clock of a moment, if that has one.
+    pub fn of(Moment { generation, clock }: Moment) -> Option<Self> {
+        clock.map(|clock| Self {
+            period: clock.period.seconds(),
+            now: clock.now.rfc3339(),
+            until: clock.period.end(generation).rfc3339(),
+            next_apply_before: clock.next_apply().rfc3339(),
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -79,7 +108,8 @@ pub fn plan_json(view: &View<'_>) -> JsonPlan {
         format_version: FORMAT_VERSION,
         mesh: view.config.mesh.to_string(),
         local: view.local.map(|peer| peer.name.to_string()),
-        generation: view.config.generation.get(),
+        generation: view.moment.generation.get(),
+        clock: JsonClock::of(view.moment),
         changes: changes(view.plan),
         steps: view.plan.steps.iter().map(JsonStep::of).collect(),
         conflicts: conflicts(view.plan),

@@ -7,19 +7,21 @@ mod show;
 mod text;
 
 use crate::{
-    config::{Config, Peer},
+    config::{Config, Moment, Peer},
     plan::Plan,
 };
 
-pub use json::{JsonPlan, plan_json};
+pub use json::{JsonClock, JsonPlan, plan_json};
 pub use report::{report_json, report_text};
-pub use show::{show_json, show_text};
-pub use text::plan_text;
+pub use show::{Shown, show_json, show_text};
+pub use text::{generation, plan_text};
 
 /// A plan and whose it is.
 pub struct View<'a> {
     /// The file.
     pub config: &'a Config,
+    /// Which generation it is, and until when.
+    pub moment: Moment,
     /// The local peer; none where everything is to go and nobody asked whose it was.
     pub local: Option<&'a Peer>,
     /// The plan.

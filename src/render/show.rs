@@ -5,9 +5,12 @@ use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 use anstyle::Style;
 use serde::Serialize;
 
-use super::{json::FORMAT_VERSION, text};
+use super::{
+    json::{FORMAT_VERSION, JsonClock},
+    text,
+};
 use crate::{
-    config::{Config, Peer},
+    config::{Config, Moment, Peer},
     model::{Live, PeerName, Policy, Sa},
 };
 
@@ -30,18 +33,37 @@ struct Object {
 struct JsonShow {
     format_version: &'static str,
     mesh: String,
+    generation: u64,
+    clock: Option<JsonClock>,
     local: Option<PeerName>,
     ours: Vec<Object>,
     #[serde(skip_serializing_if = "Option::is_none")]
     foreign: Option<Vec<Object>>,
 }
 
+/// Live objects, and whose they are.
+pub struct Shown<'a> {
+    /// The file.
+    pub config: &'a Config,
+    /// Which generation it is.
+    pub moment: Moment,
+    /// The local peer, if it is known.
+    pub local: Option<&'a Peer>,
+    /// What the kernel holds.
+    pub live: &'a Live,
+    /// Whether foreign objects are shown too.
+    pub all: bool,
+}
+
 /// Ours and, with `all`, foreign ones, in the shape of their JSON.
-pub fn show_json(config: &Config, local: Option<&Peer>, live: &Live, all: bool) -> impl Serialize {
-    let (ours, foreign) = objects(config, local, live);
+pub fn show_json(shown: &Shown<'_>) -> impl Serialize {
+    let (ours, foreign) = objects(shown);
+    let Shown { config, moment, local, all, .. } = *shown;
     JsonShow {
         format_version: FORMAT_VERSION,
         mesh: config.mesh.to_string(),
+        generation: moment.generation.get(),
+        clock: JsonClock::of(moment),
         local: local.map(|peer| peer.name.clone()),
         ours,
         foreign: all.then_some(foreign),
@@ -49,13 +71,15 @@ pub fn show_json(config: &Config, local: Option<&Peer>, live: &Live, all: bool) 
 }
 
 /// Ours by peer and, with `all`, foreign ones.
-pub fn show_text(config: &Config, local: Option<&Peer>, live: &Live, all: bool) -> String {
-    let (ours, foreign) = objects(config, local, live);
+pub fn show_text(shown: &Shown<'_>) -> String {
+    let (ours, foreign) = objects(shown);
+    let Shown { config, moment, local, all, .. } = *shown;
     let whose = local.map(|peer| format!(", peer {} ({})", peer.name, peer.address));
     let mut text = format!(
-        "{BOLD}Mesh {}{}{BOLD:#}: {}, {}, reqid {}\n",
+        "{BOLD}Mesh {}{}, {}{BOLD:#}: {}, {}, reqid {}\n",
         config.mesh,
         whose.unwrap_or_default(),
+        text::generation(moment),
         text::traffic(config.traffic),
         config.esp.cipher.name(),
         config.reqid
@@ -92,7 +116,8 @@ fn write_group(text: &mut String, title: &str, objects: &[&Object]) {
     }
 }
 
-fn objects(config: &Config, local: Option<&Peer>, live: &Live) -> (Vec<Object>, Vec<Object>) {
+fn objects(shown: &Shown<'_>) -> (Vec<Object>, Vec<Object>) {
+    let Shown { config, local, live, .. } = *shown;
     let names: BTreeMap<IpAddr, &PeerName> = config
         .peers
         .iter()
@@ -102,7 +127,7 @@ fn objects(config: &Config, local: Option<&Peer>, live: &Live) -> (Vec<Object>, 
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
     for sa in &live.0.sas {
         let mine = sa.reqid == config.reqid;
-        let object = sa_object(config, local, &names, sa, mine);
+        let object = sa_object(shown, &names, sa, mine);
         if mine { ours.push(object) } else { foreign.push(object) }
     }
     for policy in &live.0.policies {
@@ -114,19 +139,19 @@ fn objects(config: &Config, local: Option<&Peer>, live: &Live) -> (Vec<Object>, 
 }
 
 fn sa_object(
-    config: &Config,
-    local: Option<&Peer>,
+    shown: &Shown<'_>,
     names: &BTreeMap<IpAddr, &PeerName>,
     sa: &Sa,
     mine: bool,
 ) -> Object {
+    let Shown { moment, local, .. } = *shown;
     let peer = names.get(&sa.src).or_else(|| names.get(&sa.id.dst)).map(|name| (*name).clone());
     let direction = local.and_then(|local| match local.address {
         address if address == sa.id.dst => Some("in"),
         address if address == sa.src => Some("out"),
         _ => None,
     });
-    let generation = mine.then(|| config.generation.nearest(sa.id.spi.generation_low()).get());
+    let generation = mine.then(|| moment.generation.nearest(sa.id.spi.generation_low()).get());
     let mut words: Vec<String> = Vec::new();
     words.extend(direction.map(String::from));
     words.extend(generation.map(|generation| format!("generation {generation}")));
@@ -139,6 +164,7 @@ fn sa_object(
         (window, true) => format!("replay window {window} with esn"),
         (window, false) => format!("replay window {window}"),
     });
+    words.extend(sa.ends.map(|end| format!("ends {} UTC", end.utc())));
     if !mine {
         words.push(format!("reqid {} mode {}", sa.reqid, sa.mode));
     }

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::View;
 use crate::{
-    config::Traffic,
+    config::{Moment, Traffic},
     model::PeerName,
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan, What},
 };
@@ -45,13 +45,25 @@ fn header(view: &View<'_>) -> String {
         .map(|peer| format!(", peer {} ({})", peer.name, peer.address))
         .unwrap_or_default();
     format!(
-        "{BOLD}Mesh {}{local}, generation {}{BOLD:#}: {}, {}, reqid {}\n",
+        "{BOLD}Mesh {}{local}, {}{BOLD:#}: {}, {}, reqid {}\n",
         config.mesh,
-        config.generation,
+        generation(view.moment),
         traffic(config.traffic),
         config.esp.cipher.name(),
         config.reqid,
     )
+}
+
+/// Which generation it is, and where the clock says so, until when.
+pub fn generation(Moment { generation, clock }: Moment) -> String {
+    match clock {
+        None => format!("generation {generation}"),
+        Some(clock) => format!(
+            "generation {generation} until {} UTC, next apply due before {} UTC",
+            clock.period.end(generation).time_of_day(),
+            clock.next_apply().time_of_day(),
+        ),
+    }
 }
 
 /// A kind of traffic in words.

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use meshsec::{
     apply::{Goal, Report, apply},
-    config::{Config, Esp, Peer, SecretSource, Secrets, Traffic},
+    config::{Config, Esp, Peer, Rotation, SecretSource, Secrets, Traffic},
     desired::{Desired, Keyring, desired},
     kernel::{Kernel, memory::Memory},
     model::{
         Cipher, Generation, Key, Live, LocalAddress, MeshName, PeerName, Replay, Reqid, ShortId,
+        Time,
     },
     plan::Plan,
 };
@@ -32,7 +33,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         guard: true,
         esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
         mesh_key: SecretSource::Env("MESH_KEY".into()),
-        generation: Generation::new(generation).unwrap(),
+        rotation: Rotation::Generation(Generation::new(generation).unwrap()),
         peers: peers.collect(),
     }
 }
@@ -42,9 +43,15 @@ pub fn secrets() -> Secrets {
     Secrets { mesh_key: Key::new((0..32).collect()) }
 }
 
-/// What the first peer of a mesh should hold.
+/// What the first peer of a mesh should hold. A mesh that follows the clock
+/// is looked at in 1970.
 pub fn wanted(config: &Config) -> (Desired, Keyring) {
-    desired(config, &config.peers[0], Some(&secrets()))
+    wanted_at(config, Time::default())
+}
+
+/// What the first peer of a mesh should hold at a moment.
+pub fn wanted_at(config: &Config, now: Time) -> (Desired, Keyring) {
+    desired(config, config.rotation.at(now), &config.peers[0], Some(&secrets()))
 }
 
 /// A kernel of the first peer, with nothing but its address.
@@ -64,14 +71,14 @@ pub fn observe(kernel: &mut Memory) -> Live {
     kernel.observe(REQID).unwrap()
 }
 
-/// The plan for the first peer of a mesh.
+/// The plan for the first peer of a mesh, by its kernel's clock.
 pub fn plan(config: &Config, kernel: &mut Memory) -> Plan {
-    Plan::new(&wanted(config).0, &observe(kernel), REQID)
+    Plan::new(&wanted_at(config, kernel.now()).0, &observe(kernel), REQID)
 }
 
-/// Applies a mesh on its first peer.
+/// Applies a mesh on its first peer, by its kernel's clock.
 pub fn applied(config: &Config, kernel: &mut Memory) -> Report {
-    let (desired, keyring) = wanted(config);
+    let (desired, keyring) = wanted_at(config, kernel.now());
     let goal = Goal { desired: &desired, keyring: &keyring, reqid: REQID };
     let plan = Plan::new(&desired, &observe(kernel), REQID);
     apply(kernel, &goal, &plan, &mut |_| {})

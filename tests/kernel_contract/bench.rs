@@ -8,8 +8,11 @@ use std::{
 };
 
 use meshsec::{
-    kernel::{Kernel, KernelError, Linux, Memory, linux::netns},
-    model::{Algorithm, KeyView, Live, Mode, Replay, Reqid, Sa, SaId},
+    kernel::{
+        Kernel, KernelError, Linux, Memory,
+        linux::{clock, netns},
+    },
+    model::{Algorithm, KeyView, Live, Mode, Replay, Reqid, Sa, SaId, Time},
     plan::{Step, StepKind},
 };
 
@@ -19,6 +22,9 @@ use crate::suite::OURS;
 pub trait Bench {
     /// The kernel.
     fn kernel(&mut self) -> &mut dyn Kernel;
+
+    /// What its clock shows.
+    fn now(&mut self) -> Time;
 
     /// Makes a placeholder such as the kernel makes for a missing SA.
     fn plant_larval(&mut self, src: IpAddr, id: SaId, reqid: Reqid);
@@ -52,6 +58,13 @@ impl Bench for Memory {
         self
     }
 
+    fn now(&mut self) -> Time {
+        if Memory::now(self) == Time::default() {
+            self.set_now(clock::now());
+        }
+        Memory::now(self)
+    }
+
     fn plant_larval(&mut self, src: IpAddr, id: SaId, reqid: Reqid) {
         self.state_mut().sas.push(Sa {
             id,
@@ -62,6 +75,7 @@ impl Bench for Memory {
             algorithm: Algorithm::Larval,
             key: KeyView::Unknown,
             replay: Replay { window: 0, esn: false },
+            ends: None,
             extras: Default::default(),
         });
     }
@@ -70,6 +84,10 @@ impl Bench for Memory {
 impl Bench for Linux {
     fn kernel(&mut self) -> &mut dyn Kernel {
         self
+    }
+
+    fn now(&mut self) -> Time {
+        clock::now()
     }
 
     fn plant_larval(&mut self, src: IpAddr, id: SaId, reqid: Reqid) {

@@ -5,6 +5,7 @@
 //! namespace of its own.
 
 mod bench;
+mod numbers;
 mod real;
 mod suite;
 
@@ -60,4 +61,12 @@ contract! {
     a_larval_sa_of_ours_is_taken_over
     a_foreign_larval_sa_is_left_alone
     thousands_are_observed_whole_and_sorted
+    an_sa_begins_at_the_seed_of_the_moment
+    a_clock_outside_of_the_generation_is_an_error
+    an_sa_that_is_replaced_under_its_key_goes_on
+    another_key_begins_anew
+    numbers_without_esn_end_at_32_bits
+    an_sa_ends_when_it_should
+    an_sa_that_would_have_ended_is_an_error
+    only_ours_have_a_usage
 }

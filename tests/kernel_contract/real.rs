@@ -11,7 +11,7 @@ use meshsec::{
         Errno, Kernel, KernelError, Linux,
         linux::{local_addresses, lock},
     },
-    model::{Algorithm, KeyView, Level, Live, Mark, Policy, Replay, Sa},
+    model::{Algorithm, KeyView, Level, Live, Mark, Policy, Replay, Sa, Start},
     plan::{Step, StepKind},
 };
 
@@ -145,7 +145,7 @@ fn the_larval_sa_of_a_packet_is_taken_over() {
         let larval = only_sa();
         assert!(larval.is_larval() && larval.reqid == OURS, "{larval:?}");
         let (wanted, key) = sa(meshsec::model::Cipher::Aes256Gcm, false, larval.id.spi.raw());
-        kernel.done(StepKind::AddSa { sa: wanted.clone(), key });
+        kernel.done(StepKind::AddSa { sa: wanted.clone(), key, start: Start::Fresh });
         assert_eq!(only_sa(), wanted);
         monitor.kill().unwrap();
         monitor.wait().unwrap();
@@ -161,14 +161,21 @@ fn the_kernels_own_text_is_part_of_the_error() {
         wanted.algorithm =
             Algorithm::Aead { name: "rfc4106(gcm(none))".into(), key_bits: 288, icv_bits: 128 };
         let key = key(meshsec::model::Cipher::Aes256Gcm, 1);
-        let error = kernel.one(StepKind::AddSa { sa: wanted.clone(), key: key.clone() });
+        let error = kernel.one(StepKind::AddSa {
+            sa: wanted.clone(),
+            key: key.clone(),
+            start: Start::Fresh,
+        });
         let error = error.unwrap_err();
         assert!(matches!(error, KernelError::Refused { errno: Errno::ENOSYS, .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("modules gcm and seqiv"), "{text}");
         wanted.algorithm = meshsec::model::Cipher::Aes256Gcm.algorithm();
         wanted.replay = Replay { window: 0, esn: true };
-        let text = kernel.one(StepKind::AddSa { sa: wanted, key }).unwrap_err().to_string();
+        let text = kernel
+            .one(StepKind::AddSa { sa: wanted, key, start: Start::Fresh })
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("EINVAL: ESN replay window must be > 0"), "{text}");
     });
 }

@@ -10,12 +10,13 @@ use meshsec::{
     kernel::{Errno, KernelError},
     model::{
         Action, Algorithm, Cipher, Direction, IPPROTO_ESP, Key, KeyView, Level, Mark, Mode, Policy,
-        PolicyId, PortMatch, Prefix, Replay, Reqid, Sa, SaId, Selector, Spi, Template,
+        PolicyId, PortMatch, Prefix, Replay, Reqid, Sa, SaId, Selector, Spi, Start, Template,
     },
     plan::StepKind,
 };
 
 use crate::bench::Bench;
+pub use crate::numbers::*;
 
 /// The reqid whose owner looks.
 pub const OURS: Reqid = Reqid(0x4d53_0001);
@@ -51,6 +52,7 @@ pub fn sa(cipher: Cipher, ipv6: bool, spi: u32) -> (Sa, Arc<Key>) {
         algorithm: cipher.algorithm(),
         key: KeyView::Known(key.fingerprint()),
         replay: Replay { window: 0, esn: false },
+        ends: None,
         extras: Default::default(),
     };
     (sa, key)
@@ -73,7 +75,7 @@ pub fn policy(port: u16, reqid: Reqid) -> Policy {
 }
 
 fn add_sa((sa, key): (Sa, Arc<Key>)) -> StepKind {
-    StepKind::AddSa { sa, key }
+    StepKind::AddSa { sa, key, start: Start::Fresh }
 }
 
 #[track_caller]
@@ -200,13 +202,13 @@ pub fn replacing_an_sa_changes_its_key_source_and_window(bench: &mut dyn Bench) 
     sa.src = Ipv4Addr::new(192, 0, 2, 99).into();
     sa.selector = Some(Selector::hosts(sa.src, sa.id.dst));
     sa.replay = Replay { window: 64, esn: true };
-    bench.done(StepKind::ReplaceSa { sa: sa.clone(), key });
+    bench.done(StepKind::ReplaceSa { sa: sa.clone(), key, start: Start::Fresh });
     assert_eq!(bench.look().0.sas, [sa]);
 }
 
 pub fn replacing_an_absent_sa_adds_it(bench: &mut dyn Bench) {
     let (sa, key) = simple(0x8000_0001);
-    bench.done(StepKind::ReplaceSa { sa: sa.clone(), key });
+    bench.done(StepKind::ReplaceSa { sa: sa.clone(), key, start: Start::Fresh });
     assert_eq!(bench.look().0.sas, [sa]);
 }
 
@@ -214,12 +216,12 @@ pub fn a_replacement_that_is_refused_leaves_no_sa(bench: &mut dyn Bench) {
     bench.done(add_sa(simple(0x8000_0001)));
     let (mut sa, key) = simple(0x8000_0001);
     sa.replay = Replay { window: 0, esn: true };
-    refused(bench.one(StepKind::ReplaceSa { sa, key }), Errno::EINVAL);
+    refused(bench.one(StepKind::ReplaceSa { sa, key, start: Start::Fresh }), Errno::EINVAL);
     assert_eq!(bench.look().0.sas, []);
     bench.done(add_sa(simple(0x8000_0001)));
     let (mut sa, key) = simple(0x8000_0001);
     sa.algorithm = Algorithm::Other("crypt cbc(aes)".into());
-    refused(bench.one(StepKind::ReplaceSa { sa, key }), Errno::EINVAL);
+    refused(bench.one(StepKind::ReplaceSa { sa, key, start: Start::Fresh }), Errno::EINVAL);
     assert_eq!(bench.look().0.sas.len(), 1, "refused before the kernel was asked");
 }
 
@@ -349,7 +351,7 @@ pub fn pairs_are_not_parted_by_the_end_of_a_window(bench: &mut dyn Bench) {
             let (mut sa, _) = simple(0x8000_0000 + spi);
             let key = key(Cipher::Aes256Gcm, seed);
             sa.key = KeyView::Known(key.fingerprint());
-            StepKind::ReplaceSa { sa, key }
+            StepKind::ReplaceSa { sa, key, start: Start::Fresh }
         }
     };
     let first = std::iter::once(add_sa(simple(0x9000_0000)));
@@ -448,7 +450,7 @@ pub fn a_larval_sa_of_ours_is_taken_over(bench: &mut dyn Bench) {
         assert!(found.iter().any(|found| found.id == sa.id && found.is_larval()), "{found:?}");
         bench.done(match replace {
             false => add_sa((sa.clone(), key)),
-            true => StepKind::ReplaceSa { sa: sa.clone(), key },
+            true => StepKind::ReplaceSa { sa: sa.clone(), key, start: Start::Fresh },
         });
         let found = bench.look().0.sas;
         assert_eq!(found.iter().filter(|found| found.id == sa.id).collect::<Vec<_>>(), [&sa]);

@@ -12,9 +12,18 @@ use crate::{
 
 /// The keys of this table, and those that this release refuses.
 pub(super) const KEYS: [&[&str]; 2] = [&["cipher", "esn", "replay_window"], &["offload"]];
+
 /// What holds where there is no such table.
-pub(super) const DEFAULT: Esp =
-    Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } };
+///
+/// With a period, sequence numbers go on where a restarted host can't have
+/// been yet; without, they begin again, and a window would lock it out.
+pub(super) fn default(by_clock: bool) -> Esp {
+    Esp { cipher: Cipher::Aes256Gcm, replay: default_replay(by_clock) }
+}
+
+fn default_replay(by_clock: bool) -> Replay {
+    if by_clock { Replay { window: 1024, esn: true } } else { Replay { window: 0, esn: false } }
+}
 
 const CIPHER: Field = Field {
     name: "cipher",
@@ -26,23 +35,56 @@ const WINDOW: Field =
 const WINDOWS: Bounds = Bounds { min: 0, max: 4096, hex: false };
 const OFFLOAD: Field = Field { name: "offload", write: "leave it out; the CPU encrypts" };
 
-pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Esp> {
+/// Reads the table; `by_clock` says whether there is a `[rotation] period`.
+pub(super) fn read(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+    by_clock: bool,
+) -> Option<Esp> {
     section.refuse(findings, &[OFFLOAD]);
     let cipher = section.get("cipher").map_or(Some(Cipher::Aes256Gcm), |value| {
         let names = Cipher::ALL.map(Cipher::name);
         let name = word(findings, value, CIPHER, &names, &[])?;
         Cipher::ALL.into_iter().find(|cipher| cipher.name() == name)
     });
-    let esn = section.get("esn").map_or(Some(false), |value| findings.boolean(value, ESN));
-    let window = section.get("replay_window").map_or(Some(0), |value| read_window(findings, value));
+    let default = default_replay(by_clock);
+    let esn = section.get("esn").map_or(Some(default.esn), |value| findings.boolean(value, ESN));
+    let window = section
+        .get("replay_window")
+        .map_or(Some(default.window), |value| read_window(findings, value));
     let replay = Replay { window: window?, esn: esn? };
-    if replay.esn && replay.window == 0 {
-        let span = section.get("esn").map_or(section.header(), |value| value.span());
-        let message = "the kernel refuses ESN without a replay window".into();
-        findings.wrong(span, message, "write replay_window = 1024 as well");
-        return None;
-    }
+    check_replay(findings, section, replay, by_clock)?;
     Some(Esp { cipher: cipher?, replay })
+}
+
+/// What the kernel, or a period, can't do.
+fn check_replay(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+    replay: Replay,
+    by_clock: bool,
+) -> Option<()> {
+    let span = |key| section.get(key).map_or(section.header(), |value| value.span());
+    let (key, message, hint) = match replay {
+        Replay { esn: false, .. } if by_clock => (
+            "esn",
+            "period needs esn: its sequence numbers don't fit 32 bits",
+            "write esn = true, or leave it out",
+        ),
+        Replay { window: 0, esn: true } if by_clock => (
+            "replay_window",
+            "period needs a replay window, as the kernel refuses ESN without one",
+            "write replay_window = 1024, or leave it out",
+        ),
+        Replay { window: 0, esn: true } => (
+            "esn",
+            "the kernel refuses ESN without a replay window",
+            "write replay_window = 1024 as well",
+        ),
+        _ => return Some(()),
+    };
+    findings.wrong(span(key), message.into(), hint);
+    None
 }
 
 fn read_window(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u32> {

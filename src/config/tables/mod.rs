@@ -16,7 +16,7 @@ use crate::model::{MeshName, Replay, Reqid};
 use super::{
     mask, peers,
     reader::{Bounds, Field, Findings, Section, Value, belongs, nearest},
-    types::{Config, SecretSource},
+    types::{Config, Rotation, SecretSource},
 };
 
 const TABLES: [&str; 6] = ["mesh", "traffic", "esp", "keys", "rotation", "peer"];
@@ -26,8 +26,10 @@ const TRAFFIC: Field = Field { name: "[traffic]", write: "write [traffic] and it
 const ESP: Field = Field { name: "[esp]", write: "write [esp] and its keys below it" };
 const KEYS: Field =
     Field { name: "[keys]", write: "write [keys] and mesh_key = { file = \"mesh.key\" } below it" };
-const ROTATION: Field =
-    Field { name: "[rotation]", write: "write [rotation] and generation = 1 below it" };
+const ROTATION: Field = Field {
+    name: "[rotation]",
+    write: "write [rotation] and generation = 1 or period = \"1h\" below it",
+};
 const PEERS: Field = Field {
     name: "[[peer]]",
     write: "write a [[peer]] for each host, with name, short_id and address",
@@ -60,20 +62,22 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
     let traffic = top.section(findings, TRAFFIC, &traffic::KEYS, false);
     let traffic =
         traffic.map_or(Some(traffic::DEFAULT), |section| traffic::read(findings, &section));
-    let esp = top.section(findings, ESP, &esp::KEYS, false);
-    let esp = esp.map_or(Some(esp::DEFAULT), |section| esp::read(findings, &section));
     let keys = top.section(findings, KEYS, &keys::KEYS, true);
     let mesh_key = keys.and_then(|section| keys::read(findings, &section, dir));
     let rotation = top.section(findings, ROTATION, &rotation::KEYS, true);
-    let generation = rotation.and_then(|section| rotation::read(findings, &section));
+    let by_clock = rotation.as_ref().is_some_and(|section| section.get("period").is_some());
+    let rotation = rotation.and_then(|section| rotation::read(findings, &section));
+    let esp = top.section(findings, ESP, &esp::KEYS, false);
+    let esp =
+        esp.map_or(Some(esp::default(by_clock)), |section| esp::read(findings, &section, by_clock));
     let peers = top.require(findings, "peer", PEERS).map(|value| peers::read(findings, value));
 
     let config = (|| {
         let (mesh, reqid) = mesh?;
         let (traffic, guard) = traffic?;
         let mesh_key = mesh_key.clone()?.0;
-        let (esp, generation, peers) = (esp?, generation?, peers?);
-        Some(Config { mesh, reqid, traffic, guard, esp, mesh_key, generation, peers })
+        let (esp, rotation, peers) = (esp?, rotation?, peers?);
+        Some(Config { mesh, reqid, traffic, guard, esp, mesh_key, rotation, peers })
     })();
     let warnings = config.as_ref().map(warnings).unwrap_or_default();
     Draft { config, mesh_key, warnings }
@@ -81,7 +85,8 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
 
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    if config.esp.replay != (Replay { window: 0, esn: false }) {
+    let by_file = matches!(config.rotation, Rotation::Generation(_));
+    if by_file && config.esp.replay != (Replay { window: 0, esn: false }) {
         warnings.push(
             "esn or replay_window with generation: after a restart a host is cut off from the \
              others until generation is raised"

@@ -2,24 +2,64 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    config::reader::{Bounds, Field, Findings, Section},
-    model::Generation,
+    config::{
+        mask,
+        reader::{Bounds, Field, Findings, Section, Value},
+        types::Rotation,
+    },
+    model::{Generation, Period},
 };
 
 /// The keys of this table, and those that this release refuses.
-pub(super) const KEYS: [&[&str]; 2] = [&["generation"], &["period"]];
+pub(super) const KEYS: [&[&str]; 2] = [&["generation", "period"], &[]];
 
 const GENERATION: Field =
     Field { name: "generation", write: "write a number from 0 up, such as generation = 1" };
 const GENERATIONS: Bounds = Bounds { min: 0, max: Generation::MAX, hex: false };
 const PERIOD: Field =
-    Field { name: "period", write: "write generation = 1, and raise it to rotate the keys" };
+    Field { name: "period", write: "write a time from 10m to 1d, such as period = \"1h\"" };
 
-pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Generation> {
-    section.refuse(findings, &[PERIOD]);
-    if section.key_span("period").is_some() && section.get("generation").is_none() {
-        return None;
+pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Rotation> {
+    let generation = section
+        .get("generation")
+        .map(|value| findings.number(value, GENERATION, GENERATIONS).and_then(Generation::new));
+    let period = section.get("period").map(|value| read_period(findings, value));
+    match (generation, period) {
+        (Some(_), Some(_)) => {
+            let span = section.key_span("period").unwrap_or_else(|| section.header());
+            let message = "generation and period are both given".into();
+            findings.wrong(
+                span,
+                message,
+                "keep one: the file says which generation it is, or the clock",
+            );
+            None
+        }
+        (None, Some(period)) => period.map(Rotation::Period),
+        (Some(generation), None) => generation.map(Rotation::Generation),
+        (None, None) => {
+            if !section.is_guessed("period") {
+                section.require(findings, GENERATION);
+            }
+            None
+        }
     }
-    let value = section.require(findings, GENERATION)?;
-    findings.number(value, GENERATION, GENERATIONS).and_then(Generation::new)
+}
+
+fn read_period(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Period> {
+    let text = findings.text(value, PERIOD)?;
+    let duration = humantime::parse_duration(text).ok();
+    let Some(duration) = duration.filter(|duration| duration.subsec_nanos() == 0) else {
+        let message = format!("period {} is no time of whole seconds", mask::quote(text));
+        findings.wrong(value.span(), message, PERIOD.write);
+        return None;
+    };
+    let period = Period::new(duration.as_secs());
+    if period.is_none() {
+        let (relation, bound) =
+            if duration.as_secs() < Period::MIN { ("below", "10m") } else { ("above", "1d") };
+        let message = format!("period {} is {relation} {bound}", mask::quote(text));
+        findings.wrong(value.span(), message, PERIOD.write);
+    }
+    period
 }

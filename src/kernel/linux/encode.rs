@@ -6,15 +6,15 @@
 
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::{
-    Address, AlgAead, LifetimeConfig, Mark as XfrmMark, ReplayEsn, Selector as XfrmSelector,
-    UserPolicyId, UserPolicyInfo, UserPolicyType, UserSaId, UserSaInfo, UserTemplate, XfrmAttrs,
-    constants as xfrm, policy, state,
+    Address, AlgAead, LifetimeConfig, Mark as XfrmMark, Replay as ReplayState, ReplayEsn,
+    Selector as XfrmSelector, UserPolicyId, UserPolicyInfo, UserPolicyType, UserSaId, UserSaInfo,
+    UserTemplate, XfrmAttrs, constants as xfrm, policy, state,
 };
 use std::net::IpAddr;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    kernel::rules::{MAX_LEGACY_WINDOW, MAX_WINDOW},
+    kernel::rules::{Begin, MAX_LEGACY_WINDOW, MAX_WINDOW},
     model::{
         Action, Algorithm, Direction, Key, Level, Mark, Mode, Policy, PolicyId, Replay, Sa, SaId,
         Selector, Template,
@@ -24,14 +24,14 @@ use crate::{
 use super::wire::Request;
 
 /// Adds an SA; `EEXIST` where one has its identity.
-pub fn new_sa(sa: &Sa, key: &Key) -> Request {
-    modify_sa(xfrm::XFRM_MSG_NEWSA, sa, key)
+pub fn new_sa(sa: &Sa, key: &Key, begin: Begin) -> Request {
+    modify_sa(xfrm::XFRM_MSG_NEWSA, sa, key, begin)
 }
 
 /// Replaces a larval SA. On a live one it changes lifetimes and nothing else,
 /// and says that all is well (`xfrm_state_update`).
-pub fn update_sa(sa: &Sa, key: &Key) -> Request {
-    modify_sa(xfrm::XFRM_MSG_UPDSA, sa, key)
+pub fn update_sa(sa: &Sa, key: &Key, begin: Begin) -> Request {
+    modify_sa(xfrm::XFRM_MSG_UPDSA, sa, key, begin)
 }
 
 /// Deletes an SA.
@@ -71,8 +71,8 @@ fn request(kind: u16, message: &impl Emitable) -> Request {
     Request { kind, body, joined: false }
 }
 
-fn modify_sa(kind: u16, sa: &Sa, key: &Key) -> Request {
-    let mut message = sa_message(sa, key);
+fn modify_sa(kind: u16, sa: &Sa, key: &Key, begin: Begin) -> Request {
+    let mut message = sa_message(sa, key, begin);
     let request = request(kind, &message);
     for attribute in &mut message.nlas {
         if let XfrmAttrs::EncryptionAlgAead(aead) = attribute {
@@ -82,7 +82,7 @@ fn modify_sa(kind: u16, sa: &Sa, key: &Key) -> Request {
     request
 }
 
-fn sa_message(sa: &Sa, key: &Key) -> state::ModifyMessage {
+fn sa_message(sa: &Sa, key: &Key, begin: Begin) -> state::ModifyMessage {
     let mut flags = if sa.replay.esn { xfrm::XFRM_STATE_ESN } else { 0 };
     if sa.selector.is_none() {
         // Or else the kernel makes it 0/0 to 0/0 of the SA's family.
@@ -90,7 +90,10 @@ fn sa_message(sa: &Sa, key: &Key) -> state::ModifyMessage {
     }
     let mut info = UserSaInfo {
         selector: sa.selector.as_ref().map(selector).unwrap_or_default(),
-        lifetime_cfg: LifetimeConfig::default(),
+        lifetime_cfg: LifetimeConfig {
+            hard_add_expires_seconds: begin.lifetime,
+            ..LifetimeConfig::default()
+        },
         reqid: sa.reqid.0,
         mode: mode(sa.mode),
         flags,
@@ -101,9 +104,11 @@ fn sa_message(sa: &Sa, key: &Key) -> state::ModifyMessage {
     info.id.spi = sa.id.spi.raw();
     info.id.proto = sa.id.proto;
     let mut nlas = Vec::from_iter(aead(&sa.algorithm, key));
-    match replay(sa.replay) {
-        Some(attribute) => nlas.push(attribute),
-        None => info.replay_window = sa.replay.window as u8,
+    if needs_attribute(sa.replay) {
+        nlas.push(replay_esn(sa.replay, begin));
+    } else {
+        info.replay_window = sa.replay.window as u8;
+        nlas.extend(legacy_numbers(begin));
     }
     state::ModifyMessage { user_sa_info: info, nlas }
 }
@@ -122,21 +127,41 @@ fn aead(algorithm: &Algorithm, key: &Key) -> Option<XfrmAttrs> {
     }))
 }
 
-/// The attribute for what the legacy field can't say. The two exclude each
-/// other (`verify_replay`).
-fn replay(replay: Replay) -> Option<XfrmAttrs> {
-    if !replay.esn && replay.window <= MAX_LEGACY_WINDOW {
-        return None;
-    }
+/// Whether the legacy field can't say it. The two exclude each other (`verify_replay`).
+fn needs_attribute(replay: Replay) -> bool {
+    replay.esn || replay.window > MAX_LEGACY_WINDOW
+}
+
+/// Window and numbers. All of the window before `received` counts as received.
+fn replay_esn(replay: Replay, begin: Begin) -> XfrmAttrs {
     let words = replay.window.div_ceil(32);
     // A window too large is the kernel's to refuse, and needs no bitmap for that.
     let sent = words.min(MAX_WINDOW / 32 + 1) as usize;
-    Some(XfrmAttrs::ReplayStateEsn(ReplayEsn {
+    let (low, high) = (|number: u64| number as u32, |number: u64| (number >> 32) as u32);
+    XfrmAttrs::ReplayStateEsn(ReplayEsn {
         bmp_len: words,
+        oseq: low(begin.sent),
+        oseq_hi: high(begin.sent),
+        seq: low(begin.received),
+        seq_hi: high(begin.received),
         replay_window: replay.window,
-        bmp: vec![0; sent],
-        ..ReplayEsn::default()
-    }))
+        bmp: vec![received_before(begin); sent],
+    })
+}
+
+/// Numbers of an SA whose window the legacy field says; nothing where they are 0.
+fn legacy_numbers(begin: Begin) -> Option<XfrmAttrs> {
+    let numbers = ReplayState {
+        oseq: begin.sent as u32,
+        seq: begin.received as u32,
+        bitmap: received_before(begin),
+    };
+    (numbers != ReplayState::default()).then_some(XfrmAttrs::ReplayState(numbers))
+}
+
+/// Thirty-two packets of the window.
+fn received_before(begin: Begin) -> u32 {
+    if begin.received == 0 { 0 } else { u32::MAX }
 }
 
 fn sa_id(id: &SaId) -> state::DelGetMessage {

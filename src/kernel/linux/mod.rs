@@ -1,12 +1,14 @@
 //! The real kernel, by `NETLINK_XFRM`, rtnetlink and `/proc/sys`.
 //!
 //! [`Linux`] works on the network namespace of the thread that opens it;
-//! [`netns`] moves there first, [`lock`] keeps two runs apart. The rest is
+//! [`netns`] moves there first, [`lock`] keeps two runs apart, [`clock`] tells
+//! the time. The rest is
 //! private: `wire` is netlink's framing, `netlink` the socket, `decode`
 //! and `encode` turn messages into the model and back, `perform` has the
 //! rules of each step, `explain` says what an error number means, `host`
 //! reads addresses and sysctls.
 
+pub mod clock;
 mod decode;
 mod encode;
 mod explain;
@@ -20,7 +22,7 @@ mod wire;
 use netlink_packet_xfrm::constants as xfrm;
 
 use crate::{
-    model::{Live, Reqid, State},
+    model::{Live, Reqid, Sa, State, Usage},
     plan::Step,
 };
 
@@ -57,12 +59,15 @@ impl Kernel for Linux {
         let sas = engine
             .dump(LIST_SAS, "SAs", |message| decode::sa(message, reqid).map(Some))
             .map_err(explain::of_access)?;
+        let ours = |(sa, usage): &(Sa, Usage)| (sa.reqid == reqid).then_some(*usage);
+        let usage = sas.iter().filter_map(ours).collect();
+        let sas = sas.into_iter().map(|(sa, _)| sa).collect();
         let policies = engine
             .dump(LIST_POLICIES, "policies", |message| decode::policy(message))
             .map_err(explain::of_access)?;
         let addresses = local_addresses()?;
         let bypasses = host::bypasses(&addresses)?;
-        Ok(Live(State { sas, policies, addresses, bypasses }.sorted()))
+        Ok(Live(State { sas, policies, addresses, bypasses, usage }.sorted()))
     }
 
     fn perform(&mut self, steps: &[Step]) -> Result<Vec<Result<(), KernelError>>, KernelError> {

@@ -10,12 +10,12 @@ use std::thread;
 
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{Key, Policy, Reqid, Sa},
+    model::{Key, Policy, Reqid, Sa, Start, Usage},
     plan::{Step, StepKind},
 };
 
 use super::{
-    decode, encode, explain,
+    clock, decode, encode, explain,
     netlink::{Answer, Engine, LOOK_WINDOW, WINDOW},
     wire::Request,
 };
@@ -76,6 +76,8 @@ fn look(step: &Step) -> Option<Request> {
         StepKind::UpdatePolicy(policy) | StepKind::DeletePolicy(policy) => {
             Some(encode::get_policy(&policy.id))
         }
+        // What has the same key goes on from there.
+        StepKind::ReplaceSa { sa, .. } if sa.replay.window > 0 => Some(encode::get_sa(&sa.id)),
         // Looked up under a mark, an SA without one is found as well.
         StepKind::DeleteSa(id) if !id.mark.is_none() => Some(encode::get_sa(id)),
         _ => None,
@@ -85,7 +87,7 @@ fn look(step: &Step) -> Option<Request> {
 /// What a look found.
 enum Found {
     Policy(Policy),
-    Sa(Sa),
+    Sa(Sa, Usage),
 }
 
 /// Looks at what steps are about; `None` where nothing is looked at or nothing is there.
@@ -114,7 +116,11 @@ fn found_by(step: &Step, answer: Answer) -> Result<Option<Found>, KernelError> {
         Ok(()) => {
             let mut object = answer.object.ok_or_else(|| missing(step))?;
             match &step.kind {
-                StepKind::DeleteSa(_) => Ok(Some(Found::Sa(decode::sa(&mut object, Reqid(0))?))),
+                StepKind::DeleteSa(_) | StepKind::ReplaceSa { .. } => {
+                    let ours = added(step).map_or(Reqid(0), |added| added.sa.reqid);
+                    let (sa, usage) = decode::sa(&mut object, ours)?;
+                    Ok(Some(Found::Sa(sa, usage)))
+                }
                 _ => Ok(decode::policy(&object)?.map(Found::Policy)),
             }
         }
@@ -129,16 +135,22 @@ fn missing(step: &Step) -> KernelError {
 fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError> {
     let changed = |policy: &Policy| KernelError::Changed(policy.id.to_string());
     match (&step.kind, found) {
-        (StepKind::AddSa { sa, key }, _) => {
+        (StepKind::AddSa { sa, key, start }, _) => {
             rules::check_sa(sa, key, &step.kind)?;
-            Ok(vec![encode::new_sa(sa, key)])
+            let begin = rules::begin(&step.kind, sa, *start, None, clock::now())?;
+            Ok(vec![encode::new_sa(sa, key, begin)])
         }
-        (StepKind::ReplaceSa { sa, key }, _) => {
+        (StepKind::ReplaceSa { sa, key, start }, found) => {
             rules::check_sa(sa, key, &step.kind)?;
-            let add = Request { joined: true, ..encode::new_sa(sa, key) };
+            let old = match found {
+                Some(Found::Sa(old, usage)) if rules::same_key(old.key, key) => Some(usage),
+                _ => None,
+            };
+            let begin = rules::begin(&step.kind, sa, *start, old, clock::now())?;
+            let add = Request { joined: true, ..encode::new_sa(sa, key, begin) };
             Ok(vec![encode::delete_sa(&sa.id), add])
         }
-        (StepKind::DeleteSa(id), Some(Found::Sa(found))) if found.id != *id => {
+        (StepKind::DeleteSa(id), Some(Found::Sa(found, _))) if found.id != *id => {
             Err(KernelError::System {
                 doing: rules::doing(&step.kind),
                 reason: format!("it is hidden by SA {}, which would be deleted instead", found.id),
@@ -204,7 +216,7 @@ fn take_over_all(
         .collect();
     let looks: Vec<Request> = refused
         .iter()
-        .filter_map(|&index| Some(encode::get_sa(&added(&steps[index])?.0.id)))
+        .filter_map(|&index| Some(encode::get_sa(&added(&steps[index])?.sa.id)))
         .collect();
     let mut retried = Vec::new();
     let mut requests = Vec::new();
@@ -225,16 +237,17 @@ fn take_over_all(
 
 /// The request that puts an SA where another is, if it may.
 fn take_over(step: &Step, answer: Answer) -> Result<Request, KernelError> {
-    let Some((sa, key)) = added(step) else { return Err(missing(step)) };
+    let Some(Added { sa, key, start }) = added(step) else { return Err(missing(step)) };
+    let begin = rules::begin(&step.kind, sa, start, None, clock::now())?;
     match answer.outcome {
         // Gone in between, as a larval one is after 30 s.
-        Err(refusal) if refusal.errno == Errno::ESRCH => Ok(encode::new_sa(sa, key)),
+        Err(refusal) if refusal.errno == Errno::ESRCH => Ok(encode::new_sa(sa, key, begin)),
         Err(refusal) => Err(explain::of_step(step, &refusal)),
         Ok(()) => {
             let mut object = answer.object.ok_or_else(|| missing(step))?;
-            let found = decode::sa(&mut object, sa.reqid)?;
+            let (found, _) = decode::sa(&mut object, sa.reqid)?;
             if rules::may_take_over(&found, sa) {
-                Ok(encode::update_sa(sa, key))
+                Ok(encode::update_sa(sa, key, begin))
             } else {
                 Err(exists(step, Some(&found), sa.reqid))
             }
@@ -244,7 +257,7 @@ fn take_over(step: &Step, answer: Answer) -> Result<Request, KernelError> {
 
 fn outcome_of_retry(step: &Step, answer: Answer) -> Outcome {
     match (answer.outcome, added(step)) {
-        (Err(refusal), Some((sa, _))) if refusal.errno == Errno::EEXIST => {
+        (Err(refusal), Some(Added { sa, .. })) if refusal.errno == Errno::EEXIST => {
             Err(exists(step, None, sa.reqid))
         }
         (Err(refusal), _) => Err(explain::of_step(step, &refusal)),
@@ -264,10 +277,18 @@ fn is_eexist(outcome: &Outcome) -> bool {
     matches!(outcome, Err(KernelError::Refused { errno: Errno::EEXIST, .. }))
 }
 
-/// The SA that a step adds, and its key.
-fn added(step: &Step) -> Option<(&Sa, &Key)> {
+/// The SA that a step adds, its key and its first number.
+struct Added<'a> {
+    sa: &'a Sa,
+    key: &'a Key,
+    start: Start,
+}
+
+fn added(step: &Step) -> Option<Added<'_>> {
     match &step.kind {
-        StepKind::AddSa { sa, key } | StepKind::ReplaceSa { sa, key } => Some((sa, key)),
+        StepKind::AddSa { sa, key, start } | StepKind::ReplaceSa { sa, key, start } => {
+            Some(Added { sa, key, start: *start })
+        }
         _ => None,
     }
 }

@@ -2,14 +2,17 @@
 
 use netlink_packet_core::Nla;
 use netlink_packet_xfrm::{
-    EncapTmpl, UserSaInfo, XFRM_ALG_AEAD_HEADER_LEN, XFRM_ALG_HEADER_LEN, XFRM_USER_SA_INFO_LEN,
-    XfrmAttrs, constants as xfrm,
+    EncapTmpl, LifetimeConfig, UserSaInfo, XFRM_ALG_AEAD_HEADER_LEN, XFRM_ALG_HEADER_LEN,
+    XFRM_USER_SA_INFO_LEN, XfrmAttrs, constants as xfrm,
 };
 use zeroize::Zeroize;
 
 use crate::{
     kernel::KernelError,
-    model::{Algorithm, Fingerprint, IPPROTO_ESP, KeyView, Mark, Replay, Reqid, Sa, SaId, Spi},
+    model::{
+        Algorithm, Fingerprint, IPPROTO_ESP, KeyView, Mark, Replay, Reqid, Sa, SaId, Spi, Time,
+        Usage,
+    },
 };
 
 use super::{
@@ -36,14 +39,14 @@ const FLAGS: &[(u32, &str)] = &[
 ];
 const EXTRA_FLAGS: &[(u32, &str)] = &[(1, "dont-encap-dscp"), (2, "oseq-may-wrap")];
 
-/// Decodes an SA. Its key becomes a fingerprint if its reqid is `ours`, and is
+/// Decodes an SA, and how far it has come. Its key becomes a fingerprint if its reqid is `ours`, and is
 /// wiped from `payload` in any case.
 ///
 /// # Errors
 ///
 /// [`KernelError::Garbled`] for a message that is too short, or an attribute
 /// that is not as long as its type says.
-pub fn sa(payload: &mut [u8], ours: Reqid) -> Result<Sa, KernelError> {
+pub fn sa(payload: &mut [u8], ours: Reqid) -> Result<(Sa, Usage), KernelError> {
     let info = UserSaInfo::parse(payload).map_err(undecodable)?;
     let (_, behind) = payload.split_at_mut(XFRM_USER_SA_INFO_LEN);
     let key = take_key(behind, Reqid(info.reqid) == ours)?;
@@ -54,13 +57,15 @@ pub fn sa(payload: &mut [u8], ours: Reqid) -> Result<Sa, KernelError> {
     }
     let selector = selector(&info.selector)?;
     let (replay, extras) = found.replay_and_extras(&info, selector.is_some());
-    Ok(Sa {
-        id: SaId {
-            dst: family.address(&info.id.daddr),
-            proto: info.id.proto,
-            spi: Spi::from_raw(info.id.spi),
-            mark: found.mark,
-        },
+    let id = SaId {
+        dst: family.address(&info.id.daddr),
+        proto: info.id.proto,
+        spi: Spi::from_raw(info.id.spi),
+        mark: found.mark,
+    };
+    let usage = found.usage(id, &info);
+    let sa = Sa {
+        id,
         src: family.address(&info.saddr),
         reqid: Reqid(info.reqid),
         mode: mode(info.mode),
@@ -68,8 +73,18 @@ pub fn sa(payload: &mut [u8], ours: Reqid) -> Result<Sa, KernelError> {
         algorithm: found.algorithms.into_algorithm(info.id.proto),
         key,
         replay,
+        ends: ends(&info),
         extras,
-    })
+    };
+    Ok((sa, usage))
+}
+
+/// When an SA expires: its hard lifetime runs from when it was added, by the
+/// clock of that moment (`xfrm_timer_handler`).
+fn ends(info: &UserSaInfo) -> Option<Time> {
+    let lifetime = info.lifetime_cfg.hard_add_expires_seconds;
+    let end = info.lifetime_cur.add_time.saturating_add(lifetime);
+    (lifetime != 0).then(|| Time::from_seconds(end))
 }
 
 /// Overwrites every key in the attributes by zeros and says what is known of
@@ -107,6 +122,8 @@ fn take_key(attributes: &mut [u8], wanted: bool) -> Result<KeyView, KernelError>
 struct Found {
     mark: Mark,
     window: Option<u32>,
+    sent: u64,
+    received: u64,
     output_mark: Option<u32>,
     output_mask: Option<u32>,
     algorithms: Algorithms,
@@ -117,7 +134,15 @@ impl Found {
     fn take(&mut self, attribute: XfrmAttrs, family: Family) -> Result<(), KernelError> {
         match &attribute {
             XfrmAttrs::Mark(mark) => self.mark = Mark { value: mark.value, mask: mark.mask },
-            XfrmAttrs::ReplayStateEsn(replay) => self.window = Some(replay.replay_window),
+            XfrmAttrs::ReplayStateEsn(replay) => {
+                self.window = Some(replay.replay_window);
+                self.sent = u64::from(replay.oseq_hi) << 32 | u64::from(replay.oseq);
+                self.received = u64::from(replay.seq_hi) << 32 | u64::from(replay.seq);
+            }
+            // Beside the other only if a program asked for both.
+            XfrmAttrs::ReplayState(replay) if self.window.is_none() => {
+                (self.sent, self.received) = (replay.oseq.into(), replay.seq.into());
+            }
             XfrmAttrs::MarkVal(value) => self.output_mark = Some(*value),
             XfrmAttrs::MarkMask(mask) => self.output_mask = Some(*mask),
             XfrmAttrs::EncryptionAlgAead(aead) => {
@@ -146,9 +171,26 @@ impl Found {
         Ok(())
     }
 
+    fn usage(&self, id: SaId, info: &UserSaInfo) -> Usage {
+        let current = &info.lifetime_cur;
+        Usage {
+            id,
+            sent: self.sent,
+            received: self.received,
+            bytes: current.bytes,
+            packets: current.packets,
+            added: Time::from_seconds(current.add_time),
+            used: (current.use_time != 0).then(|| Time::from_seconds(current.use_time)),
+            too_old: info.stats.replay_window,
+            replayed: info.stats.replay,
+            forged: info.stats.integrity_failed,
+        }
+    }
+
     fn replay_and_extras(&mut self, info: &UserSaInfo, has_selector: bool) -> (Replay, Extras) {
         let mut extras = std::mem::take(&mut self.extras);
-        lifetimes(&info.lifetime_cfg, &mut extras);
+        let hard_add_expires_seconds = 0; // what `ends` tells
+        lifetimes(&LifetimeConfig { hard_add_expires_seconds, ..info.lifetime_cfg }, &mut extras);
         let esn = info.flags & xfrm::XFRM_STATE_ESN != 0;
         let mut rest = info.flags & !xfrm::XFRM_STATE_ESN;
         if !has_selector {

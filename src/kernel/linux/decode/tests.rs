@@ -5,10 +5,13 @@ use std::{net::IpAddr, panic::catch_unwind};
 
 use super::*;
 use crate::{
-    kernel::linux::{encode, wire::Messages},
+    kernel::{
+        linux::{encode, wire::Messages},
+        rules::Begin,
+    },
     model::{
         Action, Algorithm, Cipher, Direction, Fingerprint, Key, KeyView, Level, Mark, Policy,
-        PolicyId, Replay, Reqid, Sa, SaId, Spi, Template,
+        PolicyId, Replay, Reqid, Sa, SaId, Spi, Template, Time,
     },
 };
 
@@ -66,8 +69,14 @@ fn ours(src: &str, dst: &str, replay: Replay) -> Sa {
         algorithm: Cipher::Aes256Gcm.algorithm(),
         key: KeyView::Known(key().fingerprint()),
         replay,
+        ends: None,
         extras: Extras::new(),
     }
+}
+
+/// The SA of a message, without how far it has come.
+fn sa(message: &mut [u8], ours: Reqid) -> Result<Sa, KernelError> {
+    super::sa(message, ours).map(|(sa, _)| sa)
 }
 
 #[test]
@@ -126,7 +135,6 @@ fn what_the_model_has_no_field_for_is_named() {
             "flag decap-dscp",
             "flag dont-encap-dscp",
             "flag noecn",
-            "hard-add lifetime 3600s",
             "if_id 0x2",
             "output-mark 0x10/0xf0",
             "soft-byte limit 1000",
@@ -171,6 +179,35 @@ fn newer_attributes_are_named_and_defaults_are_not() {
         assert_eq!(with(kind, value).unwrap(), "", "xfrma {kind}");
     }
     assert!(with(34, &[1]).is_err());
+}
+
+#[test]
+fn numbers_and_a_lifetime_are_encoded_and_read_back() {
+    let begin = Begin { sent: 5 << 32 | 7, received: 3 << 32 | 9, lifetime: 3600 };
+    let wanted = ours("192.0.2.1", "192.0.2.2", Replay { window: 1024, esn: true });
+    let mut message = encode::new_sa(&wanted, &key(), begin).body;
+    let (found, usage) = super::sa(&mut message.clone(), OURS).unwrap();
+    assert_eq!((usage.sent, usage.received), (begin.sent, begin.received));
+    // The kernel adds the time of addition, which a request has not.
+    assert_eq!(found, Sa { ends: Some(Time::from_seconds(3600)), ..wanted.clone() });
+    let all_received = [0xff; 1024 / 8];
+    assert!(message.windows(128).any(|window| window == all_received), "none is taken again");
+
+    let fresh = Begin { received: 0, ..begin };
+    message = encode::new_sa(&wanted, &key(), fresh).body;
+    assert!(!message.windows(128).any(|window| window == all_received));
+
+    let begin = Begin { sent: 7, received: 9, lifetime: 0 };
+    let wanted = ours("192.0.2.1", "192.0.2.2", Replay { window: 32, esn: false });
+    let (found, usage) = super::sa(&mut encode::new_sa(&wanted, &key(), begin).body, OURS).unwrap();
+    assert_eq!((usage.sent, usage.received, found), (7, 9, wanted));
+}
+
+#[test]
+fn an_end_is_counted_from_the_addition() {
+    let (found, usage) = super::sa(&mut fixture!("sa_extras"), OURS).unwrap();
+    assert_eq!(found.ends, Some(Time::from_seconds(usage.added.seconds() + 3600)));
+    assert!(usage.added.seconds() > 1_600_000_000 && usage.used.is_none());
 }
 
 #[test]
@@ -234,9 +271,15 @@ fn what_is_encoded_decodes_to_the_same() {
     for (window, esn) in [(0, false), (32, false), (33, false), (1, true), (1024, true)] {
         for (src, dst) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
             let mut wanted = ours(src, dst, Replay { window, esn });
-            assert_eq!(sa(&mut encode::new_sa(&wanted, &key()).body, OURS), Ok(wanted.clone()));
+            assert_eq!(
+                sa(&mut encode::new_sa(&wanted, &key(), Begin::default()).body, OURS),
+                Ok(wanted.clone())
+            );
             wanted.selector = None;
-            assert_eq!(sa(&mut encode::new_sa(&wanted, &key()).body, OURS), Ok(wanted));
+            assert_eq!(
+                sa(&mut encode::new_sa(&wanted, &key(), Begin::default()).body, OURS),
+                Ok(wanted)
+            );
         }
     }
     for message in [fixture!("policy_out"), fixture!("policy_guard"), fixture!("policy_extras")] {

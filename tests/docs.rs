@@ -189,7 +189,6 @@ fn what_meshsec_toml_5_calls_reserved_is_refused_as_that() {
         ("[keys]", "private_key = { file = \"private.key\" }", "private_key"),
         ("[keys]", "psk = { file = \"psk\" }", "psk"),
         ("[keys]", "ratchet = { file = \"ratchet\" }", "ratchet"),
-        ("[rotation]", "period = \"1h\"", "period"),
         ("[link]", "device = \"vxlan42\"", "device , mtu"),
         ("[[peer]]", "public_key = \"x\"", "public_key"),
     ];

@@ -24,6 +24,7 @@ pub struct Change {
 /// An SA has no update: the kernel answers one with success and does nothing
 /// (`xfrm_state_update`), so an SA that differs is replaced.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a plan has some thousand of them, once")]
 pub enum What {
     /// A missing SA.
     CreateSa(WantedSa),

@@ -65,7 +65,7 @@ contract! {
     a_clock_outside_of_the_generation_is_an_error
     an_sa_that_is_replaced_under_its_key_goes_on
     another_key_begins_anew
-    numbers_without_esn_end_at_32_bits
+    what_never_sent_has_nothing_to_go_on_from
     an_sa_ends_when_it_should
     an_sa_that_would_have_ended_is_an_error
     only_ours_have_a_usage

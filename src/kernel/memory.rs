@@ -53,9 +53,10 @@ impl Memory {
         self.clock
     }
 
-    /// Sets what its clock showed before steps waited.
+    /// Sets what its clock shows.
     pub fn set_now(&mut self, now: Time) {
         self.booted = now;
+        self.clock = Duration::ZERO;
     }
 
     /// What its clock shows, which only [`StepKind::Wait`] moves.
@@ -218,6 +219,8 @@ impl Kernel for Memory {
                 sa.key = KeyView::Unknown;
             }
         }
+        let State { sas, usage, .. } = &mut state;
+        usage.retain(|usage| sas.iter().any(|sa| sa.id == usage.id && sa.reqid == reqid));
         Ok(Live(state))
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hkdf::Hkdf;
 use meshsec::{
-    config::{Config, Esp, Peer, Rotation, SecretSource, Secrets, Traffic},
+    config::{Config, Esp, KeySource, Peer, Rotation, SecretSource, Secrets, Traffic},
     desired::desired,
     kernel::{Kernel, memory::Memory},
     model::{
@@ -23,7 +23,7 @@ const ROUNDS: usize = 5;
 
 fn main() {
     let config = config();
-    let secrets = Secrets { mesh_key: Key::new((0..32).collect()) };
+    let secrets = Secrets::MeshKey(Key::new((0..32).collect()));
     let local = &config.peers[0];
     let live = empty_host(local);
     let moment = config.rotation.at(Time::default());
@@ -83,6 +83,7 @@ fn config() -> Config {
         name: PeerName::new(&format!("p{number}")).expect("a name"),
         short_id: ShortId::new(number).expect("below 4096"),
         address: [10, 0, (number >> 8) as u8, number as u8].into(),
+        public_key: None,
     };
     Config {
         mesh: MeshName::new("bench").expect("a name"),
@@ -90,7 +91,7 @@ fn config() -> Config {
         traffic: Traffic::Vxlan { port: 4789 },
         guard: true,
         esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
-        mesh_key: SecretSource::Env("KEY".into()),
+        keys: KeySource::MeshKey(SecretSource::Env("KEY".into())),
         rotation: Rotation::Generation(Generation::new(1).expect("small")),
         peers: (0..=PEERS).map(peer).collect(),
     }

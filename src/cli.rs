@@ -68,6 +68,8 @@ pub enum Command {
     Genkey,
     /// Print a new 32-byte secret, as wg genpsk does
     Genpsk,
+    /// Print the public key of a private key on standard input, as wg pubkey does
+    Pubkey,
     /// Decode an SPI into generation, from and to
     Spi(SpiArgs),
 }

@@ -140,9 +140,7 @@ struct Mesh<'a> {
 /// it, so that a host on which nothing applies any more falls silent and not deaf.
 fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, secrets } = *mesh;
-    let session = secrets.map(|secrets| {
-        Session::from_mesh_key(&secrets.mesh_key, &config.mesh, local.short_id, peer.short_id)
-    });
+    let session = secrets.and_then(|secrets| session(config, local, peer, secrets));
     let now = moment.generation;
     let inbound = now.previous().into_iter().chain([now, now.next()]);
     let ends = inbound.map(|generation| (Direction::In, generation, peer, local)).chain([(
@@ -175,6 +173,22 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
         wanted.sas.insert(id, WantedSa { sa, peer, direction, generation, start });
         if let Some(key) = key {
             keyring.0.insert(id, Arc::new(key));
+        }
+    }
+}
+
+/// What the local peer shares with another. `None` only without public keys,
+/// which a file with `private_key` has.
+fn session(config: &Config, local: &Peer, peer: &Peer, secrets: &Secrets) -> Option<Session> {
+    let mesh = &config.mesh;
+    match secrets {
+        Secrets::MeshKey(mesh_key) => {
+            Some(Session::from_mesh_key(mesh_key, mesh, local.short_id, peer.short_id))
+        }
+        Secrets::PrivateKey { private_key, psk } => {
+            let own = (local.short_id, local.public_key.as_ref()?);
+            let other = (peer.short_id, peer.public_key.as_ref()?);
+            Session::from_private_key(private_key, psk.as_ref(), mesh, own, other)
         }
     }
 }

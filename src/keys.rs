@@ -1,25 +1,30 @@
-//! The key schedule, version 1: from a mesh's secret to every SA's key.
+//! The key schedule, version 1: from the file's secrets to every SA's key.
 //!
 //! Pure. All numbers are big-endian, HKDF is RFC 5869 with SHA-256, `||` joins
 //! bytes, and strings are ASCII without terminator:
 //!
 //! ```text
 //! mesh                 = SHA-256(mesh name)
-//! session              = HKDF(ikm = mesh_key, salt = "",
+//! session(mesh_key)    = HKDF(ikm = mesh_key, salt = "",
 //!                             info = "meshsec/v1 psk" || mesh || lo || hi, L = 32)
+//! session(private_key) = HKDF(ikm = X25519(own private, peer public) || psk, salt = "",
+//!                             info = "meshsec/v1 x25519" || mesh || public(lo) || public(hi),
+//!                             L = 32)
 //! keymat(from, to, g)  = HKDF(ikm = session, salt = g (8 bytes),
 //!                             info = "meshsec/v1 esp" || from || to || cipher, L = key + 4)
 //! ```
 //!
-//! A ShortID is 2 bytes; `lo` and `hi` are a pair's ShortIDs in order; `cipher`
-//! is its name in the file. The last 4 bytes of `keymat` are the salt. So every
-//! direction, pair and generation has a key and a salt of its own.
+//! A ShortID is 2 bytes; `lo` and `hi` are a pair's ShortIDs in order; `psk` is
+//! 32 zero bytes where there is none; `cipher` is its name in the file. The last
+//! 4 bytes of `keymat` are the salt. So every direction, pair and generation has
+//! a key and a salt of its own.
 #![forbid(unsafe_code)]
 
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
-use crate::model::{Cipher, Generation, Key, MeshName, ShortId};
+use crate::model::{Cipher, Generation, Key, MeshName, PrivateKey, PublicKey, ShortId};
 
 /// The secret that two peers share, from which all keys between them follow.
 pub struct Session(Key);
@@ -35,6 +40,32 @@ impl Session {
             &hi.get().to_be_bytes(),
         ];
         Self(hkdf(mesh_key.expose(), &[], &info, 32))
+    }
+
+    /// The session of two peers that know each other's public keys, seen from
+    /// the one that holds the private key.
+    ///
+    /// `None` if X25519 gives all zeros, which is no secret.
+    pub fn from_private_key(
+        private_key: &PrivateKey,
+        psk: Option<&Key>,
+        mesh: &MeshName,
+        own: (ShortId, &PublicKey),
+        peer: (ShortId, &PublicKey),
+    ) -> Option<Self> {
+        let mut ikm = Zeroizing::new([0; 64]);
+        ikm[..32].copy_from_slice(&*private_key.agree(peer.1)?);
+        if let Some(psk) = psk {
+            ikm[32..].copy_from_slice(psk.expose());
+        }
+        let (lo, hi) = if own.0 < peer.0 { (own, peer) } else { (peer, own) };
+        let info = [
+            b"meshsec/v1 x25519".as_slice(),
+            &Sha256::digest(mesh.as_str()),
+            lo.1.bytes(),
+            hi.1.bytes(),
+        ];
+        Some(Self(hkdf(&*ikm, &[], &info, 32)))
     }
 
     /// Key and salt for packets `from` one peer `to` the other in a generation.
@@ -111,5 +142,24 @@ mod tests {
         let from_a = Session::from_mesh_key(&key, &mesh, a, b);
         let from_b = Session::from_mesh_key(&key, &mesh, b, a);
         assert!(from_a.0.expose() == from_b.0.expose());
+    }
+
+    /// What a third peer can work out of its own key and all public keys.
+    #[test]
+    fn a_peer_s_private_key_gives_it_no_session_of_two_others() {
+        let mesh = MeshName::new("lab").unwrap();
+        let private = [1, 2, 3].map(|byte| PrivateKey::new(&[byte; 32]));
+        let public = private.each_ref().map(PrivateKey::public_key);
+        let end = |i: usize| (ShortId::new(i as u16).unwrap(), &public[i]);
+        let session = |holder: usize, own, peer| {
+            let psk = Key::new(Box::new([9; 32]));
+            let session = Session::from_private_key(&private[holder], Some(&psk), &mesh, own, peer);
+            session.unwrap().0.expose().to_vec()
+        };
+        let of_others = session(0, end(0), end(1));
+        assert!(of_others == session(1, end(1), end(0)), "both ends have the same");
+        for (own, peer) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+            assert!(session(2, end(own), end(peer)) != of_others, "{own} {peer}");
+        }
     }
 }

@@ -25,6 +25,9 @@ fn directory() -> tempfile::TempDir {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     };
     write("mesh.key", &format!("{HEX}\n"), 0o600);
+    write("private.key", &format!("{BASE64}\n"), 0o600);
+    write("crlf.key", &format!(" {BASE64}\r\n\r\n"), 0o600);
+    write("psk", HEX, 0o600);
     write("loose.key", HEX, 0o644);
     write("my loose.key", HEX, 0o640);
     write("short.key", "correct-horse\n", 0o600);

@@ -8,7 +8,12 @@ use std::{
 };
 
 const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
-const KEY_FILE: &str = "mesh.key";
+/// Private keys of peers a, b and c: those of RFC 7748, section 6.1, and the secret.
+const PRIVATE_KEYS: [(&str, &str); 3] = [
+    ("a", "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"),
+    ("b", "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"),
+    ("c", SECRET),
+];
 
 fn examples() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -32,14 +37,23 @@ impl Case {
         let name = example.file_name().unwrap().to_str().unwrap().to_owned();
         fs::copy(example, directory.path().join(&name)).unwrap();
         let case = Self { directory, name };
-        let mut options = fs::OpenOptions::new();
-        let key = options.write(true).create_new(true).mode(0o600);
-        std::io::Write::write_all(
-            &mut key.open(case.directory.path().join(KEY_FILE)).unwrap(),
-            SECRET.as_bytes(),
-        )
-        .unwrap();
+        case.write_secret("mesh.key", SECRET);
+        case.write_secret("psk", SECRET);
+        case.be(&case.peers()[0]);
         case
+    }
+
+    fn write_secret(&self, name: &str, text: &str) {
+        let mut options = fs::OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(self.directory.path().join(name)).unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    }
+
+    /// Puts a peer's private key in place; a mesh without private keys doesn't mind.
+    fn be(&self, peer: &str) {
+        let private_key = PRIVATE_KEYS.iter().find(|(name, _)| *name == peer);
+        self.write_secret("private.key", private_key.map_or(SECRET, |(_, key)| key));
     }
 
     fn meshsec(&self, arguments: &[&str]) -> Output {
@@ -72,7 +86,7 @@ impl Case {
 fn every_example_is_valid() {
     for example in examples() {
         let case = Case::new(&example);
-        let text = case.printed(&["validate"]);
+        let text = case.printed(&["validate", "--local", &case.peers()[0]]);
         let peers = format!("{} peers", case.peers().len());
         assert!(text.contains("is valid") && text.contains(&peers), "{text}");
     }
@@ -82,7 +96,8 @@ fn every_example_is_valid() {
 fn only_the_example_that_says_so_warns_of_restarts() {
     for example in examples() {
         let case = Case::new(&example);
-        let warns = case.printed(&["validate"]).contains("Warning: ");
+        let text = case.printed(&["validate", "--local", &case.peers()[0]]);
+        let warns = text.contains("Warning: ");
         assert_eq!(warns, case.name == "esn.toml", "{}", case.name);
     }
 }
@@ -92,6 +107,7 @@ fn every_example_gives_a_plan_for_each_peer() {
     for example in examples() {
         let case = Case::new(&example);
         for peer in case.peers() {
+            case.be(&peer);
             let text = case.printed(&["plan", "--live", "empty", "--local", &peer]);
             assert!(text.contains(&format!(", peer {peer} (")), "{text}");
             assert!(text.contains(", key sha256:"), "no keys, or no pair: {text}");
@@ -104,12 +120,11 @@ fn every_example_gives_a_plan_for_each_peer() {
 fn an_example_can_be_planned_without_its_secret() {
     for example in examples() {
         let case = Case::new(&example);
-        fs::remove_file(case.directory.path().join(KEY_FILE)).unwrap();
+        for name in ["mesh.key", "private.key", "psk"] {
+            fs::remove_file(case.directory.path().join(name)).unwrap();
+        }
         let text = case.printed(&["plan", "--live", "empty", "--local", &case.peers()[0]]);
-        assert!(
-            text.contains(", key not checked") && text.contains("mesh_key is absent"),
-            "{text}"
-        );
+        assert!(text.contains(", key not checked") && text.contains("_key is absent"), "{text}");
         assert!(!case.meshsec(&["validate"]).status.success());
     }
 }

@@ -1,12 +1,15 @@
-//! `genkey` and `genpsk`: fresh secrets in the form that `wg` prints.
+//! `genkey`, `genpsk` and `pubkey`: keys in the form that `wg` prints and reads.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
-use super::Status;
-use crate::error::Error;
+use super::{Status, print};
+use crate::{config, error::Error};
+
+/// Far more than a key and the space around it.
+const LARGEST_INPUT: usize = 4 << 10;
 
 /// A private key for X25519, clamped as RFC 7748 section 5 says.
 pub fn genkey() -> Result<Status, Error> {
@@ -19,6 +22,35 @@ pub fn genkey() -> Result<Status, Error> {
 /// Thirty-two random bytes.
 pub fn genpsk() -> Result<Status, Error> {
     print_secret(&*random()?)
+}
+
+/// The public key that belongs to the private key on standard input.
+pub fn pubkey() -> Result<Status, Error> {
+    let input = input()?;
+    let private_key = config::private_key(&input).map_err(|malformed| {
+        Error::Usage(format!("standard input is no private key: it is {malformed}"))
+    })?;
+    print(&format!("{}\n", private_key.public_key()))?;
+    Ok(Status::Done)
+}
+
+/// Standard input to its end, in one buffer that is wiped, past the standard
+/// library's own, which is not.
+fn input() -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut stdin =
+        std::fs::File::from(rustix::io::dup(rustix::stdio::stdin()).map_err(io::Error::from)?);
+    let mut buffer = Zeroizing::new(vec![0; LARGEST_INPUT]);
+    let mut length = 0;
+    while length < buffer.len() {
+        match stdin.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    buffer.truncate(length);
+    Ok(buffer)
 }
 
 fn random() -> Result<Zeroizing<[u8; 32]>, Error> {

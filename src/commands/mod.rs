@@ -57,7 +57,7 @@ impl From<Status> for ExitCode {
 pub fn run(cli: &Cli) -> Result<Status, Error> {
     let looks_at_a_host = !matches!(
         cli.command,
-        Command::Validate | Command::Genkey | Command::Genpsk | Command::Spi(_)
+        Command::Genkey | Command::Genpsk | Command::Pubkey | Command::Spi(_)
     );
     if let (true, Some(name)) = (looks_at_a_host, &cli.global.netns) {
         netns::enter(name)?;
@@ -71,6 +71,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Snapshot => snapshot::run(&cli.global),
         Command::Genkey => generate::genkey(),
         Command::Genpsk => generate::genpsk(),
+        Command::Pubkey => generate::pubkey(),
         Command::Spi(args) => spi::run(&cli.global, args),
     }
 }

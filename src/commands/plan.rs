@@ -56,6 +56,7 @@ pub(super) fn prepare<'a>(
     let config = &loaded.config;
     let has_address = |address| live.0.has_address(address);
     let local = config::local_peer(config, global.local.as_deref(), has_address)?;
+    loaded.check_private_key(local)?;
     let warnings = loaded.warnings.clone();
     let (desired, keyring) = desired(config, moment, local, loaded.secrets.as_ref());
     let plan = Plan::new(&desired, live, config.reqid);

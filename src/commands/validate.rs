@@ -5,8 +5,9 @@ use serde::Serialize;
 use super::{Status, moment, print, print_json};
 use crate::{
     cli::{Format, Global},
-    config::{self, SecretsMode},
+    config::{self, Loaded, Secrets, SecretsMode},
     error::Error,
+    kernel::linux,
     render::{JsonClock, generation},
 };
 
@@ -22,7 +23,8 @@ struct Valid<'a> {
 
 /// An invalid file is an error before anything is printed here.
 pub fn run(global: &Global) -> Result<Status, Error> {
-    let loaded = config::load(&global.config, SecretsMode::Required)?;
+    let mut loaded = config::load(&global.config, SecretsMode::Required)?;
+    check_local(global, &mut loaded)?;
     let config = &loaded.config;
     let moment = moment::now(config)?;
     match global.format {
@@ -49,4 +51,22 @@ pub fn run(global: &Global) -> Result<Status, Error> {
         })?,
     }
     Ok(Status::Done)
+}
+
+/// The private key has to be the local peer's, where it can be told which that is.
+fn check_local(global: &Global, loaded: &mut Loaded) -> Result<(), Error> {
+    let config = &loaded.config;
+    let addresses = linux::local_addresses().unwrap_or_default();
+    let has_address = |address| addresses.iter().any(|local| local.address == address);
+    match config::local_peer(config, global.local.as_deref(), has_address) {
+        Ok(local) => loaded.check_private_key(local)?,
+        Err(error) if global.local.is_some() => return Err(error.into()),
+        Err(_) if matches!(loaded.secrets, Some(Secrets::PrivateKey { .. })) => {
+            let warning = "which peer this host is can't be told, so that private_key was not \
+                           compared with a public_key; use --local NAME";
+            loaded.warnings.push(warning.into());
+        }
+        Err(_) => {}
+    }
+    Ok(())
 }

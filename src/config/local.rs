@@ -76,7 +76,7 @@ mod tests {
     use crate::config::Rotation;
     use crate::model::{Cipher, Generation, MeshName, PeerName, Replay, Reqid, ShortId};
 
-    use super::super::{Esp, SecretSource, Traffic};
+    use super::super::{Esp, KeySource, SecretSource, Traffic};
     use super::*;
 
     fn config(peers: u8) -> Config {
@@ -84,6 +84,7 @@ mod tests {
             name: PeerName::new(&format!("p{i}")).unwrap(),
             short_id: ShortId::new(i.into()).unwrap(),
             address: IpAddr::from([192, 0, 2, i]),
+            public_key: None,
         };
         Config {
             mesh: MeshName::new("lab").unwrap(),
@@ -91,7 +92,7 @@ mod tests {
             traffic: Traffic::Vxlan { port: 4789 },
             guard: true,
             esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
-            mesh_key: SecretSource::Env("X".into()),
+            keys: KeySource::MeshKey(SecretSource::Env("X".into())),
             rotation: Rotation::Generation(Generation::new(1).unwrap()),
             peers: (1..=peers).map(peer).collect(),
         }

@@ -22,19 +22,22 @@ mod syntax;
 mod tables;
 mod types;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
+use zeroize::Zeroizing;
 
 pub use diagnostic::ConfigError;
 pub use local::{LocalError, local_peer};
+pub use secrets::{Malformed, private_key};
 pub use types::{
-    Clock, Config, Esp, Moment, Peer, Protocol, Rotation, SecretSource, Secrets, Traffic,
+    Clock, Config, Esp, KeySource, Moment, Peer, Protocol, Rotation, SecretSource, Secrets, Traffic,
 };
 
 use diagnostic::{Finding, Source, Weight};
 use files::FileError;
+use peers::PublicKeySpans;
 use reader::Findings;
 use tables::Draft;
 
@@ -59,6 +62,39 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// SHA-256 of the file's bytes.
     pub digest: [u8; 32],
+    /// The file, for errors that are found later.
+    path: PathBuf,
+    bytes: Zeroizing<Vec<u8>>,
+    public_keys: PublicKeySpans,
+}
+
+impl Loaded {
+    /// Checks that the private key at hand is that of the local peer.
+    ///
+    /// # Errors
+    ///
+    /// The file has another public key for this peer. With it this host would
+    /// make keys that no other makes.
+    pub fn check_private_key(&self, local: &Peer) -> Result<(), ConfigError> {
+        let Some(Secrets::PrivateKey { private_key, .. }) = &self.secrets else { return Ok(()) };
+        let belonging = private_key.public_key();
+        if local.public_key == Some(belonging) {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&self.bytes);
+        let source = Source::new(&text);
+        let owner = self.config.peers.iter().find(|peer| peer.public_key == Some(belonging));
+        let hint = match owner {
+            Some(owner) => {
+                format!("it is the private key of {}; each host has its own", owner.name)
+            }
+            None => format!("write \"{belonging}\", or put the right private key in place"),
+        };
+        let span = self.public_keys.get(&local.name).cloned().unwrap_or(0..0);
+        let message = format!("the private key at hand does not belong to {}", local.name);
+        let finding = Finding { weight: Weight::Wrong, span, message, hint };
+        Err(ConfigError::located(&self.path, &source, vec![finding]))
+    }
 }
 
 /// Reads and checks a mesh.toml and the secrets that it names.
@@ -81,25 +117,18 @@ fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Lo
         return Err(ConfigError::located(path, &source, findings.list));
     }
     let dir = path.parent().unwrap_or(Path::new(""));
-    let Draft { config, mesh_key, mut warnings } = tables::read(&mut findings, root.get_ref(), dir);
-    let secrets = mesh_key.and_then(|(place, span)| {
-        let key = match mode {
-            SecretsMode::Ignored => return None,
-            SecretsMode::Required | SecretsMode::Optional => secrets::fetch(&place, dir, env),
-        };
-        match key {
-            Ok(mesh_key) => return Some(Secrets { mesh_key }),
-            Err(error) if mode == SecretsMode::Optional && error.is_absence() => {
-                warnings.push(format!("mesh_key is absent, keys are not checked: {error}"));
-            }
-            Err(error) => findings.wrong(span, error.to_string(), error.hint()),
-        }
-        None
+    let Draft { config, keys, public_keys, mut warnings } =
+        tables::read(&mut findings, root.get_ref(), dir);
+    let secrets = keys.filter(|_| mode != SecretsMode::Ignored).and_then(|(source, spans)| {
+        let reader = secrets::Reader { optional: mode == SecretsMode::Optional, dir, env };
+        reader.fetch_all(&source, &spans, &mut findings, &mut warnings)
     });
     let list = syntax::without_follow_ups(&source, findings.list);
     match config {
         Some(config) if list.is_empty() => {
-            Ok(Loaded { config, secrets, warnings, digest: Sha256::digest(&bytes[..]).into() })
+            let digest = Sha256::digest(&bytes[..]).into();
+            let path = path.to_owned();
+            Ok(Loaded { config, secrets, warnings, digest, path, bytes, public_keys })
         }
         _ => Err(ConfigError::located(path, &source, list)),
     }

@@ -3,23 +3,26 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::{IpAddr, SocketAddr},
     ops::Range,
 };
 
 use toml::de::DeValue;
 
-use crate::model::{PeerName, ShortId};
+use crate::model::{PeerName, PublicKey, ShortId};
 
 use super::{
     mask,
     reader::{Bounds, Field, Findings, Section, Value},
+    secrets::{self, Malformed},
+    tables::Kind,
     types::Peer,
 };
 
-const KNOWN: &[&str] = &["name", "short_id", "address"];
-const LATER: &[&str] = &["public_key"];
+/// Where each peer's public key is written.
+pub(super) type PublicKeySpans = BTreeMap<PeerName, Range<usize>>;
+
+const KNOWN: &[&str] = &["name", "short_id", "address", "public_key"];
 const NAME: Field = Field { name: "name", write: "write 1 to 63 of a-z 0-9 . - in quotes" };
 const SHORT_ID: Field =
     Field { name: "short_id", write: "write a number from 0 to 4095, unique in the mesh" };
@@ -29,12 +32,20 @@ const ADDRESS: Field = Field {
     write: "write an IPv4 or IPv6 address in quotes, such as \"192.0.2.1\"",
 };
 const PUBLIC_KEY: Field =
-    Field { name: "public_key", write: "leave it out and use mesh_key in [keys]" };
+    Field { name: "public_key", write: "write what meshsec pubkey prints on that host, in quotes" };
 const PEER: Field =
     Field { name: "peer", write: "write [[peer]], with two brackets, once for each peer" };
 
 /// All peers, sorted by name; without those that something is wrong with.
-pub(super) fn read(findings: &mut Findings<'_>, value: &Value<'_>) -> Vec<Peer> {
+///
+/// Whether they need public keys depends on `[keys]`; where nobody knows, only
+/// those that are there are checked.
+pub(super) fn read(
+    findings: &mut Findings<'_>,
+    value: &Value<'_>,
+    keys: Option<Kind>,
+    public_keys: &mut PublicKeySpans,
+) -> Vec<Peer> {
     let Some(array) = value.get_ref().as_array() else {
         findings.wrong_type(value, PEER, "an array of tables");
         return Vec::new();
@@ -43,33 +54,86 @@ pub(super) fn read(findings: &mut Findings<'_>, value: &Value<'_>) -> Vec<Peer> 
         findings.missing(value.span(), "a mesh needs peers".into(), PEER.write);
     }
     let mut seen = Seen::default();
-    let mut peers: Vec<_> =
-        array.iter().filter_map(|value| peer(findings, &mut seen, value)).collect();
+    let mut peers = Vec::new();
+    for value in array.iter() {
+        let Some((peer, span)) = peer(findings, &mut seen, value, keys) else { continue };
+        public_keys.extend(span.map(|span| (peer.name.clone(), span)));
+        peers.push(peer);
+    }
     peers.sort_by(|a, b| a.name.cmp(&b.name));
     peers
 }
 
-fn peer(findings: &mut Findings<'_>, seen: &mut Seen, value: &Value<'_>) -> Option<Peer> {
+/// A peer, and where its public key is.
+fn peer(
+    findings: &mut Findings<'_>,
+    seen: &mut Seen,
+    value: &Value<'_>,
+    keys: Option<Kind>,
+) -> Option<(Peer, Option<Range<usize>>)> {
     let DeValue::Table(table) = value.get_ref() else {
         findings.wrong_type(value, PEER, "an array of tables");
         return None;
     };
-    let section = Section::open(findings, "[[peer]]", value.span(), table, [KNOWN, LATER]);
-    section.refuse(findings, &[PUBLIC_KEY]);
+    let section = Section::open(findings, "[[peer]]", value.span(), table, [KNOWN, &[]]);
     let name = section.require(findings, NAME).and_then(|value| {
         let name = self::name(findings, value)?;
-        seen.names.unique(findings, value.span(), "peer name", name)
+        let what = format!("peer name {}", mask::plain(name.as_str()));
+        seen.names.unique(findings, value.span(), what, name)
     });
     let short_id = section.require(findings, SHORT_ID).and_then(|value| {
         let number = findings.number(value, SHORT_ID, SHORT_IDS)?;
         let short_id = u16::try_from(number).ok().and_then(ShortId::new)?;
-        seen.short_ids.unique(findings, value.span(), "short_id", short_id)
+        seen.short_ids.unique(findings, value.span(), format!("short_id {short_id}"), short_id)
     });
     let address = section.require(findings, ADDRESS).and_then(|value| {
         let address = self::address(findings, value)?;
-        seen.addresses.unique(findings, value.span(), "address", address)
+        seen.addresses.unique(findings, value.span(), format!("address {address}"), address)
     });
-    Some(Peer { name: name?, short_id: short_id?, address: address? })
+    let given = section.get(PUBLIC_KEY.name);
+    let public_key = public_key(findings, &section, keys).map(|public_key| {
+        let span = given.map_or(section.header(), |value| value.span());
+        seen.public_keys.unique(findings, span, "public_key".into(), public_key)
+    });
+    if keys == Some(Kind::PrivateKey) && public_key.flatten().is_none() {
+        return None;
+    }
+    let peer = Peer {
+        name: name?,
+        short_id: short_id?,
+        address: address?,
+        public_key: public_key.flatten(),
+    };
+    Some((peer, given.map(|value| value.span())))
+}
+
+/// The public key that is given, if it is right and of use.
+fn public_key(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+    keys: Option<Kind>,
+) -> Option<PublicKey> {
+    let value = match keys {
+        Some(Kind::PrivateKey) => section.require(findings, PUBLIC_KEY)?,
+        _ => section.get(PUBLIC_KEY.name)?,
+    };
+    if keys == Some(Kind::MeshKey) {
+        let span = section.key_span(PUBLIC_KEY.name).unwrap_or(value.span());
+        let message = "public_key goes with private_key, and [keys] has mesh_key".into();
+        findings.wrong(span, message, "leave it out, or use private_key in [keys]");
+        return None;
+    }
+    let text = findings.text(value, PUBLIC_KEY)?;
+    let problem = match secrets::parse(text.as_bytes()) {
+        Ok(bytes) if *bytes == [0; 32] => format!("is {}", Malformed::Zeros),
+        Ok(bytes) => match PublicKey::new(*bytes) {
+            Ok(public_key) => return Some(public_key),
+            Err(problem) => problem.to_string(),
+        },
+        Err(problem) => format!("is {problem}"),
+    };
+    findings.wrong(value.span(), format!("public_key {problem}"), PUBLIC_KEY.write);
+    None
 }
 
 /// What the peers before this one have taken.
@@ -78,6 +142,7 @@ struct Seen {
     names: Taken<PeerName>,
     short_ids: Taken<ShortId>,
     addresses: Taken<IpAddr>,
+    public_keys: Taken<PublicKey>,
 }
 
 /// Values, each with the place where it was first seen.
@@ -89,13 +154,13 @@ impl<T> Default for Taken<T> {
     }
 }
 
-impl<T: Ord + Clone + fmt::Display> Taken<T> {
-    /// Passes a new value on; points at one that is there already.
+impl<T: Ord + Clone> Taken<T> {
+    /// Passes a new value on; points at one that is there already, and calls it `what`.
     fn unique(
         &mut self,
         findings: &mut Findings<'_>,
         span: Range<usize>,
-        what: &str,
+        what: String,
         value: T,
     ) -> Option<T> {
         let first = *self.0.entry(value.clone()).or_insert(span.start);
@@ -103,8 +168,7 @@ impl<T: Ord + Clone + fmt::Display> Taken<T> {
             return Some(value);
         }
         let line = findings.source.line(first);
-        let shown = mask::plain(&value.to_string());
-        let message = format!("{what} {shown} is already taken by the peer on line {line}");
+        let message = format!("{what} is already taken by the peer on line {line}");
         findings.wrong(span, message, "write another; it is unique in the mesh");
         None
     }

@@ -184,7 +184,7 @@ impl<'v, 'i> Section<'v, 'i> {
 }
 
 /// The keys of the tables, to tell where a misplaced one belongs.
-const BELONGS: [(&str, &str); 14] = [
+const BELONGS: [(&str, &str); 16] = [
     ("reqid", "[mesh]"),
     ("kind", "[traffic]"),
     ("port", "[traffic]"),
@@ -194,6 +194,8 @@ const BELONGS: [(&str, &str); 14] = [
     ("esn", "[esp]"),
     ("replay_window", "[esp]"),
     ("mesh_key", "[keys]"),
+    ("private_key", "[keys]"),
+    ("psk", "[keys]"),
     ("generation", "[rotation]"),
     ("period", "[rotation]"),
     ("short_id", "[[peer]]"),

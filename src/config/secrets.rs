@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
+    ops::Range,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
@@ -12,14 +14,17 @@ use std::{
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
-use crate::model::Key;
+use crate::model::{Key, PrivateKey};
 
 use super::{
     files::{self, FileError},
     mask,
     reader::{Field, Findings, Section, Value},
-    types::SecretSource,
+    types::{KeySource, SecretSource, Secrets},
 };
+
+/// Where the file names each secret, by the key's name.
+pub(super) type Spans = BTreeMap<&'static str, Range<usize>>;
 
 /// Looks up an environment variable.
 pub(super) type Env<'e> = &'e dyn Fn(&str) -> Option<OsString>;
@@ -32,6 +37,7 @@ const CREDENTIAL: Field = Field {
 };
 const ENV: Field = Field { name: "env", write: "write the name of an environment variable" };
 const GENPSK: &str = "meshsec genpsk prints a secret";
+const GENKEY: &str = "meshsec genkey prints a private key";
 const EXPECTED: &str = "64 hex digits or 44 characters of base64";
 
 /// Reads `{ file = … }`, `{ credential = … }` or `{ env = … }`.
@@ -62,7 +68,7 @@ pub(super) fn source(
         return None;
     }
     let text = findings.text(value, place)?;
-    let source = parse(place, text, dir);
+    let source = named(place, text, dir);
     if source.is_none() {
         let message = format!("{} {} is not usable", place.name, mask::quote(text));
         findings.wrong(value.span(), message, place.write);
@@ -80,7 +86,7 @@ fn refuse_inline(findings: &mut Findings<'_>, value: &Value<'_>, field: Field) {
     }
 }
 
-fn parse(place: Field, text: &str, dir: &Path) -> Option<SecretSource> {
+fn named(place: Field, text: &str, dir: &Path) -> Option<SecretSource> {
     let usable = !text.is_empty() && !text.contains('\0');
     match place.name {
         _ if !usable => None,
@@ -101,12 +107,22 @@ pub(super) enum SecretError {
     NoDirectory(String),
     #[error("environment variable {} is not set", mask::quote(.0))]
     NoVariable(String),
-    #[error("the secret in {0} is {1} bytes long, not {EXPECTED}")]
-    Length(String, usize),
-    #[error("the secret in {0} is {1} bytes long but not {2} throughout")]
-    Characters(String, usize, &'static str),
-    #[error("the secret in {0} is all zeros")]
-    Zeros(String),
+    #[error("the secret in {0} is {1}")]
+    Malformed(String, Malformed),
+}
+
+/// Why a text is no key. Says no more of it than its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Another length, in bytes, than keys have.
+    #[error("{0} bytes long, not {EXPECTED}")]
+    Length(usize),
+    /// Of a key's length in bytes, but not of its alphabet.
+    #[error("{0} bytes long but not {1} throughout")]
+    Characters(usize, &'static str),
+    /// Nobody's key.
+    #[error("all zeros")]
+    Zeros,
 }
 
 impl SecretError {
@@ -120,26 +136,83 @@ impl SecretError {
         )
     }
 
-    /// What to do about it.
-    pub(super) fn hint(&self) -> String {
+    /// What to do about it; `name` is the key in the file.
+    pub(super) fn hint(&self, name: &str) -> String {
+        let (whose, prints) = match name {
+            "private_key" => ("this host's private key", GENKEY),
+            _ => ("the mesh's secret", GENPSK),
+        };
         match self {
             Self::File { path, error: FileError::Loose(_) } => {
                 format!("type: chmod 600 {}", shell_word(path))
             }
             Self::File { error: FileError::Absent, .. } => {
-                format!("put the mesh's secret there; {GENPSK}")
+                format!("put {whose} there; {prints}")
             }
             Self::File { error: FileError::Io(_), .. } => "make it readable for this user".into(),
             Self::File { .. } => format!("write the path of a file that holds {EXPECTED}"),
             Self::NoDirectory(_) => "run as a systemd service with LoadCredential=".into(),
             Self::NoVariable(_) => "set it, or name another place".into(),
-            Self::Length(..) | Self::Characters(..) | Self::Zeros(_) => GENPSK.into(),
+            Self::Malformed(..) => prints.into(),
         }
     }
 }
 
+/// Which of the secrets are wanted, and where they are looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'r> {
+    /// A secret that is absent is a warning and no error.
+    pub optional: bool,
+    /// The directory of mesh.toml.
+    pub dir: &'r Path,
+    pub env: Env<'r>,
+}
+
+impl Reader<'_> {
+    /// All that a file names, if all of it is there and right.
+    pub(super) fn fetch_all(
+        self,
+        source: &KeySource,
+        spans: &Spans,
+        findings: &mut Findings<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Option<Secrets> {
+        let mut get = |name: &str, source| match fetch(source, self.dir, self.env) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if self.optional && error.is_absence() => {
+                warnings.push(format!("{name} is absent, keys are not checked: {error}"));
+                None
+            }
+            Err(error) => {
+                let span = spans.get(name).cloned().unwrap_or_default();
+                findings.wrong(span, error.to_string(), error.hint(name));
+                None
+            }
+        };
+        match source {
+            KeySource::MeshKey(mesh_key) => {
+                get("mesh_key", mesh_key).map(key).map(Secrets::MeshKey)
+            }
+            KeySource::PrivateKey { private_key, psk } => {
+                // Both are read before one that is missing ends this.
+                let private_key = get("private_key", private_key);
+                let psk = psk.as_ref().map(|psk| get("psk", psk).map(key));
+                let psk = psk.map_or(Some(None), |psk| psk.map(Some))?;
+                Some(Secrets::PrivateKey { private_key: PrivateKey::new(&*private_key?), psk })
+            }
+        }
+    }
+}
+
+fn key(bytes: Bytes) -> Key {
+    Key::new(Box::from(&bytes[..]))
+}
+
+/// A key's bytes.
+type Bytes = Zeroizing<[u8; 32]>;
+
 /// Reads and decodes a secret; `dir` is the directory of mesh.toml.
-pub(super) fn fetch(source: &SecretSource, dir: &Path, env: Env<'_>) -> Result<Key, SecretError> {
+fn fetch(source: &SecretSource, dir: &Path, env: Env<'_>) -> Result<Bytes, SecretError> {
     match source {
         SecretSource::File(path) => {
             let shown = mask::path_in(dir, path);
@@ -167,11 +240,29 @@ pub(super) fn fetch(source: &SecretSource, dir: &Path, env: Env<'_>) -> Result<K
     }
 }
 
-/// The 32 bytes that a text stands for; `place` is for errors.
-fn decode(text: &[u8], place: &str) -> Result<Key, SecretError> {
-    let text = text.trim_ascii();
+/// The secret that a text stands for; `place` is for errors.
+fn decode(text: &[u8], place: &str) -> Result<Bytes, SecretError> {
+    secret(text).map_err(|malformed| SecretError::Malformed(place.into(), malformed))
+}
+
+fn secret(text: &[u8]) -> Result<Bytes, Malformed> {
+    let bytes = parse(text.trim_ascii())?;
+    if bytes.iter().all(|&byte| byte == 0) { Err(Malformed::Zeros) } else { Ok(bytes) }
+}
+
+/// The private key that a text stands for, with space around it.
+///
+/// # Errors
+///
+/// It is neither 64 hex digits nor 44 characters of base64, or all zeros.
+pub fn private_key(text: &[u8]) -> Result<PrivateKey, Malformed> {
+    Ok(PrivateKey::new(&*secret(text)?))
+}
+
+/// The 32 bytes that hex or base64 stand for.
+pub(super) fn parse(text: &[u8]) -> Result<Bytes, Malformed> {
     let mut bytes = Zeroizing::new([0; 32]);
-    let unexpected = |what| SecretError::Characters(place.into(), text.len(), what);
+    let unexpected = |what| Malformed::Characters(text.len(), what);
     match text.len() {
         64 => hex::decode_to_slice(text, &mut bytes[..]).map_err(|_| unexpected("hex"))?,
         44 => {
@@ -180,12 +271,9 @@ fn decode(text: &[u8], place: &str) -> Result<Key, SecretError> {
                 return Err(unexpected("base64"));
             }
         }
-        length => return Err(SecretError::Length(place.into(), length)),
+        length => return Err(Malformed::Length(length)),
     }
-    if bytes.iter().all(|&byte| byte == 0) {
-        return Err(SecretError::Zeros(place.into()));
-    }
-    Ok(Key::new(Box::from(&bytes[..])))
+    Ok(bytes)
 }
 
 /// A path as a shell takes it as one word.
@@ -207,7 +295,7 @@ mod tests {
     const BASE64: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
     fn decoded(text: &str) -> Result<Vec<u8>, String> {
-        decode(text.as_bytes(), "x").map(|key| key.expose().to_vec()).map_err(|e| e.to_string())
+        decode(text.as_bytes(), "x").map(|key| key.to_vec()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -245,7 +333,7 @@ mod tests {
     fn a_secret_comes_from_the_environment() {
         let env = |name: &str| (name == "SECRET").then(|| HEX.into());
         let key = fetch(&SecretSource::Env("SECRET".into()), Path::new(""), &env).ok().unwrap();
-        assert_eq!(key.expose()[31], 31);
+        assert_eq!(key[31], 31);
         let error = fetch(&SecretSource::Env("OTHER".into()), Path::new(""), &env).err().unwrap();
         assert_eq!(error.to_string(), "environment variable \"OTHER\" is not set");
         assert!(error.is_absence());
@@ -270,11 +358,11 @@ mod tests {
     fn a_credential_is_a_plain_name() {
         let dir = Path::new("d");
         for name in ["", ".", "..", "a/b", "/a", "a\0"] {
-            assert_eq!(parse(CREDENTIAL, name, dir), None, "{name:?}");
+            assert_eq!(named(CREDENTIAL, name, dir), None, "{name:?}");
         }
-        assert_eq!(parse(FILE, "/a", dir), Some(SecretSource::File("/a".into())));
-        assert_eq!(parse(FILE, "a", dir), Some(SecretSource::File("d/a".into())));
-        assert_eq!(parse(ENV, "A=B", dir), None);
+        assert_eq!(named(FILE, "/a", dir), Some(SecretSource::File("/a".into())));
+        assert_eq!(named(FILE, "a", dir), Some(SecretSource::File("d/a".into())));
+        assert_eq!(named(ENV, "A=B", dir), None);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use crate::model::{
-    Cipher, Generation, Key, MeshName, PeerName, Period, Replay, Reqid, ShortId, Time,
+    Cipher, Generation, Key, MeshName, PeerName, Period, PrivateKey, PublicKey, Replay, Reqid,
+    ShortId, Time,
 };
 
 /// A whole mesh.toml, checked. Holds no secret.
@@ -20,8 +21,8 @@ pub struct Config {
     pub guard: bool,
     /// `[esp]`.
     pub esp: Esp,
-    /// `[keys] mesh_key`.
-    pub mesh_key: SecretSource,
+    /// `[keys]`.
+    pub keys: KeySource,
     /// `[rotation]`.
     pub rotation: Rotation,
     /// `[[peer]]`, sorted by name.
@@ -148,6 +149,22 @@ pub struct Peer {
     pub short_id: ShortId,
     /// `address`, unique.
     pub address: IpAddr,
+    /// `public_key`, unique; there with `private_key` and only then.
+    pub public_key: Option<PublicKey>,
+}
+
+/// What the keys of SAs are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// `[keys] mesh_key`: one secret for the mesh.
+    MeshKey(SecretSource),
+    /// `[keys] private_key`: one for each host.
+    PrivateKey {
+        /// `private_key`.
+        private_key: SecretSource,
+        /// `psk`, mixed in on every host.
+        psk: Option<SecretSource>,
+    },
 }
 
 /// Where a secret is read from.
@@ -162,7 +179,14 @@ pub enum SecretSource {
 }
 
 /// The secrets that a mesh.toml names, 32 bytes each.
-pub struct Secrets {
+pub enum Secrets {
     /// `[keys] mesh_key`.
-    pub mesh_key: Key,
+    MeshKey(Key),
+    /// `[keys] private_key`.
+    PrivateKey {
+        /// `private_key`.
+        private_key: PrivateKey,
+        /// `psk`, if the file names one.
+        psk: Option<Key>,
+    },
 }

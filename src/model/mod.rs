@@ -12,6 +12,7 @@ mod sa;
 mod selector;
 mod state;
 mod time;
+mod x25519;
 
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView};
@@ -20,6 +21,7 @@ pub use sa::{Algorithm, Cipher, Mode, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
 pub use state::{Bypass, Live, LocalAddress, State};
 pub use time::{Period, Time};
+pub use x25519::{PrivateKey, PublicKey, PublicKeyError};
 
 /// ESP's number as an IP protocol (RFC 4303).
 pub const IPPROTO_ESP: u8 = 50;

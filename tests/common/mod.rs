@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use meshsec::{
     apply::{Goal, Report, apply},
-    config::{Config, Esp, Peer, Rotation, SecretSource, Secrets, Traffic},
+    config::{Config, Esp, KeySource, Peer, Rotation, SecretSource, Secrets, Traffic},
     desired::{Desired, Keyring, desired},
     kernel::{Kernel, memory::Memory},
     model::{
@@ -25,6 +25,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         name: PeerName::new(&name.to_string()).unwrap(),
         short_id: ShortId::new(id).unwrap(),
         address: address.parse().unwrap(),
+        public_key: None,
     });
     Config {
         mesh: MeshName::new("lab").unwrap(),
@@ -32,7 +33,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         traffic: Traffic::Vxlan { port: 4789 },
         guard: true,
         esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
-        mesh_key: SecretSource::Env("MESH_KEY".into()),
+        keys: KeySource::MeshKey(SecretSource::Env("MESH_KEY".into())),
         rotation: Rotation::Generation(Generation::new(generation).unwrap()),
         peers: peers.collect(),
     }
@@ -40,7 +41,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
 
 /// The secrets of every mesh here.
 pub fn secrets() -> Secrets {
-    Secrets { mesh_key: Key::new((0..32).collect()) }
+    Secrets::MeshKey(Key::new((0..32).collect()))
 }
 
 /// What the first peer of a mesh should hold. A mesh that follows the clock

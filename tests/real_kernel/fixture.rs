@@ -89,6 +89,7 @@ impl Lab {
             name: name.to_string(),
             short_id: place + 1,
             address: underlay.address(place),
+            public_key: None,
         });
         let directory = tempfile::tempdir().expect("a directory can be made");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
@@ -101,6 +102,7 @@ impl Lab {
                 generation: 1,
                 traffic: "kind = \"vxlan\"",
                 esp: "",
+                keys: "mesh_key = { file = \"mesh.key\" }",
                 guard: true,
                 peers: peers.collect(),
             },

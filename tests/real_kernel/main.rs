@@ -30,6 +30,7 @@ mod idempotence;
 mod kinds;
 mod locking;
 mod membership;
+mod private_keys;
 mod secrecy;
 mod snapshots;
 mod spoofing;

@@ -13,6 +13,8 @@ pub struct MeshFile {
     pub traffic: &'static str,
     /// Lines of `[esp]`.
     pub esp: &'static str,
+    /// Lines of `[keys]`.
+    pub keys: &'static str,
     pub guard: bool,
     pub peers: Vec<Peer>,
 }
@@ -23,6 +25,7 @@ pub struct Peer {
     pub name: String,
     pub short_id: usize,
     pub address: String,
+    pub public_key: Option<String>,
 }
 
 impl MeshFile {
@@ -41,15 +44,18 @@ impl MeshFile {
     pub fn text(&self) -> String {
         let mut text = format!(
             "[mesh]\nname = \"lab\"\n\n[traffic]\n{}\nguard = {}\n\n\
-             [esp]\n{}\n\n[keys]\nmesh_key = {{ file = \"mesh.key\" }}\n\n\
+             [esp]\n{}\n\n[keys]\n{}\n\n\
              [rotation]\ngeneration = {}\n",
-            self.traffic, self.guard, self.esp, self.generation
+            self.traffic, self.guard, self.esp, self.keys, self.generation
         );
-        for Peer { name, short_id, address } in &self.peers {
+        for Peer { name, short_id, address, public_key } in &self.peers {
             let _ = write!(
                 text,
                 "\n[[peer]]\nname = \"{name}\"\nshort_id = {short_id}\naddress = \"{address}\"\n"
             );
+            if let Some(public_key) = public_key {
+                let _ = writeln!(text, "public_key = \"{public_key}\"");
+            }
         }
         text
     }

@@ -1,34 +1,33 @@
 #!/usr/bin/env python3
-"""Derives the vectors of key-schedule-v1.json from the words of meshsec.toml(5).
+"""Derives the vectors beside this file from the words of meshsec.toml(5).
 
-Shares no code with meshsec: HKDF (RFC 5869) is spelled out over the standard
-library's HMAC. Prints the whole file.
+Shares no code with meshsec: HKDF (RFC 5869) and X25519 (RFC 7748) are those of
+the package `cryptography`. Prints the whole file for the way to make keys that
+is its argument: mesh_key or private_key.
 """
 
 import hashlib
-import hmac
 import json
+import sys
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+KEY_LEN = {"aes256-gcm": 32, "aes128-gcm": 16, "chacha20-poly1305": 32}
 
 
 def hkdf(ikm, salt, info, length):
-    prk = hmac.new(salt or bytes(32), ikm, hashlib.sha256).digest()
-    okm, block, counter = b"", b"", 1
-    while len(okm) < length:
-        block = hmac.new(prk, block + info + bytes([counter]), hashlib.sha256).digest()
-        okm, counter = okm + block, counter + 1
-    return okm[:length]
-
-
-KEY_LEN = {"aes256-gcm": 32, "aes128-gcm": 16, "chacha20-poly1305": 32}
+    return HKDF(hashes.SHA256(), length, salt or None, info).derive(ikm)
 
 
 def short(value):
     return value.to_bytes(2, "big")
 
 
-def session(mesh_key, mesh, a, b):
-    info = b"meshsec/v1 psk" + hashlib.sha256(mesh.encode()).digest()
-    return hkdf(mesh_key, b"", info + short(min(a, b)) + short(max(a, b)), 32)
+def mesh_id(mesh):
+    return hashlib.sha256(mesh.encode()).digest()
 
 
 def keymat(secret, source, target, generation, cipher):
@@ -44,16 +43,9 @@ def spi(generation, source, target):
     return 0x80000000 | (generation % 128) << 24 | source << 12 | target
 
 
-def vector(mesh_key, mesh, source, target, generation, cipher):
-    secret = session(mesh_key, mesh, source, target)
+def results(secret, source, target, generation, cipher):
     key = keymat(secret, source, target, generation, cipher)
     return {
-        "mesh_key": mesh_key.hex(),
-        "mesh": mesh,
-        "from": source,
-        "to": target,
-        "generation": generation,
-        "cipher": cipher,
         "session": secret.hex(),
         "keymat": key.hex(),
         "fingerprint": fingerprint(key),
@@ -61,8 +53,31 @@ def vector(mesh_key, mesh, source, target, generation, cipher):
     }
 
 
+def sa(mesh, source, target, generation, cipher):
+    return {
+        "mesh": mesh,
+        "from": source,
+        "to": target,
+        "generation": generation,
+        "cipher": cipher,
+    }
+
+
+# mesh_key
+
+
+def session_of_mesh_key(mesh_key, mesh, a, b):
+    info = b"meshsec/v1 psk" + mesh_id(mesh) + short(min(a, b)) + short(max(a, b))
+    return hkdf(mesh_key, b"", info, 32)
+
+
+def with_mesh_key(mesh_key, *of):
+    secret = session_of_mesh_key(mesh_key, *of[:3])
+    return {"mesh_key": mesh_key.hex()} | sa(*of) | results(secret, *of[1:])
+
+
 COUNTING = bytes(range(32))
-CASES = [
+MESH_KEY = [
     (COUNTING, "lab", 1, 2, 1, "aes256-gcm"),
     (COUNTING, "lab", 2, 1, 1, "aes256-gcm"),
     (COUNTING, "lab", 1, 2, 0, "aes256-gcm"),
@@ -73,6 +88,65 @@ CASES = [
     (COUNTING, "lab", 0, 4095, 129, "aes256-gcm"),
     (COUNTING, "lab", 4095, 0, 2**63 - 2, "aes128-gcm"),
     (b"\xff" * 32, "a" * 32, 256, 255, 65536, "aes256-gcm"),
+    (COUNTING, "lab", 1, 2, 2**32 + 5, "chacha20-poly1305"),
 ]
 
-print(json.dumps([vector(*case) for case in CASES], indent=2))
+
+# private_key
+
+
+def public(private):
+    key = X25519PrivateKey.from_private_bytes(private).public_key()
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def session_of_private_key(own, own_id, peer, peer_id, psk, mesh):
+    """What the owner of the private key `own` shares with that of the public key `peer`."""
+    shared = X25519PrivateKey.from_private_bytes(own).exchange(
+        X25519PublicKey.from_public_bytes(peer)
+    )
+    lo, hi = (public(own), peer) if own_id < peer_id else (peer, public(own))
+    info = b"meshsec/v1 x25519" + mesh_id(mesh) + lo + hi
+    return shared, hkdf(shared + (psk or bytes(32)), b"", info, 32)
+
+
+def with_private_key(sender, receiver, psk, *of):
+    mesh, source, target = of[:3]
+    shared, secret = session_of_private_key(
+        sender, source, public(receiver), target, psk, mesh
+    )
+    other = session_of_private_key(receiver, target, public(sender), source, psk, mesh)
+    assert other == (shared, secret), "both ends have the same"
+    keys = {
+        "from_private_key": sender.hex(),
+        "from_public_key": public(sender).hex(),
+        "to_private_key": receiver.hex(),
+        "to_public_key": public(receiver).hex(),
+        "psk": psk.hex() if psk else None,
+        "x25519": shared.hex(),
+    }
+    return keys | sa(*of) | results(secret, *of[1:])
+
+
+# The keys of RFC 7748, section 6.1; they are not clamped.
+ALICE = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
+BOB = bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
+PRIVATE_KEY = [
+    (ALICE, BOB, None, "lab", 1, 2, 1, "aes256-gcm"),
+    (BOB, ALICE, None, "lab", 2, 1, 1, "aes256-gcm"),
+    (ALICE, BOB, None, "lab", 2, 1, 1, "aes256-gcm"),
+    (ALICE, BOB, COUNTING, "lab", 1, 2, 1, "aes256-gcm"),
+    (ALICE, BOB, COUNTING, "lab", 1, 2, 0, "aes256-gcm"),
+    (ALICE, BOB, COUNTING, "lab", 1, 2, 1, "aes128-gcm"),
+    (ALICE, BOB, COUNTING, "lab", 1, 2, 1, "chacha20-poly1305"),
+    (ALICE, BOB, None, "lab-2", 1, 2, 1, "chacha20-poly1305"),
+    (ALICE, BOB, COUNTING, "lab", 4095, 0, 2**32 + 5, "aes256-gcm"),
+    (COUNTING, b"\xff" * 32, ALICE, "a" * 32, 256, 255, 2**63 - 2, "aes128-gcm"),
+]
+
+VECTORS = {
+    "mesh_key": [with_mesh_key(*case) for case in MESH_KEY],
+    "private_key": [with_private_key(*case) for case in PRIVATE_KEY],
+}
+
+print(json.dumps(VECTORS[sys.argv[1]], indent=2))

@@ -14,10 +14,14 @@ use toml::de::{DeTable, DeValue};
 use crate::model::{MeshName, Replay, Reqid};
 
 use super::{
-    mask, peers,
+    mask,
+    peers::{self, PublicKeySpans},
     reader::{Bounds, Field, Findings, Section, Value, belongs, nearest},
-    types::{Config, Rotation, SecretSource},
+    secrets::Spans,
+    types::{Config, KeySource, Rotation},
 };
+
+pub(super) use keys::Kind;
 
 const TABLES: [&str; 6] = ["mesh", "traffic", "esp", "keys", "rotation", "peer"];
 const TABLES_LATER: [&str; 1] = ["link"];
@@ -44,8 +48,10 @@ const REQIDS: Bounds = Bounds { min: 0x10000, max: 0xffff_ffff, hex: true };
 pub(super) struct Draft {
     /// All of it, if nothing is missing and nothing wrong.
     pub config: Option<Config>,
-    /// Where the secret is, and where the file says so.
-    pub mesh_key: Option<(SecretSource, Range<usize>)>,
+    /// Where the secrets are, and where the file says so.
+    pub keys: Option<(KeySource, Spans)>,
+    /// Where the public keys are.
+    pub public_keys: PublicKeySpans,
     /// What is right and may surprise all the same.
     pub warnings: Vec<String>,
 }
@@ -63,24 +69,28 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
     let traffic =
         traffic.map_or(Some(traffic::DEFAULT), |section| traffic::read(findings, &section));
     let keys = top.section(findings, KEYS, &keys::KEYS, true);
-    let mesh_key = keys.and_then(|section| keys::read(findings, &section, dir));
+    let keys = keys.map(|section| keys::read(findings, &section, dir)).unwrap_or_default();
     let rotation = top.section(findings, ROTATION, &rotation::KEYS, true);
     let by_clock = rotation.as_ref().is_some_and(|section| section.get("period").is_some());
     let rotation = rotation.and_then(|section| rotation::read(findings, &section));
     let esp = top.section(findings, ESP, &esp::KEYS, false);
     let esp =
         esp.map_or(Some(esp::default(by_clock)), |section| esp::read(findings, &section, by_clock));
-    let peers = top.require(findings, "peer", PEERS).map(|value| peers::read(findings, value));
+    let mut public_keys = PublicKeySpans::new();
+    let peers = top
+        .require(findings, "peer", PEERS)
+        .map(|value| peers::read(findings, value, keys.kind, &mut public_keys));
 
     let config = (|| {
         let (mesh, reqid) = mesh?;
         let (traffic, guard) = traffic?;
-        let mesh_key = mesh_key.clone()?.0;
+        let keys = keys.source.clone()?;
         let (esp, rotation, peers) = (esp?, rotation?, peers?);
-        Some(Config { mesh, reqid, traffic, guard, esp, mesh_key, rotation, peers })
+        Some(Config { mesh, reqid, traffic, guard, esp, keys, rotation, peers })
     })();
     let warnings = config.as_ref().map(warnings).unwrap_or_default();
-    Draft { config, mesh_key, warnings }
+    let keys = keys.source.map(|source| (source, keys.spans));
+    Draft { config, keys, public_keys, warnings }
 }
 
 fn warnings(config: &Config) -> Vec<String> {

@@ -1,0 +1,163 @@
+//! X25519 keys (RFC 7748), in the form that `wg genkey` and `wg pubkey` print.
+
+use std::fmt;
+
+use base64ct::{Base64, Encoding};
+use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
+
+/// A public key, of which it is known that it gives a secret.
+///
+/// Ordered by its bytes, so that equal keys can be found. Shown as base64.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublicKey([u8; 32]);
+
+/// Why 32 bytes are no public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PublicKeyError {
+    /// 2^255-19 or more: another form of a point that X25519 prints otherwise.
+    #[error("is not in the form in which X25519 prints a key")]
+    NotCanonical,
+    /// A point of order 1, 2, 4 or 8: with it, whoever knows it shares the "secret".
+    #[error("is a point of low order, which gives no secret")]
+    LowOrder,
+}
+
+/// 2^255-19, little-endian: the first number that is no coordinate.
+const PRIME: [u8; 32] = {
+    let mut prime = [0xff; 32];
+    prime[0] = 0xed;
+    prime[31] = 0x7f;
+    prime
+};
+
+impl PublicKey {
+    /// Checks that the key is in its only form, and that it gives a secret.
+    ///
+    /// RFC 7748 has X25519 take numbers above the prime and ignore the top bit.
+    /// Here they are refused: public keys are compared and hashed by their bytes,
+    /// and no program prints these. All zeros are a point of low order.
+    pub fn new(bytes: [u8; 32]) -> Result<Self, PublicKeyError> {
+        if bytes.iter().rev().ge(PRIME.iter().rev()) {
+            return Err(PublicKeyError::NotCanonical);
+        }
+        // Any private key tells: it is a multiple of 8, and the result then zero.
+        let any = StaticSecret::from([1; 32]);
+        if any.diffie_hellman(&x25519_dalek::PublicKey::from(bytes)).was_contributory() {
+            Ok(Self(bytes))
+        } else {
+            Err(PublicKeyError::LowOrder)
+        }
+    }
+
+    /// The 32 bytes, as RFC 7748 encodes them.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Base64::encode_string(&self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A private key. Wiped when dropped; has no `Debug` and no `Display`.
+pub struct PrivateKey(StaticSecret);
+
+impl PrivateKey {
+    /// Takes any 32 bytes; X25519 clamps them when it uses them.
+    pub fn new(bytes: &[u8; 32]) -> Self {
+        Self(StaticSecret::from(*bytes))
+    }
+
+    /// The public key that belongs to it.
+    pub fn public_key(&self) -> PublicKey {
+        // The base point's order is a large prime, so no multiple of it is refused.
+        PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+    }
+
+    /// The secret that it shares with the owner of a public key.
+    ///
+    /// `None` where the result is all zeros, which a [`PublicKey`] never gives
+    /// (RFC 7748, section 6.1).
+    pub fn agree(&self, peer: &PublicKey) -> Option<Zeroizing<[u8; 32]>> {
+        let shared = self.0.diffie_hellman(&x25519_dalek::PublicKey::from(peer.0));
+        shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex_text: &str) -> [u8; 32] {
+        hex::decode(hex_text).unwrap().try_into().unwrap()
+    }
+
+    /// RFC 7748, section 6.1.
+    #[test]
+    fn two_ends_agree_as_in_rfc_7748() {
+        let alice = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a";
+        let bob = "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb";
+        let [alice, bob] = [alice, bob].map(|key| PrivateKey::new(&bytes(key)));
+        let (a, b) = (alice.public_key(), bob.public_key());
+        assert_eq!(
+            *a.bytes(),
+            bytes("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
+        );
+        assert_eq!(
+            *b.bytes(),
+            bytes("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
+        );
+        let shared = bytes("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
+        assert!(alice.agree(&b).is_some_and(|key| *key == shared));
+        assert!(bob.agree(&a).is_some_and(|key| *key == shared));
+    }
+
+    /// RFC 7748, section 5.2: a scalar that is not clamped, and another point.
+    #[test]
+    fn any_32_bytes_are_a_private_key() {
+        let key = bytes("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4");
+        let point = bytes("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c");
+        let shared = bytes("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552");
+        let point = PublicKey::new(point).unwrap();
+        assert!(PrivateKey::new(&key).agree(&point).is_some_and(|key| *key == shared));
+    }
+
+    /// The points of order 1, 2, 4 and 8 of the curve and of its twist.
+    #[test]
+    fn points_of_low_order_are_refused() {
+        let mut one = [0; 32];
+        one[0] = 1;
+        let mut minus_one = PRIME;
+        minus_one[0] -= 1;
+        let eight = [
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+        ];
+        for point in [[0; 32], one, minus_one].into_iter().chain(eight.map(bytes)) {
+            assert_eq!(PublicKey::new(point), Err(PublicKeyError::LowOrder), "{point:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_point_has_one_form() {
+        let mut above = PRIME;
+        above[0] += 9;
+        let mut top_bit = [0; 32];
+        (top_bit[0], top_bit[31]) = (9, 0x80);
+        for other in [PRIME, above, top_bit, [0xff; 32]] {
+            assert_eq!(PublicKey::new(other), Err(PublicKeyError::NotCanonical), "{other:02x?}");
+        }
+        let mut below = PRIME;
+        below[0] -= 2;
+        assert!(PublicKey::new(below).is_ok());
+    }
+}

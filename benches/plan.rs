@@ -93,6 +93,7 @@ fn config() -> Config {
         esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
         keys: KeySource::MeshKey(SecretSource::Env("KEY".into())),
         rotation: Rotation::Generation(Generation::new(1).expect("small")),
+        link: None,
         peers: (0..=PEERS).map(peer).collect(),
     }
 }

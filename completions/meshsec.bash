@@ -31,6 +31,9 @@ _meshsec() {
             meshsec,help)
                 cmd="meshsec__subcmd__help"
                 ;;
+            meshsec,mtu)
+                cmd="meshsec__subcmd__mtu"
+                ;;
             meshsec,plan)
                 cmd="meshsec__subcmd__plan"
                 ;;
@@ -64,6 +67,9 @@ _meshsec() {
             meshsec__subcmd__help,help)
                 cmd="meshsec__subcmd__help__subcmd__help"
                 ;;
+            meshsec__subcmd__help,mtu)
+                cmd="meshsec__subcmd__help__subcmd__mtu"
+                ;;
             meshsec__subcmd__help,plan)
                 cmd="meshsec__subcmd__help__subcmd__plan"
                 ;;
@@ -89,7 +95,7 @@ _meshsec() {
 
     case "${cmd}" in
         meshsec)
-            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy show snapshot genkey genpsk pubkey spi help"
+            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy show snapshot mtu genkey genpsk pubkey spi help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -267,7 +273,7 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help)
-            opts="validate plan apply destroy show snapshot genkey genpsk pubkey spi help"
+            opts="validate plan apply destroy show snapshot mtu genkey genpsk pubkey spi help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -337,6 +343,20 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        meshsec__subcmd__help__subcmd__mtu)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -427,6 +447,44 @@ _meshsec() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        meshsec__subcmd__mtu)
+            opts="-c -h --underlay-mtu --config --local --netns --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --underlay-mtu)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --local)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

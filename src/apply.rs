@@ -2,7 +2,8 @@
 //!
 //! Steps run phase by phase. A step that fails stops its own peer: the phases
 //! that follow leave that peer as it is, protected or blocked. A failed step
-//! of no peer, such as a guard, stops everything. Then the kernel is looked at
+//! of no peer, such as a guard, stops everything, apart from an MTU, on which
+//! no protection depends. Then the kernel is looked at
 //! again, and only an empty second plan is success.
 
 use std::{
@@ -14,7 +15,7 @@ use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
     model::{Algorithm, Direction, Key, PeerName, Reqid, Sa, SaId, Spi, Start},
-    plan::{Flow, Plan, PlannedStep, Step, StepKind, flow_out},
+    plan::{Flow, ObjectKind, Plan, PlannedStep, Step, StepKind, flow_out},
 };
 
 /// Steps handed to the kernel at once, so that progress can be shown between.
@@ -164,7 +165,9 @@ fn run(
             report.left.extend(skip);
             for (step, error) in perform(kernel, keyring, go, report, progress)? {
                 progress(Progress::Failed(&step, &error));
-                stopped.insert(step.step.peer.clone());
+                if !step.step.kind.is_optional() {
+                    stopped.insert(step.step.peer.clone());
+                }
                 report.failed.push((step, error));
             }
         }
@@ -227,12 +230,14 @@ fn verify(kernel: &mut dyn Kernel, goal: &Goal<'_>, report: &mut Report) {
         }
     };
     let after = Plan::new(goal.desired, &live, goal.reqid);
+    let failed = report.failed.iter().filter(|(step, _)| !step.step.kind.is_optional());
     let unfinished: BTreeSet<Option<&PeerName>> = after
         .changes
         .iter()
+        .filter(|change| change.kind() != ObjectKind::Link)
         .map(|change| change.peer.as_ref())
         .chain(after.conflicts.iter().map(|conflict| conflict.peer.as_ref()))
-        .chain(report.failed.iter().map(|(step, _)| step.step.peer.as_ref()))
+        .chain(failed.map(|(step, _)| step.step.peer.as_ref()))
         .collect();
     for wanted in goal.desired.policies.values() {
         let concerned = unfinished.contains(&None) || unfinished.contains(&Some(&wanted.peer));

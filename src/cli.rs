@@ -64,6 +64,8 @@ pub enum Command {
     Show(ShowArgs),
     /// Print the live state as JSON, without keys: input of plan --live FILE
     Snapshot,
+    /// Show how large a packet may be, part by part; needs no privilege
+    Mtu(MtuArgs),
     /// Print a new X25519 private key, as wg genkey does
     Genkey,
     /// Print a new 32-byte secret, as wg genpsk does
@@ -102,6 +104,14 @@ pub struct ShowArgs {
     /// List foreign objects too
     #[arg(long)]
     pub all: bool,
+}
+
+/// Arguments of `mtu`.
+#[derive(Debug, Args)]
+pub struct MtuArgs {
+    /// The MTU below, where this is not the host; by default that of the local address's device
+    #[arg(long, value_name = "BYTES")]
+    pub underlay_mtu: Option<u32>,
 }
 
 /// Arguments of `spi`.

@@ -11,12 +11,13 @@ use std::{
 };
 
 use crate::{
-    config::{Clock, Config, Moment, Peer, Secrets, Traffic},
+    config::{Clock, Config, Moment, Mtu, Peer, Secrets, Traffic},
     keys::Session,
     model::{
         Action, Direction, Generation, IPPROTO_UDP, Key, KeyView, Mode, PEER_PRIORITY, PeerName,
         Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Start, Template,
     },
+    mtu,
 };
 
 /// What one host should hold, by identity.
@@ -28,6 +29,8 @@ pub struct Desired {
     pub policies: BTreeMap<PolicyId, WantedPolicy>,
     /// Block policies for unprotected traffic; empty if the file wants none.
     pub guards: BTreeMap<PolicyId, Policy>,
+    /// The device whose MTU is kept right, if the file names one.
+    pub link: Option<WantedLink>,
     /// The local peer's address, unless all of it is to go.
     pub local: Option<IpAddr>,
     /// The peers that it forms a pair with, by address.
@@ -64,6 +67,19 @@ pub struct WantedPolicy {
     pub peer: PeerName,
 }
 
+/// A device with an MTU that it should have.
+#[derive(Debug, Clone)]
+pub struct WantedLink {
+    /// The device's name.
+    pub device: String,
+    /// The MTU; what `auto` comes to depends on the underlay's device.
+    pub mtu: Mtu,
+    /// The address that the tunnel's packets come from.
+    pub address: IpAddr,
+    /// What the tunnel puts before an inner packet.
+    pub tunnel: &'static [mtu::Part],
+}
+
 /// The keys of the SAs that should be there.
 #[derive(Default)]
 pub struct Keyring(BTreeMap<SaId, Arc<Key>>);
@@ -87,6 +103,15 @@ impl Traffic {
             Self::Port { protocol, port } => {
                 vec![all.to_port(protocol.number(), port), all.from_port(protocol.number(), port)]
             }
+        }
+    }
+
+    /// What a tunnel puts before each inner packet; `None` for what is no tunnel.
+    pub fn tunnel(self) -> Option<&'static [mtu::Part]> {
+        match self {
+            Self::Vxlan { .. } => Some(&mtu::VXLAN),
+            Self::Geneve { .. } => Some(&mtu::GENEVE),
+            Self::Port { .. } => None,
         }
     }
 
@@ -119,6 +144,13 @@ pub fn desired(
         add_sas(&mut wanted, &mut keyring, &mesh, peer);
         add_policies(&mut wanted, &mesh, peer);
     }
+    let link = config.link.as_ref().zip(config.traffic.tunnel());
+    wanted.link = link.map(|(link, tunnel)| WantedLink {
+        device: link.device.clone(),
+        mtu: link.mtu,
+        address: local.address,
+        tunnel,
+    });
     if config.guard {
         wanted.guards = guards(config.traffic, config.reqid);
     }

@@ -13,5 +13,6 @@ pub mod error;
 pub mod kernel;
 pub mod keys;
 pub mod model;
+pub mod mtu;
 pub mod plan;
 pub mod render;

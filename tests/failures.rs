@@ -4,7 +4,7 @@ mod common;
 
 use common::{applied, applied_host, host, mesh, observe};
 use meshsec::{
-    config::Config,
+    config::{Config, LinkWish, Mtu},
     kernel::Errno,
     model::{Selector, Spi},
     plan::{Flow, flow_out},
@@ -90,4 +90,22 @@ fn answers_that_are_always_lost_end_the_apply_with_what_is_left() {
     assert!(!report.is_complete() && report.changed_anything());
     assert!(report.stopped.unwrap().to_string().contains("ENOBUFS"));
     assert_eq!(report.after.unwrap().changes.len(), 16);
+}
+
+#[test]
+fn an_mtu_that_is_refused_stops_nothing_else() {
+    let link = Some(LinkWish { device: common::VXLAN.into(), mtu: Mtu::Auto });
+    let config = Config { link, ..lab(1) };
+    let mut kernel = host(&config);
+    // After the four guards.
+    kernel.refuse(PROBE + 4, Errno::EINVAL);
+    let report = applied(&config, &mut kernel);
+    let failed: Vec<String> = report.failed.iter().map(|(step, _)| step.id()).collect();
+    assert_eq!(failed, ["dev vxlan42 mtu 1416"]);
+    assert!(report.left.is_empty() && report.changed_anything() && !report.is_complete());
+    assert!(report.flows.is_empty(), "the traffic of every peer is as it should be");
+    let live = observe(&mut kernel).0;
+    assert!(matches!(flow_out(&live, &packet_to("192.0.2.2")), Flow::Protected(_)));
+    assert!(applied(&config, &mut kernel).is_complete());
+    assert_eq!(kernel.state().link(common::VXLAN).unwrap().mtu, 1416);
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use common::{address, applied_host, host, mesh};
 use meshsec::{
-    config::{Config, Esp, Protocol, Rotation, Traffic},
+    config::{Config, Esp, LinkWish, Mtu, Protocol, Rotation, Traffic},
     kernel::memory::Memory,
     model::{
         Action, Algorithm, Bypass, Cipher, Direction, Fingerprint, KeyView, Level, Mark, Mode,
@@ -515,4 +515,62 @@ fn chacha20_poly1305() {
     let mut config = mesh(1, &LAB[..2]);
     config.esp.cipher = Cipher::ChaCha20Poly1305;
     golden("chacha20-poly1305", &config, &mut host(&config));
+}
+
+/// A golden plan for a mesh with a tunnel's device, after an edit of what the kernel holds.
+fn linked(name: &str, mtu: Mtu, edit: impl FnOnce(&mut State)) {
+    let mut kernel = applied_host(&lab());
+    edit(kernel.state_mut());
+    let link = Some(LinkWish { device: common::VXLAN.into(), mtu });
+    golden(name, &Config { link, ..lab() }, &mut kernel);
+}
+
+fn mtu_of<'a>(state: &'a mut State, device: &str) -> &'a mut u32 {
+    &mut state.links.iter_mut().find(|link| link.name == device).unwrap().mtu
+}
+
+#[test]
+fn the_mtu_is_too_large() {
+    linked("the-mtu-is-too-large", Mtu::Auto, |_| {});
+}
+
+#[test]
+fn the_mtu_is_not_the_number_in_the_file() {
+    linked("the-mtu-is-not-the-number-in-the-file", Mtu::Exactly(1500), |_| {});
+}
+
+#[test]
+fn the_mtu_is_below_what_ipv6_needs() {
+    linked("the-mtu-is-below-what-ipv6-needs", Mtu::Auto, |state| *mtu_of(state, "eth0") = 1300);
+}
+
+#[test]
+fn the_underlay_leaves_no_room() {
+    linked("the-underlay-leaves-no-room", Mtu::Auto, |state| *mtu_of(state, "eth0") = 68);
+}
+
+#[test]
+fn the_device_of_the_link_is_missing() {
+    linked("the-device-of-the-link-is-missing", Mtu::Auto, |state| {
+        state.links.retain(|link| link.name != common::VXLAN);
+    });
+}
+
+#[test]
+fn the_device_of_the_link_carries_the_address() {
+    linked("the-device-of-the-link-carries-the-address", Mtu::Auto, |state| {
+        state.addresses[0].device = common::VXLAN.into();
+    });
+}
+
+#[test]
+fn the_address_is_on_a_dummy() {
+    linked("the-address-is-on-a-dummy", Mtu::Auto, |state| {
+        state.links[0].kind = Some("dummy".into());
+    });
+}
+
+#[test]
+fn an_old_snapshot_knows_no_devices() {
+    linked("an-old-snapshot-knows-no-devices", Mtu::Auto, |state| state.links.clear());
 }

@@ -12,7 +12,7 @@ use std::{
 
 use common::{REQID, applied, applied_host, mesh, observe, wanted, wanted_at};
 use meshsec::{
-    config::{Config, Esp, Rotation, Traffic},
+    config::{Config, Esp, LinkWish, Mtu, Rotation, Traffic},
     kernel::{Errno, Kernel, memory::Memory},
     model::{
         Action, Cipher, Direction, KeyView, Mode, Period, Policy, PolicyId, Replay, Reqid, Sa,
@@ -30,13 +30,16 @@ const ADDRESSES: [&str; 6] =
 fn meshes(generations: std::ops::Range<u64>) -> impl Strategy<Value = Config> {
     let peers = proptest::collection::vec(any::<bool>(), ADDRESSES.len() - 1);
     let windows = prop_oneof![Just((0, false)), Just((1024, false)), Just((64, true))];
-    (generations, peers, any::<bool>(), any::<bool>(), windows).prop_map(
-        |(generation, peers, guard, small_key, (window, esn))| {
+    let mtus = prop_oneof![Just(Mtu::Auto), (1300..1500u32).prop_map(Mtu::Exactly)];
+    let links = proptest::option::of(mtus);
+    (generations, peers, any::<bool>(), any::<bool>(), windows, links).prop_map(
+        |(generation, peers, guard, small_key, (window, esn), link)| {
             let mut config = mesh(generation, &ADDRESSES);
             let mut kept = [true].into_iter().chain(peers);
             config.peers.retain(|_| kept.next().unwrap());
             config.guard = guard;
             config.esp.replay = Replay { window, esn };
+            config.link = link.map(|mtu| LinkWish { device: common::VXLAN.into(), mtu });
             if small_key {
                 config.esp.cipher = Cipher::Aes128Gcm;
             }
@@ -328,12 +331,12 @@ proptest! {
         }
     }
 
-    /// Destroying leaves exactly what was there before the first apply.
+    /// Destroying leaves exactly what was there before the first apply, but for the MTU.
     #[test]
     fn destroying_leaves_what_was_there_before(config in meshes(0..200)) {
         let mut kernel = common::host(&config);
         add_foreign(&mut kernel);
-        let untouched = observe(&mut kernel);
+        let mut untouched = observe(&mut kernel);
         prop_assert!(applied(&config, &mut kernel).is_complete());
         let nothing = meshsec::desired::Desired::default();
         let keyring = meshsec::desired::Keyring::default();
@@ -341,7 +344,9 @@ proptest! {
         let plan = Plan::new(&nothing, &observe(&mut kernel), REQID);
         let report = meshsec::apply::apply(&mut kernel, &goal, &plan, &mut |_| {});
         prop_assert!(report.is_complete());
-        prop_assert_eq!(observe(&mut kernel), untouched);
+        let left = observe(&mut kernel);
+        untouched.0.links = left.0.links.clone();
+        prop_assert_eq!(left, untouched);
     }
 
     /// The order of peers in the file means nothing.

@@ -5,6 +5,7 @@ mod destroy;
 mod generate;
 mod live;
 mod moment;
+mod mtu;
 mod plan;
 mod show;
 mod snapshot;
@@ -69,6 +70,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Destroy(args) => destroy::run(&cli.global, args),
         Command::Show(args) => show::run(&cli.global, args),
         Command::Snapshot => snapshot::run(&cli.global),
+        Command::Mtu(args) => mtu::run(&cli.global, args),
         Command::Genkey => generate::genkey(),
         Command::Genpsk => generate::genpsk(),
         Command::Pubkey => generate::pubkey(),

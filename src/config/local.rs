@@ -94,6 +94,7 @@ mod tests {
             esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
             keys: KeySource::MeshKey(SecretSource::Env("X".into())),
             rotation: Rotation::Generation(Generation::new(1).unwrap()),
+            link: None,
             peers: (1..=peers).map(peer).collect(),
         }
     }

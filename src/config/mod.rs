@@ -32,7 +32,8 @@ pub use diagnostic::ConfigError;
 pub use local::{LocalError, local_peer};
 pub use secrets::{Malformed, private_key};
 pub use types::{
-    Clock, Config, Esp, KeySource, Moment, Peer, Protocol, Rotation, SecretSource, Secrets, Traffic,
+    Clock, Config, Esp, KeySource, LinkWish, Moment, Mtu, Peer, Protocol, Rotation, SecretSource,
+    Secrets, Traffic,
 };
 
 use diagnostic::{Finding, Source, Weight};

@@ -184,7 +184,7 @@ impl<'v, 'i> Section<'v, 'i> {
 }
 
 /// The keys of the tables, to tell where a misplaced one belongs.
-const BELONGS: [(&str, &str); 16] = [
+const BELONGS: &[(&str, &str)] = &[
     ("reqid", "[mesh]"),
     ("kind", "[traffic]"),
     ("port", "[traffic]"),
@@ -198,6 +198,8 @@ const BELONGS: [(&str, &str); 16] = [
     ("psk", "[keys]"),
     ("generation", "[rotation]"),
     ("period", "[rotation]"),
+    ("device", "[link]"),
+    ("mtu", "[link]"),
     ("short_id", "[[peer]]"),
     ("address", "[[peer]]"),
     ("public_key", "[[peer]]"),

@@ -25,6 +25,8 @@ pub struct Config {
     pub keys: KeySource,
     /// `[rotation]`.
     pub rotation: Rotation,
+    /// `[link]`, if it is there.
+    pub link: Option<LinkWish>,
     /// `[[peer]]`, sorted by name.
     pub peers: Vec<Peer>,
 }
@@ -138,6 +140,24 @@ pub struct Esp {
     pub cipher: Cipher,
     /// `[esp] replay_window` and `esn`; a pair that the kernel takes.
     pub replay: Replay,
+}
+
+/// `[link]`: a device whose MTU is kept right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkWish {
+    /// `device`: a name that the kernel would take.
+    pub device: String,
+    /// `mtu`.
+    pub mtu: Mtu,
+}
+
+/// An MTU that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mtu {
+    /// The largest that fits the underlay.
+    Auto,
+    /// This one, in bytes.
+    Exactly(u32),
 }
 
 /// One `[[peer]]`.

@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     model::{Algorithm, Key, KeyView, Live, Policy, Reqid, Sa, SaId, Start, State, Time, Usage},
+    mtu,
     plan::{Step, StepKind},
 };
 
@@ -113,6 +114,7 @@ impl Memory {
             StepKind::AddPolicy(policy) => self.add_policy(policy, step),
             StepKind::UpdatePolicy(policy) => self.update_policy(policy, step),
             StepKind::DeletePolicy(policy) => self.delete_policy(policy),
+            StepKind::SetMtu { device, mtu } => self.set_mtu(device, *mtu, step),
             StepKind::Wait(duration) => {
                 self.clock += *duration;
                 Ok(())
@@ -208,6 +210,20 @@ impl Memory {
             _ => self.state.policies.retain(|found| found.id != policy.id),
         }
         Ok(())
+    }
+
+    /// The limits of every device of Ethernet; a lower device is not modelled.
+    fn set_mtu(&mut self, device: &str, mtu: u32, step: &StepKind) -> Result<(), KernelError> {
+        let found = self.state.links.iter_mut().find(|link| link.name == device);
+        let errno = match found {
+            Some(link) if (mtu::SMALLEST..=mtu::LARGEST).contains(&mtu) => {
+                link.mtu = mtu;
+                return Ok(());
+            }
+            Some(_) => Errno::EINVAL,
+            None => Errno::ENODEV,
+        };
+        Err(refused(step, errno, rules::mtu_refused(errno)))
     }
 }
 

@@ -80,6 +80,8 @@ impl Errno {
     pub const ESRCH: Self = Self(3);
     /// It exists already.
     pub const EEXIST: Self = Self(17);
+    /// No such device.
+    pub const ENODEV: Self = Self(19);
     /// An invalid argument.
     pub const EINVAL: Self = Self(22);
     /// The kernel lacks an algorithm.
@@ -98,6 +100,7 @@ impl std::fmt::Display for Errno {
             3 => f.write_str("ESRCH"),
             12 => f.write_str("ENOMEM"),
             17 => f.write_str("EEXIST"),
+            19 => f.write_str("ENODEV"),
             22 => f.write_str("EINVAL"),
             38 => f.write_str("ENOSYS"),
             93 => f.write_str("EPROTONOSUPPORT"),

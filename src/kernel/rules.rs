@@ -26,6 +26,7 @@ pub fn doing(step: &StepKind) -> String {
         StepKind::AddPolicy(policy) => format!("cannot add policy {}", policy.id),
         StepKind::UpdatePolicy(policy) => format!("cannot update policy {}", policy.id),
         StepKind::DeletePolicy(policy) => format!("cannot delete policy {}", policy.id),
+        StepKind::SetMtu { device, mtu } => format!("cannot set the MTU of {device} to {mtu}"),
         StepKind::Wait(duration) => format!("cannot wait {} ms", duration.as_millis()),
     }
 }
@@ -65,6 +66,19 @@ pub fn may_update(found: &Policy, wanted: &Policy) -> bool {
 /// (`__xfrm_state_lookup`): an SA without a mark is found under every mark.
 pub fn mark_finds(mark: Mark, other: Mark) -> bool {
     mark.value & mark.mask & other.mask == other.value
+}
+
+/// What the errors of setting an MTU mean, and what to do.
+pub fn mtu_refused(errno: Errno) -> Option<String> {
+    match errno {
+        Errno::ENODEV => Some("there is no such device any more; plan again".into()),
+        Errno::EINVAL => Some(
+            "the device does not take it: a tunnel's MTU is limited by that of its lower device, \
+             which `ip -d link` shows"
+                .into(),
+        ),
+        _ => None,
+    }
 }
 
 /// Refuses an SA that can't be asked for as given, before the kernel sees it.

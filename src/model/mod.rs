@@ -19,7 +19,7 @@ pub use key::{Fingerprint, Key, KeyView};
 pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
 pub use sa::{Algorithm, Cipher, Mode, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
-pub use state::{Bypass, Live, LocalAddress, State};
+pub use state::{Bypass, Link, Live, LocalAddress, State};
 pub use time::{Period, Time};
 pub use x25519::{PrivateKey, PublicKey, PublicKeyError};
 

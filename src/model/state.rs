@@ -16,6 +16,28 @@ pub struct LocalAddress {
     pub device: String,
 }
 
+/// A network device and its MTU.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// The device's name.
+    pub name: String,
+    /// The largest packet that it takes, in bytes, without its own header.
+    pub mtu: u32,
+    /// What `ip -d link` calls its kind, such as `vxlan`; `loopback` for lo,
+    /// nothing for hardware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+}
+
+impl Link {
+    /// Whether no packet leaves the host through it, so that its MTU says
+    /// nothing of the path.
+    pub fn ends_here(&self) -> bool {
+        matches!(self.kind.as_deref(), Some("loopback" | "dummy"))
+    }
+}
+
 /// A sysctl that is set and lets packets pass policies untransformed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +60,9 @@ pub struct State {
     pub policies: Vec<Policy>,
     /// Addresses of all devices.
     pub addresses: Vec<LocalAddress>,
+    /// All devices.
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// Sysctls in the way.
     pub bypasses: Vec<Bypass>,
     /// How far SAs of the mesh have come.
@@ -51,6 +76,7 @@ impl State {
         self.sas.sort_by_key(|sa| sa.id);
         self.policies.sort_by_key(|policy| policy.id);
         self.addresses.sort();
+        self.links.sort();
         self.bypasses.sort();
         self.usage.sort_by_key(|usage| usage.id);
         self
@@ -65,6 +91,17 @@ impl State {
     /// Whether this host has the address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|local| local.address == address)
+    }
+
+    /// The device of this name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The devices that carry an address.
+    pub fn carriers(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
+        let local = self.addresses.iter().filter(move |local| local.address == address);
+        local.filter_map(|local| self.link(&local.device))
     }
 }
 

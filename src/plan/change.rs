@@ -51,6 +51,15 @@ pub enum What {
     },
     /// A policy of ours that nothing asks for.
     DeletePolicy(Policy),
+    /// A device whose MTU isn't as wanted.
+    SetMtu {
+        /// Its name.
+        device: String,
+        /// The MTU that it has.
+        before: u32,
+        /// The MTU that it should have.
+        after: u32,
+    },
 }
 
 /// What happens to an object.
@@ -97,6 +106,8 @@ pub enum ObjectKind {
     Policy,
     /// A block policy without a peer.
     Guard,
+    /// A network device.
+    Link,
 }
 
 impl ObjectKind {
@@ -106,6 +117,7 @@ impl ObjectKind {
             Self::Sa => "sa",
             Self::Policy => "policy",
             Self::Guard => "guard",
+            Self::Link => "link",
         }
     }
 }
@@ -121,7 +133,7 @@ impl Change {
     pub fn action(&self) -> ChangeAction {
         match self.what {
             What::CreateSa(_) | What::CreatePolicy(_) => ChangeAction::Create,
-            What::UpdatePolicy { .. } => ChangeAction::Update,
+            What::UpdatePolicy { .. } | What::SetMtu { .. } => ChangeAction::Update,
             What::ReplaceSa { .. } => ChangeAction::Replace,
             What::DeleteSa(_) | What::DeletePolicy(_) => ChangeAction::Delete,
         }
@@ -140,10 +152,11 @@ impl Change {
                     ObjectKind::Policy
                 }
             }
+            What::SetMtu { .. } => ObjectKind::Link,
         }
     }
 
-    /// The object's identity, in the words of `ip xfrm`.
+    /// The object's identity, in the words of `ip`.
     pub fn id(&self) -> String {
         match &self.what {
             What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => wanted.sa.id.to_string(),
@@ -151,6 +164,7 @@ impl Change {
             What::CreatePolicy(policy)
             | What::UpdatePolicy { wanted: policy, .. }
             | What::DeletePolicy(policy) => policy.id.to_string(),
+            What::SetMtu { device, .. } => format!("dev {device}"),
         }
     }
 
@@ -171,6 +185,9 @@ impl Change {
                 fields::differing(fields::of_policy(live), fields::of_policy(wanted))
             }
             What::DeletePolicy(policy) => fields::deleted(fields::of_policy(policy)),
+            What::SetMtu { before, after, .. } => {
+                fields::differing(fields::of_link(*before), fields::of_link(*after))
+            }
         }
     }
 
@@ -178,7 +195,7 @@ impl Change {
     pub fn direction(&self) -> Option<Direction> {
         match &self.what {
             What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => Some(wanted.direction),
-            What::DeleteSa(_) => None,
+            What::DeleteSa(_) | What::SetMtu { .. } => None,
             What::CreatePolicy(policy)
             | What::UpdatePolicy { wanted: policy, .. }
             | What::DeletePolicy(policy) => Some(policy.id.direction),

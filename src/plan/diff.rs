@@ -8,6 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 use super::{
     change::{Change, ObjectKind, What},
     conflict::Blocked,
+    link,
 };
 use crate::{
     desired::{Desired, WantedSa},
@@ -17,7 +18,7 @@ use crate::{
 /// The reason for what is to be created.
 const MISSING: Cow<'static, str> = Cow::Borrowed("missing");
 
-/// All changes, guards first, then by peer, SAs before policies.
+/// All changes, guards and the link first, then by peer, SAs before policies.
 pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Blocked) -> Vec<Change> {
     let sas: BTreeMap<SaId, &Sa> =
         live.0.sas.iter().filter(|sa| sa.reqid == reqid).map(|sa| (sa.id, sa)).collect();
@@ -41,8 +42,14 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Block
     }
     changes.extend(policies.values().filter_map(|policy| unwanted_policy(desired, policy)));
 
+    changes.extend(link::change(desired, live));
+
     changes.retain(|change| !blocked.covers(change.peer.as_ref()));
-    let rank = |change: &Change| change.kind() != ObjectKind::Sa;
+    let rank = |change: &Change| match change.kind() {
+        ObjectKind::Sa => 0,
+        ObjectKind::Policy | ObjectKind::Guard => 1,
+        ObjectKind::Link => 2,
+    };
     changes.sort_by(|a, b| (&a.peer, rank(a)).cmp(&(&b.peer, rank(b))));
     changes
 }

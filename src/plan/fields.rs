@@ -50,6 +50,11 @@ pub(super) fn of_policy(policy: &Policy) -> Fields {
     fields
 }
 
+/// The attribute of a device that is kept right.
+pub(super) fn of_link(mtu: u32) -> Fields {
+    vec![("mtu", mtu.to_string())]
+}
+
 fn of_template(template: &Template) -> [(&'static str, String); 5] {
     let spi = match template.spi.raw() {
         0 => "any".into(),

@@ -9,6 +9,7 @@ mod conflict;
 mod diff;
 mod fields;
 mod flow;
+mod link;
 mod sequence;
 mod step;
 mod warn;
@@ -22,6 +23,7 @@ pub use change::{Change, ChangeAction, ObjectKind, What};
 pub use conflict::Conflict;
 pub use fields::Field;
 pub use flow::{Flow, flow_out};
+pub use link::underlay;
 pub use sequence::{Phase, PlannedStep};
 pub use step::{Step, StepKind};
 

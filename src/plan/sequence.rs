@@ -1,12 +1,13 @@
 //! Changes -> steps, in the one order in which nothing leaks.
 //!
 //! 1. Guards go in first: from then on unprotected traffic is blocked.
-//! 2. Inbound SAs, then outbound ones: an SA without a policy harms nothing,
+//! 2. The tunnel's MTU, before any of its packets is protected and so longer.
+//! 3. Inbound SAs, then outbound ones: an SA without a policy harms nothing,
 //!    while a policy without its SA drops packets, or makes the kernel create a
 //!    larval SA on our SPI.
-//! 3. Policies, each replaced atomically.
-//! 4. One wait, so that packets under way still find the SAs that go next.
-//! 5. Policies of nobody's, then SAs, then guards go. Before that, whoever lost
+//! 4. Policies, each replaced atomically.
+//! 5. One wait, so that packets under way still find the SAs that go next.
+//! 6. Policies of nobody's, then SAs, then guards go. Before that, whoever lost
 //!    its policy met the guard.
 
 use std::{fmt, time::Duration};
@@ -37,6 +38,8 @@ pub struct PlannedStep {
 pub enum Phase {
     /// Guards are added and repaired.
     Guards,
+    /// The tunnel's device gets its MTU.
+    Link,
     /// SAs go that share their SPI with a marked one.
     EvictSas,
     /// The marked ones go.
@@ -62,6 +65,7 @@ impl Phase {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Guards => "guards first: what is not protected is blocked from here on",
+            Self::Link => "the MTU before packets grow by encryption",
             Self::EvictSas => {
                 "an SA without mark is deleted before its marked twin, or goes with it"
             }
@@ -83,6 +87,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Guards => "put up guards",
+            Self::Link => "set the MTU",
             Self::EvictSas => "clear SAs with marked twins",
             Self::EvictTwins => "delete marked SAs",
             Self::InboundSas => "add inbound SAs",
@@ -144,6 +149,9 @@ fn steps_of(change: &Change) -> Vec<PlannedStep> {
             let phase = if guard { Phase::DeleteGuards } else { Phase::DeletePolicies };
             vec![step(phase, StepKind::DeletePolicy(policy.clone()))]
         }
+        What::SetMtu { device, after, .. } => {
+            vec![step(Phase::Link, StepKind::SetMtu { device: device.clone(), mtu: *after })]
+        }
     }
 }
 
@@ -171,6 +179,7 @@ impl PlannedStep {
             StepKind::AddPolicy(policy)
             | StepKind::UpdatePolicy(policy)
             | StepKind::DeletePolicy(policy) => policy.id.to_string(),
+            StepKind::SetMtu { device, mtu } => format!("dev {device} mtu {mtu}"),
             StepKind::Wait(time) => format!("{} ms", time.as_millis()),
         }
     }
@@ -187,6 +196,7 @@ impl PlannedStep {
             StepKind::UpdatePolicy(_) => "update_policy",
             StepKind::DeletePolicy(policy) if policy.templates.is_empty() => "delete_guard",
             StepKind::DeletePolicy(_) => "delete_policy",
+            StepKind::SetMtu { .. } => "set_mtu",
             StepKind::Wait(_) => "wait",
         }
     }

@@ -10,7 +10,7 @@ use crate::model::{Key, PeerName, Policy, PolicyId, Sa, SaId, Start};
 /// place it is a part of a plan.
 #[derive(Clone)]
 pub struct Step<K = Arc<Key>> {
-    /// The peer that it is for; a guard has none.
+    /// The peer that it is for; a guard and the link have none.
     pub peer: Option<PeerName>,
     /// What is asked.
     pub kind: StepKind<K>,
@@ -49,6 +49,13 @@ pub enum StepKind<K = Arc<Key>> {
     /// Deletes a policy that is still as given here. That it is gone already
     /// is no error.
     DeletePolicy(Policy),
+    /// Gives a device an MTU. A device that is gone is an error (`ENODEV`).
+    SetMtu {
+        /// The device's name.
+        device: String,
+        /// The MTU, in bytes.
+        mtu: u32,
+    },
     /// Lets packets in flight arrive before their SAs go.
     Wait(Duration),
 }
@@ -71,6 +78,9 @@ impl Step<()> {
             StepKind::AddPolicy(policy) => StepKind::AddPolicy(policy.clone()),
             StepKind::UpdatePolicy(policy) => StepKind::UpdatePolicy(policy.clone()),
             StepKind::DeletePolicy(policy) => StepKind::DeletePolicy(policy.clone()),
+            StepKind::SetMtu { device, mtu } => {
+                StepKind::SetMtu { device: device.clone(), mtu: *mtu }
+            }
             StepKind::Wait(time) => StepKind::Wait(*time),
         };
         Ok(Step { peer: self.peer.clone(), kind })
@@ -78,6 +88,12 @@ impl Step<()> {
 }
 
 impl<K> StepKind<K> {
+    /// Whether the steps that follow may go on if this one fails: nothing of
+    /// what is protected depends on it.
+    pub fn is_optional(&self) -> bool {
+        matches!(self, Self::SetMtu { .. })
+    }
+
     /// The identity of the policy that this is about.
     pub fn policy_id(&self) -> Option<PolicyId> {
         match self {

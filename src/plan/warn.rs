@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::change::{Change, What};
+use super::{
+    change::{Change, What},
+    link,
+};
 use crate::{
     desired::Desired,
     model::{
@@ -28,6 +31,7 @@ pub(super) fn warnings(
     lines.extend(left_in_clear(desired, changes));
     lines.extend(outranked(desired, live, reqid));
     lines.extend(ahead_of_the_clock(desired, live));
+    lines.extend(link::warnings(desired, live));
     lines
 }
 

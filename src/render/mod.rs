@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod json;
+mod mtu;
 mod report;
 mod show;
 mod text;
@@ -12,6 +13,7 @@ use crate::{
 };
 
 pub use json::{JsonClock, JsonPlan, plan_json};
+pub use mtu::{Underlay, mtu_json, mtu_text};
 pub use report::{report_json, report_text};
 pub use show::{Shown, show_json, show_text};
 pub use text::{generation, plan_text};

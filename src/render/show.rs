@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Config, Moment, Peer},
-    model::{Live, PeerName, Policy, Sa},
+    model::{Link, Live, PeerName, Policy, Sa},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -84,19 +84,25 @@ pub fn show_text(shown: &Shown<'_>) -> String {
         config.esp.cipher.name(),
         config.reqid
     );
-    if ours.is_empty() {
+    if ours.iter().all(|object| object.kind == "link") {
         text.push_str("\nThe kernel holds nothing of this mesh.\n");
     }
-    let mut groups: BTreeMap<(bool, Option<&PeerName>), Vec<&Object>> = BTreeMap::new();
+    let mut groups: BTreeMap<(u8, Option<&PeerName>), Vec<&Object>> = BTreeMap::new();
     for object in &ours {
-        let rank = object.peer.is_none() && object.kind != "guard";
+        let rank = match (&object.peer, object.kind) {
+            (None, "guard") => 0,
+            (None, "link") => 1,
+            (Some(_), _) => 2,
+            (None, _) => 3,
+        };
         groups.entry((rank, object.peer.as_ref())).or_default().push(object);
     }
-    for ((nobodys, peer), objects) in groups {
-        let title = match (peer, nobodys) {
+    for ((rank, peer), objects) in groups {
+        let title = match (peer, rank) {
             (Some(peer), _) => format!("Peer {peer}"),
-            (None, false) => "Guards".into(),
-            (None, true) => "Of no peer of the file".into(),
+            (None, 0) => "Guards".into(),
+            (None, 1) => "Link".into(),
+            (None, _) => "Of no peer of the file".into(),
         };
         write_group(&mut text, &title, &objects);
     }
@@ -135,7 +141,22 @@ fn objects(shown: &Shown<'_>) -> (Vec<Object>, Vec<Object>) {
         let object = policy_object(config, &names, policy, mine);
         if mine { ours.push(object) } else { foreign.push(object) }
     }
+    let named = config.link.as_ref().and_then(|link| live.0.link(&link.device));
+    ours.extend(named.map(link_object));
     (ours, foreign)
+}
+
+/// The device that [link] names.
+fn link_object(link: &Link) -> Object {
+    Object {
+        kind: "link",
+        id: format!("dev {}", link.name),
+        peer: None,
+        direction: None,
+        generation: None,
+        key: None,
+        description: format!("mtu {}", link.mtu),
+    }
 }
 
 fn sa_object(

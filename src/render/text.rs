@@ -13,16 +13,17 @@ use crate::{
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
-const YELLOW: Style = AnsiColor::Yellow.on_default();
+pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
 const RED: Style = AnsiColor::Red.on_default();
 
 /// The whole plan. The last line counts the changes or says that there are none.
 pub fn plan_text(view: &View<'_>) -> String {
     let mut text = header(view);
-    let mut group: Option<Option<&PeerName>> = None;
+    let mut group: Option<(Option<&PeerName>, bool)> = None;
     for change in &view.plan.changes {
-        if group != Some(change.peer.as_ref()) {
-            group = Some(change.peer.as_ref());
+        let own = (change.peer.as_ref(), change.kind() == ObjectKind::Link);
+        if group != Some(own) {
+            group = Some(own);
             let _ = writeln!(text, "\n{}", group_title(view, change));
         }
         write_change(&mut text, change);
@@ -81,6 +82,7 @@ fn group_title(view: &View<'_>, change: &Change) -> String {
             let address = view.address_of(name).map(|ip| format!(" ({ip})")).unwrap_or_default();
             format!("{BOLD}Peer {name}{address}{BOLD:#}")
         }
+        (None, ObjectKind::Link) => format!("{BOLD}Link{BOLD:#}"),
         (None, ObjectKind::Guard) => format!("{BOLD}Guards{BOLD:#}"),
         (None, _) => format!("{BOLD}Of no peer{BOLD:#}"),
     }

@@ -9,14 +9,17 @@ use meshsec::{
     desired::{Desired, Keyring, desired},
     kernel::{Kernel, memory::Memory},
     model::{
-        Cipher, Generation, Key, Live, LocalAddress, MeshName, PeerName, Replay, Reqid, ShortId,
-        Time,
+        Cipher, Generation, Key, Link, Live, LocalAddress, MeshName, PeerName, Replay, Reqid,
+        ShortId, Time,
     },
     plan::Plan,
 };
 
 /// The reqid of every mesh here.
 pub const REQID: Reqid = Reqid(0x4d53_0001);
+
+/// The tunnel's device.
+pub const VXLAN: &str = "vxlan42";
 
 /// A mesh whose peers have ShortIDs 1, 2, … in the order of their addresses.
 pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
@@ -35,6 +38,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
         keys: KeySource::MeshKey(SecretSource::Env("MESH_KEY".into())),
         rotation: Rotation::Generation(Generation::new(generation).unwrap()),
+        link: None,
         peers: peers.collect(),
     }
 }
@@ -58,8 +62,15 @@ pub fn wanted_at(config: &Config, now: Time) -> (Desired, Keyring) {
 /// A kernel of the first peer, with nothing but its address.
 pub fn host(config: &Config) -> Memory {
     let mut kernel = Memory::default();
-    kernel.state_mut().addresses.push(address(config.peers[0].address));
+    let state = kernel.state_mut();
+    state.addresses.push(address(config.peers[0].address));
+    state.links = vec![link("eth0", 1500), link(VXLAN, 1450)];
     kernel
+}
+
+/// A device.
+pub fn link(name: &str, mtu: u32) -> Link {
+    Link { name: name.into(), mtu, kind: None }
 }
 
 /// An address on eth0.

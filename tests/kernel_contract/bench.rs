@@ -12,7 +12,7 @@ use meshsec::{
         Kernel, KernelError, Linux, Memory,
         linux::{clock, netns},
     },
-    model::{Algorithm, KeyView, Live, Mode, Replay, Reqid, Sa, SaId, Time},
+    model::{Algorithm, KeyView, Link, Live, Mode, Replay, Reqid, Sa, SaId, Time},
     plan::{Step, StepKind},
 };
 
@@ -28,6 +28,9 @@ pub trait Bench {
 
     /// Makes a placeholder such as the kernel makes for a missing SA.
     fn plant_larval(&mut self, src: IpAddr, id: SaId, reqid: Reqid);
+
+    /// Makes a tunnel's device.
+    fn plant_device(&mut self, name: &str);
 
     /// Everything there is, as the owner of [`OURS`] sees it.
     fn look(&mut self) -> Live {
@@ -79,6 +82,10 @@ impl Bench for Memory {
             extras: Default::default(),
         });
     }
+
+    fn plant_device(&mut self, name: &str) {
+        self.state_mut().links.push(Link { name: name.into(), mtu: 1500, kind: None });
+    }
 }
 
 impl Bench for Linux {
@@ -96,6 +103,10 @@ impl Bench for Linux {
             "xfrm state allocspi src {src} dst {dst} proto esp mode transport reqid {reqid} \
              min {spi} max {spi}"
         ));
+    }
+
+    fn plant_device(&mut self, name: &str) {
+        ip(&format!("link add {name} type vxlan id 42 dstport 4789"));
     }
 }
 

@@ -52,6 +52,9 @@ contract! {
     answers_are_in_order_over_several_windows
     pairs_are_not_parted_by_the_end_of_a_window
     a_wait_between_steps_is_waited
+    a_devices_mtu_is_set_and_observed
+    an_mtu_that_no_device_takes_is_einval
+    an_mtu_of_an_absent_device_is_enodev
     esn_without_a_window_is_einval
     a_window_above_4096_is_einval
     more_than_six_templates_are_einval

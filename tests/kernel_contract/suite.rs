@@ -371,6 +371,32 @@ pub fn a_wait_between_steps_is_waited(bench: &mut dyn Bench) {
     assert_eq!(bench.look().0.sas.len(), 2);
 }
 
+fn set_mtu(mtu: u32) -> StepKind {
+    StepKind::SetMtu { device: "vxlan42".into(), mtu }
+}
+
+pub fn a_devices_mtu_is_set_and_observed(bench: &mut dyn Bench) {
+    bench.plant_device("vxlan42");
+    for mtu in [1416, 68, 65535] {
+        let answers = bench.all(vec![add_sa(simple(0x8100_1000 + mtu)), set_mtu(mtu)]);
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!(bench.look().0.link("vxlan42").unwrap().mtu, mtu);
+    }
+}
+
+pub fn an_mtu_that_no_device_takes_is_einval(bench: &mut dyn Bench) {
+    bench.plant_device("vxlan42");
+    let before = bench.look();
+    for mtu in [0, 67, 65536, u32::MAX] {
+        refused(bench.one(set_mtu(mtu)), Errno::EINVAL);
+    }
+    assert_eq!(bench.look(), before);
+}
+
+pub fn an_mtu_of_an_absent_device_is_enodev(bench: &mut dyn Bench) {
+    refused(bench.one(set_mtu(1416)), Errno::ENODEV);
+}
+
 pub fn esn_without_a_window_is_einval(bench: &mut dyn Bench) {
     let (mut sa, key) = simple(0x8000_0001);
     sa.replay = Replay { window: 0, esn: true };

@@ -47,7 +47,9 @@ impl Capture {
         let file = lab.directory().join(format!("wire-{serial}.pcap"));
         let mut command = Command::new("tcpdump");
         // Immediate mode and -U: no packet waits in a buffer that the end would cut off.
-        command.args(["-i", "br0", "-n", "-Z", "root", "--immediate-mode", "-U", "-w"]).arg(&file);
+        command.args(["-i", "br0", "-n", "-Z", "root", "--immediate-mode", "-U"]);
+        // The buffer has a place of the largest length for every packet: room for a burst.
+        command.args(["-s", "65535", "-B", "8192", "-w"]).arg(&file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut tcpdump = lab.wire.spawn(&mut command);
         let mut said = BufReader::new(tcpdump.stderr.take().expect("it is piped"));

@@ -104,6 +104,7 @@ impl Lab {
                 esp: "",
                 keys: "mesh_key = { file = \"mesh.key\" }",
                 guard: true,
+                link: "",
                 peers: peers.collect(),
             },
             directory,

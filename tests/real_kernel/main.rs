@@ -28,6 +28,7 @@ mod generations;
 mod guards;
 mod idempotence;
 mod kinds;
+mod link;
 mod locking;
 mod membership;
 mod private_keys;

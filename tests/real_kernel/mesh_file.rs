@@ -16,6 +16,8 @@ pub struct MeshFile {
     /// Lines of `[keys]`.
     pub keys: &'static str,
     pub guard: bool,
+    /// Lines of `[link]`; none is no such table.
+    pub link: &'static str,
     pub peers: Vec<Peer>,
 }
 
@@ -48,6 +50,9 @@ impl MeshFile {
              [rotation]\ngeneration = {}\n",
             self.traffic, self.guard, self.esp, self.keys, self.generation
         );
+        if !self.link.is_empty() {
+            let _ = write!(text, "\n[link]\n{}\n", self.link);
+        }
         for Peer { name, short_id, address, public_key } in &self.peers {
             let _ = write!(
                 text,

@@ -3,6 +3,7 @@
 
 mod esp;
 mod keys;
+mod link;
 mod rotation;
 mod traffic;
 
@@ -23,8 +24,7 @@ use super::{
 
 pub(super) use keys::Kind;
 
-const TABLES: [&str; 6] = ["mesh", "traffic", "esp", "keys", "rotation", "peer"];
-const TABLES_LATER: [&str; 1] = ["link"];
+const TABLES: [&str; 7] = ["mesh", "traffic", "esp", "keys", "rotation", "link", "peer"];
 const MESH: Field = Field { name: "[mesh]", write: "write [mesh] and name = \"…\" below it" };
 const TRAFFIC: Field = Field { name: "[traffic]", write: "write [traffic] and its keys below it" };
 const ESP: Field = Field { name: "[esp]", write: "write [esp] and its keys below it" };
@@ -34,6 +34,8 @@ const ROTATION: Field = Field {
     name: "[rotation]",
     write: "write [rotation] and generation = 1 or period = \"1h\" below it",
 };
+const LINK: Field =
+    Field { name: "[link]", write: "write [link] and device = \"vxlan42\" below it" };
 const PEERS: Field = Field {
     name: "[[peer]]",
     write: "write a [[peer]] for each host, with name, short_id and address",
@@ -60,9 +62,6 @@ pub(super) struct Draft {
 pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) -> Draft {
     let start = if findings.source.text.starts_with('\u{feff}') { 3 } else { 0 };
     let top = Top { root, start: start..start, guessed: unknown_tables(findings, root) };
-    if let Some(span) = top.key_span("link") {
-        findings.unsupported(span, "[link]", "leave it out, and set the device's MTU yourself");
-    }
     let mesh = top.section(findings, MESH, &[&["name", "reqid"], &[]], true);
     let mesh = mesh.and_then(|section| read_mesh(findings, &section));
     let traffic = top.section(findings, TRAFFIC, &traffic::KEYS, false);
@@ -76,6 +75,10 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
     let esp = top.section(findings, ESP, &esp::KEYS, false);
     let esp =
         esp.map_or(Some(esp::default(by_clock)), |section| esp::read(findings, &section, by_clock));
+    let link = top.section(findings, LINK, &link::KEYS, false);
+    let link = link.map_or(Some(None), |section| {
+        link::read(findings, &section, traffic.map(|(traffic, _)| traffic)).map(Some)
+    });
     let mut public_keys = PublicKeySpans::new();
     let peers = top
         .require(findings, "peer", PEERS)
@@ -85,8 +88,8 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
         let (mesh, reqid) = mesh?;
         let (traffic, guard) = traffic?;
         let keys = keys.source.clone()?;
-        let (esp, rotation, peers) = (esp?, rotation?, peers?);
-        Some(Config { mesh, reqid, traffic, guard, esp, keys, rotation, peers })
+        let (esp, rotation, link, peers) = (esp?, rotation?, link?, peers?);
+        Some(Config { mesh, reqid, traffic, guard, esp, keys, rotation, link, peers })
     })();
     let warnings = config.as_ref().map(warnings).unwrap_or_default();
     let keys = keys.source.map(|source| (source, keys.spans));
@@ -118,10 +121,6 @@ struct Top<'v, 'i> {
 }
 
 impl<'v, 'i> Top<'v, 'i> {
-    fn key_span(&self, name: &str) -> Option<Range<usize>> {
-        self.root.get_key_value(name).map(|(key, _)| key.span())
-    }
-
     fn require(
         &self,
         findings: &mut Findings<'_>,
@@ -161,7 +160,7 @@ fn unknown_tables(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<&'stat
     let mut guessed = Vec::new();
     for (key, value) in root.iter() {
         let written = key.get_ref().as_ref();
-        if TABLES.contains(&written) || TABLES_LATER.contains(&written) {
+        if TABLES.contains(&written) {
             continue;
         }
         let near = nearest(written, TABLES.iter());
@@ -171,7 +170,7 @@ fn unknown_tables(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<&'stat
             DeValue::Array(array) if array.iter().all(|v| v.get_ref().is_table()) => "table",
             _ => "key",
         };
-        let known = "known are [mesh], [traffic], [esp], [keys], [rotation] and [[peer]]";
+        let known = "known are [mesh], [traffic], [esp], [keys], [rotation], [link] and [[peer]]";
         let hint = match near {
             Some("peer") => format!("did you mean [[peer]]? {known}"),
             Some(near) => format!("did you mean [{near}]? {known}"),

@@ -6,13 +6,14 @@
 //! private: `wire` is netlink's framing, `netlink` the socket, `decode`
 //! and `encode` turn messages into the model and back, `perform` has the
 //! rules of each step, `explain` says what an error number means, `host`
-//! reads addresses and sysctls.
+//! reads sysctls, and `link` devices and their addresses.
 
 pub mod clock;
 mod decode;
 mod encode;
 mod explain;
 mod host;
+mod link;
 pub mod lock;
 mod netlink;
 pub mod netns;
@@ -28,7 +29,7 @@ use crate::{
 
 use super::{Kernel, KernelError};
 
-pub use host::local_addresses;
+pub use link::{devices_and_addresses, local_addresses};
 
 const LIST_SAS: (u16, u16) = (xfrm::XFRM_MSG_GETSA, xfrm::XFRM_MSG_NEWSA);
 const LIST_POLICIES: (u16, u16) = (xfrm::XFRM_MSG_GETPOLICY, xfrm::XFRM_MSG_NEWPOLICY);
@@ -65,9 +66,9 @@ impl Kernel for Linux {
         let policies = engine
             .dump(LIST_POLICIES, "policies", |message| decode::policy(message))
             .map_err(explain::of_access)?;
-        let addresses = local_addresses()?;
+        let (links, addresses) = devices_and_addresses()?;
         let bypasses = host::bypasses(&addresses)?;
-        Ok(Live(State { sas, policies, addresses, bypasses, usage }.sorted()))
+        Ok(Live(State { sas, policies, addresses, links, bypasses, usage }.sorted()))
     }
 
     fn perform(&mut self, steps: &[Step]) -> Result<Vec<Result<(), KernelError>>, KernelError> {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    clock, decode, encode, explain,
+    clock, decode, encode, explain, link,
     netlink::{Answer, Engine, LOOK_WINDOW, WINDOW},
     wire::Request,
 };
@@ -24,12 +24,17 @@ type Outcome = Result<(), KernelError>;
 
 /// Performs steps in order; see [`crate::kernel::Kernel::perform`].
 pub fn perform(engine: &mut Engine, steps: &[Step]) -> Result<Vec<Outcome>, KernelError> {
-    let waits = |step: &Step| matches!(step.kind, StepKind::Wait(_));
+    // What is not asked of XFRM stands alone.
+    let alone = |step: &Step| matches!(step.kind, StepKind::Wait(_) | StepKind::SetMtu { .. });
     let mut outcomes = Vec::with_capacity(steps.len());
-    for run in steps.chunk_by(|before, after| !waits(before) && !waits(after)) {
+    for run in steps.chunk_by(|before, after| !alone(before) && !alone(after)) {
         if let [Step { kind: StepKind::Wait(duration), .. }] = run {
             thread::sleep(*duration);
             outcomes.push(Ok(()));
+            continue;
+        }
+        if let [step @ Step { kind: StepKind::SetMtu { device, mtu }, .. }] = run {
+            outcomes.push(link::set_mtu(device, *mtu, &step.kind));
             continue;
         }
         // What is looked at is acted on in the same breath, before others are looked at.
@@ -179,9 +184,13 @@ fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError>
             }
             Ok(vec![encode::delete_policy(&policy.id)])
         }
-        (StepKind::DeletePolicy(_) | StepKind::DeleteSa(_) | StepKind::Wait(_), _) => {
-            Ok(Vec::new())
-        }
+        (
+            StepKind::DeletePolicy(_)
+            | StepKind::DeleteSa(_)
+            | StepKind::SetMtu { .. }
+            | StepKind::Wait(_),
+            _,
+        ) => Ok(Vec::new()),
     }
 }
 

@@ -1,0 +1,84 @@
+//! `mtu`: how large a packet may be, part by part. Needs no privilege.
+
+use super::{Status, print, print_json};
+use crate::{
+    cli::{Format, Global, MtuArgs},
+    config::{self, Config, LocalError, Mtu, SecretsMode},
+    error::Error,
+    kernel::linux::devices_and_addresses,
+    model::{Link, State},
+    mtu::fit,
+    plan::underlay,
+    render::{Underlay, mtu_json, mtu_text},
+};
+
+/// Of the device that carries the local peer's address, or of the MTU that is given.
+pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
+    let config = config::load(&global.config, SecretsMode::Ignored)?.config;
+    let (links, addresses) = devices_and_addresses()?;
+    let state = State { links, addresses, ..State::default() };
+    let has_address = |address| state.has_address(address);
+    let local = match config::local_peer(&config, global.local.as_deref(), has_address) {
+        Ok(peer) => Some(peer),
+        Err(LocalError::NoAddress { .. }) if args.underlay_mtu.is_some() && one_family(&config) => {
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let peer = local.or(config.peers.first());
+    let address = peer.map(|peer| peer.address).ok_or_else(|| Error::Usage("no peer".into()))?;
+    let device = match (args.underlay_mtu, local) {
+        (None, Some(local)) => {
+            let give = |why| Error::Usage(format!("{why}; give --underlay-mtu BYTES"));
+            Some(underlay(&state, local.address).map_err(give)?)
+        }
+        _ => None,
+    };
+    let mtu = args.underlay_mtu.or(device.map(|link| link.mtu)).unwrap_or_default();
+    let fit = fit(mtu, address, config.traffic.tunnel().unwrap_or_default());
+    // Another host's device of that name says nothing.
+    let here = local.is_some_and(|local| state.has_address(local.address));
+    let link = config.link.as_ref().filter(|_| here).and_then(|link| state.link(&link.device));
+    let warnings = warnings(&config, fit.inner, link);
+    let device = device.map(|link| link.name.as_str());
+    let underlay = Underlay {
+        config: &config,
+        local,
+        address,
+        device,
+        mtu,
+        fit: &fit,
+        link,
+        warnings: &warnings,
+    };
+    match global.format {
+        Format::Text => print(&mtu_text(&underlay))?,
+        Format::Json => print_json(&mtu_json(&underlay))?,
+    }
+    Ok(Status::Done)
+}
+
+/// Whether any peer tells the underlay's family.
+fn one_family(config: &Config) -> bool {
+    config.peers.iter().all(|peer| peer.address.is_ipv4() == config.peers[0].address.is_ipv4())
+}
+
+fn warnings(config: &Config, fitting: Option<u32>, link: Option<&Link>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let (Some(link), Some(fitting)) = (link, fitting)
+        && link.mtu > fitting
+    {
+        lines.push(format!(
+            "{} takes packets of {} bytes, and those above {fitting} are lost or leave in \
+             fragments; `meshsec apply` sets the MTU",
+            link.name, link.mtu
+        ));
+    }
+    if let (Some(Mtu::Exactly(mtu)), Some(fitting)) =
+        (config.link.as_ref().map(|link| link.mtu), fitting)
+        && mtu > fitting
+    {
+        lines.push(format!("mtu = {mtu} of [link] is more than {fitting}"));
+    }
+    lines
+}

@@ -1,0 +1,67 @@
+//! `[link]`.
+#![forbid(unsafe_code)]
+
+use crate::{
+    config::{
+        mask,
+        reader::{Bounds, Field, Findings, Section, Value},
+        types::{LinkWish, Mtu, Traffic},
+    },
+    mtu,
+};
+
+/// The keys of this table, and those that this release refuses.
+pub(super) const KEYS: [&[&str]; 2] = [&["device", "mtu"], &[]];
+
+const DEVICE: Field =
+    Field { name: "device", write: "write the name of the tunnel's device, such as \"vxlan42\"" };
+const MTU: Field = Field { name: "mtu", write: "write \"auto\" or a number from 68 to 65535" };
+const MTUS: Bounds = Bounds { min: mtu::SMALLEST as u64, max: mtu::LARGEST as u64, hex: false };
+/// Bytes of a device's name, without the zero at its end (`IFNAMSIZ`).
+const LONGEST: usize = 15;
+
+/// Only tunnels have a device; `traffic` is what the file protects, if that is known.
+pub(super) fn read(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+    traffic: Option<Traffic>,
+) -> Option<LinkWish> {
+    let device = section.require(findings, DEVICE).and_then(|value| read_device(findings, value));
+    let mtu = section.get("mtu").map_or(Some(Mtu::Auto), |value| read_mtu(findings, value));
+    if traffic.is_some_and(|traffic| traffic.tunnel().is_none()) {
+        let message = "[link] is for the device of a tunnel, and this kind of traffic has none";
+        let hint = "leave [link] out: the kernel tells connections of the smaller MTU by itself";
+        findings.wrong(section.header(), message.into(), hint);
+        return None;
+    }
+    Some(LinkWish { device: device?, mtu: mtu? })
+}
+
+/// What the kernel takes as a name (`dev_valid_name`).
+fn read_device(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String> {
+    let text = findings.text(value, DEVICE)?;
+    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
+    let is_name = (1..=LONGEST).contains(&text.len())
+        && text.chars().all(allowed)
+        && !matches!(text, "." | "..");
+    if !is_name {
+        let message = format!("{} can't be a device's name", mask::quote(text));
+        findings.wrong(value.span(), message, DEVICE.write);
+    }
+    is_name.then(|| text.to_owned())
+}
+
+fn read_mtu(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Mtu> {
+    match value.get_ref().as_str() {
+        Some("auto") => Some(Mtu::Auto),
+        Some(text) => {
+            let message = format!("unknown mtu {}", mask::quote(text));
+            findings.wrong(value.span(), message, MTU.write);
+            None
+        }
+        None => {
+            let number = findings.number(value, MTU, MTUS)?;
+            u32::try_from(number).ok().map(Mtu::Exactly)
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Devices, their addresses and their MTU, by rtnetlink.
+
+use std::{collections::BTreeMap, error::Error, future::Future, net::IpAddr};
+
+use futures_util::TryStreamExt;
+use rtnetlink::{
+    Handle, LinkUnspec,
+    packet_route::{
+        address::{AddressAttribute, AddressMessage},
+        link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+    },
+};
+
+use crate::{
+    kernel::{Errno, KernelError, rules},
+    model::{Link, LocalAddress},
+    plan::StepKind,
+};
+
+/// The devices of the calling thread's network namespace and their addresses,
+/// each sorted. Needs no privilege.
+///
+/// # Errors
+///
+/// [`KernelError::System`] if they can't be read, or if there are none: a
+/// failed dump of rtnetlink looks like an empty one.
+pub fn devices_and_addresses() -> Result<(Vec<Link>, Vec<LocalAddress>), KernelError> {
+    let failed = |reason: String| KernelError::System {
+        doing: "cannot list this host's devices and addresses".into(),
+        reason,
+    };
+    let (devices, messages) = ask(list).map_err(|error| failed(error.to_string()))?;
+    if devices.is_empty() {
+        return Err(failed("the kernel shows no device, not even lo".into()));
+    }
+    let mut addresses: Vec<_> =
+        messages.iter().filter_map(|message| local(message, &devices)).collect();
+    if addresses.is_empty() {
+        return Err(failed("the kernel shows no address, not even that of lo: is lo up?".into()));
+    }
+    addresses.sort();
+    addresses.dedup();
+    let mut links: Vec<_> = devices.into_values().collect();
+    links.sort();
+    Ok((links, addresses))
+}
+
+/// The addresses of all devices.
+///
+/// # Errors
+///
+/// As [`devices_and_addresses`].
+pub fn local_addresses() -> Result<Vec<LocalAddress>, KernelError> {
+    Ok(devices_and_addresses()?.1)
+}
+
+/// Gives a device an MTU; `step` is what asks for it.
+pub fn set_mtu(device: &str, mtu: u32, step: &StepKind) -> Result<(), KernelError> {
+    let message = LinkUnspec::new_with_name(device).mtu(mtu).build();
+    let answer = ask(async |handle| Ok(handle.link().change(message).execute().await));
+    let doing = rules::doing(step);
+    match answer {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(rtnetlink::Error::NetlinkError(refusal))) => {
+            let errno = Errno(refusal.raw_code().abs());
+            Err(KernelError::Refused { doing, errno, detail: rules::mtu_refused(errno) })
+        }
+        Ok(Err(error)) => Err(KernelError::System { doing, reason: error.to_string() }),
+        Err(error) => Err(KernelError::System { doing, reason: error.to_string() }),
+    }
+}
+
+/// Asks rtnetlink one thing, and waits for the answer.
+fn ask<T, F>(question: impl FnOnce(Handle) -> F) -> Result<T, Box<dyn Error>>
+where
+    F: Future<Output = Result<T, Box<dyn Error>>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        question(handle).await
+    })
+}
+
+async fn list(
+    handle: Handle,
+) -> Result<(BTreeMap<u32, Link>, Vec<AddressMessage>), Box<dyn Error>> {
+    let links: Vec<_> = handle.link().get().execute().try_collect().await?;
+    let addresses = handle.address().get().execute().try_collect().await?;
+    let devices = links.into_iter().filter_map(|link| Some((link.header.index, device(&link)?)));
+    Ok((devices.collect(), addresses))
+}
+
+fn device(message: &LinkMessage) -> Option<Link> {
+    let (mut name, mut mtu, mut kind) = (None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
+            LinkAttribute::LinkInfo(info) => {
+                kind = info.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    if message.header.link_layer_type == LinkLayerType::Loopback {
+        kind = Some("loopback".into());
+    }
+    Some(Link { name: name?, mtu: mtu?, kind })
+}
+
+/// This host's address in a message. With a point-to-point device, the other
+/// attribute is the other end's.
+fn local(message: &AddressMessage, devices: &BTreeMap<u32, Link>) -> Option<LocalAddress> {
+    let (mut own, mut any) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => own = Some(*address),
+            AddressAttribute::Address(address) => any = Some(*address),
+            _ => {}
+        }
+    }
+    let address: IpAddr = own.or(any)?;
+    let index = message.header.index;
+    // A device that came between the two dumps has no name yet.
+    let device = devices.get(&index).map(|link| link.name.clone());
+    let device = device.unwrap_or_else(|| format!("index {index}"));
+    Some(LocalAddress { address, device })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_has_lo_and_its_address() {
+        let (links, addresses) = devices_and_addresses().unwrap();
+        let lo = LocalAddress { address: [127, 0, 0, 1].into(), device: "lo".into() };
+        assert!(addresses.contains(&lo), "{addresses:?}");
+        let lo = links.iter().find(|link| link.name == "lo").unwrap();
+        assert!(lo.mtu > 0 && lo.ends_here(), "{lo:?}");
+    }
+}

@@ -40,6 +40,9 @@ _meshsec() {
             meshsec,pubkey)
                 cmd="meshsec__subcmd__pubkey"
                 ;;
+            meshsec,rotate)
+                cmd="meshsec__subcmd__rotate"
+                ;;
             meshsec,show)
                 cmd="meshsec__subcmd__show"
                 ;;
@@ -76,6 +79,9 @@ _meshsec() {
             meshsec__subcmd__help,pubkey)
                 cmd="meshsec__subcmd__help__subcmd__pubkey"
                 ;;
+            meshsec__subcmd__help,rotate)
+                cmd="meshsec__subcmd__help__subcmd__rotate"
+                ;;
             meshsec__subcmd__help,show)
                 cmd="meshsec__subcmd__help__subcmd__show"
                 ;;
@@ -95,7 +101,7 @@ _meshsec() {
 
     case "${cmd}" in
         meshsec)
-            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy show snapshot mtu genkey genpsk pubkey spi help"
+            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -273,7 +279,7 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help)
-            opts="validate plan apply destroy show snapshot mtu genkey genpsk pubkey spi help"
+            opts="validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -385,6 +391,20 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help__subcmd__pubkey)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        meshsec__subcmd__help__subcmd__rotate)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -531,6 +551,40 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__pubkey)
+            opts="-c -h --config --local --netns --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --local)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        meshsec__subcmd__rotate)
             opts="-c -h --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

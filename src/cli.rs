@@ -72,6 +72,8 @@ pub enum Command {
     Genpsk,
     /// Print the public key of a private key on standard input, as wg pubkey does
     Pubkey,
+    /// Raise generation in the file by one, and change nothing else in it
+    Rotate,
     /// Decode an SPI into generation, from and to
     Spi(SpiArgs),
 }

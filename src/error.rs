@@ -40,6 +40,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A file that can't be replaced by its next version.
+    #[error("error: cannot {doing} {}: {reason}; nothing was changed", path.display())]
+    File {
+        /// A verb.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// Standard input or output.
     #[error("error: {0}")]
     Io(#[from] io::Error),

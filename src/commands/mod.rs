@@ -7,6 +7,8 @@ mod live;
 mod moment;
 mod mtu;
 mod plan;
+mod replace;
+mod rotate;
 mod show;
 mod snapshot;
 mod spi;
@@ -58,7 +60,7 @@ impl From<Status> for ExitCode {
 pub fn run(cli: &Cli) -> Result<Status, Error> {
     let looks_at_a_host = !matches!(
         cli.command,
-        Command::Genkey | Command::Genpsk | Command::Pubkey | Command::Spi(_)
+        Command::Genkey | Command::Genpsk | Command::Pubkey | Command::Rotate | Command::Spi(_)
     );
     if let (true, Some(name)) = (looks_at_a_host, &cli.global.netns) {
         netns::enter(name)?;
@@ -74,6 +76,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Genkey => generate::genkey(),
         Command::Genpsk => generate::genpsk(),
         Command::Pubkey => generate::pubkey(),
+        Command::Rotate => rotate::run(&cli.global),
         Command::Spi(args) => spi::run(&cli.global, args),
     }
 }

@@ -12,9 +12,11 @@
 
 mod diagnostic;
 mod files;
+mod loaded;
 mod local;
 mod mask;
 mod peers;
+mod raise;
 mod reader;
 mod scan;
 mod secrets;
@@ -29,6 +31,7 @@ use toml::de::DeTable;
 use zeroize::Zeroizing;
 
 pub use diagnostic::ConfigError;
+pub use loaded::Raised;
 pub use local::{LocalError, local_peer};
 pub use secrets::{Malformed, private_key};
 pub use types::{
@@ -67,35 +70,6 @@ pub struct Loaded {
     path: PathBuf,
     bytes: Zeroizing<Vec<u8>>,
     public_keys: PublicKeySpans,
-}
-
-impl Loaded {
-    /// Checks that the private key at hand is that of the local peer.
-    ///
-    /// # Errors
-    ///
-    /// The file has another public key for this peer. With it this host would
-    /// make keys that no other makes.
-    pub fn check_private_key(&self, local: &Peer) -> Result<(), ConfigError> {
-        let Some(Secrets::PrivateKey { private_key, .. }) = &self.secrets else { return Ok(()) };
-        let belonging = private_key.public_key();
-        if local.public_key == Some(belonging) {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&self.bytes);
-        let source = Source::new(&text);
-        let owner = self.config.peers.iter().find(|peer| peer.public_key == Some(belonging));
-        let hint = match owner {
-            Some(owner) => {
-                format!("it is the private key of {}; each host has its own", owner.name)
-            }
-            None => format!("write \"{belonging}\", or put the right private key in place"),
-        };
-        let span = self.public_keys.get(&local.name).cloned().unwrap_or(0..0);
-        let message = format!("the private key at hand does not belong to {}", local.name);
-        let finding = Finding { weight: Weight::Wrong, span, message, hint };
-        Err(ConfigError::located(&self.path, &source, vec![finding]))
-    }
 }
 
 /// Reads and checks a mesh.toml and the secrets that it names.

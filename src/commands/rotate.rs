@@ -1,0 +1,40 @@
+//! `rotate`: raises `generation` in the file.
+
+use serde::Serialize;
+
+use super::{Status, plan::file_name, print, print_json, replace::Replacement};
+use crate::{
+    cli::{Format, Global},
+    config::{self, SecretsMode},
+    error::Error,
+};
+
+#[derive(Serialize)]
+struct Rotated<'a> {
+    mesh: &'a str,
+    before: u64,
+    after: u64,
+}
+
+/// Needs no secret, and looks at no kernel.
+pub fn run(global: &Global) -> Result<Status, Error> {
+    // Locked before it is read: of two runs at once each raises what the other has left.
+    let replacement = Replacement::begin(&global.config)?;
+    let loaded = config::load(&global.config, SecretsMode::Ignored)?;
+    let raised = loaded.raised()?;
+    replacement.commit(raised.read, raised.contents.as_bytes())?;
+    let (before, after) = (raised.before.get(), raised.after.get());
+    match global.format {
+        Format::Text => print(&format!(
+            "{}: generation {before} is now {after}.\n\
+             Next, bring the file to every host and run there, host by host, in any order:\n    \
+             meshsec apply\n\
+             Rotate again only when all hosts have applied this one.\n",
+            file_name(global)
+        ))?,
+        Format::Json => {
+            print_json(&Rotated { mesh: loaded.config.mesh.as_str(), before, after })?;
+        }
+    }
+    Ok(Status::Done)
+}

@@ -1,0 +1,80 @@
+//! What is asked of a file after it was loaded, with errors at their places.
+#![forbid(unsafe_code)]
+
+use crate::model::Generation;
+
+use super::{
+    ConfigError, Loaded, Peer, Rotation, Secrets,
+    diagnostic::{Finding, Source, Weight},
+    raise,
+};
+
+impl Loaded {
+    /// Checks that the private key at hand is that of the local peer.
+    ///
+    /// # Errors
+    ///
+    /// The file has another public key for this peer. With it this host would
+    /// make keys that no other makes.
+    pub fn check_private_key(&self, local: &Peer) -> Result<(), ConfigError> {
+        let Some(Secrets::PrivateKey { private_key, .. }) = &self.secrets else { return Ok(()) };
+        let belonging = private_key.public_key();
+        if local.public_key == Some(belonging) {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&self.bytes);
+        let source = Source::new(&text);
+        let owner = self.config.peers.iter().find(|peer| peer.public_key == Some(belonging));
+        let hint = match owner {
+            Some(owner) => {
+                format!("it is the private key of {}; each host has its own", owner.name)
+            }
+            None => format!("write \"{belonging}\", or put the right private key in place"),
+        };
+        let span = self.public_keys.get(&local.name).cloned().unwrap_or(0..0);
+        let message = format!("the private key at hand does not belong to {}", local.name);
+        let finding = Finding { weight: Weight::Wrong, span, message, hint };
+        Err(ConfigError::located(&self.path, &source, vec![finding]))
+    }
+
+    /// The file's bytes with `generation` raised by one and nothing else
+    /// changed, and the two generations.
+    ///
+    /// # Errors
+    ///
+    /// The clock says which generation it is, or there is none after this one.
+    pub fn raised(&self) -> Result<Raised<'_>, ConfigError> {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let refused = |key, message: String, hint: &str| {
+            let span = raise::place(&text, key).unwrap_or(0..0);
+            let finding = Finding { weight: Weight::Wrong, span, message, hint: hint.into() };
+            ConfigError::located(&self.path, &Source::new(&text), vec![finding])
+        };
+        let Rotation::Generation(before) = self.config.rotation else {
+            let message = "with period the clock raises the generation".into();
+            return Err(refused("period", message, "let a timer run meshsec apply"));
+        };
+        let after = before.next();
+        if after.get() > Generation::MAX {
+            let message = format!("generation {before} is the last one");
+            return Err(refused("generation", message, "write a smaller number, and new secrets"));
+        }
+        let Some(contents) = raise::raised(&text, before) else {
+            let message = "the number of this generation can't be found".into();
+            return Err(refused("generation", message, "raise it by hand"));
+        };
+        Ok(Raised { before, after, read: &self.bytes, contents })
+    }
+}
+
+/// A file whose generation is to be raised.
+pub struct Raised<'a> {
+    /// The generation that it has.
+    pub before: Generation,
+    /// The one after that.
+    pub after: Generation,
+    /// The file as it was read.
+    pub read: &'a [u8],
+    /// The file as it is to be.
+    pub contents: String,
+}

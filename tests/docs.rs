@@ -285,19 +285,21 @@ fn the_mesh_in_the_readme_is_valid() {
 
 #[test]
 fn relative_links_lead_somewhere() {
-    for entry in fs::read_dir(root()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "md") {
-            continue;
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        for (at, _) in text.match_indices("](") {
-            let target = text[at + 2..].split(')').next().unwrap();
-            let target = target.split('#').next().unwrap();
-            if target.is_empty() || target.contains("://") {
+    for directory in [root().to_owned(), root().join("docs")] {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "md") {
                 continue;
             }
-            assert!(root().join(target).exists(), "{}: {target}", path.display());
+            let text = fs::read_to_string(&path).unwrap();
+            for (at, _) in text.match_indices("](") {
+                let target = text[at + 2..].split(')').next().unwrap();
+                let target = target.split('#').next().unwrap();
+                if target.is_empty() || target.contains("://") {
+                    continue;
+                }
+                assert!(directory.join(target).exists(), "{}: {target}", path.display());
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
     model::{Algorithm, Direction, Key, PeerName, Reqid, Sa, SaId, Spi, Start},
-    plan::{Flow, ObjectKind, Plan, PlannedStep, Step, StepKind, flow_out},
+    plan::{Flow, ObjectKind, Phase, Plan, PlannedStep, Step, StepKind, flow_out},
 };
 
 /// Steps handed to the kernel at once, so that progress can be shown between.
@@ -158,10 +158,11 @@ fn run(
     let mut stopped: BTreeSet<Option<PeerName>> = BTreeSet::new();
     for phase in steps.chunk_by(|a, b| a.phase == b.phase) {
         for batch in phase.chunks(BATCH) {
-            let (go, skip): (Vec<_>, Vec<_>) = batch
-                .iter()
-                .cloned()
-                .partition(|step| !stopped.contains(&None) && !stopped.contains(&step.step.peer));
+            let (go, skip): (Vec<_>, Vec<_>) = batch.iter().cloned().partition(|step| {
+                // The policies of a peer that was stopped may still need it.
+                let needed = step.phase == Phase::DeleteDiscovery && !stopped.is_empty();
+                !needed && !stopped.contains(&None) && !stopped.contains(&step.step.peer)
+            });
             report.left.extend(skip);
             for (step, error) in perform(kernel, keyring, go, report, progress)? {
                 progress(Progress::Failed(&step, &error));

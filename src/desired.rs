@@ -11,11 +11,11 @@ use std::{
 };
 
 use crate::{
-    config::{Clock, Config, Moment, Mtu, Peer, Secrets, Traffic},
+    config::{Clock, Config, Moment, Peer, Secrets, Traffic},
     keys::Session,
     model::{
-        Action, Direction, Generation, IPPROTO_UDP, Key, KeyView, Mode, PEER_PRIORITY, PeerName,
-        Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Start, Template,
+        Action, Direction, Generation, IPPROTO_UDP, Key, KeyView, Mode, Mtu, PEER_PRIORITY,
+        PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Start, Template,
     },
     mtu,
 };
@@ -29,6 +29,8 @@ pub struct Desired {
     pub policies: BTreeMap<PolicyId, WantedPolicy>,
     /// Block policies for unprotected traffic; empty if the file wants none.
     pub guards: BTreeMap<PolicyId, Policy>,
+    /// What lets neighbour discovery pass; only where all of IPv6 is protected.
+    pub discovery: BTreeMap<PolicyId, Policy>,
     /// The device whose MTU is kept right, if the file names one.
     pub link: Option<WantedLink>,
     /// The local peer's address, unless all of it is to go.
@@ -99,6 +101,7 @@ impl Traffic {
     pub fn selectors(self, src: Prefix, dst: Prefix) -> Vec<Selector> {
         let all = Selector::between(src, dst);
         match self {
+            Self::All => vec![all],
             Self::Vxlan { port } | Self::Geneve { port } => vec![all.to_port(IPPROTO_UDP, port)],
             Self::Port { protocol, port } => {
                 vec![all.to_port(protocol.number(), port), all.from_port(protocol.number(), port)]
@@ -111,7 +114,7 @@ impl Traffic {
         match self {
             Self::Vxlan { .. } => Some(&mtu::VXLAN),
             Self::Geneve { .. } => Some(&mtu::GENEVE),
-            Self::Port { .. } => None,
+            Self::All | Self::Port { .. } => None,
         }
     }
 
@@ -143,6 +146,10 @@ pub fn desired(
         wanted.peers.insert(peer.address, peer.name.clone());
         add_sas(&mut wanted, &mut keyring, &mesh, peer);
         add_policies(&mut wanted, &mesh, peer);
+    }
+    if config.traffic == Traffic::All && wanted.policies.keys().any(|id| !id.selector.is_ipv4()) {
+        wanted.discovery =
+            Policy::discovery(config.reqid).map(|policy| (policy.id, policy)).collect();
     }
     let link = config.link.as_ref().zip(config.traffic.tunnel());
     wanted.link = link.map(|(link, tunnel)| WantedLink {
@@ -242,6 +249,7 @@ fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
                 id,
                 priority: PEER_PRIORITY,
                 action: Action::Allow,
+                index: None,
                 templates: vec![Template::transport(src, dst, spi, config.reqid)],
                 extras: BTreeSet::new(),
             };
@@ -263,6 +271,7 @@ fn guards(traffic: Traffic, reqid: Reqid) -> BTreeMap<PolicyId, Policy> {
                     id,
                     priority: reqid.0,
                     action: Action::Block,
+                    index: None,
                     templates: Vec::new(),
                     extras: BTreeSet::new(),
                 };

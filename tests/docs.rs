@@ -182,7 +182,6 @@ fn what_meshsec_toml_5_calls_reserved_is_refused_as_that() {
     let rows: Vec<&str> =
         section(&page, "RESERVED").lines().filter(|line| line.starts_with(".It [")).collect();
     let reserved = [
-        ("[traffic]", "kind = \"all\"", "kind No = Qo Cm all Qc"),
         ("[traffic]", "select = \"mark\"", "select No = Qo Cm mark Qc"),
         ("[traffic]", "mark = \"0x20000/0x20000\"", "mark"),
         ("[esp]", "offload = \"crypto\"", "offload"),

@@ -4,9 +4,9 @@ mod common;
 
 use common::{applied, applied_host, host, mesh, observe};
 use meshsec::{
-    config::{Config, LinkWish, Mtu},
+    config::{Config, LinkWish},
     kernel::Errno,
-    model::{Selector, Spi},
+    model::{Mtu, Selector, Spi},
     plan::{Flow, flow_out},
 };
 

@@ -12,11 +12,11 @@ use std::{
 
 use common::{REQID, applied, applied_host, mesh, observe, wanted, wanted_at};
 use meshsec::{
-    config::{Config, Esp, LinkWish, Mtu, Rotation, Traffic},
+    config::{Config, Esp, LinkWish, Rotation, Traffic},
     kernel::{Errno, Kernel, memory::Memory},
     model::{
-        Action, Cipher, Direction, KeyView, Mode, Period, Policy, PolicyId, Replay, Reqid, Sa,
-        SaId, Selector, Spi, Template, Time,
+        Action, Cipher, Direction, KeyView, Mode, Mtu, Period, Policy, PolicyId, Replay, Reqid, Sa,
+        SaId, Selector, Spi, State, Template, Time,
     },
     plan::{Flow, Plan, flow_out},
 };
@@ -32,20 +32,34 @@ fn meshes(generations: std::ops::Range<u64>) -> impl Strategy<Value = Config> {
     let windows = prop_oneof![Just((0, false)), Just((1024, false)), Just((64, true))];
     let mtus = prop_oneof![Just(Mtu::Auto), (1300..1500u32).prop_map(Mtu::Exactly)];
     let links = proptest::option::of(mtus);
-    (generations, peers, any::<bool>(), any::<bool>(), windows, links).prop_map(
-        |(generation, peers, guard, small_key, (window, esn), link)| {
+    (generations, peers, any::<[bool; 3]>(), windows, links).prop_map(
+        |(generation, peers, [guard, small_key, all], (window, esn), link)| {
             let mut config = mesh(generation, &ADDRESSES);
             let mut kept = [true].into_iter().chain(peers);
             config.peers.retain(|_| kept.next().unwrap());
             config.guard = guard;
             config.esp.replay = Replay { window, esn };
             config.link = link.map(|mtu| LinkWish { device: common::VXLAN.into(), mtu });
+            if all && !guard {
+                (config.traffic, config.link) = (Traffic::All, None);
+            }
             if small_key {
                 config.esp.cipher = Cipher::Aes128Gcm;
             }
             config
         },
     )
+}
+
+/// The same with addresses of IPv6 for all.
+fn meshes_of_ipv6(generations: std::ops::Range<u64>) -> impl Strategy<Value = Config> {
+    meshes(generations).prop_map(|mut config| {
+        for peer in &mut config.peers {
+            let number = peer.short_id.get();
+            peer.address = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, number]);
+        }
+        config
+    })
 }
 
 /// Something done to a host behind our back.
@@ -137,6 +151,7 @@ fn add_foreign(kernel: &mut Memory) {
         id: PolicyId::new(Direction::Out, selector),
         priority: 375_423,
         action: Action::Allow,
+        index: None,
         templates: vec![Template::transport(near, far, Spi::from_raw(0), reqid)],
         extras: BTreeSet::new(),
     });
@@ -154,7 +169,10 @@ fn foreign(kernel: &mut Memory) -> (Vec<Sa>, Vec<Policy>) {
 /// The packets to every peer of a mesh that the local one pairs with, and to a stranger.
 fn packets(config: &Config) -> Vec<(IpAddr, Selector)> {
     let local = config.peers[0].address;
-    let Traffic::Vxlan { port } = config.traffic else { panic!("a mesh here is of VXLAN") };
+    let port = match config.traffic {
+        Traffic::Vxlan { port } => port,
+        _ => 4789,
+    };
     let stranger: IpAddr = "192.0.2.99".parse().unwrap();
     config.peers[1..]
         .iter()
@@ -168,6 +186,27 @@ fn packets(config: &Config) -> Vec<(IpAddr, Selector)> {
 /// The last number sent under every SA.
 fn numbers(kernel: &mut Memory) -> BTreeMap<SaId, u64> {
     observe(kernel).0.usage.iter().map(|usage| (usage.id, usage.sent)).collect()
+}
+
+/// Fails if a host can't ask a peer for its link-layer address, or answer it.
+fn finds_its_neighbours(kernel: &Memory) -> Result<(), TestCaseError> {
+    let state = kernel.state();
+    let peers = state.policies.iter().map(|policy| &policy.id);
+    let all = peers.filter(|id| id.selector.proto == 0 && !id.selector.is_ipv4());
+    for id in all {
+        for kind in [135, 136] {
+            let asked = id.selector.from_port(58, kind);
+            // What comes in is looked up as what goes out.
+            let turned = state.policies.iter().filter(|policy| policy.id.direction == id.direction);
+            let turn = |policy: &Policy| {
+                let id = PolicyId { direction: Direction::Out, ..policy.id };
+                Policy { id, ..policy.clone() }
+            };
+            let state = State { policies: turned.map(turn).collect(), ..State::default() };
+            prop_assert_eq!(flow_out(&state, &asked), Flow::Clear, "{}", asked);
+        }
+    }
+    Ok(())
 }
 
 /// Performs a plan one step at a time, and looks after each.
@@ -216,6 +255,23 @@ proptest! {
             }
             Ok(())
         })?;
+    }
+
+    /// Where everything is protected, neighbour discovery is not, at every
+    /// prefix of a plan and after any failure.
+    #[test]
+    fn hosts_find_their_neighbours_at_any_moment(
+        before in meshes_of_ipv6(0..4), after in meshes_of_ipv6(0..4),
+        nth in proptest::option::of(0..40usize)
+    ) {
+        let mut kernel = applied_host(&before);
+        finds_its_neighbours(&kernel)?;
+        if let Some(nth) = nth {
+            kernel.refuse(nth, Errno(12));
+            applied(&after, &mut kernel);
+            finds_its_neighbours(&kernel)?;
+        }
+        step_by_step(&after, &mut kernel, |kernel, _| finds_its_neighbours(kernel))?;
     }
 
     /// Peers that stay as they are keep their traffic at every step of a

@@ -3,10 +3,10 @@
 use super::{Status, print, print_json};
 use crate::{
     cli::{Format, Global, MtuArgs},
-    config::{self, Config, LocalError, Mtu, SecretsMode},
+    config::{self, Config, LocalError, SecretsMode},
     error::Error,
     kernel::linux::devices_and_addresses,
-    model::{Link, State},
+    model::{Link, Mtu, State},
     mtu::fit,
     plan::underlay,
     render::{Underlay, mtu_json, mtu_text},

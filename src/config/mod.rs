@@ -35,7 +35,7 @@ pub use loaded::Raised;
 pub use local::{LocalError, local_peer};
 pub use secrets::{Malformed, private_key};
 pub use types::{
-    Clock, Config, Esp, KeySource, LinkWish, Moment, Mtu, Peer, Protocol, Rotation, SecretSource,
+    Clock, Config, Esp, KeySource, LinkWish, Moment, Peer, Protocol, Rotation, SecretSource,
     Secrets, Traffic,
 };
 

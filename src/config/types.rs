@@ -4,7 +4,7 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use crate::model::{
-    Cipher, Generation, Key, MeshName, PeerName, Period, PrivateKey, PublicKey, Replay, Reqid,
+    Cipher, Generation, Key, MeshName, Mtu, PeerName, Period, PrivateKey, PublicKey, Replay, Reqid,
     ShortId, Time,
 };
 
@@ -90,6 +90,8 @@ pub enum Traffic {
         /// 1 to 65535.
         port: u16,
     },
+    /// Everything from one to the other.
+    All,
     /// Both directions of conversations with a port of a protocol.
     Port {
         /// Which protocol.
@@ -149,15 +151,6 @@ pub struct LinkWish {
     pub device: String,
     /// `mtu`.
     pub mtu: Mtu,
-}
-
-/// An MTU that is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mtu {
-    /// The largest that fits the underlay.
-    Auto,
-    /// This one, in bytes.
-    Exactly(u32),
 }
 
 /// One `[[peer]]`.

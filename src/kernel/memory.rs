@@ -189,13 +189,23 @@ impl Memory {
             return Err(refused(step, Errno::EEXIST, Some(rules::policy_exists())));
         }
         self.state.policies.push(policy.clone());
+        // An index that another has is not kept (xfrm_gen_index).
+        let taken = |other: &&Policy| other.index.is_some() && other.index == policy.index;
+        if self.state.policies.iter().filter(taken).count() > 1
+            && let Some(added) = self.state.policies.last_mut()
+        {
+            added.index = None;
+        }
         Ok(())
     }
 
     fn update_policy(&mut self, policy: &Policy, step: &StepKind) -> Result<(), KernelError> {
         check_policy(policy, step)?;
         match self.policy(policy) {
-            Some(found) if rules::may_update(found, policy) => *found = policy.clone(),
+            Some(found) if rules::may_update(found, policy) => {
+                // The kernel keeps the index of the one that goes (xfrm_policy_insert).
+                *found = Policy { index: found.index, ..policy.clone() };
+            }
             Some(_) => return Err(KernelError::Changed(policy.id.to_string())),
             None => self.state.policies.push(policy.clone()),
         }
@@ -287,6 +297,7 @@ mod tests {
             id: PolicyId::new(Direction::Out, hosts.to_port(17, port)),
             priority: 1,
             action: Action::Block,
+            index: None,
             templates: vec![],
             extras: Default::default(),
         };

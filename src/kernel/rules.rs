@@ -56,6 +56,9 @@ pub fn may_take_over(found: &Sa, wanted: &Sa) -> bool {
 
 /// Whether a policy that exists may be replaced by this one: the mesh of one owns the other.
 pub fn may_update(found: &Policy, wanted: &Policy) -> bool {
+    if wanted.index.is_some() {
+        return found.index == wanted.index;
+    }
     if wanted.templates.is_empty() {
         return found.belongs_to(Reqid(wanted.priority));
     }

@@ -19,13 +19,19 @@ pub use key::{Fingerprint, Key, KeyView};
 pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
 pub use sa::{Algorithm, Cipher, Mode, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
-pub use state::{Bypass, Link, Live, LocalAddress, State};
+pub use state::{Bypass, Link, Live, LocalAddress, Mtu, State};
 pub use time::{Period, Time};
 pub use x25519::{PrivateKey, PublicKey, PublicKeyError};
 
 /// ESP's number as an IP protocol (RFC 4303).
 pub const IPPROTO_ESP: u8 = 50;
+/// TCP's number as an IP protocol.
+pub const IPPROTO_TCP: u8 = 6;
 /// UDP's number as an IP protocol.
 pub const IPPROTO_UDP: u8 = 17;
+/// ICMP's number as an IP protocol.
+pub const IPPROTO_ICMP: u8 = 1;
+/// ICMPv6's number as an IP protocol.
+pub const IPPROTO_ICMPV6: u8 = 58;
 /// The priority of every policy of a peer; a smaller number wins.
 pub const PEER_PRIORITY: u32 = 1000;

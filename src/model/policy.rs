@@ -1,10 +1,18 @@
 //! Security policies.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::{IPPROTO_ESP, Mark, Mode, Reqid, Selector, Spi};
+use super::{IPPROTO_ESP, IPPROTO_ICMPV6, Mark, Mode, PEER_PRIORITY, Prefix, Reqid, Selector, Spi};
+
+/// ICMPv6 types of neighbour discovery between two hosts (RFC 4861).
+const NEIGHBOUR_SOLICITATION: u16 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u16 = 136;
 
 /// Which packets a policy is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -166,6 +174,10 @@ pub struct Policy {
     pub priority: u32,
     /// Allow or block.
     pub action: Action,
+    /// A number of its own that its maker gave it, with the top bit set; the
+    /// numbers that the kernel gives are small, and mean nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
     /// The transformations asked for; an SA has to match each required one.
     pub templates: Vec<Template>,
     /// Names and values of attributes that this type can't express. Ours have none.
@@ -175,9 +187,12 @@ pub struct Policy {
 
 impl Policy {
     /// Whether the mesh with this reqid owns it: one of its templates has the
-    /// reqid, or it is a guard, whose priority is the reqid.
+    /// reqid, or it is a guard, whose priority is the reqid, or it lets
+    /// neighbour discovery pass under an index that is made of the reqid.
     pub fn belongs_to(&self, reqid: Reqid) -> bool {
-        self.is_guard_of(reqid) || self.templates.iter().any(|template| template.reqid == reqid)
+        self.is_guard_of(reqid)
+            || self.is_discovery_of(reqid)
+            || self.templates.iter().any(|template| template.reqid == reqid)
     }
 
     /// Whether it is a guard of the mesh with this reqid, edited or not.
@@ -185,9 +200,105 @@ impl Policy {
         self.priority == reqid.0
     }
 
+    /// Whether it is a guard, where it is known to be ours: it has no template.
+    pub fn is_guard(&self) -> bool {
+        self.templates.is_empty() && self.index.is_none()
+    }
+
+    /// The policies that let neighbour discovery (RFC 4861) pass as it is,
+    /// where everything else between two hosts is transformed: without it they
+    /// lose each other's link-layer address, and can't even send the packets
+    /// that are protected.
+    ///
+    /// A policy without a template has no reqid, so these carry an index. The
+    /// kernel keeps one that it is given (`xfrm_gen_index`), and wants the
+    /// direction in its low three bits.
+    pub fn discovery(reqid: Reqid) -> impl Iterator<Item = Self> {
+        let any = Prefix::any(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let kinds = [(NEIGHBOUR_SOLICITATION, 0), (NEIGHBOUR_ADVERTISEMENT, 1)];
+        kinds.into_iter().flat_map(move |(kind, bit)| {
+            [(Direction::In, 0), (Direction::Out, 1)].map(move |(direction, number)| Self {
+                // For ICMPv6 a flow has the type in place of the source port.
+                id: PolicyId::new(
+                    direction,
+                    Selector::between(any, any).from_port(IPPROTO_ICMPV6, kind),
+                ),
+                priority: PEER_PRIORITY - 1,
+                action: Action::Allow,
+                index: Some(1 << 31 | (reqid.0 & 0x07ff_ffff) << 4 | bit << 3 | number),
+                templates: Vec::new(),
+                extras: BTreeSet::new(),
+            })
+        })
+    }
+
+    /// Whether it is one of the mesh's policies for neighbour discovery,
+    /// whatever its priority.
+    pub fn is_discovery_of(&self, reqid: Reqid) -> bool {
+        self.index.is_some()
+            && self.action == Action::Allow
+            && self.templates.is_empty()
+            && Self::discovery(reqid).any(|ours| ours.id == self.id && ours.index == self.index)
+    }
+
+    /// Whether it does all that `other` does, whosever the two are.
+    pub fn serves_as(&self, other: &Self) -> bool {
+        Self { priority: other.priority, index: other.index, ..self.clone() } == *other
+            && self.priority < PEER_PRIORITY
+    }
+
+    /// Whether both say the same of the same packets. The index says nothing.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.priority == other.priority
+            && self.action == other.action
+            && self.templates == other.templates
+            && self.extras == other.extras
+    }
+
     /// Whether packets that match may pass as they are.
     pub fn lets_clear_text_pass(&self) -> bool {
         self.action == Action::Allow
             && self.templates.iter().all(|template| template.level == Level::Use)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_holds_reqid_type_and_direction() {
+        let indexes: Vec<_> = Policy::discovery(Reqid(0x4d53_a511))
+            .map(|policy| (policy.id.to_string(), policy.index.unwrap()))
+            .collect();
+        let to = |kind, direction| {
+            format!("src ::/0 dst ::/0 proto ipv6-icmp type {kind} dir {direction}")
+        };
+        assert_eq!(
+            indexes,
+            [
+                (to(135, "in"), 0xd53a_5110),
+                (to(135, "out"), 0xd53a_5111),
+                (to(136, "in"), 0xd53a_5118),
+                (to(136, "out"), 0xd53a_5119),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_very_index_and_selector_are_of_a_mesh() {
+        let (ours, other) = (Reqid(0x4d53_0001), Reqid(0x4d53_0002));
+        for policy in Policy::discovery(ours) {
+            let is_ours = |policy: &Policy| policy.belongs_to(ours);
+            assert!(is_ours(&policy) && !policy.belongs_to(other) && !policy.is_guard());
+            assert!(is_ours(&Policy { priority: 5, ..policy.clone() }));
+            assert!(!is_ours(&Policy { index: None, ..policy.clone() }));
+            assert!(!is_ours(&Policy { index: Some(policy.index.unwrap() ^ 8), ..policy.clone() }));
+            assert!(!is_ours(&Policy { action: Action::Block, ..policy.clone() }));
+            let mut elsewhere = policy.clone();
+            elsewhere.id.selector.dst.length = 64;
+            assert!(!is_ours(&elsewhere));
+        }
     }
 }

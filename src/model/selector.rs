@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::{IPPROTO_ICMP, IPPROTO_ICMPV6};
+
 /// An address and how many of its leading bits count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,9 +171,16 @@ impl fmt::Display for Selector {
             0 => {}
             6 => f.write_str(" proto tcp")?,
             17 => f.write_str(" proto udp")?,
+            IPPROTO_ICMP => f.write_str(" proto icmp")?,
+            IPPROTO_ICMPV6 => f.write_str(" proto ipv6-icmp")?,
             proto => write!(f, " proto {proto}")?,
         }
-        for (word, ports) in [("sport", self.sport), ("dport", self.dport)] {
+        // ICMP has its type and code in their place.
+        let words = match self.proto {
+            IPPROTO_ICMP | IPPROTO_ICMPV6 => ["type", "code"],
+            _ => ["sport", "dport"],
+        };
+        for (word, ports) in words.into_iter().zip([self.sport, self.dport]) {
             match ports.mask {
                 0 => {}
                 0xffff => write!(f, " {word} {}", ports.port)?,

@@ -38,6 +38,15 @@ impl Link {
     }
 }
 
+/// An MTU that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mtu {
+    /// The largest that fits the underlay.
+    Auto,
+    /// This one, in bytes.
+    Exactly(u32),
+}
+
 /// A sysctl that is set and lets packets pass policies untransformed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

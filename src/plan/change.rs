@@ -139,20 +139,30 @@ impl Change {
         }
     }
 
-    /// What kind of object it is. A policy without templates is a guard.
+    /// What kind of object it is.
     pub fn kind(&self) -> ObjectKind {
         match &self.what {
             What::CreateSa(_) | What::ReplaceSa { .. } | What::DeleteSa(_) => ObjectKind::Sa,
             What::CreatePolicy(policy)
             | What::UpdatePolicy { wanted: policy, .. }
             | What::DeletePolicy(policy) => {
-                if policy.templates.is_empty() {
+                if policy.is_guard() {
                     ObjectKind::Guard
                 } else {
                     ObjectKind::Policy
                 }
             }
             What::SetMtu { .. } => ObjectKind::Link,
+        }
+    }
+
+    /// Whether it is of a policy that lets neighbour discovery pass.
+    pub fn is_discovery(&self) -> bool {
+        match &self.what {
+            What::CreatePolicy(policy)
+            | What::UpdatePolicy { wanted: policy, .. }
+            | What::DeletePolicy(policy) => policy.templates.is_empty() && !policy.is_guard(),
+            _ => false,
         }
     }
 

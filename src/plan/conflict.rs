@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::{
     desired::Desired,
     model::{
-        Bypass, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, Reqid, Sa, SaId, Selector,
+        Bypass, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, PolicyId, Reqid, Sa, SaId,
+        Selector,
     },
 };
 
@@ -35,6 +36,11 @@ impl Blocked {
         peers.map_or(Self::All, Self::Peers)
     }
 
+    /// Whether they stop nothing.
+    pub(super) fn is_nobody(&self) -> bool {
+        matches!(self, Self::Peers(peers) if peers.is_empty())
+    }
+
     pub(super) fn covers(&self, peer: Option<&PeerName>) -> bool {
         match self {
             Self::All => true,
@@ -51,7 +57,8 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict
     conflicts.extend(live.0.sas.iter().filter_map(|sa| taken_spi(desired, sa, reqid)));
     let foreign = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
     for policy in foreign {
-        match taken_selector(desired, policy) {
+        let taken = taken_selector(desired, policy).or_else(|| taken_index(desired, policy));
+        match taken {
             Some(conflict) => conflicts.push(conflict),
             None => conflicts.extend(outranking(desired, policy, reqid)),
         }
@@ -79,13 +86,31 @@ fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<Conflict> {
     })
 }
 
+/// A foreign policy with the index by which one of ours is to be recognised:
+/// ours would silently get another, and be recognised by nobody.
+fn taken_index(desired: &Desired, policy: &Policy) -> Option<Conflict> {
+    let taken = policy.index.is_some()
+        && desired.discovery.values().any(|wanted| wanted.index == policy.index);
+    taken.then(|| Conflict {
+        peer: None,
+        object: describe(policy),
+        reason: "a foreign policy has the index of the one that lets neighbour discovery pass; \
+                 delete it, or give the mesh another reqid"
+            .into(),
+    })
+}
+
 /// A foreign policy with the very identity of one of ours.
 fn taken_selector(desired: &Desired, policy: &Policy) -> Option<Conflict> {
-    let peer = match desired.policies.get(&policy.id) {
-        Some(wanted) => Some(wanted.peer.clone()),
-        None => desired.guards.get(&policy.id).map(|_| None)?,
+    let discovery = desired.discovery.get(&policy.id);
+    if discovery.is_some_and(|wanted| policy.serves_as(wanted)) {
+        return None;
+    }
+    let (peer, what) = match desired.policies.get(&policy.id) {
+        Some(wanted) => (Some(wanted.peer.clone()), "policy"),
+        None if discovery.is_some() => (None, "policy for neighbour discovery"),
+        None => desired.guards.get(&policy.id).map(|_| (None, "guard"))?,
     };
-    let what = if peer.is_some() { "policy" } else { "guard" };
     // A guard has its mesh's reqid as its priority.
     let reqids = policy.templates.iter().map(|template| template.reqid);
     let hint = reqids.chain([Reqid(policy.priority)]).find_map(other_mesh);
@@ -108,6 +133,13 @@ fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict>
         || policy.id.if_id != 0
         || policy.id.direction == Direction::Fwd
     {
+        return Vec::new();
+    }
+    // What ours let pass as well is in nobody's way.
+    let discovery = |ours: &PolicyId| {
+        ours.direction == policy.id.direction && ours.selector.covers(&policy.id.selector)
+    };
+    if desired.discovery.keys().any(discovery) {
         return Vec::new();
     }
     let same_packets = |direction: Direction, selector: &Selector| {

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use super::{
-    change::{Change, ObjectKind, What},
+    change::{Change, ChangeAction, ObjectKind, What},
     conflict::Blocked,
     link,
 };
@@ -40,15 +40,27 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Block
     for guard in desired.guards.values() {
         changes.extend(wanted_policy(None, guard, policies.get(&guard.id).copied()));
     }
+    for policy in desired.discovery.values() {
+        let ours = policies.get(&policy.id).copied();
+        // What another mesh has done on this host need not be done twice.
+        let served = || live.0.policies.iter().any(|foreign| foreign.serves_as(policy));
+        if ours.is_some() || !served() {
+            changes.extend(wanted_policy(None, policy, ours));
+        }
+    }
     changes.extend(policies.values().filter_map(|policy| unwanted_policy(desired, policy)));
 
     changes.extend(link::change(desired, live));
 
-    changes.retain(|change| !blocked.covers(change.peer.as_ref()));
+    changes.retain(|change| {
+        // The policies of a peer that is stopped stay, and need it.
+        let needed = change.is_discovery() && change.action() == ChangeAction::Delete;
+        !blocked.covers(change.peer.as_ref()) && (!needed || blocked.is_nobody())
+    });
     let rank = |change: &Change| match change.kind() {
         ObjectKind::Sa => 0,
-        ObjectKind::Policy | ObjectKind::Guard => 1,
-        ObjectKind::Link => 2,
+        ObjectKind::Policy | ObjectKind::Guard => 1 + u8::from(change.is_discovery()),
+        ObjectKind::Link => 3,
     };
     changes.sort_by(|a, b| (&a.peer, rank(a)).cmp(&(&b.peer, rank(b))));
     changes
@@ -120,7 +132,7 @@ fn wanted_policy(
 ) -> Option<Change> {
     let (what, reason) = match live {
         None => (What::CreatePolicy(wanted.clone()), MISSING),
-        Some(live) if live == wanted => return None,
+        Some(live) if live.same_as(wanted) => return None,
         Some(live) => {
             let what = What::UpdatePolicy { live: live.clone(), wanted: wanted.clone() };
             (what, policy_difference(live, wanted))
@@ -152,11 +164,15 @@ fn policy_difference(live: &Policy, wanted: &Policy) -> Cow<'static, str> {
 }
 
 fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
-    if desired.policies.contains_key(&policy.id) || desired.guards.contains_key(&policy.id) {
+    if desired.policies.contains_key(&policy.id)
+        || desired.guards.contains_key(&policy.id)
+        || desired.discovery.contains_key(&policy.id)
+    {
         return None;
     }
     let PolicyId { selector, mark, if_id, sub, .. } = policy.id;
-    let guard = policy.templates.is_empty();
+    let guard = policy.is_guard();
+    let discovery = policy.templates.is_empty() && !guard;
     let peer =
         if guard { None } else { peer_of(desired, selector.src.address, selector.dst.address) };
     let reason = if desired.destroying {
@@ -165,6 +181,8 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
         "ours by its reqid, with a mark, an interface or a table that a mesh's policy never has"
     } else if guard {
         "nothing in mesh.toml asks for this guard"
+    } else if discovery {
+        "no policy of the mesh covers neighbour discovery any more"
     } else if peer.is_some() {
         "nothing in mesh.toml asks for this selector"
     } else {

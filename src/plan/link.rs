@@ -4,9 +4,8 @@ use std::{borrow::Cow, net::IpAddr};
 
 use super::change::{Change, What};
 use crate::{
-    config::Mtu,
     desired::{Desired, WantedLink},
-    model::{Link, Live, State},
+    model::{Link, Live, Mtu, State},
     mtu,
 };
 

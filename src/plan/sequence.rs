@@ -5,9 +5,10 @@
 //! 3. Inbound SAs, then outbound ones: an SA without a policy harms nothing,
 //!    while a policy without its SA drops packets, or makes the kernel create a
 //!    larval SA on our SPI.
-//! 4. Policies, each replaced atomically.
-//! 5. One wait, so that packets under way still find the SAs that go next.
-//! 6. Policies of nobody's, then SAs, then guards go. Before that, whoever lost
+//! 4. What lets neighbour discovery pass, before policies that would stop it.
+//! 5. Policies, each replaced atomically.
+//! 6. One wait, so that packets under way still find the SAs that go next.
+//! 7. Policies of nobody's, then SAs, then guards go. Before that, whoever lost
 //!    its policy met the guard.
 
 use std::{fmt, time::Duration};
@@ -48,6 +49,8 @@ pub enum Phase {
     InboundSas,
     /// Outbound SAs are added and replaced.
     OutboundSas,
+    /// Neighbour discovery is let pass.
+    Discovery,
     /// Policies are added and updated.
     Policies,
     /// Packets in flight arrive.
@@ -58,6 +61,8 @@ pub enum Phase {
     DeleteSas,
     /// Guards that nothing asks for go.
     DeleteGuards,
+    /// Neighbour discovery needs no policy any more.
+    DeleteDiscovery,
 }
 
 impl Phase {
@@ -72,6 +77,7 @@ impl Phase {
             Self::EvictTwins => "SAs with a mark go, so that the SPI is free",
             Self::InboundSas => "inbound SAs before anybody sends under them",
             Self::OutboundSas => "outbound SAs before the policies that ask for them",
+            Self::Discovery => "neighbour discovery, which no host can do without, before policies",
             Self::Policies => "policies once their SAs are there; each switches atomically",
             Self::Wait => "packets in flight still find the SAs that go next",
             Self::DeletePolicies => {
@@ -79,6 +85,7 @@ impl Phase {
             }
             Self::DeleteSas => "SAs that nobody sends under any more",
             Self::DeleteGuards => "guards last",
+            Self::DeleteDiscovery => "neighbour discovery, which no policy covers any more",
         }
     }
 }
@@ -92,11 +99,13 @@ impl fmt::Display for Phase {
             Self::EvictTwins => "delete marked SAs",
             Self::InboundSas => "add inbound SAs",
             Self::OutboundSas => "add outbound SAs",
+            Self::Discovery => "let neighbour discovery pass",
             Self::Policies => "switch policies",
             Self::Wait => "wait",
             Self::DeletePolicies => "delete policies",
             Self::DeleteSas => "delete SAs",
             Self::DeleteGuards => "take down guards",
+            Self::DeleteDiscovery => "delete neighbour discovery",
         })
     }
 }
@@ -117,7 +126,11 @@ pub(super) fn sequence(changes: &[Change]) -> Vec<PlannedStep> {
 }
 
 fn steps_of(change: &Change) -> Vec<PlannedStep> {
-    let guard = change.kind() == ObjectKind::Guard;
+    let [put, take] = match (change.kind(), change.is_discovery()) {
+        (ObjectKind::Guard, _) => [Phase::Guards, Phase::DeleteGuards],
+        (_, true) => [Phase::Discovery, Phase::DeleteDiscovery],
+        _ => [Phase::Policies, Phase::DeletePolicies],
+    };
     let step = |phase, kind| PlannedStep { step: Step { peer: change.peer.clone(), kind }, phase };
     let delete = |phase, id: SaId| step(phase, StepKind::DeleteSa(id));
     match &change.what {
@@ -138,16 +151,13 @@ fn steps_of(change: &Change) -> Vec<PlannedStep> {
         }
         What::DeleteSa(sa) => vec![delete(Phase::DeleteSas, sa.id)],
         What::CreatePolicy(policy) => {
-            let phase = if guard { Phase::Guards } else { Phase::Policies };
-            vec![step(phase, StepKind::AddPolicy(policy.clone()))]
+            vec![step(put, StepKind::AddPolicy(policy.clone()))]
         }
         What::UpdatePolicy { wanted, .. } => {
-            let phase = if guard { Phase::Guards } else { Phase::Policies };
-            vec![step(phase, StepKind::UpdatePolicy(wanted.clone()))]
+            vec![step(put, StepKind::UpdatePolicy(wanted.clone()))]
         }
         What::DeletePolicy(policy) => {
-            let phase = if guard { Phase::DeleteGuards } else { Phase::DeletePolicies };
-            vec![step(phase, StepKind::DeletePolicy(policy.clone()))]
+            vec![step(take, StepKind::DeletePolicy(policy.clone()))]
         }
         What::SetMtu { device, after, .. } => {
             vec![step(Phase::Link, StepKind::SetMtu { device: device.clone(), mtu: *after })]
@@ -190,11 +200,11 @@ impl PlannedStep {
             StepKind::AddSa { .. } => "add_sa",
             StepKind::ReplaceSa { .. } => "replace_sa",
             StepKind::DeleteSa(_) => "delete_sa",
-            StepKind::AddPolicy(policy) if policy.templates.is_empty() => "add_guard",
+            StepKind::AddPolicy(policy) if policy.is_guard() => "add_guard",
             StepKind::AddPolicy(_) => "add_policy",
-            StepKind::UpdatePolicy(policy) if policy.templates.is_empty() => "update_guard",
+            StepKind::UpdatePolicy(policy) if policy.is_guard() => "update_guard",
             StepKind::UpdatePolicy(_) => "update_policy",
-            StepKind::DeletePolicy(policy) if policy.templates.is_empty() => "delete_guard",
+            StepKind::DeletePolicy(policy) if policy.is_guard() => "delete_guard",
             StepKind::DeletePolicy(_) => "delete_policy",
             StepKind::SetMtu { .. } => "set_mtu",
             StepKind::Wait(_) => "wait",

@@ -9,10 +9,13 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        Action, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, Reqid, Selector, Usage,
+        Action, Direction, IPPROTO_TCP, Live, Mark, PEER_PRIORITY, PeerName, Policy, PolicyId,
+        Reqid, Selector, Usage,
     },
 };
 
+/// Where sshd listens, if nobody says otherwise.
+const SSH_PORT: u16 = 22;
 /// How many names a line lists before it counts the rest.
 const NAMES_SHOWN: usize = 8;
 
@@ -97,12 +100,26 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<String> {
         .filter_map(|change| change.peer.as_ref())
         .collect();
     (desired.guards.is_empty() && !peers.is_empty()).then(|| {
+        let names = names(&peers);
+        let stops = if covers_ssh(desired) { "everything (ssh too) that" } else { "what" };
+        let advice = if covers_ssh(desired) {
+            "An ssh between two hosts of the mesh hangs from the first apply to the second, and \
+             goes on: apply on all others first, and last on the host from which you reach them"
+        } else {
+            "Where your own ssh is a part of it, apply on the far host first, then here"
+        };
         format!(
-            "what flowed in clear with {} stops here and flows again, encrypted, when they have \
-             applied too; open connections survive that. Where your own ssh is a part of it, \
-             apply on the far host first, then here",
-            names(&peers)
+            "{stops} flowed in clear with {names} stops here and flows again, encrypted, when \
+             they have applied too; open connections survive that. {advice}"
         )
+    })
+}
+
+/// Whether ssh between two peers is a part of what is protected.
+fn covers_ssh(desired: &Desired) -> bool {
+    desired.policies.keys().any(|PolicyId { selector, .. }| {
+        let hosts = Selector::between(selector.src, selector.dst);
+        selector.covers(&hosts.to_port(IPPROTO_TCP, SSH_PORT))
     })
 }
 

@@ -20,6 +20,9 @@ const BOLD: Style = Style::new().bold();
 #[derive(Serialize)]
 struct Object {
     kind: &'static str,
+    /// Whether it lets neighbour discovery pass.
+    #[serde(skip)]
+    discovery: bool,
     id: String,
     peer: Option<PeerName>,
     direction: Option<String>,
@@ -92,8 +95,9 @@ pub fn show_text(shown: &Shown<'_>) -> String {
         let rank = match (&object.peer, object.kind) {
             (None, "guard") => 0,
             (None, "link") => 1,
-            (Some(_), _) => 2,
-            (None, _) => 3,
+            (None, "policy") if object.discovery => 2,
+            (Some(_), _) => 3,
+            (None, _) => 4,
         };
         groups.entry((rank, object.peer.as_ref())).or_default().push(object);
     }
@@ -102,6 +106,7 @@ pub fn show_text(shown: &Shown<'_>) -> String {
             (Some(peer), _) => format!("Peer {peer}"),
             (None, 0) => "Guards".into(),
             (None, 1) => "Link".into(),
+            (None, 2) => "Neighbour discovery".into(),
             (None, _) => "Of no peer of the file".into(),
         };
         write_group(&mut text, &title, &objects);
@@ -150,6 +155,7 @@ fn objects(shown: &Shown<'_>) -> (Vec<Object>, Vec<Object>) {
 fn link_object(link: &Link) -> Object {
     Object {
         kind: "link",
+        discovery: false,
         id: format!("dev {}", link.name),
         peer: None,
         direction: None,
@@ -192,6 +198,7 @@ fn sa_object(
     words.extend(sa.extras.iter().cloned());
     Object {
         kind: "sa",
+        discovery: false,
         id: sa.id.to_string(),
         peer: if mine { peer } else { None },
         direction: direction.map(String::from),
@@ -218,6 +225,7 @@ fn policy_object(
     words.extend(policy.extras.iter().cloned());
     Object {
         kind: if guard { "guard" } else { "policy" },
+        discovery: mine && policy.is_discovery_of(config.reqid),
         id: policy.id.to_string(),
         peer: if mine && !guard { peer.map(|name| (*name).clone()) } else { None },
         direction: Some(policy.id.direction.to_string()),

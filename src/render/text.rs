@@ -19,9 +19,10 @@ const RED: Style = AnsiColor::Red.on_default();
 /// The whole plan. The last line counts the changes or says that there are none.
 pub fn plan_text(view: &View<'_>) -> String {
     let mut text = header(view);
-    let mut group: Option<(Option<&PeerName>, bool)> = None;
+    let mut group: Option<(Option<&PeerName>, bool, bool)> = None;
     for change in &view.plan.changes {
-        let own = (change.peer.as_ref(), change.kind() == ObjectKind::Link);
+        let link = change.kind() == ObjectKind::Link;
+        let own = (change.peer.as_ref(), link, change.is_discovery());
         if group != Some(own) {
             group = Some(own);
             let _ = writeln!(text, "\n{}", group_title(view, change));
@@ -72,6 +73,7 @@ pub(super) fn traffic(traffic: Traffic) -> String {
     match traffic {
         Traffic::Vxlan { port } => format!("vxlan port {port}"),
         Traffic::Geneve { port } => format!("geneve port {port}"),
+        Traffic::All => "all traffic".into(),
         Traffic::Port { protocol, port } => format!("{} port {port}", protocol.name()),
     }
 }
@@ -83,6 +85,7 @@ fn group_title(view: &View<'_>, change: &Change) -> String {
             format!("{BOLD}Peer {name}{address}{BOLD:#}")
         }
         (None, ObjectKind::Link) => format!("{BOLD}Link{BOLD:#}"),
+        (None, _) if change.is_discovery() => format!("{BOLD}Neighbour discovery{BOLD:#}"),
         (None, ObjectKind::Guard) => format!("{BOLD}Guards{BOLD:#}"),
         (None, _) => format!("{BOLD}Of no peer{BOLD:#}"),
     }

@@ -1,5 +1,7 @@
 //! What several tests share: small meshes, and planning and applying in memory.
-#![allow(dead_code, reason = "every test uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "every test uses a part of it")]
+
+mod golden;
 
 use std::net::IpAddr;
 
@@ -14,6 +16,8 @@ use meshsec::{
     },
     plan::Plan,
 };
+
+pub use golden::golden;
 
 /// The reqid of every mesh here.
 pub const REQID: Reqid = Reqid(0x4d53_0001);

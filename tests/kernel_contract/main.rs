@@ -43,6 +43,8 @@ contract! {
     updating_a_policy_replaces_it_whatever_its_priority
     updating_an_absent_policy_adds_it
     updating_never_takes_over_a_foreign_policy
+    an_index_of_its_own_is_kept
+    an_index_that_is_taken_is_not_kept
     adding_a_policy_twice_is_eexist_and_leaves_the_first
     the_priority_is_no_part_of_a_policys_identity
     mark_interface_and_direction_are_part_of_it

@@ -69,6 +69,7 @@ pub fn policy(port: u16, reqid: Reqid) -> Policy {
         id: PolicyId::new(Direction::Out, Selector::hosts(src, dst).to_port(17, port)),
         priority: 1000,
         action: Action::Allow,
+        index: None,
         templates: vec![Template::transport(src, dst, Spi::from_raw(0x8100_1002), reqid)],
         extras: Default::default(),
     }
@@ -114,6 +115,7 @@ pub fn a_policy_is_observed_as_it_was_added(bench: &mut dyn Bench) {
                 id: PolicyId::new(direction, any),
                 priority: OURS.0,
                 action: Action::Block,
+                index: None,
                 templates: vec![],
                 extras: Default::default(),
             };
@@ -130,6 +132,7 @@ pub fn a_policy_is_observed_as_it_was_added(bench: &mut dyn Bench) {
                 id: PolicyId::new(direction, Selector { proto: 6, ..selector }),
                 priority: 1000,
                 action: Action::Allow,
+                index: None,
                 templates: vec![template],
                 extras: Default::default(),
             };
@@ -253,6 +256,35 @@ pub fn updating_never_takes_over_a_foreign_policy(bench: &mut dyn Bench) {
     let wanted = Policy { action: Action::Allow, ..guard };
     bench.done(StepKind::UpdatePolicy(wanted.clone()));
     assert!(bench.look().0.policies.contains(&wanted));
+}
+
+pub fn an_index_of_its_own_is_kept(bench: &mut dyn Bench) {
+    let ours: Vec<Policy> = Policy::discovery(OURS).collect();
+    for policy in &ours {
+        bench.done(StepKind::AddPolicy(policy.clone()));
+    }
+    let mut sorted = ours.clone();
+    sorted.sort_by_key(|policy| policy.id);
+    assert_eq!(bench.look().0.policies, sorted);
+    let updated = Policy { priority: 5, ..ours[0].clone() };
+    bench.done(StepKind::UpdatePolicy(updated.clone()));
+    assert!(bench.look().0.policies.contains(&updated));
+    bench.done(StepKind::DeletePolicy(updated));
+    assert_eq!(bench.look().0.policies.len(), 3);
+}
+
+pub fn an_index_that_is_taken_is_not_kept(bench: &mut dyn Bench) {
+    let mut ours = Policy::discovery(OURS);
+    let (first, second) = (ours.next().unwrap(), ours.nth(1).unwrap());
+    assert_eq!(first.id.direction, second.id.direction);
+    bench.done(StepKind::AddPolicy(first.clone()));
+    bench.done(StepKind::AddPolicy(Policy { index: first.index, ..second.clone() }));
+    let live = bench.look().0.policies;
+    let indexes: Vec<_> = live.iter().map(|policy| policy.index).collect();
+    assert!(indexes.contains(&first.index) && indexes.contains(&None), "{live:?}");
+    // What is there under the selector is not ours, and is left alone.
+    assert!(bench.one(StepKind::UpdatePolicy(second)).is_err());
+    assert_eq!(bench.look().0.policies, live);
 }
 
 pub fn adding_a_policy_twice_is_eexist_and_leaves_the_first(bench: &mut dyn Bench) {

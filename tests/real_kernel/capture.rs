@@ -22,6 +22,9 @@ use crate::{
 const HARMLESS: &str = "arp or (icmp6 and ip6[40] >= 133 and ip6[40] <= 137) \
                         or (ip6[6] = 0 and ip6[40] = 58) or udp port 9";
 
+/// For IPv6, tcpdump's `esp` does not see behind a fragment header.
+const FRAGMENT_OF_ESP: &str = "(ip6[6] = 44 and ip6[40] = 50)";
+
 /// VXLAN that nothing protects. tcpdump's `udp` is of both families.
 pub const CLEAR: &str = "udp port 4789";
 
@@ -118,7 +121,7 @@ impl Recording {
     /// Fails if there is anything but ESP, or too little of that.
     #[track_caller]
     pub fn has_only_esp(&self, at_least: usize) {
-        self.has_none(&format!("not (esp or {HARMLESS})"));
+        self.has_none(&format!("not (esp or {FRAGMENT_OF_ESP} or {HARMLESS})"));
         let esp = self.packets("esp").len();
         assert!(esp >= at_least, "{esp} packets of ESP, wanted {at_least}");
     }

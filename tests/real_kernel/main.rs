@@ -18,6 +18,7 @@ mod shell;
 mod wait;
 mod xfrm;
 
+mod all;
 mod by_hand;
 mod conflicts;
 mod crashes;

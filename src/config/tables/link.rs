@@ -5,8 +5,9 @@ use crate::{
     config::{
         mask,
         reader::{Bounds, Field, Findings, Section, Value},
-        types::{LinkWish, Mtu, Traffic},
+        types::{LinkWish, Traffic},
     },
+    model::Mtu,
     mtu,
 };
 

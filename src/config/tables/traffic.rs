@@ -19,7 +19,7 @@ pub(super) const DEFAULT: (Traffic, bool) = (Traffic::Vxlan { port: VXLAN_PORT }
 
 const KIND: Field = Field {
     name: "kind",
-    write: "write \"vxlan\", \"geneve\" or { protocol = \"tcp\", port = 443 }",
+    write: "write \"vxlan\", \"geneve\", \"all\" or { protocol = \"tcp\", port = 443 }",
 };
 const PROTOCOL: Field = Field { name: "protocol", write: "write \"tcp\", \"udp\" or \"sctp\"" };
 const PORT: Field = Field { name: "port", write: "write a number from 1 to 65535" };
@@ -47,10 +47,14 @@ pub(super) fn read(
     if given == Some(None) {
         return None;
     }
-    if let (Traffic::Port { .. }, Some(value)) = (traffic, section.get("port")) {
-        let message = "port is given twice, here and in kind".into();
-        findings.wrong(value.span(), message, "leave it out here");
-        return None;
+    let message = match traffic {
+        Traffic::Port { .. } => Some("port is given twice, here and in kind"),
+        Traffic::All => Some("kind = \"all\" is of every protocol and has no port"),
+        Traffic::Vxlan { .. } | Traffic::Geneve { .. } => None,
+    };
+    let portless = message.zip(section.get("port"));
+    if let Some((message, value)) = portless {
+        findings.wrong(value.span(), message.into(), "leave it out here");
     }
     let guard = match (guard, traffic.can_be_guarded()) {
         (Some(given), true) => given?,
@@ -64,7 +68,7 @@ pub(super) fn read(
         }
         (Some(given), false) => given?,
     };
-    Some((traffic, guard))
+    portless.is_none().then_some((traffic, guard))
 }
 
 fn read_port(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u16> {
@@ -82,7 +86,8 @@ fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>, port: Option<u16>) 
         let port = section.require(findings, PORT).and_then(|value| read_port(findings, value));
         return Some(Traffic::Port { protocol: protocol?, port: port? });
     }
-    Some(match word(findings, value, KIND, &["vxlan", "geneve"], &["all"])? {
+    Some(match word(findings, value, KIND, &["vxlan", "geneve", "all"], &[])? {
+        "all" => Traffic::All,
         "geneve" => Traffic::Geneve { port: port.unwrap_or(GENEVE_PORT) },
         _ => Traffic::Vxlan { port: port.unwrap_or(VXLAN_PORT) },
     })

@@ -175,6 +175,7 @@ fn policy_message(policy: &Policy) -> policy::ModifyMessage {
         selector: selector(&policy.id.selector),
         lifetime_cfg: LifetimeConfig::default(),
         priority: policy.priority,
+        index: policy.index.unwrap_or_default(),
         direction: direction(policy.id.direction),
         action: match policy.action {
             Action::Allow => xfrm::XFRM_POLICY_ALLOW,

@@ -14,6 +14,8 @@ use super::{
     undecodable, unknown,
 };
 
+/// The kernel counts indexes up from small numbers (`idx_generator`).
+const OWN_INDEX: u32 = 1 << 31;
 const FLAGS: &[(u32, &str)] = &[(1, "localok"), (2, "icmp"), (4, "cpu-acquire")];
 
 /// Decodes a policy; `None` for one of a single socket, whose direction is above 2.
@@ -38,6 +40,7 @@ pub fn policy(payload: &[u8]) -> Result<Option<Policy>, KernelError> {
         id: PolicyId::new(direction, selector),
         priority: info.priority,
         action: action(info.action)?,
+        index: (info.index & OWN_INDEX != 0).then_some(info.index),
         templates: Vec::new(),
         extras: Extras::new(),
     };

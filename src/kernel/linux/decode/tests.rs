@@ -217,6 +217,7 @@ fn policies_are_read_as_they_were_made() {
         id: PolicyId::new(Direction::Out, Selector::hosts(src, dst).to_port(17, 4789)),
         priority: 1000,
         action: Action::Allow,
+        index: None,
         templates: vec![Template::transport(src, dst, spi(), OURS)],
         extras: Extras::new(),
     };
@@ -226,6 +227,7 @@ fn policies_are_read_as_they_were_made() {
         id: PolicyId::new(Direction::In, Selector::between(any, any).to_port(17, 4789)),
         priority: OURS.0,
         action: Action::Block,
+        index: None,
         templates: vec![],
         extras: Extras::new(),
     };

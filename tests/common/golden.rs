@@ -1,0 +1,53 @@
+//! Golden plans: what a plan looks like, in tests/plan.
+
+use std::{fs, path::Path};
+
+use meshsec::{
+    config::Config,
+    kernel::memory::Memory,
+    render::{View, plan_json, plan_text},
+};
+
+use super::*;
+
+/// Above this many changes only the text is kept: the JSON of a long plan says
+/// nothing that a short one's doesn't.
+const CHANGES_IN_JSON: usize = 12;
+
+/// Compares with `tests/plan/<name>.txt` and, for a short plan, `.json`, and
+/// checks that the plan, performed, leaves nothing to do.
+pub fn golden(name: &str, config: &Config, kernel: &mut Memory) {
+    let now = kernel.now();
+    let plan = super::plan(config, kernel);
+    let view = View {
+        config,
+        moment: config.rotation.at(now),
+        local: Some(&config.peers[0]),
+        plan: &plan,
+        warnings: &[],
+        file: "mesh.toml",
+    };
+    let text = anstream::adapter::strip_str(&plan_text(&view)).to_string();
+    compare(&format!("{name}.txt"), &text);
+    if plan.changes.len() <= CHANGES_IN_JSON {
+        let json = serde_json::to_string_pretty(&plan_json(&view)).unwrap();
+        compare(&format!("{name}.json"), &(json + "\n"));
+    }
+    if plan.conflicts.is_empty() {
+        let report = applied(config, kernel);
+        assert!(report.is_complete(), "{name}: apply leaves nothing to do");
+    }
+}
+
+fn compare(name: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plan").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, actual).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    if expected != actual {
+        let diff = similar::TextDiff::from_lines(&expected, actual);
+        panic!("{name} differs:\n{}", diff.unified_diff().header("expected", "actual"));
+    }
+}

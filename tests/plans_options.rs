@@ -1,0 +1,165 @@
+//! Golden plans of what a file may ask for besides: a tunnel's device, and all traffic.
+//!
+//! As in `plans.rs`, which has the rules.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{applied_host, golden, host, mesh};
+use meshsec::{
+    config::{Config, LinkWish, Traffic},
+    model::{Action, Mtu, Policy, PolicyId, Reqid, State},
+};
+
+const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+
+fn lab() -> Config {
+    mesh(1, &LAB)
+}
+
+/// A golden plan for a mesh with a tunnel's device, after an edit of what the kernel holds.
+fn linked(name: &str, mtu: Mtu, edit: impl FnOnce(&mut State)) {
+    let mut kernel = applied_host(&lab());
+    edit(kernel.state_mut());
+    let link = Some(LinkWish { device: common::VXLAN.into(), mtu });
+    golden(name, &Config { link, ..lab() }, &mut kernel);
+}
+
+fn mtu_of<'a>(state: &'a mut State, device: &str) -> &'a mut u32 {
+    &mut state.links.iter_mut().find(|link| link.name == device).unwrap().mtu
+}
+
+#[test]
+fn the_mtu_is_too_large() {
+    linked("the-mtu-is-too-large", Mtu::Auto, |_| {});
+}
+
+#[test]
+fn the_mtu_is_not_the_number_in_the_file() {
+    linked("the-mtu-is-not-the-number-in-the-file", Mtu::Exactly(1500), |_| {});
+}
+
+#[test]
+fn the_mtu_is_below_what_ipv6_needs() {
+    linked("the-mtu-is-below-what-ipv6-needs", Mtu::Auto, |state| *mtu_of(state, "eth0") = 1300);
+}
+
+#[test]
+fn the_underlay_leaves_no_room() {
+    linked("the-underlay-leaves-no-room", Mtu::Auto, |state| *mtu_of(state, "eth0") = 68);
+}
+
+#[test]
+fn the_device_of_the_link_is_missing() {
+    linked("the-device-of-the-link-is-missing", Mtu::Auto, |state| {
+        state.links.retain(|link| link.name != common::VXLAN);
+    });
+}
+
+#[test]
+fn the_device_of_the_link_carries_the_address() {
+    linked("the-device-of-the-link-carries-the-address", Mtu::Auto, |state| {
+        state.addresses[0].device = common::VXLAN.into();
+    });
+}
+
+#[test]
+fn the_address_is_on_a_dummy() {
+    linked("the-address-is-on-a-dummy", Mtu::Auto, |state| {
+        state.links[0].kind = Some("dummy".into());
+    });
+}
+
+#[test]
+fn an_old_snapshot_knows_no_devices() {
+    linked("an-old-snapshot-knows-no-devices", Mtu::Auto, |state| state.links.clear());
+}
+
+const LAB6: [&str; 3] = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
+
+/// A mesh that protects everything.
+fn all(addresses: &[&str]) -> Config {
+    Config { traffic: Traffic::All, guard: false, ..mesh(1, addresses) }
+}
+
+/// A golden plan for two hosts of IPv6 and all their traffic, after an edit.
+fn all_edited(name: &str, edit: impl FnOnce(&mut State)) {
+    let config = all(&LAB6[..2]);
+    let mut kernel = applied_host(&config);
+    edit(kernel.state_mut());
+    golden(name, &config, &mut kernel);
+}
+
+fn is_discovery(policy: &Policy) -> bool {
+    policy.is_discovery_of(common::REQID)
+}
+
+#[test]
+fn all_traffic_over_ipv4() {
+    golden("all-traffic-over-ipv4", &all(&LAB[..2]), &mut host(&all(&LAB[..2])));
+}
+
+#[test]
+fn all_traffic_over_ipv6() {
+    golden("all-traffic-over-ipv6", &all(&LAB6[..2]), &mut host(&all(&LAB6[..2])));
+}
+
+#[test]
+fn all_traffic_becomes_vxlan() {
+    let mut kernel = applied_host(&all(&LAB6[..2]));
+    golden("all-traffic-becomes-vxlan", &mesh(1, &LAB6[..2]), &mut kernel);
+}
+
+#[test]
+fn neighbour_discovery_was_edited() {
+    all_edited("neighbour-discovery-was-edited", |state| {
+        let mut ours = state.policies.iter_mut().filter(|policy| is_discovery(policy));
+        ours.next().unwrap().priority = 2000;
+        let missing = ours.next().unwrap().id;
+        state.policies.retain(|policy| policy.id != missing);
+    });
+}
+
+#[test]
+fn neighbour_discovery_of_another_mesh_will_do() {
+    all_edited("neighbour-discovery-of-another-mesh-will-do", |state| {
+        state.policies.retain(|policy| !is_discovery(policy));
+        state.policies.extend(Policy::discovery(Reqid(0x4d53_0002)));
+    });
+}
+
+#[test]
+fn a_foreign_policy_blocks_neighbour_discovery() {
+    all_edited("a-foreign-policy-blocks-neighbour-discovery", |state| {
+        let taken = state.policies.iter_mut().find(|policy| is_discovery(policy)).unwrap();
+        (taken.action, taken.index, taken.priority) = (Action::Block, None, 7);
+    });
+}
+
+#[test]
+fn a_foreign_policy_has_our_index() {
+    all_edited("a-foreign-policy-has-our-index", |state| {
+        let taken = state.policies.iter_mut().find(|policy| is_discovery(policy)).unwrap();
+        taken.id.selector.src.length = 64;
+    });
+}
+
+#[test]
+fn neighbour_discovery_stays_where_a_peer_is_stopped() {
+    let mut kernel = applied_host(&all(&LAB6));
+    let state = kernel.state_mut();
+    let between = state.policies.iter().find(|policy| !policy.templates.is_empty()).unwrap();
+    let selector = between.id.selector.to_port(17, 4789);
+    let foreign = Policy {
+        id: PolicyId::new(between.id.direction, selector),
+        priority: 500,
+        action: Action::Allow,
+        index: None,
+        templates: Vec::new(),
+        extras: BTreeSet::new(),
+    };
+    state.policies.push(foreign);
+    let guarded = Config { guard: false, ..mesh(1, &LAB6) };
+    golden("neighbour-discovery-stays-where-a-peer-is-stopped", &guarded, &mut kernel);
+}

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::UdpSocket,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -102,6 +102,11 @@ impl Drop for Capture {
 }
 
 impl Recording {
+    /// The file, as tcpdump wrote it.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
     /// The packets that match, a line each.
     #[track_caller]
     pub fn packets(&self, filter: &str) -> Vec<String> {

@@ -100,6 +100,7 @@ impl Lab {
             underlay: underlay.to_vec(),
             mesh: MeshFile {
                 generation: 1,
+                period: None,
                 traffic: "kind = \"vxlan\"",
                 esp: "",
                 keys: "mesh_key = { file = \"mesh.key\" }",
@@ -301,7 +302,8 @@ pub fn spi(generation: u32, from: usize, to: usize) -> u32 {
     0x8000_0000 | (generation % 128) << 24 | from << 12 | to
 }
 
-fn underlay_mac(place: usize) -> String {
+/// The MAC address of a host on the switch.
+pub fn underlay_mac(place: usize) -> String {
     format!("02:00:5e:00:00:{:02x}", place + 1)
 }
 

@@ -9,6 +9,8 @@ pub const MESH_KEY: &str = "5f2cbd3f1d0e6a7788c9a1b2c3d4e5f60718293a4b5c6d7e8f90
 #[derive(Debug, Clone)]
 pub struct MeshFile {
     pub generation: u64,
+    /// Stands in place of the generation.
+    pub period: Option<&'static str>,
     /// Lines of `[traffic]`, but for the guard.
     pub traffic: &'static str,
     /// Lines of `[esp]`.
@@ -44,11 +46,15 @@ impl MeshFile {
 
     /// The file's text.
     pub fn text(&self) -> String {
+        let rotation = match self.period {
+            Some(period) => format!("period = \"{period}\""),
+            None => format!("generation = {}", self.generation),
+        };
         let mut text = format!(
             "[mesh]\nname = \"lab\"\n\n[traffic]\n{}\nguard = {}\n\n\
              [esp]\n{}\n\n[keys]\n{}\n\n\
-             [rotation]\ngeneration = {}\n",
-            self.traffic, self.guard, self.esp, self.keys, self.generation
+             [rotation]\n{rotation}\n",
+            self.traffic, self.guard, self.esp, self.keys
         );
         if !self.link.is_empty() {
             let _ = write!(text, "\n[link]\n{}\n", self.link);

@@ -37,10 +37,21 @@ impl Stream {
         stream
     }
 
+    /// Starts one with 200 packets a second each way, and waits for the first answers.
+    pub fn flood(lab: &Lab, from: usize, to: usize) -> Self {
+        let stream = Self::every("0.005", lab, from, to);
+        stream.wait_for_more(3);
+        stream
+    }
+
     /// Starts, whether there are answers or not.
     pub fn start_unanswered(lab: &Lab, from: usize, to: usize) -> Self {
+        Self::every("0.04", lab, from, to)
+    }
+
+    fn every(seconds: &str, lab: &Lab, from: usize, to: usize) -> Self {
         let mut ping = Command::new("ping");
-        ping.args(["-n", "-i", "0.04", &inner(to)]);
+        ping.args(["-n", "-i", seconds, &inner(to)]);
         ping.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = lab.host(from).spawn(&mut ping);
         let output = BufReader::new(child.stdout.take().expect("it is piped"));

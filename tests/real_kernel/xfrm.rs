@@ -64,6 +64,42 @@ fn sa(text: String) -> Sa {
     }
 }
 
+impl Sa {
+    /// The word behind another one.
+    pub fn word_after(&self, word: &str) -> &str {
+        let mut words = self.text.split_whitespace().skip_while(|other| *other != word);
+        words.nth(1).unwrap_or_else(|| panic!("no {word} in {}", self.text))
+    }
+}
+
+/// The sequence numbers that an SA with ESN has sent and received last.
+pub fn numbers(sa: &Sa) -> (u64, u64) {
+    // `seq-hi 0x0, seq 0x0, oseq-hi 0x0, oseq 0x5`, behind the same of numbers without ESN
+    let (_, shown) = sa.text.split_once("esn context:").expect("it has ESN");
+    let number = |word| {
+        let digits = shown.split_whitespace().skip_while(|other| *other != word).nth(1);
+        let digits = digits.map(|digits| digits.trim_end_matches(',').trim_start_matches("0x"));
+        u64::from_str_radix(digits.expect("a number"), 16).expect("numbers are in hex")
+    };
+    (number("oseq-hi") << 32 | number("oseq"), number("seq-hi") << 32 | number("seq"))
+}
+
+/// Seconds from its addition until an SA expires; 0 is never.
+pub fn hard_lifetime(sa: &Sa) -> u64 {
+    // `expire add: soft 0(sec), hard 100(sec)`
+    let (_, rest) = sa.text.split_once("expire add:").expect("ip -s shows lifetimes");
+    let (_, rest) = rest.split_once("hard ").expect("ip -s shows hard lifetimes");
+    rest.split('(').next().and_then(|number| number.parse().ok()).expect("it is a number")
+}
+
+/// When an SA was added, in seconds since 1970.
+pub fn added(sa: &Sa) -> u64 {
+    let text = format!("2{} UTC", sa.added);
+    let mut date = std::process::Command::new("date");
+    date.env("TZ", "UTC").args(["-d", &text, "+%s"]);
+    crate::shell::run(&mut date).exits(0).stdout.trim().parse().expect("it is a number")
+}
+
 fn key_digits(word: &str) -> String {
     word.trim_start_matches("0x").to_owned()
 }

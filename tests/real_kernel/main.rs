@@ -21,6 +21,7 @@ mod xfrm;
 
 mod all;
 mod by_hand;
+mod clock;
 mod conflicts;
 mod crashes;
 mod destroy;

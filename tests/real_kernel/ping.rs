@@ -37,9 +37,9 @@ impl Stream {
         stream
     }
 
-    /// Starts one with 200 packets a second each way, and waits for the first answers.
+    /// Starts one with 50 packets a second each way, and waits for the first answers.
     pub fn flood(lab: &Lab, from: usize, to: usize) -> Self {
-        let stream = Self::every("0.005", lab, from, to);
+        let stream = Self::every("0.02", lab, from, to);
         stream.wait_for_more(3);
         stream
     }

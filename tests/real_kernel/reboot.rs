@@ -61,14 +61,7 @@ fn with_a_period_an_sa_that_is_replaced_goes_on_above_the_old_one() {
     let before = xfrm::sas(host);
     // An update changes lifetimes and nothing else; these are wrong in both directions.
     for sa in before.values() {
-        let key = sa.key.as_ref().expect("it has a key");
-        let [src, dst] = ["src", "dst"].map(|word| sa.word_after(word));
-        host.ip(&format!(
-            "xfrm state update src {src} dst {dst} proto esp spi {:#x} reqid {} mode transport \
-             flag esn replay-window 1024 aead rfc4106(gcm(aes)) 0x{key} 128 \
-             sel src {src} dst {dst} limit time-hard 5000",
-            sa.spi, sa.reqid
-        ));
+        host.ip(&format!("xfrm state update {} limit time-hard 5000", xfrm::as_words(sa)));
     }
     lab.meshsec(A, &["plan"]).exits(0).says("its lifetime differs");
     lab.apply(A);

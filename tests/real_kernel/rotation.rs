@@ -1,4 +1,7 @@
-//! A hundred new generations under load, hosts moving to each at random moments.
+//! New generations under load, hosts moving to each at random moments.
+//!
+//! A hundred take an emulated machine half an hour, so that there are fewer by
+//! default; `MESHSEC_ROTATIONS=100` says how many.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +23,7 @@ use crate::{
 };
 
 const PORT: u16 = 5001;
-const ROTATIONS: u64 = 100;
+const ROTATIONS: u64 = 8;
 /// How far apart in a generation the hosts apply.
 const SPREAD: Duration = Duration::from_millis(300);
 
@@ -55,7 +58,7 @@ impl Tcp {
                 client.write_all(&chunk).expect("the connection holds");
                 sent += 1300;
                 // Traffic without a pause would starve an emulated machine.
-                thread::sleep(Duration::from_millis(2));
+                thread::sleep(Duration::from_millis(10));
             }
             client.shutdown(Shutdown::Write).expect("the connection holds");
             sent
@@ -127,7 +130,7 @@ fn move_all(lab: &Lab, generation: u64, random: &mut Random) {
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
-fn a_hundred_rotations_at_random_moments_lose_nothing() {
+fn rotations_at_random_moments_lose_nothing() {
     let rotations = std::env::var("MESHSEC_ROTATIONS").ok().and_then(|text| text.parse().ok());
     let lab = Lab::new(3);
     lab.apply_all();
@@ -148,7 +151,7 @@ fn a_hundred_rotations_at_random_moments_lose_nothing() {
     tcp.all_arrived();
     floods.into_iter().for_each(Stream::lost_nothing);
     let recording = capture.stop();
-    recording.has_only_esp(10_000);
+    recording.has_only_esp(1_000);
     for (before, after) in before.iter().zip(counters()) {
         let mut moved = xfrm::moved(before, &after);
         let unexplained = moved.remove("XfrmInError").unwrap_or(0);

@@ -72,6 +72,17 @@ impl Sa {
     }
 }
 
+/// An SA of a mesh with a window of 1024 and ESN, in words for `ip xfrm state`.
+pub fn as_words(sa: &Sa) -> String {
+    let key = sa.key.as_ref().expect("it has a key");
+    let [src, dst] = ["src", "dst"].map(|word| sa.word_after(word));
+    format!(
+        "src {src} dst {dst} proto esp spi {:#x} reqid {} mode transport flag esn \
+         replay-window 1024 aead rfc4106(gcm(aes)) 0x{key} 128 sel src {src} dst {dst}",
+        sa.spi, sa.reqid
+    )
+}
+
 /// The sequence numbers that an SA with ESN has sent and received last.
 pub fn numbers(sa: &Sa) -> (u64, u64) {
     // `seq-hi 0x0, seq 0x0, oseq-hi 0x0, oseq 0x5`, behind the same of numbers without ESN

@@ -1,0 +1,121 @@
+//! Generations by a clock that jumps. These tests set it, so that they run in guests only.
+
+use std::process::Command;
+
+use crate::{
+    fixture::{A, B, Lab},
+    shell, xfrm,
+};
+
+fn now() -> u64 {
+    let text = shell::run(Command::new("date").arg("+%s")).exits(0).stdout;
+    text.trim().parse().expect("seconds")
+}
+
+/// The clock, set right again at the end.
+struct Clock {
+    ahead: i64,
+}
+
+impl Clock {
+    fn set(seconds: u64) {
+        shell::run(Command::new("date").args(["-u", "-s", &format!("@{seconds}")])).exits(0);
+    }
+
+    fn jump(&mut self, seconds: i64) {
+        Self::set(now().saturating_add_signed(seconds));
+        self.ahead += seconds;
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        Self::set(now().saturating_add_signed(-self.ahead));
+    }
+}
+
+const PERIOD: u64 = 600;
+
+fn lab() -> Lab {
+    let mut lab = Lab::new(2);
+    lab.mesh.period = Some("10m");
+    lab.write_all(&lab.mesh);
+    lab
+}
+
+/// Goes to where a generation has just begun, so that none ends while a test runs.
+fn clock_at_the_beginning() -> Clock {
+    let mut clock = Clock { ahead: 0 };
+    clock.jump((PERIOD - now() % PERIOD) as i64);
+    clock
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_clock_that_jumps_heals_at_the_next_apply_and_nothing_leaks() {
+    let mut clock = clock_at_the_beginning();
+    let lab = lab();
+    lab.apply_all();
+    lab.reaches(A, B);
+    let capture = lab.capture();
+    // By the next generation, host by host: lossless.
+    clock.jump(PERIOD as i64);
+    lab.apply(A);
+    lab.reaches(A, B);
+    lab.apply(B);
+    lab.reaches(A, B);
+    for jump in [5, -3, 128, -128] {
+        clock.jump(jump * PERIOD as i64);
+        lab.apply(A);
+        lab.has_converged(A);
+        lab.apply(B);
+        lab.has_converged(B);
+        lab.reaches(A, B);
+    }
+    capture.stop().has_only_esp(30);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_host_on_which_nothing_applies_falls_silent() {
+    let mut clock = clock_at_the_beginning();
+    let lab = lab();
+    lab.apply_all();
+    lab.reaches(A, B);
+    let capture = lab.capture();
+    clock.jump(2 * PERIOD as i64);
+    // The kernel looks at the clock when an SA is due by its own counting, or a
+    // second after an update, which here changes nothing.
+    let from_a = |sa: &xfrm::Sa| sa.word_after("src") == lab.address(A);
+    let out = xfrm::sas(lab.host(A)).into_values().find(from_a).expect("host a sends");
+    lab.host(A).ip(&format!(
+        "xfrm state update {} limit time-hard {}",
+        xfrm::as_words(&out),
+        xfrm::hard_lifetime(&out)
+    ));
+    let is_gone = || {
+        let sent = xfrm::sas(lab.host(A)).into_values().filter(from_a).count();
+        (sent == 0).then_some(())
+    };
+    crate::wait::wait_for("the outbound SA to expire", is_gone);
+    lab.does_not_reach(A, B);
+    lab.apply_all();
+    lab.reaches(A, B);
+    capture.stop().has_only_esp(6);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_clock_before_the_release_is_refused() {
+    let mut clock = Clock { ahead: 0 };
+    let lab = lab();
+    lab.apply(A);
+    let before = xfrm::databases(lab.host(A));
+    clock.jump(946_684_800 - now() as i64);
+    for words in [&["plan"][..], &["apply", "--auto-approve"]] {
+        let errors = lab.meshsec(A, words).exits(1).stderr;
+        assert!(errors.contains("before this program's release"), "{errors}");
+    }
+    assert_eq!(xfrm::databases(lab.host(A)), before, "nothing was changed");
+    lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
+}

@@ -42,6 +42,7 @@ complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "genkey" -d 'Print a
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "spi" -d 'Decode an SPI into generation, from and to'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -s c -l config -d 'The mesh\'s file' -r -F
@@ -118,22 +119,50 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l netns -d 'Wor
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -f -a "init" -d 'Make the file from the mesh key on standard input'
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -f -a "advance" -d 'Destroy the keys of all generations before this one'
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -l to -d 'The oldest generation whose keys are kept' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from help" -f -a "init" -d 'Make the file from the mesh key on standard input'
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from help" -f -a "advance" -d 'Destroy the keys of all generations before this one'
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -s c -l config -d 'The mesh\'s file' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "validate" -d 'Check the file and its secrets; needs no privilege'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "plan" -d 'Show what apply would do'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "apply" -d 'Show the plan, ask, do it and prove that it is done'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "show" -d 'Show live objects in the file\'s words'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "mtu" -d 'Show how large a packet may be, part by part; needs no privilege'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "spi" -d 'Decode an SPI into generation, from and to'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate spi help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "validate" -d 'Check the file and its secrets; needs no privilege'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "plan" -d 'Show what apply would do'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "apply" -d 'Show the plan, ask, do it and prove that it is done'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "show" -d 'Show live objects in the file\'s words'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "mtu" -d 'Show how large a packet may be, part by part; needs no privilege'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "spi" -d 'Decode an SPI into generation, from and to'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and __fish_seen_subcommand_from ratchet" -f -a "init" -d 'Make the file from the mesh key on standard input'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and __fish_seen_subcommand_from ratchet" -f -a "advance" -d 'Destroy the keys of all generations before this one'

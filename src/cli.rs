@@ -74,8 +74,28 @@ pub enum Command {
     Pubkey,
     /// Raise generation in the file by one, and change nothing else in it
     Rotate,
+    /// Make the ratchet of the file, or turn it
+    #[command(subcommand)]
+    Ratchet(RatchetCommand),
     /// Decode an SPI into generation, from and to
     Spi(SpiArgs),
+}
+
+/// The commands of `ratchet`.
+#[derive(Debug, Subcommand)]
+pub enum RatchetCommand {
+    /// Make the file from the mesh key on standard input
+    Init,
+    /// Destroy the keys of all generations before this one
+    Advance(AdvanceArgs),
+}
+
+/// Arguments of `ratchet advance`.
+#[derive(Debug, Args)]
+pub struct AdvanceArgs {
+    /// The oldest generation whose keys are kept
+    #[arg(long, value_name = "GENERATION")]
+    pub to: u64,
 }
 
 /// Arguments of `plan`.

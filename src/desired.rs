@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     config::{Clock, Config, Moment, Peer, Secrets, Traffic},
-    keys::Session,
+    keys::{Ratchet, Session},
     model::{
         Action, Direction, Generation, IPPROTO_UDP, Key, KeyView, Mode, Mtu, PEER_PRIORITY,
         PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Start, Template,
@@ -136,7 +136,8 @@ pub fn desired(
 ) -> (Desired, Keyring) {
     let mut wanted =
         Desired { local: Some(local.address), clock: moment.clock, ..Desired::default() };
-    let mesh = Mesh { config, moment, local, secrets };
+    let links = links(moment.generation, secrets);
+    let mesh = Mesh { config, moment, local, secrets, links: &links };
     let mut keyring = Keyring::default();
     for peer in config.peers.iter().filter(|peer| peer.name != local.name) {
         if peer.address.is_ipv4() != local.address.is_ipv4() {
@@ -170,6 +171,35 @@ struct Mesh<'a> {
     moment: Moment,
     local: &'a Peer,
     secrets: Option<&'a Secrets>,
+    links: &'a BTreeMap<Generation, Ratchet>,
+}
+
+impl Mesh<'_> {
+    /// The generations that are received: the one before, this one and the next.
+    ///
+    /// Generation 0 has none before it, and neither has the one at which a
+    /// ratchet stands: the keys of the one before are destroyed.
+    fn received(&self) -> impl Iterator<Item = Generation> + use<> {
+        let now = self.moment.generation;
+        let oldest = self.links.keys().next().copied();
+        let previous = now.previous().filter(|previous| oldest.is_none_or(|o| o <= *previous));
+        previous.into_iter().chain([now, now.next()])
+    }
+}
+
+/// A ratchet at each of the generations that SAs are wanted of. Worked out once
+/// for all peers, because it may be far behind.
+fn links(now: Generation, secrets: Option<&Secrets>) -> BTreeMap<Generation, Ratchet> {
+    let mut links = BTreeMap::new();
+    if let Some(Secrets::Ratchet(ratchet)) = secrets {
+        let mut last = ratchet;
+        for generation in now.previous().into_iter().chain([now, now.next()]) {
+            if let Some(link) = last.at(generation) {
+                last = links.entry(generation).or_insert(link);
+            }
+        }
+    }
+    links
 }
 
 /// SAs inbound for the generation before, this one and the next, and outbound
@@ -178,22 +208,22 @@ struct Mesh<'a> {
 /// Where the clock says which it is, an outbound SA ends when the peers retire
 /// it, so that a host on which nothing applies any more falls silent and not deaf.
 fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &Peer) {
-    let Mesh { config, moment, local, secrets } = *mesh;
+    let Mesh { config, moment, local, secrets, links } = *mesh;
     let session = secrets.and_then(|secrets| session(config, local, peer, secrets));
     let now = moment.generation;
-    let inbound = now.previous().into_iter().chain([now, now.next()]);
-    let ends = inbound.map(|generation| (Direction::In, generation, peer, local)).chain([(
-        Direction::Out,
-        now,
-        local,
-        peer,
-    )]);
+    let ends = mesh
+        .received()
+        .map(|generation| (Direction::In, generation, peer, local))
+        .chain([(Direction::Out, now, local, peer)]);
     for (direction, generation, from, to) in ends {
         let id = SaId::esp(to.address, Spi::new(generation, from.short_id, to.short_id));
         let clock = moment.clock.filter(|_| direction == Direction::Out);
         let period = clock.map(|clock| clock.period);
         let start = period.map_or(Start::Fresh, |period| Start::Seed { generation, period });
-        let key = session.as_ref().map(|session| {
+        let of_link = links
+            .get(&generation)
+            .map(|link| Session::from_ratchet(link, from.short_id, to.short_id));
+        let key = of_link.as_ref().or(session.as_ref()).map(|session| {
             session.keymat(from.short_id, to.short_id, generation, config.esp.cipher)
         });
         let sa = Sa {
@@ -216,8 +246,8 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
     }
 }
 
-/// What the local peer shares with another. `None` only without public keys,
-/// which a file with `private_key` has.
+/// What the local peer shares with another in all generations. A ratchet gives
+/// each generation its own. Public keys are there with `private_key`.
 fn session(config: &Config, local: &Peer, peer: &Peer, secrets: &Secrets) -> Option<Session> {
     let mesh = &config.mesh;
     match secrets {
@@ -229,6 +259,7 @@ fn session(config: &Config, local: &Peer, peer: &Peer, secrets: &Secrets) -> Opt
             let other = (peer.short_id, peer.public_key.as_ref()?);
             Session::from_private_key(private_key, psk.as_ref(), mesh, own, other)
         }
+        Secrets::Ratchet(_) => None,
     }
 }
 

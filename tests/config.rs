@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use meshsec::config::{SecretsMode, load};
+use meshsec::{
+    config::{SecretsMode, load},
+    keys::Ratchet,
+    model::{Key, MeshName},
+};
 use similar::TextDiff;
 
 /// What stands for a secret in the cases; no output may have any of it.
@@ -28,6 +32,8 @@ fn directory() -> tempfile::TempDir {
     write("private.key", &format!("{BASE64}\n"), 0o600);
     write("crlf.key", &format!(" {BASE64}\r\n\r\n"), 0o600);
     write("psk", HEX, 0o600);
+    let (key, mesh) = (Key::new(Box::new([7; 32])), MeshName::new("lab").unwrap());
+    write("ratchet", &Ratchet::begin(&key, &mesh).text(), 0o600);
     write("loose.key", HEX, 0o644);
     write("my loose.key", HEX, 0o640);
     write("short.key", "correct-horse\n", 0o600);

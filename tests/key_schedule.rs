@@ -5,7 +5,7 @@
 use std::{fs, path::Path, process::Command};
 
 use meshsec::{
-    keys::Session,
+    keys::{Ratchet, Session},
     model::{Cipher, Generation, Key, MeshName, PrivateKey, PublicKey, ShortId, Spi},
 };
 use serde::Deserialize;
@@ -50,6 +50,14 @@ impl Sa {
 #[derive(Deserialize)]
 struct OfMeshKey {
     mesh_key: String,
+    #[serde(flatten)]
+    sa: Sa,
+}
+
+#[derive(Deserialize)]
+struct OfRatchet {
+    mesh_key: String,
+    ck: String,
     #[serde(flatten)]
     sa: Sa,
 }
@@ -115,6 +123,17 @@ fn every_published_vector_of_private_keys_is_derived_at_both_ends() {
     }
 }
 
+#[test]
+fn every_published_vector_of_a_ratchet_is_derived() {
+    for OfRatchet { mesh_key, ck, sa } in vectors("key-schedule-v1-ratchet.json") {
+        let ratchet = Ratchet::begin(&key(&mesh_key), &sa.mesh()).at(sa.generation()).unwrap();
+        assert!(ratchet.text().contains(&format!("\nchain {ck}\n")));
+        let (from, to) = sa.ends();
+        sa.follows_from(&Session::from_ratchet(&ratchet, from, to));
+        sa.follows_from(&Session::from_ratchet(&ratchet, to, from));
+    }
+}
+
 /// A Python that has the package `cryptography`: Debian's python3-cryptography
 /// belongs to Debian's Python, and another may come first.
 fn python() -> &'static str {
@@ -128,9 +147,11 @@ fn python() -> &'static str {
 
 #[test]
 fn the_vectors_are_what_an_independent_derivation_prints() {
-    for (way, name) in
-        [("mesh_key", "key-schedule-v1.json"), ("private_key", "key-schedule-v1-x25519.json")]
-    {
+    for (way, name) in [
+        ("mesh_key", "key-schedule-v1.json"),
+        ("private_key", "key-schedule-v1-x25519.json"),
+        ("ratchet", "key-schedule-v1-ratchet.json"),
+    ] {
         let output = Command::new(python()).arg(file("derive.py")).arg(way).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {

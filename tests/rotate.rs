@@ -139,7 +139,7 @@ fn what_has_no_next_generation_is_refused_at_its_place() {
     }
     let mesh = Mesh::new("");
     let error = refused(&rotate(&mesh.directory.path().join("none.toml")).output().unwrap());
-    assert!(error.contains("cannot find ") && error.contains("none.toml"), "{error}");
+    assert!(error.contains("cannot read ") && error.contains("none.toml"), "{error}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::{
     Status, moment,
     plan::{self, Prepared, file_name},
     print, print_json,
+    ratchet::{self, Turn},
 };
 use crate::{
     apply::{self, Goal, Progress, Report},
@@ -17,7 +18,7 @@ use crate::{
         linux::{Linux, lock},
     },
     plan::Plan,
-    render::{View, plan_text, report_json, report_text},
+    render::{Turned, View, plan_text, report_json, report_text},
 };
 
 /// Above this many steps, progress is one line and not a line a step.
@@ -34,8 +35,10 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         let moment = moment::now(&loaded.config)?;
         let mut prepared = plan::prepare(global, &loaded, moment, &live)?;
         prepared.warnings.extend(moment::warning(moment));
+        prepared.warnings.extend(ratchet::warning(&loaded, moment));
         prepared.warn_of_missing_address(&live);
-        let run = Run { global, args, config: &loaded.config, verb: "apply" };
+        let turn = Turn::of(&loaded.config, moment);
+        let run = Run { global, args, config: &loaded.config, verb: "apply", turn };
         let file = file_name(global);
         if !run.approved(&prepared.view(&loaded.config, &file))? {
             return Ok(Status::Error);
@@ -73,6 +76,8 @@ pub(super) struct Run<'a> {
     pub(super) args: &'a ApplyArgs,
     pub(super) config: &'a Config,
     pub(super) verb: &'static str,
+    /// What becomes of a ratchet once all is done.
+    pub(super) turn: Option<Turn<'a>>,
 }
 
 impl Run<'_> {
@@ -112,21 +117,35 @@ impl Run<'_> {
         view: &View<'_>,
     ) -> Result<Status, Error> {
         let plan = view.plan;
-        if plan.steps.is_empty() && self.global.format == Format::Text {
-            return Ok(if plan.conflicts.is_empty() { Status::Done } else { Status::Error });
-        }
         let report = if plan.steps.is_empty() {
             Report { after: Some(plan.clone()), ..Report::default() }
         } else {
             let mut meter = Meter::new(plan, self.global.format);
             apply::apply(kernel, goal, plan, &mut |progress| meter.show(progress))
         };
-        // From here on the work is done: a closed output must not change the status.
+        // Only now: what is not proven to be in place may need the old keys.
+        let turn = self.turn.as_ref().filter(|_| report.is_complete());
+        let turned = turn.map(Turn::perform);
+        self.tell(view, &report, turned.as_ref());
+        Ok(match turned.is_some_and(|turned| turned.error.is_some()) {
+            true => Status::Partial,
+            false => status(&report),
+        })
+    }
+
+    /// The work is done: a closed output must not change the status.
+    fn tell(&self, view: &View<'_>, report: &Report, turned: Option<&Turned>) {
         let _ = match self.global.format {
-            Format::Text => print(&format!("\n{}", report_text(&report, view.file, self.verb))),
-            Format::Json => print_json(&report_json(view, &report)),
+            Format::Json => print_json(&report_json(view, report, turned)),
+            Format::Text => {
+                let mut text = String::new();
+                if !view.plan.steps.is_empty() {
+                    text += &format!("\n{}", report_text(report, view.file, self.verb));
+                }
+                text += &turned.map(Turned::text).unwrap_or_default();
+                print(&text)
+            }
         };
-        Ok(status(&report))
     }
 }
 

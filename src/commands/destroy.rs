@@ -37,7 +37,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         ..Desired::default()
     };
     let keyring = Keyring::default();
-    let run = Run { global, args, config, verb: "destroy" };
+    let run = Run { global, args, config, verb: "destroy", turn: None };
     let file = file_name(global);
     // Only shown: a clock that is wrong keeps nobody from removing everything.
     let moment = config.rotation.at(clock::now());

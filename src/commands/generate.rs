@@ -6,7 +6,7 @@ use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
 use super::{Status, print};
-use crate::{config, error::Error};
+use crate::{config, error::Error, model::PrivateKey};
 
 /// Far more than a key and the space around it.
 const LARGEST_INPUT: usize = 4 << 10;
@@ -26,12 +26,16 @@ pub fn genpsk() -> Result<Status, Error> {
 
 /// The public key that belongs to the private key on standard input.
 pub fn pubkey() -> Result<Status, Error> {
-    let input = input()?;
-    let private_key = config::private_key(&input).map_err(|malformed| {
-        Error::Usage(format!("standard input is no private key: it is {malformed}"))
-    })?;
+    let private_key = PrivateKey::new(&*secret("private key")?);
     print(&format!("{}\n", private_key.public_key()))?;
     Ok(Status::Done)
+}
+
+/// The secret on standard input; `what` it should be, for errors.
+pub(super) fn secret(what: &str) -> Result<Zeroizing<[u8; 32]>, Error> {
+    config::secret(&input()?).map_err(|malformed| {
+        Error::Usage(format!("standard input is no {what}: it is {malformed}"))
+    })
 }
 
 /// Standard input to its end, in one buffer that is wiped, past the standard

@@ -7,6 +7,7 @@ mod live;
 mod moment;
 mod mtu;
 mod plan;
+mod ratchet;
 mod replace;
 mod rotate;
 mod show;
@@ -60,7 +61,12 @@ impl From<Status> for ExitCode {
 pub fn run(cli: &Cli) -> Result<Status, Error> {
     let looks_at_a_host = !matches!(
         cli.command,
-        Command::Genkey | Command::Genpsk | Command::Pubkey | Command::Rotate | Command::Spi(_)
+        Command::Genkey
+            | Command::Genpsk
+            | Command::Pubkey
+            | Command::Rotate
+            | Command::Ratchet(_)
+            | Command::Spi(_)
     );
     if let (true, Some(name)) = (looks_at_a_host, &cli.global.netns) {
         netns::enter(name)?;
@@ -77,6 +83,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Genpsk => generate::genpsk(),
         Command::Pubkey => generate::pubkey(),
         Command::Rotate => rotate::run(&cli.global),
+        Command::Ratchet(command) => ratchet::run(&cli.global, command),
         Command::Spi(args) => spi::run(&cli.global, args),
     }
 }

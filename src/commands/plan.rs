@@ -1,6 +1,6 @@
 //! `plan`: shows what apply would do.
 
-use super::{Status, live, moment, print, print_json};
+use super::{Status, live, moment, print, print_json, ratchet};
 use crate::{
     cli::{Format, Global, PlanArgs},
     config::{self, Config, Loaded, Moment, Peer, SecretsMode},
@@ -24,6 +24,7 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     let mut prepared = prepare(global, &loaded, moment, &live)?;
     if source == live::Source::Kernel {
         prepared.warnings.extend(moment::warning(moment));
+        prepared.warnings.extend(ratchet::warning(&loaded, moment));
     }
     if source != live::Source::Empty {
         prepared.warn_of_missing_address(&live);
@@ -57,6 +58,7 @@ pub(super) fn prepare<'a>(
     let has_address = |address| live.0.has_address(address);
     let local = config::local_peer(config, global.local.as_deref(), has_address)?;
     loaded.check_private_key(local)?;
+    loaded.check_ratchet(moment.generation)?;
     let warnings = loaded.warnings.clone();
     let (desired, keyring) = desired(config, moment, local, loaded.secrets.as_ref());
     let plan = Plan::new(&desired, live, config.reqid);

@@ -27,6 +27,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
     check_local(global, &mut loaded)?;
     let config = &loaded.config;
     let moment = moment::now(config)?;
+    loaded.check_ratchet(moment.generation)?;
     match global.format {
         Format::Text => {
             let mut text = format!(

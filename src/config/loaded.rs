@@ -1,7 +1,7 @@
 //! What is asked of a file after it was loaded, with errors at their places.
 #![forbid(unsafe_code)]
 
-use crate::model::Generation;
+use crate::{keys::ratchet::MOST_STEPS, model::Generation};
 
 use super::{
     ConfigError, Loaded, Peer, Rotation, Secrets,
@@ -35,6 +35,38 @@ impl Loaded {
         let message = format!("the private key at hand does not belong to {}", local.name);
         let finding = Finding { weight: Weight::Wrong, span, message, hint };
         Err(ConfigError::located(&self.path, &source, vec![finding]))
+    }
+
+    /// Checks that the keys of a generation can still be made, and soon enough.
+    ///
+    /// # Errors
+    ///
+    /// The ratchet has passed it, or is too far behind.
+    pub fn check_ratchet(&self, generation: Generation) -> Result<(), ConfigError> {
+        let Some(Secrets::Ratchet(ratchet)) = &self.secrets else { return Ok(()) };
+        let oldest = ratchet.generation();
+        let (message, hint) = if generation < oldest {
+            (
+                format!(
+                    "the ratchet is at generation {oldest}: the keys of generation {generation} \
+                     are destroyed, and nothing brings them back"
+                ),
+                "bring the file, or the clock, to where the other hosts are",
+            )
+        } else if generation.get() - oldest.get() > MOST_STEPS {
+            (
+                format!(
+                    "the ratchet is at generation {oldest}, too far behind generation {generation}"
+                ),
+                "is the generation right? it must be within 67 million of the ratchet's",
+            )
+        } else {
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(&self.bytes);
+        let span = self.secret_places.get("ratchet").cloned().unwrap_or(0..0);
+        let finding = Finding { weight: Weight::Wrong, span, message, hint: hint.into() };
+        Err(ConfigError::located(&self.path, &Source::new(&text), vec![finding]))
     }
 
     /// The file's bytes with `generation` raised by one and nothing else

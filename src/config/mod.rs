@@ -33,7 +33,7 @@ use zeroize::Zeroizing;
 pub use diagnostic::ConfigError;
 pub use loaded::Raised;
 pub use local::{LocalError, local_peer};
-pub use secrets::{Malformed, private_key};
+pub use secrets::{Malformed, RatchetError, read_ratchet, secret};
 pub use types::{
     Clock, Config, Esp, KeySource, LinkWish, Moment, Peer, Protocol, Rotation, SecretSource,
     Secrets, Traffic,
@@ -43,6 +43,7 @@ use diagnostic::{Finding, Source, Weight};
 use files::FileError;
 use peers::PublicKeySpans;
 use reader::Findings;
+use secrets::Spans;
 use tables::Draft;
 
 /// What a command needs of the secrets.
@@ -70,6 +71,7 @@ pub struct Loaded {
     path: PathBuf,
     bytes: Zeroizing<Vec<u8>>,
     public_keys: PublicKeySpans,
+    secret_places: Spans,
 }
 
 /// Reads and checks a mesh.toml and the secrets that it names.
@@ -94,16 +96,30 @@ fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Lo
     let dir = path.parent().unwrap_or(Path::new(""));
     let Draft { config, keys, public_keys, mut warnings } =
         tables::read(&mut findings, root.get_ref(), dir);
-    let secrets = keys.filter(|_| mode != SecretsMode::Ignored).and_then(|(source, spans)| {
+    let (source_of_keys, secret_places) = keys.unzip();
+    let secret_places = secret_places.unwrap_or_default();
+    let secrets = source_of_keys.filter(|_| mode != SecretsMode::Ignored).and_then(|keys| {
         let reader = secrets::Reader { optional: mode == SecretsMode::Optional, dir, env };
-        reader.fetch_all(&source, &spans, &mut findings, &mut warnings)
+        reader.fetch_all(&keys, &secret_places, &mut findings, &mut warnings)
     });
+    if let (Some(config), Some(Secrets::Ratchet(ratchet))) = (&config, &secrets) {
+        secrets::same_mesh(&mut findings, &config.mesh, ratchet, &secret_places);
+    }
     let list = syntax::without_follow_ups(&source, findings.list);
     match config {
         Some(config) if list.is_empty() => {
             let digest = Sha256::digest(&bytes[..]).into();
             let path = path.to_owned();
-            Ok(Loaded { config, secrets, warnings, digest, path, bytes, public_keys })
+            Ok(Loaded {
+                config,
+                secrets,
+                warnings,
+                digest,
+                path,
+                bytes,
+                public_keys,
+                secret_places,
+            })
         }
         _ => Err(ConfigError::located(path, &source, list)),
     }

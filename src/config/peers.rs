@@ -117,9 +117,9 @@ fn public_key(
         Some(Kind::PrivateKey) => section.require(findings, PUBLIC_KEY)?,
         _ => section.get(PUBLIC_KEY.name)?,
     };
-    if keys == Some(Kind::MeshKey) {
+    if let Some(kind) = keys.filter(|kind| *kind != Kind::PrivateKey) {
         let span = section.key_span(PUBLIC_KEY.name).unwrap_or(value.span());
-        let message = "public_key goes with private_key, and [keys] has mesh_key".into();
+        let message = format!("public_key goes with private_key, and [keys] has {}", kind.name());
         findings.wrong(span, message, "leave it out, or use private_key in [keys]");
         return None;
     }

@@ -196,6 +196,7 @@ const BELONGS: &[(&str, &str)] = &[
     ("mesh_key", "[keys]"),
     ("private_key", "[keys]"),
     ("psk", "[keys]"),
+    ("ratchet", "[keys]"),
     ("generation", "[rotation]"),
     ("period", "[rotation]"),
     ("device", "[link]"),

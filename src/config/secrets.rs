@@ -14,7 +14,10 @@ use std::{
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
-use crate::model::{Key, PrivateKey};
+use crate::{
+    keys::ratchet::{Damage, Ratchet},
+    model::{Key, MeshName, PrivateKey},
+};
 
 use super::{
     files::{self, FileError},
@@ -38,6 +41,7 @@ const CREDENTIAL: Field = Field {
 const ENV: Field = Field { name: "env", write: "write the name of an environment variable" };
 const GENPSK: &str = "meshsec genpsk prints a secret";
 const GENKEY: &str = "meshsec genkey prints a private key";
+const RATCHET_INIT: &str = "the first one of a mesh is made by meshsec ratchet init";
 const EXPECTED: &str = "64 hex digits or 44 characters of base64";
 
 /// Reads `{ file = … }`, `{ credential = … }` or `{ env = … }`.
@@ -109,6 +113,8 @@ pub(super) enum SecretError {
     NoVariable(String),
     #[error("the secret in {0} is {1}")]
     Malformed(String, Malformed),
+    #[error("the file {0} {1}")]
+    Ratchet(String, Damage),
 }
 
 /// Why a text is no key. Says no more of it than its length.
@@ -140,6 +146,7 @@ impl SecretError {
     pub(super) fn hint(&self, name: &str) -> String {
         let (whose, prints) = match name {
             "private_key" => ("this host's private key", GENKEY),
+            "ratchet" => ("a copy of another host's", RATCHET_INIT),
             _ => ("the mesh's secret", GENPSK),
         };
         match self {
@@ -154,6 +161,12 @@ impl SecretError {
             Self::NoDirectory(_) => "run as a systemd service with LoadCredential=".into(),
             Self::NoVariable(_) => "set it, or name another place".into(),
             Self::Malformed(..) => prints.into(),
+            Self::Ratchet(_, Damage::Title) => {
+                "name a file that meshsec ratchet init has made, or a copy of one".into()
+            }
+            Self::Ratchet(..) => {
+                "put a copy of another host's there; what it held before can't be had back".into()
+            }
         }
     }
 }
@@ -177,30 +190,84 @@ impl Reader<'_> {
         findings: &mut Findings<'_>,
         warnings: &mut Vec<String>,
     ) -> Option<Secrets> {
-        let mut get = |name: &str, source| match fetch(source, self.dir, self.env) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if self.optional && error.is_absence() => {
-                warnings.push(format!("{name} is absent, keys are not checked: {error}"));
-                None
-            }
-            Err(error) => {
-                let span = spans.get(name).cloned().unwrap_or_default();
-                findings.wrong(span, error.to_string(), error.hint(name));
-                None
-            }
-        };
+        let mut judge = Judge { optional: self.optional, spans, findings, warnings };
+        let fetch = |source| fetch(source, self.dir, self.env);
         match source {
             KeySource::MeshKey(mesh_key) => {
-                get("mesh_key", mesh_key).map(key).map(Secrets::MeshKey)
+                judge.accept("mesh_key", fetch(mesh_key)).map(key).map(Secrets::MeshKey)
             }
             KeySource::PrivateKey { private_key, psk } => {
                 // Both are read before one that is missing ends this.
-                let private_key = get("private_key", private_key);
-                let psk = psk.as_ref().map(|psk| get("psk", psk).map(key));
+                let private_key = judge.accept("private_key", fetch(private_key));
+                let psk = psk.as_ref().map(|psk| judge.accept("psk", fetch(psk)).map(key));
                 let psk = psk.map_or(Some(None), |psk| psk.map(Some))?;
                 Some(Secrets::PrivateKey { private_key: PrivateKey::new(&*private_key?), psk })
             }
+            KeySource::Ratchet(path) => {
+                judge.accept("ratchet", ratchet(path, self.dir)).map(Secrets::Ratchet)
+            }
         }
+    }
+}
+
+/// Tells what is an error from what is a warning.
+struct Judge<'j, 's> {
+    optional: bool,
+    spans: &'j Spans,
+    findings: &'j mut Findings<'s>,
+    warnings: &'j mut Vec<String>,
+}
+
+impl Judge<'_, '_> {
+    fn accept<T>(&mut self, name: &str, fetched: Result<T, SecretError>) -> Option<T> {
+        match fetched {
+            Ok(secret) => return Some(secret),
+            Err(error) if self.optional && error.is_absence() => {
+                self.warnings.push(format!("{name} is absent, keys are not checked: {error}"));
+            }
+            Err(error) => {
+                let span = self.spans.get(name).cloned().unwrap_or_default();
+                self.findings.wrong(span, error.to_string(), error.hint(name));
+            }
+        }
+        None
+    }
+}
+
+/// Reads a ratchet's file; `dir` is the directory of mesh.toml.
+fn ratchet(path: &Path, dir: &Path) -> Result<Ratchet, SecretError> {
+    let shown = mask::path_in(dir, path);
+    match files::secret(path) {
+        Ok(text) => Ratchet::parse(&text).map_err(|damage| SecretError::Ratchet(shown, damage)),
+        Err(error) => Err(SecretError::File { path: shown, error }),
+    }
+}
+
+/// Why a ratchet could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RatchetError(SecretError);
+
+/// Reads a ratchet's file anew.
+///
+/// # Errors
+///
+/// There is none, it is torn, or others may read it.
+pub fn read_ratchet(path: &Path) -> Result<Ratchet, RatchetError> {
+    ratchet(path, Path::new("")).map_err(RatchetError)
+}
+
+/// A ratchet turns for one mesh.
+pub(super) fn same_mesh(
+    findings: &mut Findings<'_>,
+    mesh: &MeshName,
+    ratchet: &Ratchet,
+    spans: &Spans,
+) {
+    if ratchet.mesh() != mesh {
+        let span = spans.get("ratchet").cloned().unwrap_or_default();
+        let message = format!("the ratchet is that of mesh {}, not of {mesh}", ratchet.mesh());
+        findings.wrong(span, message, "name the file of this mesh");
     }
 }
 
@@ -245,18 +312,14 @@ fn decode(text: &[u8], place: &str) -> Result<Bytes, SecretError> {
     secret(text).map_err(|malformed| SecretError::Malformed(place.into(), malformed))
 }
 
-fn secret(text: &[u8]) -> Result<Bytes, Malformed> {
-    let bytes = parse(text.trim_ascii())?;
-    if bytes.iter().all(|&byte| byte == 0) { Err(Malformed::Zeros) } else { Ok(bytes) }
-}
-
-/// The private key that a text stands for, with space around it.
+/// The secret that a text stands for, with space around it.
 ///
 /// # Errors
 ///
 /// It is neither 64 hex digits nor 44 characters of base64, or all zeros.
-pub fn private_key(text: &[u8]) -> Result<PrivateKey, Malformed> {
-    Ok(PrivateKey::new(&*secret(text)?))
+pub fn secret(text: &[u8]) -> Result<Zeroizing<[u8; 32]>, Malformed> {
+    let bytes = parse(text.trim_ascii())?;
+    if bytes.iter().all(|&byte| byte == 0) { Err(Malformed::Zeros) } else { Ok(bytes) }
 }
 
 /// The 32 bytes that hex or base64 stand for.

@@ -3,6 +3,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
+use crate::keys::Ratchet;
 use crate::model::{
     Cipher, Generation, Key, MeshName, Mtu, PeerName, Period, PrivateKey, PublicKey, Replay, Reqid,
     ShortId, Time,
@@ -178,6 +179,9 @@ pub enum KeySource {
         /// `psk`, mixed in on every host.
         psk: Option<SecretSource>,
     },
+    /// `[keys] ratchet`: a chain key in a file that moves on, already relative
+    /// to the directory of mesh.toml.
+    Ratchet(PathBuf),
 }
 
 /// Where a secret is read from.
@@ -202,4 +206,6 @@ pub enum Secrets {
         /// `psk`, if the file names one.
         psk: Option<Key>,
     },
+    /// What the file of `[keys] ratchet` holds.
+    Ratchet(Ratchet),
 }

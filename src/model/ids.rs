@@ -80,7 +80,7 @@ impl fmt::Display for ShortId {
 }
 
 /// Which set of keys: raised to rotate them. At most [`Generation::MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 #[serde(transparent)]
 pub struct Generation(u64);
 

@@ -55,7 +55,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<String> {
     lines
 }
 
-/// The device that [link] names, or why nothing is done about its MTU.
+/// The device that `[link]` names, or why nothing is done about its MTU.
 fn tunnel_device<'s>(wanted: &WantedLink, state: &'s State) -> Result<&'s Link, String> {
     let name = &wanted.device;
     if state.links.is_empty() {

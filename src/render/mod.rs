@@ -14,7 +14,7 @@ use crate::{
 
 pub use json::{JsonClock, JsonPlan, plan_json};
 pub use mtu::{Underlay, mtu_json, mtu_text};
-pub use report::{report_json, report_text};
+pub use report::{Turned, report_json, report_text};
 pub use show::{Shown, show_json, show_text};
 pub use text::{generation, plan_text};
 

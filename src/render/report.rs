@@ -71,9 +71,39 @@ fn write_some(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
     }
 }
 
+/// What became of a ratchet.
+#[derive(Serialize)]
+pub struct Turned {
+    /// The oldest generation whose keys could be made before; none if it couldn't be read.
+    pub before: Option<u64>,
+    /// The oldest one whose keys can be made now.
+    pub after: Option<u64>,
+    /// Why it was not turned, or its old content not destroyed.
+    pub error: Option<String>,
+}
+
+impl Turned {
+    /// A line for people; nothing where nothing was to do.
+    pub fn text(&self) -> String {
+        match self {
+            Self { error: Some(error), .. } => {
+                format!(
+                    "The ratchet was not turned, and the old keys can still be made: {error}.\n\
+                     Run apply again when that is put right.\n"
+                )
+            }
+            Self { before: Some(before), after: Some(after), .. } if before < after => format!(
+                "The ratchet is at generation {after} now; the keys of all generations before it \
+                 are destroyed on this host.\n"
+            ),
+            _ => String::new(),
+        }
+    }
+}
+
 /// `apply --format json` and `destroy --format json`.
 #[derive(Serialize)]
-struct JsonReport {
+struct JsonReport<'a> {
     format_version: &'static str,
     plan: JsonPlan,
     complete: bool,
@@ -84,6 +114,7 @@ struct JsonReport {
     conflicts: Vec<json::JsonConflict>,
     not_as_wanted: Vec<String>,
     traffic: std::collections::BTreeMap<String, &'static str>,
+    ratchet: Option<&'a Turned>,
 }
 
 #[derive(Serialize)]
@@ -94,7 +125,11 @@ struct JsonFailure {
 }
 
 /// The report and the plan that it is of, in the shape of their JSON.
-pub fn report_json(view: &View<'_>, report: &Report) -> impl Serialize {
+pub fn report_json<'a>(
+    view: &View<'_>,
+    report: &Report,
+    turned: Option<&'a Turned>,
+) -> impl Serialize + use<'a> {
     let after = report.after.as_ref();
     JsonReport {
         format_version: json::FORMAT_VERSION,
@@ -127,5 +162,6 @@ pub fn report_json(view: &View<'_>, report: &Report) -> impl Serialize {
                 (peer.to_string(), word)
             })
             .collect(),
+        ratchet: turned,
     }
 }

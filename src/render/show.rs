@@ -151,7 +151,7 @@ fn objects(shown: &Shown<'_>) -> (Vec<Object>, Vec<Object>) {
     (ours, foreign)
 }
 
-/// The device that [link] names.
+/// The device that `[link]` names.
 fn link_object(link: &Link) -> Object {
     Object {
         kind: "link",

@@ -35,6 +35,7 @@ mod link;
 mod locking;
 mod membership;
 mod private_keys;
+mod ratchet;
 mod reboot;
 mod rotation;
 mod secrecy;

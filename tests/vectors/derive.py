@@ -3,7 +3,7 @@
 
 Shares no code with meshsec: HKDF (RFC 5869) and X25519 (RFC 7748) are those of
 the package `cryptography`. Prints the whole file for the way to make keys that
-is its argument: mesh_key or private_key.
+is its argument: mesh_key, private_key or ratchet.
 """
 
 import hashlib
@@ -144,9 +144,54 @@ PRIVATE_KEY = [
     (COUNTING, b"\xff" * 32, ALICE, "a" * 32, 256, 255, 2**63 - 2, "aes128-gcm"),
 ]
 
-VECTORS = {
-    "mesh_key": [with_mesh_key(*case) for case in MESH_KEY],
-    "private_key": [with_private_key(*case) for case in PRIVATE_KEY],
+# ratchet
+
+
+def chains(mesh_key, mesh, generations):
+    """The chain keys of these generations."""
+    chain = hkdf(mesh_key, b"", b"meshsec/v1 ratchet init" + mesh_id(mesh), 32)
+    found = {}
+    for generation in range(max(generations) + 1):
+        if generation in generations:
+            found[generation] = chain
+        chain = hkdf(chain, b"", b"meshsec/v1 ratchet step" + mesh_id(mesh), 32)
+    return found
+
+
+def with_ratchet(mesh_key, chain, *of):
+    mesh, source, target = of[:3]
+    lo, hi = min(source, target), max(source, target)
+    info = b"meshsec/v1 ratchet pair" + mesh_id(mesh) + short(lo) + short(hi)
+    secret = hkdf(chain, b"", info, 32)
+    return {"mesh_key": mesh_key.hex()} | sa(*of) | {"ck": chain.hex()} | results(secret, *of[1:])
+
+
+def ratchets(cases):
+    meshes = {case[:2] for case in cases}
+    all_chains = {
+        (key, mesh): chains(key, mesh, {case[4] for case in cases if case[:2] == (key, mesh)})
+        for key, mesh in meshes
+    }
+    return [with_ratchet(case[0], all_chains[case[:2]][case[4]], *case[1:]) for case in cases]
+
+
+RATCHET = [
+    (COUNTING, "lab", 1, 2, 1, "aes256-gcm"),
+    (COUNTING, "lab", 2, 1, 1, "aes256-gcm"),
+    (COUNTING, "lab", 1, 2, 0, "aes256-gcm"),
+    (COUNTING, "lab", 1, 2, 2, "aes256-gcm"),
+    (COUNTING, "lab", 1, 2, 1, "aes128-gcm"),
+    (COUNTING, "lab", 1, 2, 1, "chacha20-poly1305"),
+    (COUNTING, "lab-2", 1, 2, 1, "aes256-gcm"),
+    (COUNTING, "lab", 0, 4095, 129, "aes256-gcm"),
+    (COUNTING, "lab", 4095, 0, 70000, "aes128-gcm"),
+    (b"\xff" * 32, "a" * 32, 256, 255, 5000, "aes256-gcm"),
+]
+
+WAYS = {
+    "mesh_key": lambda: [with_mesh_key(*case) for case in MESH_KEY],
+    "private_key": lambda: [with_private_key(*case) for case in PRIVATE_KEY],
+    "ratchet": lambda: ratchets(RATCHET),
 }
 
-print(json.dumps(VECTORS[sys.argv[1]], indent=2))
+print(json.dumps(WAYS[sys.argv[1]](), indent=2))

@@ -9,21 +9,35 @@ use crate::config::{
     types::{KeySource, SecretSource},
 };
 
-/// The keys of this table, and those that this release refuses.
-pub(super) const KEYS: [&[&str]; 2] = [&["mesh_key", "private_key", "psk"], &["ratchet"]];
+/// The keys of this table, and those that this release refuses: none.
+pub(super) const KEYS: [&[&str]; 2] = [&["mesh_key", "private_key", "psk", "ratchet"], &[]];
 
 const MESH_KEY: Field =
     Field { name: "mesh_key", write: "write mesh_key = { file = \"mesh.key\" }" };
 const PRIVATE_KEY: Field =
     Field { name: "private_key", write: "write private_key = { file = \"private.key\" }" };
 const PSK: Field = Field { name: "psk", write: "write psk = { file = \"psk\" }" };
-const RATCHET: Field = Field { name: "ratchet", write: "use mesh_key, one secret for the mesh" };
+const RATCHET: Field = Field { name: "ratchet", write: "write ratchet = { file = \"ratchet\" }" };
 
 /// Which of the ways to make keys a file takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum Kind {
     MeshKey,
     PrivateKey,
+    Ratchet,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::MeshKey, Self::PrivateKey, Self::Ratchet];
+
+    /// The key of this table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MeshKey => MESH_KEY.name,
+            Self::PrivateKey => PRIVATE_KEY.name,
+            Self::Ratchet => RATCHET.name,
+        }
+    }
 }
 
 /// What the table says, as far as it could be read.
@@ -38,7 +52,6 @@ pub(in crate::config) struct Keys {
 }
 
 pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>, dir: &Path) -> Keys {
-    section.refuse(findings, &[RATCHET]);
     let kind = kind(findings, section);
     let mut spans = Spans::new();
     let mut secret = |findings: &mut _, field: Field| -> Option<Option<SecretSource>> {
@@ -46,12 +59,14 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>, dir: 
         spans.insert(field.name, value.span());
         secrets::source(findings, value, field, dir).map(Some)
     };
-    // All three are read whatever they are for, so that all errors are reported at once.
+    // All are read whatever they are for, so that all errors are reported at once.
     let mesh_key = secret(findings, MESH_KEY);
     let private_key = secret(findings, PRIVATE_KEY);
     let psk = secret(findings, PSK);
-    if let (Some(Kind::MeshKey), Some(span)) = (kind, section.key_span("psk")) {
-        let message = "psk is mixed into private_key, and mesh_key needs none".into();
+    let ratchet = secret(findings, RATCHET).flatten();
+    let other = kind.filter(|kind| *kind != Kind::PrivateKey);
+    if let (Some(kind), Some(span)) = (other, section.key_span("psk")) {
+        let message = format!("psk is mixed into private_key, and {} needs none", kind.name());
         findings.wrong(span, message, "leave it out");
     }
     let source = match kind {
@@ -59,6 +74,14 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>, dir: 
         Some(Kind::PrivateKey) => private_key
             .flatten()
             .and_then(|private_key| psk.map(|psk| KeySource::PrivateKey { private_key, psk })),
+        Some(Kind::Ratchet) => ratchet.and_then(|ratchet| match ratchet {
+            SecretSource::File(path) => Some(KeySource::Ratchet(path)),
+            _ => {
+                let message = "ratchet must be a file, because apply writes it".into();
+                findings.wrong(spans[RATCHET.name].clone(), message, RATCHET.write);
+                None
+            }
+        }),
         None => None,
     };
     Keys { kind, source, spans }
@@ -66,23 +89,22 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>, dir: 
 
 /// Reports it if there is not exactly one way.
 fn kind(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Kind> {
-    let mesh_key = section.key_span("mesh_key");
-    let private_key = section.key_span("private_key");
-    match (mesh_key, private_key) {
-        (Some(_), None) => return Some(Kind::MeshKey),
-        (None, Some(_)) => return Some(Kind::PrivateKey),
-        (Some(a), Some(b)) => {
-            let second = if a.start > b.start { a } else { b };
-            let message = "[keys] has both mesh_key and private_key".into();
-            findings.wrong(second, message, "leave one of them");
-        }
-        (None, None) => {
-            let other = section.key_span("ratchet").is_some();
-            let guessed = ["mesh_key", "private_key", "ratchet"];
-            if !other && !guessed.iter().any(|key| section.is_guessed(key)) {
-                let message = "[keys] has neither mesh_key nor private_key".into();
-                let hint = format!("{}, or private_key", MESH_KEY.write);
+    let place = |kind: Kind| Some((section.key_span(kind.name())?, kind));
+    let mut given: Vec<_> = Kind::ALL.into_iter().filter_map(place).collect();
+    given.sort_by_key(|(span, _)| span.start);
+    match &given[..] {
+        [(_, only)] => return Some(*only),
+        [] => {
+            if !Kind::ALL.iter().any(|kind| section.is_guessed(kind.name())) {
+                let message = "[keys] has none of mesh_key, private_key and ratchet".into();
+                let hint = format!("{}, or one of the others", MESH_KEY.write);
                 findings.missing(section.header(), message, hint);
+            }
+        }
+        [(_, first), more @ ..] => {
+            for (span, other) in more {
+                let message = format!("[keys] has both {} and {}", first.name(), other.name());
+                findings.wrong(span.clone(), message, "leave one of them");
             }
         }
     }

@@ -10,6 +10,8 @@
 //! session(private_key) = HKDF(ikm = X25519(own private, peer public) || psk, salt = "",
 //!                             info = "meshsec/v1 x25519" || mesh || public(lo) || public(hi),
 //!                             L = 32)
+//! session(ratchet, g)  = HKDF(ikm = ck(g), salt = "",
+//!                             info = "meshsec/v1 ratchet pair" || mesh || lo || hi, L = 32)
 //! keymat(from, to, g)  = HKDF(ikm = session, salt = g (8 bytes),
 //!                             info = "meshsec/v1 esp" || from || to || cipher, L = key + 4)
 //! ```
@@ -18,11 +20,16 @@
 //! 32 zero bytes where there is none; `cipher` is its name in the file. The last
 //! 4 bytes of `keymat` are the salt. So every direction, pair and generation has
 //! a key and a salt of its own.
+//! The chain of `ck` is in [`ratchet`].
 #![forbid(unsafe_code)]
+
+pub mod ratchet;
 
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+pub use ratchet::Ratchet;
 
 use crate::model::{Cipher, Generation, Key, MeshName, PrivateKey, PublicKey, ShortId};
 
@@ -66,6 +73,18 @@ impl Session {
             hi.1.bytes(),
         ];
         Some(Self(hkdf(&*ikm, &[], &info, 32)))
+    }
+
+    /// The session of two peers in the generation that a ratchet is at.
+    pub fn from_ratchet(ratchet: &Ratchet, a: ShortId, b: ShortId) -> Self {
+        let (lo, hi) = (a.min(b), a.max(b));
+        let info = [
+            b"meshsec/v1 ratchet pair".as_slice(),
+            &Sha256::digest(ratchet.mesh().as_str()),
+            &lo.get().to_be_bytes(),
+            &hi.get().to_be_bytes(),
+        ];
+        Self(hkdf(ratchet.chain(), &[], &info, 32))
     }
 
     /// Key and salt for packets `from` one peer `to` the other in a generation.

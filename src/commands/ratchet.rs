@@ -1,0 +1,181 @@
+//! `ratchet`, and how an apply turns one: keys of the past are destroyed once
+//! nothing needs them any more.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Status, generate, moment, print, print_json, replace::Replacement};
+use crate::{
+    cli::{Format, Global, RatchetCommand},
+    config::{self, Config, KeySource, Loaded, Moment, Secrets, SecretsMode},
+    error::Error,
+    kernel::linux::clock,
+    keys::Ratchet,
+    model::{Generation, Key},
+    render::Turned,
+};
+
+/// Generations that an apply lets a ratchet turn at once, whatever the clock. A
+/// clock or a number that jumps further may be wrong, and destroyed keys don't come back.
+const AT_ONCE: u64 = 2;
+
+/// Looks at no kernel.
+pub fn run(global: &Global, command: &RatchetCommand) -> Result<Status, Error> {
+    let loaded = config::load(&global.config, SecretsMode::Ignored)?;
+    let KeySource::Ratchet(path) = &loaded.config.keys else {
+        return Err(Error::Usage(format!(
+            "{} has no ratchet in [keys]; write ratchet = {{ file = \"ratchet\" }} there first",
+            global.config.display()
+        )));
+    };
+    let moment = moment::now(&loaded.config)?;
+    match command {
+        RatchetCommand::Init => init(global, &loaded.config, path, moment),
+        RatchetCommand::Advance(args) => advance(global, path, moment, args.to),
+    }
+}
+
+#[derive(Serialize)]
+struct Made<'a> {
+    mesh: &'a str,
+    generation: u64,
+}
+
+/// Makes the file from the mesh key on standard input.
+///
+/// At the oldest generation that is still accepted. Where a clock that nothing
+/// keeps right says which that is, at the chain's begin.
+fn init(global: &Global, config: &Config, path: &Path, moment: Moment) -> Result<Status, Error> {
+    let mesh_key = Key::new(Box::from(&generate::secret("mesh key")?[..]));
+    let doubtful = moment.clock.is_some() && clock::is_synchronised() != Some(true);
+    let start = if doubtful { Generation::default() } else { oldest_accepted(moment) };
+    let ratchet = Ratchet::begin(&mesh_key, &config.mesh).at(start).ok_or_else(|| {
+        Error::Usage(format!("generation {start} is too far from the begin of the chain"))
+    })?;
+    Replacement::begin(path)?.create(ratchet.text().as_bytes())?;
+    match global.format {
+        Format::Text => print(&format!(
+            "{} is made, at generation {start}.\n\
+             Now destroy the mesh key, on every host and in every backup: with it the keys of \
+             all generations can be made again.\n\
+             A new host gets a copy of this file, by a secret channel.\n",
+            path.display()
+        ))?,
+        Format::Json => {
+            let mesh = config.mesh.as_str();
+            print_json(&Made { mesh, generation: start.get() })?;
+        }
+    }
+    Ok(Status::Done)
+}
+
+/// Turns a ratchet as far as the operator says.
+fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Status, Error> {
+    let oldest = oldest_accepted(moment);
+    let wanted = Generation::new(to).filter(|wanted| *wanted <= oldest).ok_or_else(|| {
+        Error::Usage(format!(
+            "the mesh is at generation {}, so that keys of {oldest} are needed; --to {to} would \
+             destroy them",
+            moment.generation
+        ))
+    })?;
+    let replacement = Replacement::begin(path)?;
+    let ratchet = read(path)?;
+    let before = ratchet.generation();
+    let after = ratchet.at(wanted).ok_or_else(|| {
+        Error::Usage(format!(
+            "the ratchet is at generation {before}, and can't be turned to {wanted}: it turns \
+             forwards only, by 67 million generations at most"
+        ))
+    })?;
+    if wanted != before {
+        replacement.commit_secret(ratchet.text().as_bytes(), after.text().as_bytes())?;
+    }
+    let turned = turned(before, wanted);
+    match global.format {
+        Format::Text if wanted == before => {
+            print(&format!("The ratchet is at generation {before} already.\n"))?;
+        }
+        Format::Text => print(&turned.text())?,
+        Format::Json => print_json(&turned)?,
+    }
+    Ok(Status::Done)
+}
+
+/// What an apply that is complete does to a ratchet.
+pub(super) struct Turn<'a> {
+    path: &'a Path,
+    moment: Moment,
+}
+
+impl<'a> Turn<'a> {
+    /// Where the file has a ratchet.
+    pub(super) fn of(config: &'a Config, moment: Moment) -> Option<Self> {
+        match &config.keys {
+            KeySource::Ratchet(path) => Some(Self { path, moment }),
+            _ => None,
+        }
+    }
+
+    /// Turns it to the oldest generation that is still accepted, if that is near
+    /// or the clock can be believed. The kernel has all it needs by now, so that
+    /// a failure is told and stops nothing.
+    pub(super) fn perform(&self) -> Turned {
+        self.try_perform().unwrap_or_else(|error| Turned {
+            before: None,
+            after: None,
+            error: Some(error.to_string().trim_start_matches("error: ").to_owned()),
+        })
+    }
+
+    fn try_perform(&self) -> Result<Turned, Error> {
+        let replacement = Replacement::begin(self.path)?;
+        replacement.sweep();
+        // Read again under the lock: another run may have turned it.
+        let ratchet = read(self.path)?;
+        let before = ratchet.generation();
+        let to = oldest_accepted(self.moment);
+        let next = ratchet.at(to).filter(|_| may_turn(before, self.moment));
+        if let Some(next) = next.as_ref().filter(|_| before < to) {
+            replacement.commit_secret(ratchet.text().as_bytes(), next.text().as_bytes())?;
+        }
+        let after = next.map_or(before, |next| next.generation());
+        Ok(turned(before, after))
+    }
+}
+
+/// Says so if an apply will leave a ratchet where it is.
+pub(super) fn warning(loaded: &Loaded, moment: Moment) -> Option<String> {
+    let Some(Secrets::Ratchet(ratchet)) = &loaded.secrets else { return None };
+    let (at, to) = (ratchet.generation(), oldest_accepted(moment));
+    if may_turn(at, moment) {
+        return None;
+    }
+    let doubt = match moment.clock {
+        Some(_) => "no kernel clock that is known to be synchronised says that it is right",
+        None => "a number may be mistyped",
+    };
+    Some(format!(
+        "the ratchet is at generation {at} and apply leaves it there, because a turn to {to} is by \
+         more than {AT_ONCE} and {doubt}; if it is right, run meshsec ratchet advance --to {to}"
+    ))
+}
+
+fn may_turn(from: Generation, moment: Moment) -> bool {
+    let near = oldest_accepted(moment).get().saturating_sub(from.get()) <= AT_ONCE;
+    near || (moment.clock.is_some() && clock::is_synchronised() == Some(true))
+}
+
+/// The one before the generation that it is; 0 has none.
+fn oldest_accepted(moment: Moment) -> Generation {
+    moment.generation.previous().unwrap_or_default()
+}
+
+fn turned(before: Generation, after: Generation) -> Turned {
+    Turned { before: Some(before.get()), after: Some(after.get()), error: None }
+}
+
+fn read(path: &Path) -> Result<Ratchet, Error> {
+    config::read_ratchet(path).map_err(|error| Error::Usage(error.to_string()))
+}

@@ -1,0 +1,217 @@
+//! The ratchet: a chain of keys that can be followed forwards only.
+//!
+//! ```text
+//! ck(0)   = HKDF(ikm = mesh_key, salt = "", info = "meshsec/v1 ratchet init" || mesh, L = 32)
+//! ck(g+1) = HKDF(ikm = ck(g), salt = "", info = "meshsec/v1 ratchet step" || mesh, L = 32)
+//! ```
+//!
+//! Pure. The chain begins at generation 0 for everybody, so that hosts that join
+//! at different times agree. Who has ck(g) has the keys of g and of all
+//! generations after it, and of none before.
+
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::model::{Generation, Key, MeshName};
+
+/// The first line of a ratchet's file: what it is, and the version of its form.
+const TITLE: &str = "meshsec ratchet 1";
+
+/// Steps that are taken at once at most: half a minute, or a thousand years of periods of 1h.
+pub const MOST_STEPS: u64 = 1 << 26;
+
+/// A mesh's chain key, of the oldest generation whose keys can still be made.
+pub struct Ratchet {
+    mesh: MeshName,
+    generation: Generation,
+    chain: Zeroizing<[u8; 32]>,
+}
+
+/// Why a text is no ratchet. Says nothing of the key in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// The first line is another.
+    #[error("is no ratchet, or of another version: it does not begin with \"{TITLE}\"")]
+    Title,
+    /// A line is missing, or not as it is written.
+    #[error("is damaged: {0} can't be read")]
+    Line(&'static str),
+    /// The checksum is that of another text.
+    #[error("is damaged: its checksum does not match")]
+    Checksum,
+}
+
+impl Ratchet {
+    /// The beginning of a mesh's chain, at generation 0.
+    pub fn begin(mesh_key: &Key, mesh: &MeshName) -> Self {
+        let mut chain = Zeroizing::new([0; 32]);
+        derive(mesh_key.expose(), b"meshsec/v1 ratchet init", &digest(mesh), &mut chain);
+        Self { mesh: mesh.clone(), generation: Generation::default(), chain }
+    }
+
+    /// Whose chain this is.
+    pub fn mesh(&self) -> &MeshName {
+        &self.mesh
+    }
+
+    /// The oldest generation whose keys can be made.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The chain key of that generation.
+    pub(super) fn chain(&self) -> &[u8; 32] {
+        &self.chain
+    }
+
+    /// The same chain at a later generation, or at this one.
+    ///
+    /// `None` for an earlier one, which nobody can reach from here, and for one
+    /// that is more than [`MOST_STEPS`] away.
+    pub fn at(&self, generation: Generation) -> Option<Self> {
+        let steps = generation.get().checked_sub(self.generation.get())?;
+        if steps > MOST_STEPS {
+            return None;
+        }
+        let mut chain = self.chain.clone();
+        let mut next = Zeroizing::new([0; 32]);
+        let mesh = digest(&self.mesh);
+        for _ in 0..steps {
+            derive(&*chain, b"meshsec/v1 ratchet step", &mesh, &mut next);
+            std::mem::swap(&mut chain, &mut next);
+        }
+        Some(Self { mesh: self.mesh.clone(), generation, chain })
+    }
+
+    /// The text of the file that holds it.
+    pub fn text(&self) -> Zeroizing<String> {
+        let digits = Zeroizing::new(hex::encode(*self.chain));
+        // Allocated once, since growing would leave copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(512));
+        let (mesh, generation) = (&self.mesh, self.generation);
+        for part in [
+            &format!("{TITLE}\nmesh {mesh}\ngeneration {generation}\nchain "),
+            digits.as_str(),
+            "\n",
+        ] {
+            text.push_str(part);
+        }
+        let checksum = checksum(&text);
+        text.push_str("checksum ");
+        text.push_str(&checksum);
+        text.push('\n');
+        text
+    }
+
+    /// Reads what [`Ratchet::text`] has written.
+    ///
+    /// # Errors
+    ///
+    /// Anything else, down to a missing newline at its end.
+    pub fn parse(text: &[u8]) -> Result<Self, Damage> {
+        if !text.starts_with(TITLE.as_bytes()) {
+            return Err(Damage::Title);
+        }
+        let text = std::str::from_utf8(text).map_err(|_| Damage::Line("its text"))?;
+        let mut lines = text.split_inclusive('\n').skip(1);
+        let mut line = |name: &'static str| {
+            let line = lines.next().and_then(|line| line.strip_suffix('\n'));
+            let value = line.and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value.ok_or(Damage::Line(name))
+        };
+        let mesh = MeshName::new(line("mesh")?).ok_or(Damage::Line("mesh"))?;
+        let generation = line("generation")?.parse().ok().and_then(Generation::new);
+        let generation = generation.ok_or(Damage::Line("generation"))?;
+        let mut chain = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(line("chain")?, &mut *chain).map_err(|_| Damage::Line("chain"))?;
+        line("checksum")?;
+        let ratchet = Self { mesh, generation, chain };
+        // Compared as a whole, so that a file has one form and nothing behind its end.
+        if *ratchet.text() == text { Ok(ratchet) } else { Err(Damage::Checksum) }
+    }
+}
+
+/// The first 8 bytes of a hash, which tell a torn or edited file from a whole one.
+fn checksum(text: &str) -> String {
+    let digest =
+        Sha256::new().chain_update(b"meshsec/v1 ratchet file").chain_update(text).finalize();
+    hex::encode(&digest[..8])
+}
+
+fn digest(mesh: &MeshName) -> [u8; 32] {
+    Sha256::digest(mesh.as_str()).into()
+}
+
+fn derive(ikm: &[u8], label: &[u8], mesh: &[u8; 32], okm: &mut [u8; 32]) {
+    Hkdf::<Sha256>::new(None, ikm)
+        .expand_multi_info(&[label, mesh], okm)
+        .expect("HKDF gives up to 8160 bytes");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin() -> Ratchet {
+        Ratchet::begin(&Key::new(Box::new([7; 32])), &MeshName::new("lab").unwrap())
+    }
+
+    fn at(generation: u64) -> Ratchet {
+        begin().at(Generation::new(generation).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn hosts_that_join_at_different_times_agree() {
+        let late = at(1000);
+        let through = at(3).at(Generation::new(40).unwrap()).unwrap();
+        assert!(through.at(late.generation()).is_some_and(|r| *r.chain == *late.chain));
+        assert!(at(999).chain != late.chain);
+    }
+
+    #[test]
+    fn there_is_no_way_back_and_no_endless_way_forth() {
+        let now = at(5);
+        assert!(now.at(Generation::new(4).unwrap()).is_none());
+        assert!(now.at(Generation::new(5).unwrap()).is_some());
+        assert!(now.at(Generation::new(5 + MOST_STEPS + 1).unwrap()).is_none());
+        assert!(now.at(Generation::new(Generation::MAX).unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_file_comes_back_as_it_was_written() {
+        let (ratchet, text) = (at(41), at(41).text());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..3], ["meshsec ratchet 1", "mesh lab", "generation 41"]);
+        let read = Ratchet::parse(text.as_bytes()).ok().unwrap();
+        assert_eq!((read.mesh(), read.generation()), (ratchet.mesh(), ratchet.generation()));
+        assert!(*read.chain == *ratchet.chain);
+    }
+
+    #[test]
+    fn a_file_that_is_torn_or_edited_anywhere_is_refused() {
+        let whole = at(41).text();
+        for length in 0..whole.len() {
+            assert!(Ratchet::parse(&whole.as_bytes()[..length]).is_err(), "{length}");
+        }
+        for place in 0..whole.len() {
+            for byte in [b'0', b'1', b'\n', 0, 0xff] {
+                let mut edited = whole.as_bytes().to_vec();
+                if edited[place] != byte {
+                    edited[place] = byte;
+                    assert!(Ratchet::parse(&edited).is_err(), "{place} {byte}");
+                }
+            }
+        }
+        for edited in [
+            whole.to_uppercase(),
+            whole.replace('\n', "\r\n"),
+            format!("{}\n", *whole),
+            format!("{0}{0}", *whole),
+            whole.replace("generation 41", "generation 041"),
+            "\0".repeat(whole.len()),
+        ] {
+            assert!(Ratchet::parse(edited.as_bytes()).is_err(), "{edited}");
+        }
+    }
+}

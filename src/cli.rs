@@ -47,6 +47,8 @@ pub enum Format {
     Text,
     /// For programs
     Json,
+    /// For Prometheus, by node_exporter's textfile collector; status only
+    Prometheus,
 }
 
 /// The commands.
@@ -62,6 +64,8 @@ pub enum Command {
     Destroy(ApplyArgs),
     /// Show live objects in the file's words
     Show(ShowArgs),
+    /// Show what each peer's SAs have carried and refused
+    Status,
     /// Print the live state as JSON, without keys: input of plan --live FILE
     Snapshot,
     /// Show how large a packet may be, part by part; needs no privilege

@@ -137,7 +137,7 @@ impl Run<'_> {
     fn tell(&self, view: &View<'_>, report: &Report, turned: Option<&Turned>) {
         let _ = match self.global.format {
             Format::Json => print_json(&report_json(view, report, turned)),
-            Format::Text => {
+            Format::Text | Format::Prometheus => {
                 let mut text = String::new();
                 if !view.plan.steps.is_empty() {
                     text += &format!("\n{}", report_text(report, view.file, self.verb));

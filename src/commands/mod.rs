@@ -13,6 +13,7 @@ mod rotate;
 mod show;
 mod snapshot;
 mod spi;
+mod status;
 mod validate;
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    cli::{Cli, Command, Global},
+    cli::{Cli, Command, Format, Global},
     config::{self, Config, Peer},
     error::Error,
     kernel::linux::netns,
@@ -59,6 +60,9 @@ impl From<Status> for ExitCode {
 /// The network namespace is entered first: every socket and every look at
 /// `/proc` after that is in it.
 pub fn run(cli: &Cli) -> Result<Status, Error> {
+    if cli.global.format == Format::Prometheus && !matches!(cli.command, Command::Status) {
+        return Err(Error::Usage("--format prometheus is for status; use text or json".into()));
+    }
     let looks_at_a_host = !matches!(
         cli.command,
         Command::Genkey
@@ -77,6 +81,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Apply(args) => apply::run(&cli.global, args),
         Command::Destroy(args) => destroy::run(&cli.global, args),
         Command::Show(args) => show::run(&cli.global, args),
+        Command::Status => status::run(&cli.global),
         Command::Snapshot => snapshot::run(&cli.global),
         Command::Mtu(args) => mtu::run(&cli.global, args),
         Command::Genkey => generate::genkey(),

@@ -52,7 +52,7 @@ pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
         warnings: &warnings,
     };
     match global.format {
-        Format::Text => print(&mtu_text(&underlay))?,
+        Format::Text | Format::Prometheus => print(&mtu_text(&underlay))?,
         Format::Json => print_json(&mtu_json(&underlay))?,
     }
     Ok(Status::Done)

@@ -84,7 +84,7 @@ impl Prepared<'_> {
         let file = file_name(global);
         let view = self.view(config, &file);
         match global.format {
-            Format::Text => print(&plan_text(&view)),
+            Format::Text | Format::Prometheus => print(&plan_text(&view)),
             Format::Json => print_json(&plan_json(&view)),
         }
     }

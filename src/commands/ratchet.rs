@@ -55,7 +55,7 @@ fn init(global: &Global, config: &Config, path: &Path, moment: Moment) -> Result
     })?;
     Replacement::begin(path)?.create(ratchet.text().as_bytes())?;
     match global.format {
-        Format::Text => print(&format!(
+        Format::Text | Format::Prometheus => print(&format!(
             "{} is made, at generation {start}.\n\
              Now destroy the mesh key, on every host and in every backup: with it the keys of \
              all generations can be made again.\n\
@@ -97,7 +97,7 @@ fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Stat
         Format::Text if wanted == before => {
             print(&format!("The ratchet is at generation {before} already.\n"))?;
         }
-        Format::Text => print(&turned.text())?,
+        Format::Text | Format::Prometheus => print(&turned.text())?,
         Format::Json => print_json(&turned)?,
     }
     Ok(Status::Done)

@@ -25,7 +25,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
     replacement.commit(raised.read, raised.contents.as_bytes())?;
     let (before, after) = (raised.before.get(), raised.after.get());
     match global.format {
-        Format::Text => print(&format!(
+        Format::Text | Format::Prometheus => print(&format!(
             "{}: generation {before} is now {after}.\n\
              Next, bring the file to every host and run there, host by host, in any order:\n    \
              meshsec apply\n\

@@ -17,7 +17,7 @@ pub fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
     let moment = moment::now(&config)?;
     let shown = Shown { config: &config, moment, local, live: &live, all: args.all };
     match global.format {
-        Format::Text => print(&show_text(&shown))?,
+        Format::Text | Format::Prometheus => print(&show_text(&shown))?,
         Format::Json => print_json(&show_json(&shown))?,
     }
     Ok(Status::Done)

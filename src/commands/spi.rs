@@ -22,7 +22,7 @@ pub fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
     let spi = parse(&args.value)?;
     let (generation, from, to) = (spi.generation_low(), spi.from(), spi.to());
     match global.format {
-        Format::Text => {
+        Format::Text | Format::Prometheus => {
             print(&format!("{spi}: generation {generation} (modulo 128), from {from}, to {to}\n"))?;
         }
         Format::Json => print_json(&Decoded {

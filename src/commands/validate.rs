@@ -29,7 +29,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
     let moment = moment::now(config)?;
     loaded.check_ratchet(moment.generation)?;
     match global.format {
-        Format::Text => {
+        Format::Text | Format::Prometheus => {
             let mut text = format!(
                 "{} is valid: mesh {}, {} peers, {}.\n",
                 global.config.display(),

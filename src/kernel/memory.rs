@@ -167,6 +167,7 @@ impl Memory {
             packets: 0,
             added: now,
             used: None,
+            last: None,
             too_old: 0,
             replayed: 0,
             forged: 0,

@@ -239,6 +239,9 @@ pub struct Usage {
     pub added: Time,
     /// When it was first used.
     pub used: Option<Time>,
+    /// When it was last used, where the kernel tells.
+    #[serde(default)]
+    pub last: Option<Time>,
     /// Packets refused as older than the replay window.
     pub too_old: u32,
     /// Packets refused as received before.

@@ -34,6 +34,7 @@ pub(super) fn warnings(
     lines.extend(left_in_clear(desired, changes));
     lines.extend(outranked(desired, live, reqid));
     lines.extend(ahead_of_the_clock(desired, live));
+    lines.extend(nearly_spent(desired, live));
     lines.extend(link::warnings(desired, live));
     lines
 }
@@ -160,6 +161,29 @@ fn covers_unmarked(policy: &Policy) -> bool {
 /// Above its seed by more than this, an SA sends so fast that its host would
 /// begin below its own numbers if it restarted now.
 const AHEAD: u64 = 1 << 20;
+
+/// Without ESN the kernel stops an SA at 2^32 (`xfrm_replay_overflow`).
+fn nearly_spent(desired: &Desired, live: &Live) -> Option<String> {
+    let percent = |usage: &Usage| usage.sent.saturating_mul(100) >> 32;
+    let mut peers = BTreeSet::new();
+    let mut most = 0;
+    for usage in &live.0.usage {
+        let Some(wanted) = desired.sas.get(&usage.id) else { continue };
+        let counts = wanted.direction == Direction::Out && !wanted.sa.replay.esn;
+        if counts && percent(usage) >= 50 {
+            peers.insert(&wanted.peer);
+            most = most.max(percent(usage));
+        }
+    }
+    (!peers.is_empty()).then(|| {
+        let how_soon = if most >= 75 { "now" } else { "soon" };
+        format!(
+            "{most} % of the sequence numbers to {} are used; at 100 % traffic is blocked: raise \
+             the generation {how_soon} (meshsec rotate)",
+            names(&peers)
+        )
+    })
+}
 
 fn ahead_of_the_clock(desired: &Desired, live: &Live) -> Option<String> {
     let clock = desired.clock?;

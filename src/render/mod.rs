@@ -3,8 +3,10 @@
 
 mod json;
 mod mtu;
+mod prometheus;
 mod report;
 mod show;
+mod status;
 mod text;
 
 use crate::{
@@ -14,8 +16,10 @@ use crate::{
 
 pub use json::{JsonClock, JsonPlan, plan_json};
 pub use mtu::{Underlay, mtu_json, mtu_text};
+pub use prometheus::status_prometheus;
 pub use report::{Turned, report_json, report_text};
 pub use show::{Shown, show_json, show_text};
+pub use status::{StatusView, status_json, status_text};
 pub use text::{generation, plan_text};
 
 /// A plan and whose it is.

@@ -120,6 +120,33 @@ fn with_a_generation_a_window_locks_a_rebooted_host_out_until_it_is_raised() {
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_status_says_what_was_carried_and_what_was_refused() {
+    let mut lab = Lab::new(3);
+    lab.mesh.period = Some("1d");
+    lab.write_all(&lab.mesh);
+    lab.apply(A);
+    lab.apply(B);
+    let capture = lab.capture();
+    assert_eq!(pings(&lab, 20), 20);
+    replay::is_refused(&lab, &capture.stop(), A);
+    let status = lab.meshsec(A, &["status", "--format", "json"]).exits(0).json();
+    let [b, c] = [0, 1].map(|place| &status["peers"][place]);
+    assert_eq!((&b["traffic"], &c["traffic"]), (&"protected".into(), &"protected".into()));
+    let packets = |peer: &serde_json::Value, direction: &str| -> u64 {
+        let sas = peer["sas"].as_array().expect("an array").iter();
+        let of_direction = sas.filter(|sa| sa["direction"] == *direction);
+        of_direction.map(|sa| sa["packets"].as_u64().expect("a number")).sum()
+    };
+    assert_eq!((packets(b, "out"), packets(b, "in")), (20, 20));
+    assert_eq!((packets(c, "out"), packets(c, "in")), (0, 0));
+    assert!(status["counters"]["XfrmInStateSeqError"].as_u64() >= Some(20), "{status}");
+    lab.meshsec(A, &["status"]).exits(0).says("20 packets").says("The kernel matches the file.");
+    let metrics = lab.meshsec(A, &["status", "--format", "prometheus"]).exits(0);
+    metrics.says("meshsec_peer_traffic{mesh=\"lab\",peer=\"b\",traffic=\"protected\"} 1");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn with_a_generation_and_its_defaults_traffic_flows_at_once() {
     let lab = Lab::new(2);
     lab.apply_all();

@@ -1,7 +1,7 @@
-//! Sysctls that plans depend on.
+//! Sysctls that plans depend on, and the counters of errors.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -11,6 +11,31 @@ use crate::{
     kernel::KernelError,
     model::{Bypass, LocalAddress},
 };
+
+/// What went wrong in this network namespace since it began: the counters of
+/// `/proc/net/xfrm_stat` that are not 0. None where the kernel keeps none.
+///
+/// # Errors
+///
+/// [`KernelError::System`] if they exist and can't be read.
+pub fn counters() -> Result<BTreeMap<String, u64>, KernelError> {
+    let path = Path::new("/proc/thread-self/net/xfrm_stat");
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => {
+            return Err(KernelError::System {
+                doing: format!("cannot read {}", path.display()),
+                reason: error.to_string(),
+            });
+        }
+    };
+    let counter = |line: &str| {
+        let (name, number) = line.split_once(char::is_whitespace)?;
+        Some((name.to_owned(), number.trim().parse().ok()?))
+    };
+    Ok(text.lines().filter_map(counter).filter(|(_, number)| *number != 0).collect())
+}
 
 /// The sysctls that are set and let packets pass policies, of `all` and of
 /// each device that has an address.

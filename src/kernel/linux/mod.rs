@@ -29,6 +29,7 @@ use crate::{
 
 use super::{Kernel, KernelError};
 
+pub use host::counters;
 pub use link::{devices_and_addresses, local_addresses};
 
 const LIST_SAS: (u16, u16) = (xfrm::XFRM_MSG_GETSA, xfrm::XFRM_MSG_NEWSA);

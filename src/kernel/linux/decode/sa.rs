@@ -124,6 +124,7 @@ struct Found {
     window: Option<u32>,
     sent: u64,
     received: u64,
+    last: Option<Time>,
     output_mark: Option<u32>,
     output_mask: Option<u32>,
     algorithms: Algorithms,
@@ -143,6 +144,7 @@ impl Found {
             XfrmAttrs::ReplayState(replay) if self.window.is_none() => {
                 (self.sent, self.received) = (replay.oseq.into(), replay.seq.into());
             }
+            XfrmAttrs::LastUsed(seconds) => self.last = Some(Time::from_seconds(*seconds)),
             XfrmAttrs::MarkVal(value) => self.output_mark = Some(*value),
             XfrmAttrs::MarkMask(mask) => self.output_mask = Some(*mask),
             XfrmAttrs::EncryptionAlgAead(aead) => {
@@ -181,6 +183,7 @@ impl Found {
             packets: current.packets,
             added: Time::from_seconds(current.add_time),
             used: (current.use_time != 0).then(|| Time::from_seconds(current.use_time)),
+            last: self.last,
             too_old: info.stats.replay_window,
             replayed: info.stats.replay,
             forged: info.stats.integrity_failed,
@@ -251,7 +254,6 @@ fn extra(attribute: &XfrmAttrs, family: Family) -> Result<Option<String>, Kernel
     let text = match attribute {
         XfrmAttrs::Pad()
         | XfrmAttrs::Unspec(_)
-        | XfrmAttrs::LastUsed(_)
         | XfrmAttrs::LifetimeBytes(_)
         | XfrmAttrs::ReplayState(_)
         | XfrmAttrs::IfId(0)

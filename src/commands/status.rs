@@ -1,0 +1,46 @@
+//! `status`: what SAs have carried and refused, peer by peer.
+
+use super::{Status, moment, print, print_json};
+use crate::{
+    cli::{Format, Global},
+    config::{self, SecretsMode},
+    desired::desired,
+    error::Error,
+    kernel::{
+        Kernel,
+        linux::{Linux, clock, counters},
+    },
+    plan::Plan,
+    render::{StatusView, status_json, status_prometheus, status_text},
+};
+
+/// Needs no secret: keys are not compared.
+pub fn run(global: &Global) -> Result<Status, Error> {
+    let loaded = config::load(&global.config, SecretsMode::Ignored)?;
+    let config = &loaded.config;
+    let live = Linux::open()?.observe(config.reqid)?;
+    let now = clock::now();
+    let moment = moment::at(config, now)?;
+    let has_address = |address| live.0.has_address(address);
+    let local = config::local_peer(config, global.local.as_deref(), has_address)?;
+    let (desired, _) = desired(config, moment, local, None);
+    let plan = Plan::new(&desired, &live, config.reqid);
+    let warnings: Vec<String> = moment::warning(moment).into_iter().collect();
+    let view = StatusView {
+        config,
+        moment,
+        now,
+        local,
+        desired: &desired,
+        live: &live,
+        plan: &plan,
+        counters: &counters()?,
+        warnings: &warnings,
+    };
+    match global.format {
+        Format::Text => print(&status_text(&view))?,
+        Format::Json => print_json(&status_json(&view))?,
+        Format::Prometheus => print(&status_prometheus(&view))?,
+    }
+    Ok(Status::Done)
+}

@@ -252,6 +252,7 @@ fn meaning(name: &str) -> &'static str {
         "XfrmInPolBlock" => "blocked by a guard: came in clear",
         "XfrmInTmplMismatch" => "came in clear from a peer, and was dropped",
         "XfrmOutNoStates" => "the outbound SA is missing",
+        "XfrmInError" => "arrived just as a policy changed, and lost its route",
         "XfrmInNoStates" => "under an SPI that is not here: a generation too far away",
         "XfrmInStateProtoError" => "the key differs, or a replay from before the window",
         "XfrmInStateSeqError" => "outside the replay window: a replay, or a restarted sender",

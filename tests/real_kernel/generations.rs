@@ -16,8 +16,9 @@ fn counters(lab: &Lab) -> Vec<BTreeMap<String, u64>> {
 
 /// Fails if a counter moved that says of a packet that it met no SA, no policy or the wrong one.
 ///
-/// XfrmInError is left out: it is what the kernel counts as it takes an SA
-/// down, and moves by one now and then without a packet being lost.
+/// XfrmInError is left out: it counts a packet that arrived in the very moment
+/// in which some policy changed, when the kernel dropped the cached route that
+/// the packet was on (`skb_dst_force` in `xfrm_input`). No order avoids that.
 fn nothing_went_wrong(before: &[BTreeMap<String, u64>], after: &[BTreeMap<String, u64>]) {
     for (place, (before, after)) in before.iter().zip(after).enumerate() {
         let mut moved = xfrm::moved(before, after);

@@ -90,7 +90,11 @@ fn config() -> Config {
         reqid: REQID,
         traffic: Traffic::Vxlan { port: 4789 },
         guard: true,
-        esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
+        esp: Esp {
+            cipher: Cipher::Aes256Gcm,
+            replay: Replay { window: 0, esn: false },
+            offload: None,
+        },
         keys: KeySource::MeshKey(SecretSource::Env("KEY".into())),
         rotation: Rotation::Generation(Generation::new(1).expect("small")),
         link: None,

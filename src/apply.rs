@@ -126,16 +126,43 @@ fn probe(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
     let to = u32::from(spi.to().get());
     let itself = Spi::from_raw((spi.raw() & 0xff00_0000) | (to << 12) | to);
     let sa = Sa { id: SaId::esp(sample.id.dst, itself), ends: None, ..sample.clone() };
+    let tried = sa.clone();
     let key = Arc::new(random_key(key_bits as usize / 8)?);
     let step = |kind| [Step { peer: None, kind }];
     let delete = step(StepKind::DeleteSa(sa.id));
     let start = Start::Fresh;
     match kernel.perform(&step(StepKind::AddSa { sa, key, start }))?.pop() {
-        Some(Ok(())) => kernel.perform(&delete)?.into_iter().collect(),
+        Some(Ok(())) => {
+            let offloaded = offloaded(kernel, &tried);
+            kernel.perform(&delete)?.into_iter().collect::<Result<(), _>>()?;
+            offloaded
+        }
         // Whose it is can't be told from here, so that it stays.
         Some(Err(KernelError::Refused { errno: Errno::EEXIST, .. })) | None => Ok(()),
         Some(Err(error)) => Err(error),
     }
+}
+
+/// Fails if the device that an SA was to be offloaded to has not taken it.
+///
+/// The kernel says nothing of that and does the work by itself
+/// (`xfrm_dev_state_add`).
+fn offloaded(kernel: &mut dyn Kernel, tried: &Sa) -> Result<(), KernelError> {
+    let Some(offload) = &tried.offload else { return Ok(()) };
+    let live = kernel.observe(tried.reqid)?;
+    let found = live.0.sas.iter().find(|sa| sa.id == tried.id);
+    if found.is_some_and(|sa| sa.offload.as_ref() == Some(offload)) {
+        return Ok(());
+    }
+    let device = &offload.device;
+    Err(KernelError::System {
+        doing: format!("cannot offload ESP to {device}"),
+        reason: format!(
+            "{device} does not take such an SA, and the kernel would do the work by itself; \
+             leave offload out of [esp], or name a device whose esp-hw-offload is on (`ethtool -k \
+             {device}`) and that can do this cipher and ESN"
+        ),
+    })
 }
 
 fn random_key(length: usize) -> Result<Key, KernelError> {

@@ -14,8 +14,9 @@ use crate::{
     config::{Clock, Config, Moment, Peer, Secrets, Traffic},
     keys::{Ratchet, Session},
     model::{
-        Action, Direction, Generation, IPPROTO_UDP, Key, KeyView, Mode, Mtu, PEER_PRIORITY,
-        PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Start, Template,
+        Action, Direction, Generation, IPPROTO_UDP, Key, KeyView, Mode, Mtu, Offload,
+        PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Start,
+        Template,
     },
     mtu,
 };
@@ -236,6 +237,11 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
             key: key.as_ref().map_or(KeyView::NotChecked, |key| KeyView::Known(key.fingerprint())),
             replay: config.esp.replay,
             ends: period.map(|period| period.retired(generation)),
+            offload: config
+                .esp
+                .offload
+                .clone()
+                .map(|device| Offload { device, inbound: direction == Direction::In }),
             extras: BTreeSet::new(),
         };
         let peer = peer.name.clone();

@@ -184,7 +184,7 @@ fn what_meshsec_toml_5_calls_reserved_is_refused_as_that() {
     let reserved = [
         ("[traffic]", "select = \"mark\"", "select No = Qo Cm mark Qc"),
         ("[traffic]", "mark = \"0x20000/0x20000\"", "mark"),
-        ("[esp]", "offload = \"crypto\"", "offload"),
+        ("[esp]", "offload = { mode = \"packet\" }", "mode No = Qo Cm packet Qc"),
     ];
     assert_eq!(rows.len(), reserved.len(), "{rows:#?}");
     for (table, line, mdoc) in reserved {

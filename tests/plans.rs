@@ -83,6 +83,7 @@ fn foreign_sa(dst: &str, spi: u32, reqid: u32) -> Sa {
         key: KeyView::Unknown,
         replay: Replay { window: 32, esn: false },
         ends: None,
+        offload: None,
         extras: BTreeSet::new(),
     }
 }

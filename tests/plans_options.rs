@@ -163,3 +163,48 @@ fn neighbour_discovery_stays_where_a_peer_is_stopped() {
     let guarded = Config { guard: false, ..mesh(1, &LAB6) };
     golden("neighbour-discovery-stays-where-a-peer-is-stopped", &guarded, &mut kernel);
 }
+
+/// The lab's file with the cryptography on a device.
+fn offloaded() -> Config {
+    let mut config = mesh(1, &LAB[..2]);
+    config.esp.offload = Some("eth0".into());
+    config
+}
+
+#[test]
+fn an_offload_is_wanted() {
+    golden("an-offload-is-wanted", &offloaded(), &mut applied_host(&mesh(1, &LAB[..2])));
+}
+
+#[test]
+fn an_offload_is_not_wanted_any_more() {
+    let config = mesh(1, &LAB[..2]);
+    golden("an-offload-is-not-wanted-any-more", &config, &mut applied_host(&offloaded()));
+}
+
+#[test]
+fn an_offload_to_a_device_that_is_gone_changes_nothing() {
+    let mut kernel = applied_host(&mesh(1, &LAB[..2]));
+    kernel.state_mut().links.retain(|link| link.name != "eth0");
+    let before = kernel.state().clone();
+    let plan = common::plan(&offloaded(), &mut kernel);
+    let warned = |line: &String| line.starts_with("this host has no device eth0");
+    assert!(plan.warnings.iter().any(warned), "{:?}", plan.warnings);
+    let report = common::applied(&offloaded(), &mut kernel);
+    assert!(!report.changed_anything());
+    let error = report.stopped.unwrap().to_string();
+    assert!(error.ends_with("ENODEV: [esp] offload names a device that is not there"), "{error}");
+    assert_eq!(*kernel.state(), before);
+}
+
+#[test]
+fn an_offload_that_the_device_does_not_take_changes_nothing() {
+    let host = applied_host(&mesh(1, &LAB[..2]));
+    // One whose devices have no offload.
+    let mut kernel = meshsec::kernel::memory::Memory::holding(host.state().clone());
+    let report = common::applied(&offloaded(), &mut kernel);
+    assert!(!report.changed_anything() && report.done.is_empty());
+    let error = report.stopped.unwrap().to_string();
+    assert!(error.starts_with("cannot offload ESP to eth0: "), "{error}");
+    assert_eq!(kernel.state().sas, host.state().sas);
+}

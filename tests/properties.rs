@@ -32,13 +32,14 @@ fn meshes(generations: std::ops::Range<u64>) -> impl Strategy<Value = Config> {
     let windows = prop_oneof![Just((0, false)), Just((1024, false)), Just((64, true))];
     let mtus = prop_oneof![Just(Mtu::Auto), (1300..1500u32).prop_map(Mtu::Exactly)];
     let links = proptest::option::of(mtus);
-    (generations, peers, any::<[bool; 3]>(), windows, links).prop_map(
-        |(generation, peers, [guard, small_key, all], (window, esn), link)| {
+    (generations, peers, any::<[bool; 4]>(), windows, links).prop_map(
+        |(generation, peers, [guard, small_key, all, offload], (window, esn), link)| {
             let mut config = mesh(generation, &ADDRESSES);
             let mut kept = [true].into_iter().chain(peers);
             config.peers.retain(|_| kept.next().unwrap());
             config.guard = guard;
             config.esp.replay = Replay { window, esn };
+            config.esp.offload = offload.then(|| "eth0".into());
             config.link = link.map(|mtu| LinkWish { device: common::VXLAN.into(), mtu });
             if all && !guard {
                 (config.traffic, config.link) = (Traffic::All, None);
@@ -145,6 +146,7 @@ fn add_foreign(kernel: &mut Memory) {
         key: KeyView::Unknown,
         replay: Replay { window: 32, esn: false },
         ends: None,
+        offload: None,
         extras: BTreeSet::new(),
     });
     kernel.state_mut().policies.push(Policy {
@@ -281,7 +283,7 @@ proptest! {
         before in meshes(1..4), after in meshes(0..2), up in any::<bool>()
     ) {
         let mut after = after;
-        after.esp = before.esp;
+        after.esp = before.esp.clone();
         let generation = before.rotation.at(Time::default()).generation;
         let next = if up { generation.next() } else { generation.previous().unwrap() };
         after.rotation = Rotation::Generation(next);
@@ -352,6 +354,7 @@ proptest! {
             prop_assert_ne!(flow(&mut kernel, packet), Flow::Clear);
         }
         let mut healthy = Memory::holding(kernel.state().clone());
+        healthy.offload_to("eth0");
         prop_assert!(applied(&after, &mut healthy).is_complete());
     }
 

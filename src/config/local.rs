@@ -91,7 +91,11 @@ mod tests {
             reqid: Reqid(0x4d53_0001),
             traffic: Traffic::Vxlan { port: 4789 },
             guard: true,
-            esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
+            esp: Esp {
+                cipher: Cipher::Aes256Gcm,
+                replay: Replay { window: 0, esn: false },
+                offload: None,
+            },
             keys: KeySource::MeshKey(SecretSource::Env("X".into())),
             rotation: Rotation::Generation(Generation::new(1).unwrap()),
             link: None,

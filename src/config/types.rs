@@ -137,12 +137,14 @@ impl Protocol {
 }
 
 /// Cipher and anti-replay of every SA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Esp {
     /// `[esp] cipher`.
     pub cipher: Cipher,
     /// `[esp] replay_window` and `esn`; a pair that the kernel takes.
     pub replay: Replay,
+    /// `[esp] offload`: the device that encrypts and decrypts, if one is to.
+    pub offload: Option<String>,
 }
 
 /// `[link]`: a device whose MTU is kept right.

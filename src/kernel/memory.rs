@@ -31,6 +31,7 @@ pub struct Memory {
     refused: BTreeMap<usize, Errno>,
     lost: BTreeMap<usize, usize>,
     lacking: BTreeSet<String>,
+    offloading: BTreeSet<String>,
 }
 
 impl Memory {
@@ -85,6 +86,11 @@ impl Memory {
     /// than `performed` of them.
     pub fn lose(&mut self, nth: usize, performed: usize) {
         self.lost.insert(self.calls + nth, performed);
+    }
+
+    /// Gives a device ESP offload.
+    pub fn offload_to(&mut self, device: &str) {
+        self.offloading.insert(device.into());
     }
 
     /// Takes a transform away, as a kernel without its module has none.
@@ -145,7 +151,13 @@ impl Memory {
             let text = "Requested AEAD algorithm not found".into();
             return Err(refused(step, Errno::ENOSYS, Some(text)));
         }
-        let added = Sa { key: KeyView::Known(key.fingerprint()), ..sa.clone() };
+        if sa.offload.as_ref().is_some_and(|offload| self.state.link(&offload.device).is_none()) {
+            return Err(refused(step, Errno::ENODEV, Some(rules::no_offload_device())));
+        }
+        // A device that can't is no error (xfrm_dev_state_add).
+        let offload = sa.offload.clone().filter(|to| self.offloading.contains(&to.device));
+        let key = KeyView::Known(key.fingerprint());
+        let added = Sa { key, offload, ..sa.clone() };
         let same = |found: &&mut Sa| {
             let (a, b) = (found.id, sa.id);
             (a.dst, a.proto, a.spi) == (b.dst, b.proto, b.spi) && rules::mark_finds(b.mark, a.mark)

@@ -88,6 +88,8 @@ impl Errno {
     pub const ENOSYS: Self = Self(38);
     /// The kernel lacks a protocol.
     pub const EPROTONOSUPPORT: Self = Self(93);
+    /// Not supported.
+    pub const EOPNOTSUPP: Self = Self(95);
     /// The receive buffer overflowed.
     pub const ENOBUFS: Self = Self(105);
 }

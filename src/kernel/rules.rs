@@ -71,6 +71,11 @@ pub fn mark_finds(mark: Mark, other: Mark) -> bool {
     mark.value & mark.mask & other.mask == other.value
 }
 
+/// What the absence of the device that `[esp] offload` names means.
+pub fn no_offload_device() -> String {
+    "[esp] offload names a device that is not there".into()
+}
+
 /// What the errors of setting an MTU mean, and what to do.
 pub fn mtu_refused(errno: Errno) -> Option<String> {
     match errno {
@@ -115,6 +120,8 @@ pub struct Begin {
     pub received: u64,
     /// Seconds until it expires; 0 is never.
     pub lifetime: u64,
+    /// The index of the device that it is offloaded to, if it is.
+    pub device: u32,
 }
 
 /// How much further an SA goes on that takes an old one's place: more than is
@@ -157,6 +164,7 @@ pub fn begin(
         sent: seed.max(ahead).min(largest),
         received: carried.map_or(0, |old| old.received),
         lifetime,
+        device: 0,
     })
 }
 

@@ -17,7 +17,7 @@ mod x25519;
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView};
 pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
-pub use sa::{Algorithm, Cipher, Mode, Replay, Sa, SaId, Start, Usage};
+pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
 pub use state::{Bypass, Link, Live, LocalAddress, Mtu, State};
 pub use time::{Period, Time};

@@ -157,6 +157,22 @@ pub struct Replay {
     pub esn: bool,
 }
 
+/// A device that encrypts and decrypts for the kernel (`XFRMA_OFFLOAD_DEV`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offload {
+    /// Its name.
+    pub device: String,
+    /// Whether it is for packets that arrive.
+    pub inbound: bool,
+}
+
+impl fmt::Display for Offload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dev {} dir {}", self.device, if self.inbound { "in" } else { "out" })
+    }
+}
+
 /// A security association, as much of it as is configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,6 +198,9 @@ pub struct Sa {
     /// added; `None` is never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<Time>,
+    /// The device that does its cryptography; `None` is the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Offload>,
     /// Names and values of attributes that this type can't express (an if_id,
     /// a limit of bytes, UDP encapsulation, …). Ours have none.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

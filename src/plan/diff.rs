@@ -102,6 +102,8 @@ fn difference(live: &Sa, wanted: &Sa) -> Option<&'static str> {
         "its cipher differs"
     } else if live.key.differs(wanted.key) {
         "its key differs"
+    } else if live.offload != wanted.offload {
+        "its offload to a device differs"
     } else if live.replay != wanted.replay {
         "its anti-replay window differs"
     } else if !live.ends_with(wanted) {

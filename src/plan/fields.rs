@@ -30,6 +30,7 @@ pub(super) fn of_sa(sa: &Sa) -> Fields {
         ("esn", sa.replay.esn.to_string()),
     ];
     fields.extend(sa.ends.map(|time| ("ends", time.rfc3339())));
+    fields.extend(sa.offload.as_ref().map(|offload| ("offload", offload.to_string())));
     fields.extend(extras(&sa.extras));
     fields
 }

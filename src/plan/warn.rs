@@ -36,6 +36,7 @@ pub(super) fn warnings(
     lines.extend(ahead_of_the_clock(desired, live));
     lines.extend(nearly_spent(desired, live));
     lines.extend(link::warnings(desired, live));
+    lines.extend(no_such_offload(desired, live));
     lines
 }
 
@@ -113,6 +114,15 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<String> {
             "{stops} flowed in clear with {names} stops here and flows again, encrypted, when \
              they have applied too; open connections survive that. {advice}"
         )
+    })
+}
+
+/// A device of `[esp] offload` that isn't there: no SA can be added.
+fn no_such_offload(desired: &Desired, live: &Live) -> Option<String> {
+    let mut offloads = desired.sas.values().filter_map(|wanted| wanted.sa.offload.as_ref());
+    let device = &offloads.next()?.device;
+    (!live.0.links.is_empty() && live.0.link(device).is_none()).then(|| {
+        format!("this host has no device {device}, to which [esp] offload wants SAs to go: none can be added")
     })
 }
 

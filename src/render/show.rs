@@ -192,6 +192,7 @@ fn sa_object(
         (window, false) => format!("replay window {window}"),
     });
     words.extend(sa.ends.map(|end| format!("ends {} UTC", end.utc())));
+    words.extend(sa.offload.as_ref().map(|offload| format!("offload {offload}")));
     if !mine {
         words.push(format!("reqid {} mode {}", sa.reqid, sa.mode));
     }

@@ -39,7 +39,11 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         reqid: REQID,
         traffic: Traffic::Vxlan { port: 4789 },
         guard: true,
-        esp: Esp { cipher: Cipher::Aes256Gcm, replay: Replay { window: 0, esn: false } },
+        esp: Esp {
+            cipher: Cipher::Aes256Gcm,
+            replay: Replay { window: 0, esn: false },
+            offload: None,
+        },
         keys: KeySource::MeshKey(SecretSource::Env("MESH_KEY".into())),
         rotation: Rotation::Generation(Generation::new(generation).unwrap()),
         link: None,
@@ -66,6 +70,7 @@ pub fn wanted_at(config: &Config, now: Time) -> (Desired, Keyring) {
 /// A kernel of the first peer, with nothing but its address.
 pub fn host(config: &Config) -> Memory {
     let mut kernel = Memory::default();
+    kernel.offload_to("eth0");
     let state = kernel.state_mut();
     state.addresses.push(address(config.peers[0].address));
     state.links = vec![link("eth0", 1500), link(VXLAN, 1450)];

@@ -79,6 +79,7 @@ impl Bench for Memory {
             key: KeyView::Unknown,
             replay: Replay { window: 0, esn: false },
             ends: None,
+            offload: None,
             extras: Default::default(),
         });
     }

@@ -57,6 +57,8 @@ contract! {
     a_devices_mtu_is_set_and_observed
     an_mtu_that_no_device_takes_is_einval
     an_mtu_of_an_absent_device_is_enodev
+    an_offload_that_a_device_can_not_do_is_dropped
+    an_offload_to_an_absent_device_is_enodev
     esn_without_a_window_is_einval
     a_window_above_4096_is_einval
     more_than_six_templates_are_einval

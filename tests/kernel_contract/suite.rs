@@ -9,8 +9,9 @@ use std::{
 use meshsec::{
     kernel::{Errno, KernelError},
     model::{
-        Action, Algorithm, Cipher, Direction, IPPROTO_ESP, Key, KeyView, Level, Mark, Mode, Policy,
-        PolicyId, PortMatch, Prefix, Replay, Reqid, Sa, SaId, Selector, Spi, Start, Template,
+        Action, Algorithm, Cipher, Direction, IPPROTO_ESP, Key, KeyView, Level, Mark, Mode,
+        Offload, Policy, PolicyId, PortMatch, Prefix, Replay, Reqid, Sa, SaId, Selector, Spi,
+        Start, Template,
     },
     plan::StepKind,
 };
@@ -53,6 +54,7 @@ pub fn sa(cipher: Cipher, ipv6: bool, spi: u32) -> (Sa, Arc<Key>) {
         key: KeyView::Known(key.fingerprint()),
         replay: Replay { window: 0, esn: false },
         ends: None,
+        offload: None,
         extras: Default::default(),
     };
     (sa, key)
@@ -427,6 +429,22 @@ pub fn an_mtu_that_no_device_takes_is_einval(bench: &mut dyn Bench) {
 
 pub fn an_mtu_of_an_absent_device_is_enodev(bench: &mut dyn Bench) {
     refused(bench.one(set_mtu(1416)), Errno::ENODEV);
+}
+
+fn offloaded(spi: u32, device: &str) -> StepKind {
+    let (sa, key) = simple(spi);
+    add_sa((Sa { offload: Some(Offload { device: device.into(), inbound: false }), ..sa }, key))
+}
+
+pub fn an_offload_that_a_device_can_not_do_is_dropped(bench: &mut dyn Bench) {
+    bench.plant_device("vxlan42");
+    bench.done(offloaded(0x8100_1002, "vxlan42"));
+    assert_eq!(bench.look().0.sas, [simple(0x8100_1002).0], "it is there, and not offloaded");
+}
+
+pub fn an_offload_to_an_absent_device_is_enodev(bench: &mut dyn Bench) {
+    refused(bench.one(offloaded(0x8100_1002, "vxlan42")), Errno::ENODEV);
+    assert!(bench.look().0.sas.is_empty());
 }
 
 pub fn esn_without_a_window_is_einval(bench: &mut dyn Bench) {

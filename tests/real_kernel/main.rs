@@ -34,6 +34,7 @@ mod kinds;
 mod link;
 mod locking;
 mod membership;
+mod offload;
 mod private_keys;
 mod ratchet;
 mod reboot;

@@ -1,7 +1,7 @@
 //! `[esp]`.
 #![forbid(unsafe_code)]
 
-use super::word;
+use super::{link::device_name, word};
 use crate::{
     config::{
         reader::{Bounds, Field, Findings, Section, Value},
@@ -11,14 +11,14 @@ use crate::{
 };
 
 /// The keys of this table, and those that this release refuses.
-pub(super) const KEYS: [&[&str]; 2] = [&["cipher", "esn", "replay_window"], &["offload"]];
+pub(super) const KEYS: [&[&str]; 2] = [&["cipher", "esn", "replay_window", "offload"], &[]];
 
 /// What holds where there is no such table.
 ///
 /// With a period, sequence numbers go on where a restarted host can't have
 /// been yet; without, they begin again, and a window would lock it out.
 pub(super) fn default(by_clock: bool) -> Esp {
-    Esp { cipher: Cipher::Aes256Gcm, replay: default_replay(by_clock) }
+    Esp { cipher: Cipher::Aes256Gcm, replay: default_replay(by_clock), offload: None }
 }
 
 fn default_replay(by_clock: bool) -> Replay {
@@ -33,7 +33,13 @@ const ESN: Field = Field { name: "esn", write: "write true or false" };
 const WINDOW: Field =
     Field { name: "replay_window", write: "write 0 or a power of two from 32 to 4096" };
 const WINDOWS: Bounds = Bounds { min: 0, max: 4096, hex: false };
-const OFFLOAD: Field = Field { name: "offload", write: "leave it out; the CPU encrypts" };
+const OFFLOAD: Field = Field {
+    name: "offload",
+    write: "write the name of a device with ESP offload, or leave it out",
+};
+const DEVICE: Field =
+    Field { name: "device", write: "write the name of a device with ESP offload" };
+const MODE: Field = Field { name: "mode", write: "write \"crypto\", or leave it out" };
 
 /// Reads the table; `by_clock` says whether there is a `[rotation] period`.
 pub(super) fn read(
@@ -41,7 +47,6 @@ pub(super) fn read(
     section: &Section<'_, '_>,
     by_clock: bool,
 ) -> Option<Esp> {
-    section.refuse(findings, &[OFFLOAD]);
     let cipher = section.get("cipher").map_or(Some(Cipher::Aes256Gcm), |value| {
         let names = Cipher::ALL.map(Cipher::name);
         let name = word(findings, value, CIPHER, &names, &[])?;
@@ -52,9 +57,26 @@ pub(super) fn read(
     let window = section
         .get("replay_window")
         .map_or(Some(default.window), |value| read_window(findings, value));
+    let offload =
+        section.get("offload").map_or(Some(None), |value| read_offload(findings, value).map(Some));
     let replay = Replay { window: window?, esn: esn? };
     check_replay(findings, section, replay, by_clock)?;
-    Some(Esp { cipher: cipher?, replay })
+    Some(Esp { cipher: cipher?, replay, offload: offload? })
+}
+
+/// A device's name, or a table of that and a mode.
+fn read_offload(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String> {
+    let Some(table) = value.get_ref().as_table() else {
+        return device_name(findings, value, OFFLOAD);
+    };
+    let keys = [&["device", "mode"][..], &[]];
+    let section = Section::open(findings, "offload", value.span(), table, keys);
+    let mode = section
+        .get("mode")
+        .map_or(Some("crypto"), |value| word(findings, value, MODE, &["crypto"], &["packet"]));
+    let device =
+        section.require(findings, DEVICE).and_then(|value| device_name(findings, value, DEVICE));
+    mode.and(device)
 }
 
 /// What the kernel, or a period, can't do.

@@ -27,7 +27,8 @@ pub(super) fn read(
     section: &Section<'_, '_>,
     traffic: Option<Traffic>,
 ) -> Option<LinkWish> {
-    let device = section.require(findings, DEVICE).and_then(|value| read_device(findings, value));
+    let device =
+        section.require(findings, DEVICE).and_then(|value| device_name(findings, value, DEVICE));
     let mtu = section.get("mtu").map_or(Some(Mtu::Auto), |value| read_mtu(findings, value));
     if traffic.is_some_and(|traffic| traffic.tunnel().is_none()) {
         let message = "[link] is for the device of a tunnel, and this kind of traffic has none";
@@ -39,15 +40,19 @@ pub(super) fn read(
 }
 
 /// What the kernel takes as a name (`dev_valid_name`).
-fn read_device(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String> {
-    let text = findings.text(value, DEVICE)?;
+pub(super) fn device_name(
+    findings: &mut Findings<'_>,
+    value: &Value<'_>,
+    field: Field,
+) -> Option<String> {
+    let text = findings.text(value, field)?;
     let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
     let is_name = (1..=LONGEST).contains(&text.len())
         && text.chars().all(allowed)
         && !matches!(text, "." | "..");
     if !is_name {
         let message = format!("{} can't be a device's name", mask::quote(text));
-        findings.wrong(value.span(), message, DEVICE.write);
+        findings.wrong(value.span(), message, field.write);
     }
     is_name.then(|| text.to_owned())
 }

@@ -7,8 +7,8 @@
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::{
     Address, AlgAead, LifetimeConfig, Mark as XfrmMark, Replay as ReplayState, ReplayEsn,
-    Selector as XfrmSelector, UserPolicyId, UserPolicyInfo, UserPolicyType, UserSaId, UserSaInfo,
-    UserTemplate, XfrmAttrs, constants as xfrm, policy, state,
+    Selector as XfrmSelector, UserOffloadDev, UserPolicyId, UserPolicyInfo, UserPolicyType,
+    UserSaId, UserSaInfo, UserTemplate, XfrmAttrs, constants as xfrm, policy, state,
 };
 use std::net::IpAddr;
 use zeroize::{Zeroize, Zeroizing};
@@ -16,12 +16,12 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::{
     kernel::rules::{Begin, MAX_LEGACY_WINDOW, MAX_WINDOW},
     model::{
-        Action, Algorithm, Direction, Key, Level, Mark, Mode, Policy, PolicyId, Replay, Sa, SaId,
-        Selector, Template,
+        Action, Algorithm, Direction, Key, Level, Mark, Mode, Offload, Policy, PolicyId, Replay,
+        Sa, SaId, Selector, Template,
     },
 };
 
-use super::wire::Request;
+use super::wire::{OFFLOAD_INBOUND, OFFLOAD_IPV6, Request};
 
 /// Adds an SA; `EEXIST` where one has its identity.
 pub fn new_sa(sa: &Sa, key: &Key, begin: Begin) -> Request {
@@ -110,7 +110,16 @@ fn sa_message(sa: &Sa, key: &Key, begin: Begin) -> state::ModifyMessage {
         info.replay_window = sa.replay.window as u8;
         nlas.extend(legacy_numbers(begin));
     }
+    nlas.extend(sa.offload.as_ref().map(|to| offload(to, sa.id.dst.is_ipv4(), begin.device)));
     state::ModifyMessage { user_sa_info: info, nlas }
+}
+
+/// `struct xfrm_user_offload`.
+fn offload(to: &Offload, ipv4: bool, device: u32) -> XfrmAttrs {
+    let ipv6 = if ipv4 { 0 } else { OFFLOAD_IPV6 };
+    let inbound = if to.inbound { OFFLOAD_INBOUND } else { 0 };
+    let flags = ipv6 | inbound;
+    XfrmAttrs::OffloadDevice(UserOffloadDev { ifindex: device as i32, flags })
 }
 
 fn aead(algorithm: &Algorithm, key: &Key) -> Option<XfrmAttrs> {

@@ -52,6 +52,10 @@ fn of_sa(sa: &Sa, errno: Errno) -> Option<String> {
         } else {
             "this kernel has no ESP for IPv6: module esp6, CONFIG_INET6_ESP".into()
         }),
+        Errno::EINVAL | Errno::EOPNOTSUPP if sa.offload.is_some() => Some(format!(
+            "the device may refuse to offload it, {}; leave offload out of [esp] to see",
+            sa.offload.as_ref().map_or("", |offload| &offload.device)
+        )),
         // ENOSYS where no such transform is known (attach_aead), ENOENT where
         // it can't be made up (esp_init_aead).
         Errno::ENOSYS | Errno::ENOENT => Some(missing_cipher(&sa.algorithm)),

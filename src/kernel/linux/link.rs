@@ -10,10 +10,12 @@ use rtnetlink::{
         link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
     },
 };
+use rustix::net::{self, AddressFamily, SocketType};
 
+use super::decode::Names;
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{Link, LocalAddress},
+    model::{Link, LocalAddress, Sa},
     plan::StepKind,
 };
 
@@ -25,24 +27,58 @@ use crate::{
 /// [`KernelError::System`] if they can't be read, or if there are none: a
 /// failed dump of rtnetlink looks like an empty one.
 pub fn devices_and_addresses() -> Result<(Vec<Link>, Vec<LocalAddress>), KernelError> {
-    let failed = |reason: String| KernelError::System {
-        doing: "cannot list this host's devices and addresses".into(),
-        reason,
-    };
-    let (devices, messages) = ask(list).map_err(|error| failed(error.to_string()))?;
-    if devices.is_empty() {
-        return Err(failed("the kernel shows no device, not even lo".into()));
-    }
-    let mut addresses: Vec<_> =
-        messages.iter().filter_map(|message| local(message, &devices)).collect();
-    if addresses.is_empty() {
-        return Err(failed("the kernel shows no address, not even that of lo: is lo up?".into()));
-    }
-    addresses.sort();
-    addresses.dedup();
-    let mut links: Vec<_> = devices.into_values().collect();
-    links.sort();
+    let Devices { links, addresses, .. } = Devices::observe()?;
     Ok((links, addresses))
+}
+
+/// Devices, their addresses and their names by index.
+pub struct Devices {
+    pub names: Names,
+    pub links: Vec<Link>,
+    pub addresses: Vec<LocalAddress>,
+}
+
+impl Devices {
+    /// As [`devices_and_addresses`].
+    pub fn observe() -> Result<Self, KernelError> {
+        let failed = |reason: String| KernelError::System {
+            doing: "cannot list this host's devices and addresses".into(),
+            reason,
+        };
+        let (devices, messages) = ask(list).map_err(|error| failed(error.to_string()))?;
+        if devices.is_empty() {
+            return Err(failed("the kernel shows no device, not even lo".into()));
+        }
+        let mut addresses: Vec<_> =
+            messages.iter().filter_map(|message| local(message, &devices)).collect();
+        if addresses.is_empty() {
+            return Err(failed(
+                "the kernel shows no address, not even that of lo: is lo up?".into(),
+            ));
+        }
+        addresses.sort();
+        addresses.dedup();
+        let names = devices.iter().map(|(index, link)| (*index, link.name.clone())).collect();
+        let mut links: Vec<_> = devices.into_values().collect();
+        links.sort();
+        Ok(Self { names, links, addresses })
+    }
+}
+
+/// The index of the device that an SA is to be offloaded to, or 0; `step` is
+/// what asks for it.
+///
+/// The kernel would take another device than one that is gone, by the route
+/// to the peer (`xfrm_dev_state_add`).
+pub fn offload_index(sa: &Sa, step: &StepKind) -> Result<u32, KernelError> {
+    let Some(offload) = &sa.offload else { return Ok(0) };
+    let socket = net::socket(AddressFamily::INET, SocketType::DGRAM, None);
+    let index = socket.and_then(|socket| net::netdevice::name_to_index(socket, &offload.device));
+    index.map_err(|errno| KernelError::Refused {
+        doing: rules::doing(step),
+        errno: Errno(errno.raw_os_error()),
+        detail: Some(rules::no_offload_device()),
+    })
 }
 
 /// The addresses of all devices.

@@ -30,6 +30,7 @@ use crate::{
 use super::{Kernel, KernelError};
 
 pub use host::counters;
+use link::Devices;
 pub use link::{devices_and_addresses, local_addresses};
 
 const LIST_SAS: (u16, u16) = (xfrm::XFRM_MSG_GETSA, xfrm::XFRM_MSG_NEWSA);
@@ -58,8 +59,9 @@ impl Linux {
 impl Kernel for Linux {
     fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError> {
         let engine = &mut self.engine;
+        let Devices { names, links, addresses } = Devices::observe()?;
         let sas = engine
-            .dump(LIST_SAS, "SAs", |message| decode::sa(message, reqid).map(Some))
+            .dump(LIST_SAS, "SAs", |message| decode::sa(message, reqid, &names).map(Some))
             .map_err(explain::of_access)?;
         let ours = |(sa, usage): &(Sa, Usage)| (sa.reqid == reqid).then_some(*usage);
         let usage = sas.iter().filter_map(ours).collect();
@@ -67,7 +69,6 @@ impl Kernel for Linux {
         let policies = engine
             .dump(LIST_POLICIES, "policies", |message| decode::policy(message))
             .map_err(explain::of_access)?;
-        let (links, addresses) = devices_and_addresses()?;
         let bypasses = host::bypasses(&addresses)?;
         Ok(Live(State { sas, policies, addresses, links, bypasses, usage }.sorted()))
     }

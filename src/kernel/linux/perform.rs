@@ -15,7 +15,9 @@ use crate::{
 };
 
 use super::{
-    clock, decode, encode, explain, link,
+    clock,
+    decode::{self, Names},
+    encode, explain, link,
     netlink::{Answer, Engine, LOOK_WINDOW, WINDOW},
     wire::Request,
 };
@@ -92,7 +94,7 @@ fn look(step: &Step) -> Option<Request> {
 /// What a look found.
 enum Found {
     Policy(Policy),
-    Sa(Sa, Usage),
+    Sa(Box<Sa>, Usage),
 }
 
 /// Looks at what steps are about; `None` where nothing is looked at or nothing is there.
@@ -123,8 +125,8 @@ fn found_by(step: &Step, answer: Answer) -> Result<Option<Found>, KernelError> {
             match &step.kind {
                 StepKind::DeleteSa(_) | StepKind::ReplaceSa { .. } => {
                     let ours = added(step).map_or(Reqid(0), |added| added.sa.reqid);
-                    let (sa, usage) = decode::sa(&mut object, ours)?;
-                    Ok(Some(Found::Sa(sa, usage)))
+                    let (sa, usage) = decode::sa(&mut object, ours, &Names::new())?;
+                    Ok(Some(Found::Sa(Box::new(sa), usage)))
                 }
                 _ => Ok(decode::policy(&object)?.map(Found::Policy)),
             }
@@ -143,6 +145,7 @@ fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError>
         (StepKind::AddSa { sa, key, start }, _) => {
             rules::check_sa(sa, key, &step.kind)?;
             let begin = rules::begin(&step.kind, sa, *start, None, clock::now())?;
+            let begin = rules::Begin { device: link::offload_index(sa, &step.kind)?, ..begin };
             Ok(vec![encode::new_sa(sa, key, begin)])
         }
         (StepKind::ReplaceSa { sa, key, start }, found) => {
@@ -152,6 +155,7 @@ fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError>
                 _ => None,
             };
             let begin = rules::begin(&step.kind, sa, *start, old, clock::now())?;
+            let begin = rules::Begin { device: link::offload_index(sa, &step.kind)?, ..begin };
             let add = Request { joined: true, ..encode::new_sa(sa, key, begin) };
             Ok(vec![encode::delete_sa(&sa.id), add])
         }
@@ -248,13 +252,14 @@ fn take_over_all(
 fn take_over(step: &Step, answer: Answer) -> Result<Request, KernelError> {
     let Some(Added { sa, key, start }) = added(step) else { return Err(missing(step)) };
     let begin = rules::begin(&step.kind, sa, start, None, clock::now())?;
+    let begin = rules::Begin { device: link::offload_index(sa, &step.kind)?, ..begin };
     match answer.outcome {
         // Gone in between, as a larval one is after 30 s.
         Err(refusal) if refusal.errno == Errno::ESRCH => Ok(encode::new_sa(sa, key, begin)),
         Err(refusal) => Err(explain::of_step(step, &refusal)),
         Ok(()) => {
             let mut object = answer.object.ok_or_else(|| missing(step))?;
-            let (found, _) = decode::sa(&mut object, sa.reqid)?;
+            let (found, _) = decode::sa(&mut object, sa.reqid, &Names::new())?;
             if rules::may_take_over(&found, sa) {
                 Ok(encode::update_sa(sa, key, begin))
             } else {

@@ -18,6 +18,11 @@ pub const HEADER: usize = 16;
 /// The text of an extended acknowledgement (`NLMSGERR_ATTR_MSG`).
 const TEXT: u16 = 1;
 
+/// `XFRM_OFFLOAD_IPV6`, which the kernel never gives back.
+pub const OFFLOAD_IPV6: u8 = 1;
+/// `XFRM_OFFLOAD_INBOUND`.
+pub const OFFLOAD_INBOUND: u8 = 2;
+
 /// The next multiple of 4, to which messages and attributes are padded.
 pub fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)

@@ -10,7 +10,10 @@ mod sa;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use netlink_packet_core::{DecodeError, Nla, NlaBuffer, Parseable};
 use netlink_packet_xfrm::{Address, LifetimeConfig, XFRM_INF, XfrmAttrs, constants as xfrm};
@@ -24,6 +27,9 @@ use super::wire::{self, garbled};
 
 pub use policy::policy;
 pub use sa::sa;
+
+/// The names of devices, by index.
+pub type Names = BTreeMap<u32, String>;
 
 /// What the model can't express, in words.
 type Extras = BTreeSet<String>;

@@ -10,14 +10,14 @@ use zeroize::Zeroize;
 use crate::{
     kernel::KernelError,
     model::{
-        Algorithm, Fingerprint, IPPROTO_ESP, KeyView, Mark, Replay, Reqid, Sa, SaId, Spi, Time,
-        Usage,
+        Algorithm, Fingerprint, IPPROTO_ESP, KeyView, Mark, Offload, Replay, Reqid, Sa, SaId, Spi,
+        Time, Usage,
     },
 };
 
 use super::{
-    super::wire::{self, garbled},
-    Extras, Family, attributes, flags, lifetimes, mode, selector, undecodable, unknown,
+    super::wire::{self, OFFLOAD_INBOUND, OFFLOAD_IPV6, garbled},
+    Extras, Family, Names, attributes, flags, lifetimes, mode, selector, undecodable, unknown,
 };
 
 const IPPROTO_AH: u8 = 51;
@@ -46,7 +46,7 @@ const EXTRA_FLAGS: &[(u32, &str)] = &[(1, "dont-encap-dscp"), (2, "oseq-may-wrap
 ///
 /// [`KernelError::Garbled`] for a message that is too short, or an attribute
 /// that is not as long as its type says.
-pub fn sa(payload: &mut [u8], ours: Reqid) -> Result<(Sa, Usage), KernelError> {
+pub fn sa(payload: &mut [u8], ours: Reqid, names: &Names) -> Result<(Sa, Usage), KernelError> {
     let info = UserSaInfo::parse(payload).map_err(undecodable)?;
     let (_, behind) = payload.split_at_mut(XFRM_USER_SA_INFO_LEN);
     let key = take_key(behind, Reqid(info.reqid) == ours)?;
@@ -55,6 +55,10 @@ pub fn sa(payload: &mut [u8], ours: Reqid) -> Result<(Sa, Usage), KernelError> {
     for attribute in attributes(behind)? {
         found.take(attribute, family)?;
     }
+    let offload = found.offload.take().map(|(index, inbound)| Offload {
+        device: names.get(&index).cloned().unwrap_or_else(|| format!("index {index}")),
+        inbound,
+    });
     let selector = selector(&info.selector)?;
     let (replay, extras) = found.replay_and_extras(&info, selector.is_some());
     let id = SaId {
@@ -74,6 +78,7 @@ pub fn sa(payload: &mut [u8], ours: Reqid) -> Result<(Sa, Usage), KernelError> {
         key,
         replay,
         ends: ends(&info),
+        offload,
         extras,
     };
     Ok((sa, usage))
@@ -128,6 +133,7 @@ struct Found {
     output_mark: Option<u32>,
     output_mask: Option<u32>,
     algorithms: Algorithms,
+    offload: Option<(u32, bool)>,
     extras: Extras,
 }
 
@@ -147,6 +153,14 @@ impl Found {
             XfrmAttrs::LastUsed(seconds) => self.last = Some(Time::from_seconds(*seconds)),
             XfrmAttrs::MarkVal(value) => self.output_mark = Some(*value),
             XfrmAttrs::MarkMask(mask) => self.output_mask = Some(*mask),
+            XfrmAttrs::OffloadDevice(offload) => {
+                let flags = offload.flags;
+                self.offload = Some((offload.ifindex as u32, flags & OFFLOAD_INBOUND != 0));
+                let named = OFFLOAD_INBOUND | OFFLOAD_IPV6;
+                if flags & !named != 0 {
+                    self.extras.insert(format!("offload flags {:#x}", flags & !named));
+                }
+            }
             XfrmAttrs::EncryptionAlgAead(aead) => {
                 let (key_bits, icv_bits) = (aead.alg_key_len, aead.alg_icv_len);
                 self.algorithms.aead = Some((name(&aead.alg_name), key_bits, icv_bits));
@@ -273,9 +287,6 @@ fn extra(attribute: &XfrmAttrs, family: Family) -> Result<Option<String>, Kernel
         XfrmAttrs::EncapsulationTemplate(encap) => encapsulation(encap, family),
         XfrmAttrs::CareOfAddr(address) => format!("care-of {}", family.address(address)),
         XfrmAttrs::SecurityContext(_) => "security context".into(),
-        XfrmAttrs::OffloadDevice(offload) => {
-            format!("offload dev index {} flags {:#x}", offload.ifindex, offload.flags)
-        }
         XfrmAttrs::Other(other) => return newer(attribute, other),
         _ => unknown(attribute),
     };

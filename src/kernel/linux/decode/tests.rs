@@ -70,13 +70,14 @@ fn ours(src: &str, dst: &str, replay: Replay) -> Sa {
         key: KeyView::Known(key().fingerprint()),
         replay,
         ends: None,
+        offload: None,
         extras: Extras::new(),
     }
 }
 
 /// The SA of a message, without how far it has come.
 fn sa(message: &mut [u8], ours: Reqid) -> Result<Sa, KernelError> {
-    super::sa(message, ours).map(|(sa, _)| sa)
+    super::sa(message, ours, &Names::new()).map(|(sa, _)| sa)
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn newer_attributes_are_named_and_defaults_are_not() {
     assert_eq!(with(34, &number).unwrap(), "nat-keepalive-interval 3s");
     assert_eq!(with(35, &number).unwrap(), "pcpu 3");
     assert_eq!(with(36, &number).unwrap(), "xfrma 36 (unknown attribute)");
-    assert_eq!(with(28, &[3, 0, 0, 0, 1, 0, 0, 0]).unwrap(), "offload dev index 3 flags 0x1");
+    assert_eq!(with(28, &[3, 0, 0, 0, 5, 0, 0, 0]).unwrap(), "offload flags 0x4");
     assert_eq!(with(8, &[8, 0, 8, 0, 1, 1, 0, 0]).unwrap(), "security context");
     for (kind, value) in [(27, &[][..]), (31, &[0; 4]), (33, &[0]), (34, &[0; 4]), (15, &[1; 8])] {
         assert_eq!(with(kind, value).unwrap(), "", "xfrma {kind}");
@@ -183,10 +184,10 @@ fn newer_attributes_are_named_and_defaults_are_not() {
 
 #[test]
 fn numbers_and_a_lifetime_are_encoded_and_read_back() {
-    let begin = Begin { sent: 5 << 32 | 7, received: 3 << 32 | 9, lifetime: 3600 };
+    let begin = Begin { sent: 5 << 32 | 7, received: 3 << 32 | 9, lifetime: 3600, device: 0 };
     let wanted = ours("192.0.2.1", "192.0.2.2", Replay { window: 1024, esn: true });
     let mut message = encode::new_sa(&wanted, &key(), begin).body;
-    let (found, usage) = super::sa(&mut message.clone(), OURS).unwrap();
+    let (found, usage) = super::sa(&mut message.clone(), OURS, &Names::new()).unwrap();
     assert_eq!((usage.sent, usage.received), (begin.sent, begin.received));
     // The kernel adds the time of addition, which a request has not.
     assert_eq!(found, Sa { ends: Some(Time::from_seconds(3600)), ..wanted.clone() });
@@ -197,15 +198,16 @@ fn numbers_and_a_lifetime_are_encoded_and_read_back() {
     message = encode::new_sa(&wanted, &key(), fresh).body;
     assert!(!message.windows(128).any(|window| window == all_received));
 
-    let begin = Begin { sent: 7, received: 9, lifetime: 0 };
+    let begin = Begin { sent: 7, received: 9, lifetime: 0, device: 0 };
     let wanted = ours("192.0.2.1", "192.0.2.2", Replay { window: 32, esn: false });
-    let (found, usage) = super::sa(&mut encode::new_sa(&wanted, &key(), begin).body, OURS).unwrap();
+    let (found, usage) =
+        super::sa(&mut encode::new_sa(&wanted, &key(), begin).body, OURS, &Names::new()).unwrap();
     assert_eq!((usage.sent, usage.received, found), (7, 9, wanted));
 }
 
 #[test]
 fn an_end_is_counted_from_the_addition() {
-    let (found, usage) = super::sa(&mut fixture!("sa_extras"), OURS).unwrap();
+    let (found, usage) = super::sa(&mut fixture!("sa_extras"), OURS, &Names::new()).unwrap();
     assert_eq!(found.ends, Some(Time::from_seconds(usage.added.seconds() + 3600)));
     assert!(usage.added.seconds() > 1_600_000_000 && usage.used.is_none());
 }
@@ -266,6 +268,27 @@ fn the_garbage_behind_an_ipv4_address_is_no_part_of_it() {
     message[4..16].fill(0xaa);
     message[20..32].fill(0xbb);
     assert_eq!(policy(&message), clean);
+}
+
+#[test]
+fn an_offload_is_encoded_by_index_and_read_back_by_name() {
+    let names = Names::from([(7, "eth0".into())]);
+    for (src, dst, ipv6) in
+        [("192.0.2.1", "192.0.2.2", 0), ("2001:db8::1", "2001:db8::2", wire::OFFLOAD_IPV6)]
+    {
+        for (inbound, flag) in [(false, 0), (true, wire::OFFLOAD_INBOUND)] {
+            let offload = Some(crate::model::Offload { device: "eth0".into(), inbound });
+            let wanted = Sa { offload, ..ours(src, dst, Replay { window: 32, esn: false }) };
+            let begin = Begin { device: 7, ..Begin::default() };
+            let mut message = encode::new_sa(&wanted, &key(), begin).body;
+            let attribute = [12, 0, 28, 0, 7, 0, 0, 0, ipv6 | flag, 0, 0, 0];
+            assert!(message.windows(12).any(|bytes| bytes == attribute));
+            let found = super::sa(&mut message.clone(), OURS, &names).unwrap().0;
+            assert_eq!(found, wanted);
+            let unnamed = super::sa(&mut message, OURS, &Names::new()).unwrap().0;
+            assert_eq!(unnamed.offload.unwrap().device, "index 7");
+        }
+    }
 }
 
 #[test]

@@ -136,7 +136,8 @@ impl<'a> Turn<'a> {
         let ratchet = read(self.path)?;
         let before = ratchet.generation();
         let to = oldest_accepted(self.moment);
-        let next = ratchet.at(to).filter(|_| may_turn(before, self.moment));
+        let next =
+            ratchet.at(to).filter(|_| may_turn(before, self.moment, clock::is_synchronised()));
         if let Some(next) = next.as_ref().filter(|_| before < to) {
             replacement.commit_secret(ratchet.text().as_bytes(), next.text().as_bytes())?;
         }
@@ -149,7 +150,7 @@ impl<'a> Turn<'a> {
 pub(super) fn warning(loaded: &Loaded, moment: Moment) -> Option<String> {
     let Some(Secrets::Ratchet(ratchet)) = &loaded.secrets else { return None };
     let (at, to) = (ratchet.generation(), oldest_accepted(moment));
-    if may_turn(at, moment) {
+    if may_turn(at, moment, clock::is_synchronised()) {
         return None;
     }
     let doubt = match moment.clock {
@@ -162,9 +163,10 @@ pub(super) fn warning(loaded: &Loaded, moment: Moment) -> Option<String> {
     ))
 }
 
-fn may_turn(from: Generation, moment: Moment) -> bool {
+/// Far turns only by a clock that is known to be right.
+fn may_turn(from: Generation, moment: Moment, synchronised: Option<bool>) -> bool {
     let near = oldest_accepted(moment).get().saturating_sub(from.get()) <= AT_ONCE;
-    near || (moment.clock.is_some() && clock::is_synchronised() == Some(true))
+    near || (moment.clock.is_some() && synchronised == Some(true))
 }
 
 /// The one before the generation that it is; 0 has none.
@@ -178,4 +180,44 @@ fn turned(before: Generation, after: Generation) -> Turned {
 
 fn read(path: &Path) -> Result<Ratchet, Error> {
     config::read_ratchet(path).map_err(|error| Error::Usage(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        config::Rotation,
+        model::{Period, Time},
+    };
+
+    #[test]
+    fn a_clock_that_jumps_ahead_turns_no_ratchet_unless_it_is_known_to_be_right() {
+        let hour = Duration::from_secs(3600);
+        let now = Time::from_seconds(1_795_230_000);
+        let rotation = Rotation::Period(Period::new(3600).unwrap());
+        let from = oldest_accepted(rotation.at(now));
+        let after = |hours: u32| rotation.at(now.after(hour * hours));
+        for (hours, synchronised, may) in [
+            (0, None, true),
+            (2, None, true),
+            (2, Some(false), true),
+            (3, None, false),
+            (3, Some(false), false),
+            (3, Some(true), true),
+            (100_000, Some(false), false),
+        ] {
+            assert_eq!(may_turn(from, after(hours), synchronised), may, "{hours} {synchronised:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_jumps_ahead_turns_no_ratchet_whatever_the_clock() {
+        let at = |number| Rotation::Generation(Generation::new(number).unwrap());
+        let from = Generation::new(4).unwrap();
+        for (number, may) in [(0, true), (5, true), (7, true), (8, false), (4000, false)] {
+            assert_eq!(may_turn(from, at(number).at(Time::default()), Some(true)), may, "{number}");
+        }
+    }
 }

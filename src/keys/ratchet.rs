@@ -18,7 +18,8 @@ use crate::model::{Generation, Key, MeshName};
 /// The first line of a ratchet's file: what it is, and the version of its form.
 const TITLE: &str = "meshsec ratchet 1";
 
-/// Steps that are taken at once at most: half a minute, or a thousand years of periods of 1h.
+/// Steps that are taken at once at most: half a minute, or seven thousand years of
+/// periods of 1h.
 pub const MOST_STEPS: u64 = 1 << 26;
 
 /// A mesh's chain key, of the oldest generation whose keys can still be made.

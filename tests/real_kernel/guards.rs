@@ -101,3 +101,20 @@ fn a_stranger_gets_in_under_no_address() {
     ));
     inject::is_dropped(&lab, stranger, &lab.address(B), A, "XfrmInStateProtoError");
 }
+
+/// As at boot, before the network is configured.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn an_apply_before_the_host_has_its_address_holds_once_it_has() {
+    let lab = Lab::new(2);
+    let host = lab.host(A);
+    host.ip("address flush dev eth0");
+    let words = ["--local", "a", "apply", "--auto-approve"];
+    lab.meshsec(A, &words).exits(0).says("this host does not have 192.0.2.1");
+    lab.apply(B);
+    host.ip("address add 192.0.2.1/24 dev eth0");
+    lab.has_converged(A);
+    let capture = lab.capture();
+    lab.reaches(A, B);
+    capture.stop().has_only_esp(6);
+}

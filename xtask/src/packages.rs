@@ -24,12 +24,13 @@ const MACHINE: [Package; 3] = [
 ];
 
 /// What the tests and the demo call.
-const TOOLS: [Package; 8] = [
+const TOOLS: [Package; 9] = [
     Package { name: "iproute2", present: || has("ip") },
     Package { name: "iputils-ping", present: || has("ping") },
     Package { name: "tcpdump", present: || has("tcpdump") },
     Package { name: "iptables", present: || has("iptables") },
     Package { name: "mandoc", present: || has("mandoc") },
+    Package { name: "systemd", present: || has("systemd-analyze") },
     Package { name: "wireguard-tools", present: || has("wg") },
     Package { name: "python3", present: || Path::new("/usr/bin/python3").exists() },
     Package { name: "python3-cryptography", present: has_python_cryptography },

@@ -1,0 +1,54 @@
+//! The example units, as systemd's own tools judge them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// A directory with the units, which name the program just built.
+fn units() -> (tempfile::TempDir, Vec<PathBuf>) {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/systemd");
+    let directory = tempfile::tempdir().unwrap();
+    let units = ["meshsec.service", "meshsec.timer"].map(|name| {
+        let text = fs::read_to_string(examples.join(name)).unwrap();
+        let program = env!("CARGO_BIN_EXE_meshsec");
+        let unit = directory.path().join(name);
+        fs::write(
+            &unit,
+            text.replace("ExecStart=/usr/local/bin/meshsec", &format!("ExecStart={program}")),
+        )
+        .unwrap();
+        unit
+    });
+    (directory, units.to_vec())
+}
+
+fn systemd_analyze(words: &[&str], units: &[PathBuf]) -> Output {
+    let mut command = Command::new("systemd-analyze");
+    command.args(words).args(units).env("SYSTEMD_COLORS", "0");
+    command.output().unwrap_or_else(|error| {
+        panic!("systemd-analyze is needed (apt-get install systemd): {error}")
+    })
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let (_directory, units) = units();
+    let output = systemd_analyze(&["verify", "--man=no"], &units);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+/// The scale begins at 0, which nothing reaches that has to change the host's network.
+#[test]
+fn the_service_has_little_that_it_does_not_need() {
+    let (_directory, units) = units();
+    let words = ["security", "--offline=true", "--no-pager"];
+    let output = systemd_analyze(&words, &units[..1]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    let level = table.split("Overall exposure level for ").nth(1);
+    let level = level.and_then(|line| line.split_once(": ")?.1.split(' ').next()?.parse().ok());
+    let level: f64 = level.unwrap_or_else(|| panic!("no level in {table}"));
+    assert!(level <= 2.0, "{table}");
+}

@@ -605,13 +605,17 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__plan)
-            opts="-c -h --live --detailed-exitcode --config --local --netns --format --help"
+            opts="-c -h --live --detailed-exitcode --out --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --live)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --out)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

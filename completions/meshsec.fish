@@ -55,6 +55,7 @@ json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l live -d 'Compare with the kernel, with an empty host, or with a snapshot\'s FILE' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l out -d 'Save the plan for apply FILE, which performs it only if nothing has changed' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -s c -l config -d 'The mesh\'s file' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r

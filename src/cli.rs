@@ -61,7 +61,7 @@ pub enum Command {
     /// Show the plan, ask, do it and prove that it is done
     Apply(ApplyArgs),
     /// Remove everything of this mesh from this host; needs no secret
-    Destroy(ApplyArgs),
+    Destroy(RunArgs),
     /// Show live objects in the file's words
     Show(ShowArgs),
     /// Show what each peer's SAs have carried and refused
@@ -111,11 +111,25 @@ pub struct PlanArgs {
     /// Exit with 2 if there are changes
     #[arg(long)]
     pub detailed_exitcode: bool,
+    /// Save the plan for apply FILE, which performs it only if nothing has changed
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// A plan that plan --out saved: it is performed without asking, if nothing has changed
+    #[arg(value_name = "PLAN")]
+    pub plan: Option<PathBuf>,
+    /// How to run.
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// Arguments of `apply` and `destroy`.
 #[derive(Debug, Args)]
-pub struct ApplyArgs {
+pub struct RunArgs {
     /// Don't ask
     #[arg(long)]
     pub auto_approve: bool,

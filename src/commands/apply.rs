@@ -7,10 +7,11 @@ use super::{
     plan::{self, Prepared, file_name},
     print, print_json,
     ratchet::{self, Turn},
+    saved::Premises,
 };
 use crate::{
     apply::{self, Goal, Progress, Report},
-    cli::{ApplyArgs, Format, Global},
+    cli::{ApplyArgs, Format, Global, RunArgs},
     config::{self, Config, SecretsMode},
     error::Error,
     kernel::{
@@ -26,9 +27,11 @@ const STEPS_SHOWN: usize = 64;
 
 /// Holds the namespace's lock from the first look to the last.
 pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
-    needs_approval(global, args)?;
+    if args.plan.is_none() {
+        needs_approval(global, &args.run)?;
+    }
     let loaded = config::load(&global.config, SecretsMode::Required)?;
-    let _lock = lock::acquire(args.lock_timeout)?;
+    let _lock = lock::acquire(args.run.lock_timeout)?;
     let mut kernel = Linux::open()?;
     let mut live = kernel.observe(loaded.config.reqid)?;
     loop {
@@ -38,7 +41,12 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         prepared.warnings.extend(ratchet::warning(&loaded, moment));
         prepared.warn_of_missing_address(&live);
         let turn = Turn::of(&loaded.config, moment);
-        let run = Run { global, args, config: &loaded.config, verb: "apply", turn };
+        if let Some(path) = &args.plan {
+            Premises::of(&loaded, &prepared, &live)?.check_saved(path)?;
+        }
+        let args =
+            RunArgs { auto_approve: args.run.auto_approve || args.plan.is_some(), ..args.run };
+        let run = Run { global, args: &args, config: &loaded.config, verb: "apply", turn };
         let file = file_name(global);
         if !run.approved(&prepared.view(&loaded.config, &file))? {
             return Ok(Status::Error);
@@ -55,7 +63,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
 }
 
 /// Refuses early what can't be asked about.
-pub(super) fn needs_approval(global: &Global, args: &ApplyArgs) -> Result<(), Error> {
+pub(super) fn needs_approval(global: &Global, args: &RunArgs) -> Result<(), Error> {
     if args.auto_approve {
         return Ok(());
     }
@@ -73,7 +81,7 @@ pub(super) fn needs_approval(global: &Global, args: &ApplyArgs) -> Result<(), Er
 /// What `apply` and `destroy` share: to show, to ask, to do and to report.
 pub(super) struct Run<'a> {
     pub(super) global: &'a Global,
-    pub(super) args: &'a ApplyArgs,
+    pub(super) args: &'a RunArgs,
     pub(super) config: &'a Config,
     pub(super) verb: &'static str,
     /// What becomes of a ratchet once all is done.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     apply::Goal,
-    cli::{ApplyArgs, Global},
+    cli::{Global, RunArgs},
     config::{self, SecretsMode},
     desired::{Desired, Keyring},
     error::Error,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Works without a local peer too: what is ours is known by its reqid.
-pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
+pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
     needs_approval(global, args)?;
     let loaded = config::load(&global.config, SecretsMode::Ignored)?;
     let config = &loaded.config;

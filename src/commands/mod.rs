@@ -10,6 +10,7 @@ mod plan;
 mod ratchet;
 mod replace;
 mod rotate;
+mod saved;
 mod show;
 mod snapshot;
 mod spi;

@@ -1,6 +1,9 @@
 //! `plan`: shows what apply would do.
 
-use super::{Status, live, moment, print, print_json, ratchet};
+use super::{
+    Status, live, moment, print, print_json, ratchet,
+    saved::{self, Premises},
+};
 use crate::{
     cli::{Format, Global, PlanArgs},
     config::{self, Config, Loaded, Moment, Peer, SecretsMode},
@@ -14,6 +17,11 @@ use crate::{
 /// Exits with 1 on a conflict, and with 2 on changes if asked to.
 pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     let source = live::Source::from(args.live.as_str());
+    if args.out.is_some() && source != live::Source::Kernel {
+        return Err(Error::Usage(
+            "--out saves a plan for this host's kernel; leave --live out".into(),
+        ));
+    }
     let secrets = match source {
         live::Source::Kernel => SecretsMode::Required,
         _ => SecretsMode::Optional,
@@ -30,6 +38,12 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
         prepared.warn_of_missing_address(&live);
     }
     prepared.show(global, &loaded.config)?;
+    if let Some(path) = &args.out {
+        let premises = Premises::of(&loaded, &prepared, &live)?;
+        let file = file_name(global);
+        saved::write(path, premises, &prepared.view(&loaded.config, &file))?;
+        anstream::eprintln!("Saved; to perform it: meshsec apply {}", path.display());
+    }
     Ok(match &prepared.plan {
         plan if !plan.conflicts.is_empty() => Status::Error,
         plan if !plan.is_empty() && args.detailed_exitcode => Status::Pending,

@@ -39,6 +39,7 @@ mod private_keys;
 mod ratchet;
 mod reboot;
 mod rotation;
+mod saved_plans;
 mod secrecy;
 mod snapshots;
 mod spoofing;

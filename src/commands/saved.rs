@@ -1,0 +1,210 @@
+//! Saved plans: what `plan --out FILE` writes and `apply FILE` performs.
+//!
+//! A saved plan says what was shown, and pins all that it follows from: the
+//! file, the keys, the generation, the live state. `apply` plans anew, which
+//! from the same premises gives the same plan, and refuses a plan whose
+//! premises have changed. So keys and sequence numbers are never saved.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Read},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{plan::Prepared, replace::Replacement};
+use crate::{
+    config::Loaded,
+    error::Error,
+    model::{Live, State},
+    render::{View, plan_json},
+};
+
+/// The version of a saved plan's format.
+const FORMAT_VERSION: &str = "1.0";
+
+/// More than any plan's: one for 4,095 peers takes 30 MiB.
+const LARGEST: u64 = 256 << 20;
+
+/// What a plan follows from.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Premises {
+    mesh: String,
+    local: String,
+    generation: u64,
+    /// SHA-256 of mesh.toml.
+    file: String,
+    /// SHA-256 of the SAs that should be there and their keys' fingerprints.
+    keys: String,
+    /// SHA-256 of the live state, counters left out.
+    live: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    format_version: String,
+    premises: Premises,
+    /// As `plan --format json` prints it; for people, and not read.
+    plan: serde_json::Value,
+}
+
+impl Premises {
+    /// The premises of a plan that was just made.
+    pub(super) fn of(loaded: &Loaded, prepared: &Prepared<'_>, live: &Live) -> Result<Self, Error> {
+        let mut keys = Sha256::new();
+        for wanted in prepared.desired.sas.values() {
+            keys.update(format!("{} {}\n", wanted.sa.id, wanted.sa.key));
+        }
+        let objects = State { usage: Vec::new(), ..live.0.clone() };
+        let live = serde_json::to_vec(&objects).map_err(std::io::Error::from)?;
+        Ok(Self {
+            mesh: loaded.config.mesh.to_string(),
+            local: prepared.local.name.to_string(),
+            generation: prepared.moment.generation.get(),
+            file: hex::encode(loaded.digest),
+            keys: hex::encode(keys.finalize()),
+            live: hex::encode(Sha256::digest(live)),
+        })
+    }
+
+    /// What is no longer as it was; `None` if all is.
+    fn change(&self, now: &Self) -> Option<&'static str> {
+        Some(if (&self.mesh, &self.local) != (&now.mesh, &now.local) {
+            "it is of another mesh or another host"
+        } else if self.file != now.file {
+            "mesh.toml was changed"
+        } else if self.generation != now.generation {
+            "the generation is another one"
+        } else if self.keys != now.keys {
+            "the keys are others"
+        } else if self.live != now.live {
+            "the kernel's state was changed"
+        } else {
+            return None;
+        })
+    }
+
+    /// Refuses a plan that was made from other premises than these.
+    ///
+    /// # Errors
+    ///
+    /// What has changed, or that the saved plan can't be read.
+    pub(super) fn check_saved(&self, path: &Path) -> Result<(), Error> {
+        match read(path)?.change(self) {
+            None => Ok(()),
+            Some(change) => Err(stale(path, change)),
+        }
+    }
+}
+
+/// Writes a plan, for its owner alone unless there was one with another mode.
+pub(super) fn write(path: &Path, premises: Premises, view: &View<'_>) -> Result<(), Error> {
+    let plan = serde_json::to_value(plan_json(view)).map_err(std::io::Error::from)?;
+    let saved = Saved { format_version: FORMAT_VERSION.into(), premises, plan };
+    let mut text = serde_json::to_vec_pretty(&saved).map_err(std::io::Error::from)?;
+    text.push(b'\n');
+    let file = Replacement::begin(path)?;
+    match fs::read(path) {
+        Ok(old) => file.commit(&old, &text),
+        Err(error) if error.kind() == ErrorKind::NotFound => file.create(&text),
+        Err(error) => Err(unread(path, error.to_string())),
+    }
+}
+
+fn read(path: &Path) -> Result<Premises, Error> {
+    let file = File::open(path).map_err(|error| unread(path, error.to_string()))?;
+    let mut text = Vec::new();
+    file.take(LARGEST + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| unread(path, error.to_string()))?;
+    if text.len() as u64 > LARGEST {
+        return Err(unread(path, "larger than 256 MiB, which no plan is".into()));
+    }
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: String,
+    }
+    let not_one = |error| unread(path, format!("not a plan that meshsec saved: {error}"));
+    let version: Version = serde_json::from_slice(&text).map_err(not_one)?;
+    if version.format_version != FORMAT_VERSION {
+        let version = version.format_version;
+        let reason =
+            format!("format {version:?} is not known; this meshsec reads {FORMAT_VERSION}");
+        return Err(unread(path, reason));
+    }
+    let saved: Saved = serde_json::from_slice(&text).map_err(not_one)?;
+    Ok(saved.premises)
+}
+
+fn unread(path: &Path, reason: String) -> Error {
+    Error::Snapshot { path: path.into(), reason }
+}
+
+fn stale(path: &Path, change: &str) -> Error {
+    let reason = format!("this plan is stale: {change} since it was saved; plan again");
+    Error::Snapshot { path: path.into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn premises() -> Premises {
+        let text = |text: &str| text.to_owned();
+        Premises {
+            mesh: text("lab"),
+            local: text("a"),
+            generation: 1,
+            file: text("00"),
+            keys: text("01"),
+            live: text("02"),
+        }
+    }
+
+    fn saved(directory: &tempfile::TempDir, text: &str) -> std::path::PathBuf {
+        let path = directory.path().join("plan");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn each_premise_that_changed_is_named() {
+        let changed = |change: fn(&mut Premises)| {
+            let mut now = premises();
+            change(&mut now);
+            premises().change(&now)
+        };
+        assert_eq!(changed(|_| {}), None);
+        assert!(changed(|now| now.local = "b".into()).unwrap().contains("another host"));
+        assert!(changed(|now| now.file = "x".into()).unwrap().contains("mesh.toml"));
+        assert!(changed(|now| now.generation = 2).unwrap().contains("generation"));
+        assert!(changed(|now| now.keys = "x".into()).unwrap().contains("keys"));
+        assert!(changed(|now| now.live = "x".into()).unwrap().contains("state"));
+    }
+
+    #[test]
+    fn what_is_no_saved_plan_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = |error: Error| error.to_string();
+        for (contents, reason) in [
+            ("", "not a plan that meshsec saved"),
+            ("{}", "not a plan that meshsec saved"),
+            ("[1]", "not a plan that meshsec saved"),
+            (r#"{"format_version":"2.0"}"#, "is not known"),
+            (
+                r#"{"format_version":"1.0","premises":{},"plan":{}}"#,
+                "not a plan that meshsec saved",
+            ),
+        ] {
+            let path = saved(&directory, contents);
+            let error = text(premises().check_saved(&path).unwrap_err());
+            assert!(error.contains(reason), "{contents}: {error}");
+        }
+        let absent = directory.path().join("absent");
+        assert!(text(premises().check_saved(&absent).unwrap_err()).contains("No such file"));
+    }
+}

@@ -92,9 +92,21 @@ impl State {
     }
 
     /// Whether both hold the same objects, however far they have come.
+    ///
+    /// Devices come and go on hosts of containers, with link-local addresses,
+    /// which no peer has: a plan is asked about again only where a device that
+    /// both have differs.
     pub fn same_objects(&self, other: &Self) -> bool {
-        let objects = |state: &Self| Self { usage: Vec::new(), ..state.clone() };
-        objects(self) == objects(other)
+        let objects = |state: &Self| {
+            let mut state = Self { usage: Vec::new(), links: Vec::new(), ..state.clone() };
+            state.addresses.retain(|local| match local.address {
+                IpAddr::V6(address) => !address.is_unicast_link_local(),
+                IpAddr::V4(_) => true,
+            });
+            state
+        };
+        let agrees = |link: &Link| other.link(&link.name).is_none_or(|there| there == link);
+        objects(self) == objects(other) && self.links.iter().all(agrees)
     }
 
     /// Whether this host has the address.
@@ -117,3 +129,31 @@ impl State {
 /// A state that was observed, not wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Live(pub State);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_comes_is_no_other_host_and_another_mtu_is() {
+        let link = |name: &str, mtu| Link { name: name.into(), mtu, kind: None };
+        let local = |address: &str, device: &str| LocalAddress {
+            address: address.parse().unwrap(),
+            device: device.into(),
+        };
+        let before = State {
+            addresses: vec![local("192.0.2.1", "eth0")],
+            links: vec![link("eth0", 1500)],
+            ..State::default()
+        };
+        let mut after = before.clone();
+        after.links.push(link("veth7", 1500));
+        after.addresses.push(local("fe80::7", "veth7"));
+        assert!(before.same_objects(&after) && after.same_objects(&before));
+        after.addresses.push(local("192.0.2.7", "veth7"));
+        assert!(!before.same_objects(&after));
+        after = before.clone();
+        after.links[0].mtu = 1400;
+        assert!(!before.same_objects(&after));
+    }
+}

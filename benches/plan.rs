@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hkdf::Hkdf;
 use meshsec::{
-    config::{Config, Esp, KeySource, Peer, Rotation, SecretSource, Secrets, Traffic},
+    config::{Config, Esp, KeySource, Peer, Rotation, SecretSource, Secrets, Select, Traffic},
     desired::desired,
     kernel::{Kernel, memory::Memory},
     model::{
@@ -89,6 +89,7 @@ fn config() -> Config {
         mesh: MeshName::new("bench").expect("a name"),
         reqid: REQID,
         traffic: Traffic::Vxlan { port: 4789 },
+        select: Select::Port,
         guard: true,
         esp: Esp {
             cipher: Cipher::Aes256Gcm,

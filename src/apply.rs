@@ -15,7 +15,7 @@ use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
     model::{Algorithm, Direction, Key, PeerName, Reqid, Sa, SaId, Spi, Start},
-    plan::{Flow, ObjectKind, Phase, Plan, PlannedStep, Step, StepKind, flow_out},
+    plan::{Flow, ObjectKind, Phase, Plan, PlannedStep, Step, StepKind, What, flow_out},
 };
 
 /// Steps handed to the kernel at once, so that progress can be shown between.
@@ -107,14 +107,44 @@ pub fn apply(
     report
 }
 
-/// Finds out whether the kernel can do the SAs that are to come, before
-/// anything changes: adds one on an SPI that no pair ever has, and deletes it.
+/// Finds out whether the kernel can do the SAs and chains that are to come,
+/// before anything changes.
 ///
-/// By trying, since a kernel's version tells little of its modules. A run that
-/// is killed in between leaves an SA that the next one deletes by its reqid.
-/// Until then the in policies would take packets under it, so that its key is
-/// random and known to nobody.
+/// By trying, since a kernel's version tells little of its modules.
 fn probe(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
+    probe_sa(kernel, plan)?;
+    probe_chains(kernel, plan)
+}
+
+/// Makes each chain that is missing, without a rule that leads to it: no packet
+/// gets there before its own step. Where one can't be made, those that were go.
+fn probe_chains(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
+    let mut made = Vec::new();
+    for change in &plan.changes {
+        let What::SetChain { live: None, id, rules } = &change.what else { continue };
+        made.push(StepKind::DeleteChain(id.clone()));
+        let set = StepKind::SetChain { id: id.clone(), rules: rules.clone(), jump: false };
+        if let Err(error) = perform_one(kernel, set) {
+            for delete in made {
+                // What can't go either has nothing that leads to it.
+                let _ = perform_one(kernel, delete);
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn perform_one(kernel: &mut dyn Kernel, kind: StepKind) -> Result<(), KernelError> {
+    kernel.perform(&[Step { peer: None, kind }])?.into_iter().collect()
+}
+
+/// Adds an SA on an SPI that no pair ever has, and deletes it.
+///
+/// A run that is killed in between leaves an SA that the next one deletes by
+/// its reqid. Until then the in policies would take packets under it, so that
+/// its key is random and known to nobody.
+fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
     let sample = plan.steps.iter().find_map(|planned| match &planned.step.kind {
         StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => Some(sa),
         _ => None,
@@ -270,7 +300,7 @@ fn verify(kernel: &mut dyn Kernel, goal: &Goal<'_>, report: &mut Report) {
     for wanted in goal.desired.policies.values() {
         let concerned = unfinished.contains(&None) || unfinished.contains(&Some(&wanted.peer));
         if concerned && wanted.policy.id.direction == Direction::Out {
-            let flow = flow_out(&live.0, &wanted.policy.id.selector);
+            let flow = flow_out(&live.0, &goal.desired.packets(wanted));
             // Of several selectors the worst counts.
             let worst = report.flows.entry(wanted.peer.clone()).or_insert(flow);
             *worst = flow.max(*worst);

@@ -11,12 +11,12 @@ use std::{
 };
 
 use crate::{
-    config::{Clock, Config, Moment, Peer, Secrets, Traffic},
+    config::{Clock, Config, Moment, Peer, Secrets, Select, Traffic},
     keys::{Ratchet, Session},
     model::{
-        Action, Direction, Generation, IPPROTO_UDP, Key, KeyView, Mode, Mtu, Offload,
-        PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector, Spi, Start,
-        Template,
+        Action, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView, Mark, Mode,
+        Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Sa, SaId,
+        Selector, Spi, Start, Template,
     },
     mtu,
 };
@@ -34,6 +34,11 @@ pub struct Desired {
     pub discovery: BTreeMap<PolicyId, Policy>,
     /// The device whose MTU is kept right, if the file names one.
     pub link: Option<WantedLink>,
+    /// Chains of the firewall, in the backend that is the system's; none unless
+    /// traffic is selected by a mark.
+    pub chains: BTreeMap<(Family, ChainRole), Vec<Rule>>,
+    /// How traffic is selected, if by a mark, even where all of the mesh is to go.
+    pub marking: Option<Marking>,
     /// The local peer's address, unless all of it is to go.
     pub local: Option<IpAddr>,
     /// The peers that it forms a pair with, by address.
@@ -59,6 +64,37 @@ pub struct WantedSa {
     pub generation: Generation,
     /// Its first sequence number.
     pub start: Start,
+}
+
+/// Traffic that is selected by a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marking {
+    /// The mark that its packets get.
+    pub mark: Mark,
+    /// The destination port by which iptables knows them.
+    pub port: u16,
+}
+
+impl Marking {
+    /// What a file says.
+    pub fn of(config: &Config) -> Option<Self> {
+        match (config.select, config.traffic) {
+            (Select::Mark(mark), Traffic::Vxlan { port } | Traffic::Geneve { port }) => {
+                Some(Self { mark, port })
+            }
+            _ => None,
+        }
+    }
+
+    /// The rule of a chain of ours.
+    fn rule(self, role: ChainRole) -> Rule {
+        let Self { mark, port } = self;
+        match role {
+            ChainRole::Mark => Rule::Mark { port, mark },
+            ChainRole::Out => Rule::Drop { port, direction: Direction::Out },
+            ChainRole::In => Rule::Drop { port, direction: Direction::In },
+        }
+    }
 }
 
 /// A policy that should be there.
@@ -91,6 +127,17 @@ impl Keyring {
     /// The key of an SA, if it is wanted and the secrets were at hand.
     pub fn get(&self, id: &SaId) -> Option<Arc<Key>> {
         self.0.get(id).cloned()
+    }
+}
+
+impl Desired {
+    /// The packets that a policy of ours is there for.
+    pub fn packets(&self, wanted: &WantedPolicy) -> Selector {
+        let PolicyId { selector, mark, .. } = wanted.policy.id;
+        match self.marking {
+            Some(Marking { port, .. }) if !mark.is_none() => selector.to_port(IPPROTO_UDP, port),
+            _ => selector,
+        }
     }
 }
 
@@ -135,8 +182,9 @@ pub fn desired(
     local: &Peer,
     secrets: Option<&Secrets>,
 ) -> (Desired, Keyring) {
-    let mut wanted =
-        Desired { local: Some(local.address), clock: moment.clock, ..Desired::default() };
+    let marking = Marking::of(config);
+    let (clock, address) = (moment.clock, Some(local.address));
+    let mut wanted = Desired { local: address, clock, marking, ..Desired::default() };
     let links = links(moment.generation, secrets);
     let mesh = Mesh { config, moment, local, secrets, links: &links };
     let mut keyring = Keyring::default();
@@ -162,6 +210,16 @@ pub fn desired(
     });
     if config.guard {
         wanted.guards = guards(config.traffic, config.reqid);
+    }
+    if let Some(marking) = marking {
+        // A block policy out would meet packets in the tunnel device's first
+        // look-up, before iptables could mark them: there the chain guards.
+        wanted.guards.retain(|id, _| id.direction == Direction::In);
+        for family in Family::ALL {
+            for role in ChainRole::ALL {
+                wanted.chains.insert((family, role), vec![marking.rule(role)]);
+            }
+        }
     }
     (wanted, keyring)
 }
@@ -280,8 +338,7 @@ fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
         (Direction::In, peer.address, local.address, Spi::from_raw(0)),
     ];
     for (direction, src, dst, spi) in ends {
-        for selector in config.traffic.selectors(Prefix::host(src), Prefix::host(dst)) {
-            let id = PolicyId::new(direction, selector);
+        for id in policy_ids(config, direction, src, dst) {
             let policy = Policy {
                 id,
                 priority: PEER_PRIORITY,
@@ -293,6 +350,17 @@ fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
             wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
         }
     }
+}
+
+/// Selected by a mark, what leaves is any UDP of that mark: a kernel that needs
+/// the mark has no ports in the flow. What arrives is told by its port.
+fn policy_ids(config: &Config, direction: Direction, src: IpAddr, dst: IpAddr) -> Vec<PolicyId> {
+    if let (Direction::Out, Some(Marking { mark, .. })) = (direction, Marking::of(config)) {
+        let selector = Selector { proto: IPPROTO_UDP, ..Selector::hosts(src, dst) };
+        return vec![PolicyId { mark, ..PolicyId::new(direction, selector) }];
+    }
+    let selectors = config.traffic.selectors(Prefix::host(src), Prefix::host(dst));
+    selectors.into_iter().map(|selector| PolicyId::new(direction, selector)).collect()
 }
 
 /// Block policies for the kind's traffic, any address, both families and

@@ -9,7 +9,7 @@ use crate::{
     apply::Goal,
     cli::{Global, RunArgs},
     config::{self, SecretsMode},
-    desired::{Desired, Keyring},
+    desired::{Desired, Keyring, Marking},
     error::Error,
     kernel::{
         Kernel,
@@ -34,6 +34,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
         local: local.map(|peer| peer.address),
         peers: others.map(|peer| (peer.address, peer.name.clone())).collect(),
         destroying: true,
+        marking: Marking::of(config),
         ..Desired::default()
     };
     let keyring = Keyring::default();

@@ -76,7 +76,7 @@ mod tests {
     use crate::config::Rotation;
     use crate::model::{Cipher, Generation, MeshName, PeerName, Replay, Reqid, ShortId};
 
-    use super::super::{Esp, KeySource, SecretSource, Traffic};
+    use super::super::{Esp, KeySource, SecretSource, Select, Traffic};
     use super::*;
 
     fn config(peers: u8) -> Config {
@@ -90,6 +90,7 @@ mod tests {
             mesh: MeshName::new("lab").unwrap(),
             reqid: Reqid(0x4d53_0001),
             traffic: Traffic::Vxlan { port: 4789 },
+            select: Select::Port,
             guard: true,
             esp: Esp {
                 cipher: Cipher::Aes256Gcm,

@@ -36,7 +36,7 @@ pub use local::{LocalError, local_peer};
 pub use secrets::{Malformed, RatchetError, read_ratchet, secret};
 pub use types::{
     Clock, Config, Esp, KeySource, LinkWish, Moment, Peer, Protocol, Rotation, SecretSource,
-    Secrets, Traffic,
+    Secrets, Select, Traffic,
 };
 
 use diagnostic::{Finding, Source, Weight};

@@ -189,6 +189,7 @@ const BELONGS: &[(&str, &str)] = &[
     ("kind", "[traffic]"),
     ("port", "[traffic]"),
     ("select", "[traffic]"),
+    ("mark", "[traffic]"),
     ("guard", "[traffic]"),
     ("cipher", "[esp]"),
     ("esn", "[esp]"),

@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use crate::keys::Ratchet;
 use crate::model::{
-    Cipher, Generation, Key, MeshName, Mtu, PeerName, Period, PrivateKey, PublicKey, Replay, Reqid,
-    ShortId, Time,
+    Cipher, Generation, Key, Mark, MeshName, Mtu, PeerName, Period, PrivateKey, PublicKey, Replay,
+    Reqid, ShortId, Time,
 };
 
 /// A whole mesh.toml, checked. Holds no secret.
@@ -18,6 +18,8 @@ pub struct Config {
     pub reqid: Reqid,
     /// `[traffic]`: what is protected.
     pub traffic: Traffic,
+    /// `[traffic] select` and `mark`: how the kernel tells it from the rest.
+    pub select: Select,
     /// `[traffic] guard`.
     pub guard: bool,
     /// `[esp]`.
@@ -100,6 +102,15 @@ pub enum Traffic {
         /// 1 to 65535.
         port: u16,
     },
+}
+
+/// How the kernel tells traffic that leaves from the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Select {
+    /// By the policies' own selectors.
+    Port,
+    /// By a mark that a rule of iptables sets; value within mask, mask not 0.
+    Mark(Mark),
 }
 
 /// A protocol whose ports the kernel puts into a flow (`__xfrm_decode_session`).

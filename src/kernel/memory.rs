@@ -10,7 +10,10 @@ use std::{
 };
 
 use crate::{
-    model::{Algorithm, Key, KeyView, Live, Policy, Reqid, Sa, SaId, Start, State, Time, Usage},
+    model::{
+        Algorithm, Chain, ChainId, Jump, Key, KeyView, Live, Policy, Reqid, Rule, Sa, SaId, Start,
+        State, Time, Usage,
+    },
     mtu,
     plan::{Step, StepKind},
 };
@@ -93,9 +96,9 @@ impl Memory {
         self.offloading.insert(device.into());
     }
 
-    /// Takes a transform away, as a kernel without its module has none.
-    pub fn lack(&mut self, algorithm: &str) {
-        self.lacking.insert(algorithm.into());
+    /// Takes a transform or a table away, as a kernel without its module has none.
+    pub fn lack(&mut self, name: &str) {
+        self.lacking.insert(name.into());
     }
 
     fn step(&mut self, step: &StepKind) -> Result<(), KernelError> {
@@ -121,6 +124,8 @@ impl Memory {
             StepKind::UpdatePolicy(policy) => self.update_policy(policy, step),
             StepKind::DeletePolicy(policy) => self.delete_policy(policy),
             StepKind::SetMtu { device, mtu } => self.set_mtu(device, *mtu, step),
+            StepKind::SetChain { id, rules, jump } => self.set_chain(id, rules, *jump, step),
+            StepKind::DeleteChain(id) => self.delete_chain(id, step),
             StepKind::Wait(duration) => {
                 self.clock += *duration;
                 Ok(())
@@ -247,6 +252,42 @@ impl Memory {
             None => Errno::ENODEV,
         };
         Err(refused(step, errno, rules::mtu_refused(errno)))
+    }
+
+    fn set_chain(
+        &mut self,
+        id: &ChainId,
+        rules: &[Rule],
+        jump: bool,
+        step: &StepKind,
+    ) -> Result<(), KernelError> {
+        rules::check_chain(id, rules, step)?;
+        if self.lacking.contains(&id.table) {
+            return Err(KernelError::System {
+                doing: rules::doing(step),
+                reason: "the kernel has no such table".into(),
+            });
+        }
+        let chains = &mut self.state.firewall.chains;
+        let jumps = if jump { vec![Jump::FIRST] } else { Vec::new() };
+        match chains.iter_mut().find(|chain| chain.id == *id) {
+            Some(chain) => (chain.rules, chain.jumps) = (rules.into(), jumps),
+            None => {
+                let (id, rules) = (id.clone(), rules.into());
+                chains.push(Chain { id, rules, jumps, references: Vec::new() });
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_chain(&mut self, id: &ChainId, step: &StepKind) -> Result<(), KernelError> {
+        rules::check_chain(id, &[], step)?;
+        let chains = &mut self.state.firewall.chains;
+        for chain in chains.iter().filter(|chain| chain.id == *id) {
+            rules::check_references(&chain.references, step)?;
+        }
+        chains.retain(|chain| chain.id != *id);
+        Ok(())
     }
 }
 

@@ -4,7 +4,10 @@
 //! refusals and the rules that are meshsec's own and not the kernel's.
 
 use crate::{
-    model::{Algorithm, Key, KeyView, Mark, Policy, Reqid, Sa, Start, Time, Usage},
+    model::{
+        Algorithm, CHAIN_PREFIX, ChainId, Key, KeyView, Mark, Policy, Reqid, Rule, Sa, Start, Time,
+        Usage,
+    },
     plan::StepKind,
 };
 
@@ -27,6 +30,8 @@ pub fn doing(step: &StepKind) -> String {
         StepKind::UpdatePolicy(policy) => format!("cannot update policy {}", policy.id),
         StepKind::DeletePolicy(policy) => format!("cannot delete policy {}", policy.id),
         StepKind::SetMtu { device, mtu } => format!("cannot set the MTU of {device} to {mtu}"),
+        StepKind::SetChain { id, .. } => format!("cannot set chain {id}"),
+        StepKind::DeleteChain(id) => format!("cannot delete chain {id}"),
         StepKind::Wait(duration) => format!("cannot wait {} ms", duration.as_millis()),
     }
 }
@@ -183,6 +188,48 @@ pub fn check_policy(policy: &Policy, step: &StepKind) -> Result<(), KernelError>
         Ok(())
     } else {
         Err(invalid(step, "a policy with extras can't be added"))
+    }
+}
+
+/// Refuses a chain that no mesh has.
+///
+/// # Errors
+///
+/// `EINVAL` for another name, or for a rule that only iptables knows.
+pub fn check_chain(id: &ChainId, rules: &[Rule], step: &StepKind) -> Result<(), KernelError> {
+    if !id.name.starts_with(CHAIN_PREFIX) {
+        return Err(invalid(step, "its name is not that of a mesh's chain"));
+    }
+    if rules.iter().any(|rule| matches!(rule, Rule::Other(_))) {
+        return Err(invalid(step, "a rule that no mesh has can't be added"));
+    }
+    Ok(())
+}
+
+/// Refuses to delete a chain that rules of others lead to.
+///
+/// # Errors
+///
+/// [`KernelError::System`] with the first of these rules. It is foreign, and
+/// the kernel deletes no chain that a rule leads to.
+pub fn check_references(references: &[String], step: &StepKind) -> Result<(), KernelError> {
+    match references.first() {
+        None => Ok(()),
+        Some(rule) => Err(KernelError::System {
+            doing: doing(step),
+            reason: format!(
+                "the foreign rule `{rule}` leads to it; delete that rule, then run this again"
+            ),
+        }),
+    }
+}
+
+/// That there is nothing to set a chain with.
+pub fn no_programs(id: &ChainId, step: &StepKind) -> KernelError {
+    let (program, suffix) = (id.family.program(), id.backend.suffix());
+    KernelError::System {
+        doing: doing(step),
+        reason: format!("{program}-{suffix}-save and {program}-{suffix}-restore are not installed"),
     }
 }
 

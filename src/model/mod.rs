@@ -5,6 +5,7 @@
 //! be swapped.
 #![forbid(unsafe_code)]
 
+mod chain;
 mod ids;
 mod key;
 mod policy;
@@ -14,6 +15,10 @@ mod state;
 mod time;
 mod x25519;
 
+pub use chain::{
+    Backend, CHAIN_PREFIX, Chain, ChainId, ChainRole, Family, Firewall, Jump, MarkUser, Rule,
+    Unseen,
+};
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView};
 pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};

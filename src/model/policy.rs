@@ -44,7 +44,8 @@ pub struct PolicyId {
     pub direction: Direction,
     /// Which packets.
     pub selector: Selector,
-    /// A mark that packets must carry; ours have none.
+    /// A mark that packets must carry; of ours, only those out have one, with
+    /// select = "mark".
     #[serde(default, skip_serializing_if = "Mark::is_none")]
     pub mark: Mark,
     /// An XFRM interface; ours have none, which is 0.
@@ -56,7 +57,7 @@ pub struct PolicyId {
 }
 
 impl PolicyId {
-    /// A policy without mark and interface, as all of ours are.
+    /// A policy without mark and interface, as most of ours are.
     pub fn new(direction: Direction, selector: Selector) -> Self {
         Self { direction, selector, mark: Mark::NONE, if_id: 0, sub: false }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, Sa, Usage};
+use super::{Firewall, Policy, Sa, Usage};
 
 /// An address of this host and the device that carries it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,6 +77,9 @@ pub struct State {
     /// How far SAs of the mesh have come.
     #[serde(default)]
     pub usage: Vec<Usage>,
+    /// What iptables holds of meshes, and what of others matters to them.
+    #[serde(default)]
+    pub firewall: Firewall,
 }
 
 impl State {
@@ -88,6 +91,7 @@ impl State {
         self.links.sort();
         self.bypasses.sort();
         self.usage.sort_by_key(|usage| usage.id);
+        self.firewall.sort();
         self
     }
 

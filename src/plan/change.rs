@@ -5,13 +5,13 @@ use std::{borrow::Cow, fmt};
 use super::fields::{self, Field};
 use crate::{
     desired::WantedSa,
-    model::{Direction, PeerName, Policy, Sa},
+    model::{Chain, ChainId, Direction, PeerName, Policy, Rule, Sa},
 };
 
 /// One object that isn't as it should be.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// The peer that it is for; guards and leftovers of nobody's have none.
+    /// The peer that it is for; guards, chains and leftovers of nobody's have none.
     pub peer: Option<PeerName>,
     /// The object, and what it is to become.
     pub what: What,
@@ -60,6 +60,17 @@ pub enum What {
         /// The MTU that it should have.
         after: u32,
     },
+    /// A chain that is missing, or that differs in its rules or in what leads to it.
+    SetChain {
+        /// What is there.
+        live: Option<Chain>,
+        /// Which chain.
+        id: ChainId,
+        /// The rules that it should have.
+        rules: Vec<Rule>,
+    },
+    /// A chain of ours that nothing asks for.
+    DeleteChain(Chain),
 }
 
 /// What happens to an object.
@@ -108,6 +119,8 @@ pub enum ObjectKind {
     Guard,
     /// A network device.
     Link,
+    /// A chain of the firewall.
+    Chain,
 }
 
 impl ObjectKind {
@@ -118,6 +131,7 @@ impl ObjectKind {
             Self::Policy => "policy",
             Self::Guard => "guard",
             Self::Link => "link",
+            Self::Chain => "chain",
         }
     }
 }
@@ -132,10 +146,16 @@ impl Change {
     /// What happens to the object.
     pub fn action(&self) -> ChangeAction {
         match self.what {
-            What::CreateSa(_) | What::CreatePolicy(_) => ChangeAction::Create,
-            What::UpdatePolicy { .. } | What::SetMtu { .. } => ChangeAction::Update,
+            What::CreateSa(_) | What::CreatePolicy(_) | What::SetChain { live: None, .. } => {
+                ChangeAction::Create
+            }
+            What::UpdatePolicy { .. } | What::SetChain { .. } | What::SetMtu { .. } => {
+                ChangeAction::Update
+            }
             What::ReplaceSa { .. } => ChangeAction::Replace,
-            What::DeleteSa(_) | What::DeletePolicy(_) => ChangeAction::Delete,
+            What::DeleteSa(_) | What::DeletePolicy(_) | What::DeleteChain(_) => {
+                ChangeAction::Delete
+            }
         }
     }
 
@@ -143,6 +163,7 @@ impl Change {
     pub fn kind(&self) -> ObjectKind {
         match &self.what {
             What::CreateSa(_) | What::ReplaceSa { .. } | What::DeleteSa(_) => ObjectKind::Sa,
+            What::SetChain { .. } | What::DeleteChain(_) => ObjectKind::Chain,
             What::CreatePolicy(policy)
             | What::UpdatePolicy { wanted: policy, .. }
             | What::DeletePolicy(policy) => {
@@ -166,7 +187,7 @@ impl Change {
         }
     }
 
-    /// The object's identity, in the words of `ip`.
+    /// The object's identity, in the words of `ip` or iptables.
     pub fn id(&self) -> String {
         match &self.what {
             What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => wanted.sa.id.to_string(),
@@ -175,6 +196,8 @@ impl Change {
             | What::UpdatePolicy { wanted: policy, .. }
             | What::DeletePolicy(policy) => policy.id.to_string(),
             What::SetMtu { device, .. } => format!("dev {device}"),
+            What::SetChain { id, .. } => id.to_string(),
+            What::DeleteChain(chain) => chain.id.to_string(),
         }
     }
 
@@ -198,6 +221,13 @@ impl Change {
             What::SetMtu { before, after, .. } => {
                 fields::differing(fields::of_link(*before), fields::of_link(*after))
             }
+            What::SetChain { live: None, id, rules } => {
+                fields::created(fields::of_wanted_chain(id, rules))
+            }
+            What::SetChain { live: Some(live), id, rules } => {
+                fields::differing(fields::of_chain(live), fields::of_wanted_chain(id, rules))
+            }
+            What::DeleteChain(chain) => fields::deleted(fields::of_chain(chain)),
         }
     }
 
@@ -205,7 +235,10 @@ impl Change {
     pub fn direction(&self) -> Option<Direction> {
         match &self.what {
             What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => Some(wanted.direction),
-            What::DeleteSa(_) | What::SetMtu { .. } => None,
+            What::DeleteSa(_)
+            | What::SetMtu { .. }
+            | What::SetChain { .. }
+            | What::DeleteChain(_) => None,
             What::CreatePolicy(policy)
             | What::UpdatePolicy { wanted: policy, .. }
             | What::DeletePolicy(policy) => Some(policy.id.direction),

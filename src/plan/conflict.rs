@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::chains;
 use crate::{
     desired::Desired,
     model::{
@@ -15,7 +16,8 @@ use crate::{
 pub struct Conflict {
     /// The peer that it stops; `None` stops all.
     pub peer: Option<PeerName>,
-    /// The foreign object, in the words of `ip xfrm` or `sysctl`.
+    /// The foreign object, in the words of `ip xfrm` or `sysctl`, or what iptables
+    /// lacks.
     pub object: String,
     /// Why it is in the way, and what to do about it.
     pub reason: String,
@@ -51,7 +53,8 @@ impl Blocked {
 
 /// Everything foreign that is in the way of what is wanted.
 ///
-/// Nothing is in the way of a host that is to hold nothing.
+/// Nothing is in the way of a host that is to hold nothing, unless its chains
+/// can't be looked at.
 pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     conflicts.extend(live.0.sas.iter().filter_map(|sa| taken_spi(desired, sa, reqid)));
@@ -64,6 +67,7 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict
         }
     }
     conflicts.extend(bypasses(desired, live));
+    conflicts.extend(chains::conflicts(desired, live));
     conflicts.sort_by(|a, b| (&a.peer, &a.object).cmp(&(&b.peer, &b.object)));
     conflicts
 }

@@ -6,6 +6,7 @@
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use super::{
+    chains,
     change::{Change, ChangeAction, ObjectKind, What},
     conflict::Blocked,
     link,
@@ -49,6 +50,7 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Block
         }
     }
     changes.extend(policies.values().filter_map(|policy| unwanted_policy(desired, policy)));
+    changes.extend(chains::diff(desired, &live.0.firewall, reqid));
 
     changes.extend(link::change(desired, live));
 
@@ -58,9 +60,11 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Block
         !blocked.covers(change.peer.as_ref()) && (!needed || blocked.is_nobody())
     });
     let rank = |change: &Change| match change.kind() {
-        ObjectKind::Sa => 0,
-        ObjectKind::Policy | ObjectKind::Guard => 1 + u8::from(change.is_discovery()),
-        ObjectKind::Link => 3,
+        ObjectKind::Guard if change.peer.is_none() => 0,
+        ObjectKind::Chain => 1,
+        ObjectKind::Link => 2,
+        ObjectKind::Sa => 3,
+        ObjectKind::Policy | ObjectKind::Guard => 4 + u8::from(change.is_discovery()),
     };
     changes.sort_by(|a, b| (&a.peer, rank(a)).cmp(&(&b.peer, rank(b))));
     changes
@@ -180,7 +184,7 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     let reason = if desired.destroying {
         "all of the mesh goes"
     } else if !mark.is_none() || if_id != 0 || sub {
-        "ours by its reqid, with a mark, an interface or a table that a mesh's policy never has"
+        "ours by its reqid, with a mark, an interface or a table that mesh.toml doesn't ask for"
     } else if guard {
         "nothing in mesh.toml asks for this guard"
     } else if discovery {

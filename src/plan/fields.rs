@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Policy, Sa, Template};
+use crate::model::{Chain, ChainId, Jump, Policy, Rule, Sa, Template};
 
 /// One attribute of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,36 @@ fn of_template(template: &Template) -> [(&'static str, String); 5] {
         ("level", template.level.to_string()),
         ("template", format!("src {} dst {} proto {}", template.src, template.dst, template.proto)),
     ]
+}
+
+/// A chain's rules, and what leads to it.
+pub(super) fn of_chain(chain: &Chain) -> Fields {
+    vec![("rules", rules(&chain.rules)), ("jump", jumps(&chain.id, &chain.jumps))]
+}
+
+/// What a chain of ours should have.
+pub(super) fn of_wanted_chain(id: &ChainId, wanted: &[Rule]) -> Fields {
+    vec![("rules", rules(wanted)), ("jump", jumps(id, &[Jump::FIRST]))]
+}
+
+fn rules(rules: &[Rule]) -> String {
+    match rules {
+        [] => "none".into(),
+        rules => rules.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    }
+}
+
+fn jumps(id: &ChainId, jumps: &[Jump]) -> String {
+    let hook = id.hook();
+    let one = |jump: &Jump| {
+        let condition = jump.conditions.as_ref().map(|rule| format!(" by `{rule}`"));
+        let behind = jump.behind.as_ref().map(|rule| format!(" behind `{rule}`"));
+        format!("from {hook}{}{}", condition.unwrap_or_default(), behind.unwrap_or_default())
+    };
+    match jumps {
+        [] => "none".into(),
+        jumps => jumps.iter().map(one).collect::<Vec<_>>().join("; "),
+    }
 }
 
 fn extras(extras: &BTreeSet<String>) -> Option<(&'static str, String)> {

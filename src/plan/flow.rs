@@ -1,14 +1,19 @@
 //! Whether a packet leaves protected, is dropped, or leaves in clear.
 //!
 //! A small model of the kernel's look-ups (`xfrm_lookup_with_ifid`,
-//! `xfrm_tmpl_resolve_one`, `xfrm_state_find`) for packets without a mark. It
-//! answers reports and warnings, and the tests' question about every prefix of
-//! a plan.
+//! `xfrm_tmpl_resolve_one`, `xfrm_state_find`) for packets that nobody has
+//! marked, and of the chains of meshes. It answers reports and warnings, and
+//! the tests' question about every prefix of a plan.
+//!
+//! A packet is looked up as its route is, without a mark. Then the mangle
+//! table may mark it, for which it is looked up again (`ip_route_me_harder`),
+//! and the filter table sees what has come of that.
 
 use std::{fmt, net::IpAddr};
 
 use crate::model::{
-    Action, Direction, Level, Mark, Mode, Policy, Sa, Selector, Spi, State, Template,
+    Action, Chain, ChainRole, Direction, Family, IPPROTO_UDP, Level, Mark, Mode, Policy, PortMatch,
+    Rule, Sa, Selector, Spi, State, Template,
 };
 
 /// What becomes of a packet, the worst last.
@@ -34,7 +39,54 @@ impl fmt::Display for Flow {
 
 /// What becomes of packets that match `packet`, a selector of two hosts.
 pub fn flow_out(state: &State, packet: &Selector) -> Flow {
-    let candidates = state.policies.iter().filter(|policy| applies(policy, packet));
+    let unmarked = look_up(state, packet, 0);
+    let flow = match marked(state, packet) {
+        mark if mark != 0 && unmarked != Flow::Blocked => look_up(state, packet, mark),
+        _ => unmarked,
+    };
+    if flow == Flow::Clear && is_dropped(state, packet) { Flow::Blocked } else { flow }
+}
+
+/// The chains of meshes that packets of this family certainly get to.
+fn chains<'s>(
+    state: &'s State,
+    role: ChainRole,
+    packet: &Selector,
+) -> impl Iterator<Item = &'s Chain> + use<'s> {
+    let family = if packet.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let chains = state.firewall.chains.iter();
+    chains.filter(move |chain| {
+        chain.id.role() == Some(role) && chain.id.family == family && chain.is_reached()
+    })
+}
+
+/// The rules of a chain up to one of somebody else, behind which nothing is certain.
+fn rules(chain: &Chain) -> impl Iterator<Item = &Rule> {
+    chain.rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)))
+}
+
+fn is_to(packet: &Selector, port: u16) -> bool {
+    packet.proto == IPPROTO_UDP && packet.dport == PortMatch::exactly(port)
+}
+
+/// The mark that the mangle table gives a packet.
+fn marked(state: &State, packet: &Selector) -> u32 {
+    let rules = chains(state, ChainRole::Mark, packet).flat_map(rules);
+    rules.fold(0, |before, rule| match rule {
+        Rule::Mark { port, mark } if is_to(packet, *port) => (before & !mark.mask) ^ mark.value,
+        _ => before,
+    })
+}
+
+/// Whether the filter table drops a packet if it is not protected.
+fn is_dropped(state: &State, packet: &Selector) -> bool {
+    chains(state, ChainRole::Out, packet).flat_map(rules).any(|rule| {
+        matches!(rule, Rule::Drop { port, direction: Direction::Out } if is_to(packet, *port))
+    })
+}
+
+fn look_up(state: &State, packet: &Selector, mark: u32) -> Flow {
+    let candidates = state.policies.iter().filter(|policy| applies(policy, packet, mark));
     // Where two have the same priority the older one wins, which a state does
     // not tell: the one that is worse counts.
     let best = candidates.min_by_key(|policy| (policy.priority, !policy.lets_clear_text_pass()));
@@ -45,11 +97,11 @@ pub fn flow_out(state: &State, packet: &Selector) -> Flow {
     }
 }
 
-fn applies(policy: &Policy, packet: &Selector) -> bool {
+fn applies(policy: &Policy, packet: &Selector, mark: u32) -> bool {
     policy.id.direction == Direction::Out
         && policy.id.if_id == 0
         && !policy.id.sub
-        && policy.id.mark.value == 0
+        && mark & policy.id.mark.mask == policy.id.mark.value
         && policy.id.selector.covers(packet)
 }
 

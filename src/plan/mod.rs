@@ -4,6 +4,7 @@
 //! here holds a key.
 #![forbid(unsafe_code)]
 
+mod chains;
 mod change;
 mod conflict;
 mod diff;
@@ -45,7 +46,7 @@ impl Plan {
     pub fn new(desired: &Desired, live: &Live, reqid: Reqid) -> Self {
         let conflicts = conflict::find(desired, live, reqid);
         let changes = diff::diff(desired, live, reqid, &conflict::Blocked::by(&conflicts));
-        let steps = sequence::sequence(&changes);
+        let steps = sequence::sequence(&changes, desired);
         let warnings = warn::warnings(desired, live, reqid, &changes);
         Self { changes, steps, conflicts, warnings }
     }

@@ -1,25 +1,32 @@
 //! Changes -> steps, in the one order in which nothing leaks.
 //!
-//! 1. Guards go in first: from then on unprotected traffic is blocked.
+//! 1. Guards and the chains that guard go in first: from then on unprotected
+//!    traffic is blocked.
 //! 2. The tunnel's MTU, before any of its packets is protected and so longer.
 //! 3. Inbound SAs, then outbound ones: an SA without a policy harms nothing,
 //!    while a policy without its SA drops packets, or makes the kernel create a
 //!    larval SA on our SPI.
 //! 4. What lets neighbour discovery pass, before policies that would stop it.
-//! 5. Policies, each replaced atomically.
+//! 5. Policies, each replaced atomically. Then the mark that selects them.
 //! 6. One wait, so that packets under way still find the SAs that go next.
-//! 7. Policies of nobody's, then SAs, then guards go. Before that, whoever lost
-//!    its policy met the guard.
+//! 7. The mark, policies of nobody's, then SAs, then guards go. Before that,
+//!    whoever lost its policy met the guard.
+//!
+//! Out of the middle of this a guard comes or goes where a chain is another:
+//! a block policy out meets a packet before it is marked. So it must not be
+//! there while the mark alone selects policies, and as long as the chain
+//! stands nothing needs it.
 
 use std::{fmt, time::Duration};
 
 use super::{
+    chains,
     change::{Change, ObjectKind, What},
     step::{Step, StepKind},
 };
 use crate::{
-    desired::WantedSa,
-    model::{Direction, SaId},
+    desired::{Desired, WantedSa},
+    model::{Chain, ChainId, ChainRole, Direction, Family, Policy, PortMatch, Rule, SaId},
 };
 
 /// How long packets under way are waited for before their SAs go.
@@ -37,7 +44,7 @@ pub struct PlannedStep {
 /// The parts of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Guards are added and repaired.
+    /// Guards are added and repaired, and so are the chains that guard.
     Guards,
     /// The tunnel's device gets its MTU.
     Link,
@@ -53,13 +60,21 @@ pub enum Phase {
     Discovery,
     /// Policies are added and updated.
     Policies,
+    /// Guards are added for which a chain stands until the end.
+    LateGuards,
+    /// The chains that mark are set.
+    Mark,
     /// Packets in flight arrive.
     Wait,
+    /// Chains that mark and that nothing asks for go.
+    Unmark,
+    /// Guards go for which a chain stands from now on.
+    EarlyGuards,
     /// Policies that nothing asks for go.
     DeletePolicies,
     /// SAs that nothing asks for go.
     DeleteSas,
-    /// Guards that nothing asks for go.
+    /// Guards and other chains that nothing asks for go.
     DeleteGuards,
     /// Neighbour discovery needs no policy any more.
     DeleteDiscovery,
@@ -79,7 +94,15 @@ impl Phase {
             Self::OutboundSas => "outbound SAs before the policies that ask for them",
             Self::Discovery => "neighbour discovery, which no host can do without, before policies",
             Self::Policies => "policies once their SAs are there; each switches atomically",
+            Self::LateGuards => {
+                "guards in place of the chains that go, once no packet needs its mark"
+            }
+            Self::Mark => "the mark once the policies that it selects are there",
             Self::Wait => "packets in flight still find the SAs that go next",
+            Self::Unmark => "the mark before the policies that it selects",
+            Self::EarlyGuards => {
+                "chains guard in their place, and a packet would meet them before it is marked"
+            }
             Self::DeletePolicies => {
                 "policies before their SAs, so that none asks for an SA that is gone"
             }
@@ -101,7 +124,11 @@ impl fmt::Display for Phase {
             Self::OutboundSas => "add outbound SAs",
             Self::Discovery => "let neighbour discovery pass",
             Self::Policies => "switch policies",
+            Self::LateGuards => "put up guards in place of chains",
+            Self::Mark => "mark the traffic",
             Self::Wait => "wait",
+            Self::Unmark => "stop marking",
+            Self::EarlyGuards => "take down guards that chains replace",
             Self::DeletePolicies => "delete policies",
             Self::DeleteSas => "delete SAs",
             Self::DeleteGuards => "take down guards",
@@ -111,9 +138,10 @@ impl fmt::Display for Phase {
 }
 
 /// Orders all that the changes ask for.
-pub(super) fn sequence(changes: &[Change]) -> Vec<PlannedStep> {
-    let mut steps: Vec<PlannedStep> = changes.iter().flat_map(steps_of).collect();
-    let switches = steps.iter().any(|step| step.phase == Phase::Policies);
+pub(super) fn sequence(changes: &[Change], desired: &Desired) -> Vec<PlannedStep> {
+    let mut steps: Vec<PlannedStep> =
+        changes.iter().flat_map(|change| steps_of(change, changes, desired)).collect();
+    let switches = steps.iter().any(|step| matches!(step.phase, Phase::Policies | Phase::Mark));
     let deletes = steps.iter().any(|step| step.phase == Phase::DeleteSas);
     if switches && deletes {
         steps.push(PlannedStep {
@@ -125,12 +153,27 @@ pub(super) fn sequence(changes: &[Change]) -> Vec<PlannedStep> {
     steps
 }
 
-fn steps_of(change: &Change) -> Vec<PlannedStep> {
-    let [put, take] = match (change.kind(), change.is_discovery()) {
-        (ObjectKind::Guard, _) => [Phase::Guards, Phase::DeleteGuards],
-        (_, true) => [Phase::Discovery, Phase::DeleteDiscovery],
+/// Where a policy belongs when it comes, and when it goes.
+fn policy_phases(change: &Change, changes: &[Change], desired: &Desired) -> [Phase; 2] {
+    match (&change.what, change.kind()) {
+        (What::CreatePolicy(guard), ObjectKind::Guard)
+            if is_guarded_by_what_goes(guard, changes) =>
+        {
+            [Phase::LateGuards, Phase::DeleteGuards]
+        }
+        (What::DeletePolicy(guard), ObjectKind::Guard)
+            if is_guarded_by_what_comes(guard, desired) =>
+        {
+            [Phase::Guards, Phase::EarlyGuards]
+        }
+        (_, ObjectKind::Guard) => [Phase::Guards, Phase::DeleteGuards],
+        _ if change.is_discovery() => [Phase::Discovery, Phase::DeleteDiscovery],
         _ => [Phase::Policies, Phase::DeletePolicies],
-    };
+    }
+}
+
+fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<PlannedStep> {
+    let [put, take] = policy_phases(change, changes, desired);
     let step = |phase, kind| PlannedStep { step: Step { peer: change.peer.clone(), kind }, phase };
     let delete = |phase, id: SaId| step(phase, StepKind::DeleteSa(id));
     match &change.what {
@@ -162,6 +205,15 @@ fn steps_of(change: &Change) -> Vec<PlannedStep> {
         What::SetMtu { device, after, .. } => {
             vec![step(Phase::Link, StepKind::SetMtu { device: device.clone(), mtu: *after })]
         }
+        What::SetChain { live, id, rules } => steps_of_chain(live.as_ref(), id, rules)
+            .into_iter()
+            .map(|(phase, kind)| step(phase, kind))
+            .collect(),
+        What::DeleteChain(chain) => {
+            let marks = chain.id.role() == Some(ChainRole::Mark);
+            let phase = if marks { Phase::Unmark } else { Phase::DeleteGuards };
+            vec![step(phase, StepKind::DeleteChain(chain.id.clone()))]
+        }
     }
 }
 
@@ -171,6 +223,57 @@ fn add(wanted: &WantedSa) -> StepKind<()> {
 
 fn replace(wanted: &WantedSa) -> StepKind<()> {
     StepKind::ReplaceSa { sa: wanted.sa.clone(), key: (), start: wanted.start }
+}
+
+/// A chain that guards drops the traffic to an old port until the end, when
+/// the guards of that port go too.
+fn steps_of_chain(
+    live: Option<&Chain>,
+    id: &ChainId,
+    rules: &[Rule],
+) -> Vec<(Phase, StepKind<()>)> {
+    let set = |rules| StepKind::SetChain { id: id.clone(), rules, jump: true };
+    if id.role() == Some(ChainRole::Mark) {
+        return vec![(Phase::Mark, set(rules.to_vec()))];
+    }
+    let live = live.map_or(&[][..], |chain| &chain.rules);
+    let stays = |rule: &&Rule| matches!(rule, Rule::Drop { .. }) && !rules.contains(rule);
+    let old: Vec<Rule> = live.iter().filter(stays).cloned().collect();
+    if old.is_empty() {
+        return vec![(Phase::Guards, set(rules.to_vec()))];
+    }
+    let both = rules.iter().cloned().chain(old).collect();
+    vec![(Phase::Guards, set(both)), (Phase::DeleteGuards, set(rules.to_vec()))]
+}
+
+/// Whether a chain that goes at the end, and that packets get to, stands in for
+/// a guard that comes.
+fn is_guarded_by_what_goes(guard: &Policy, changes: &[Change]) -> bool {
+    changes.iter().any(|change| {
+        matches!(&change.what, What::DeleteChain(chain)
+            if chain.is_reached() && drops_for(&chain.id, &chain.rules, guard))
+    })
+}
+
+/// Whether a chain that is set before stands in for a guard that goes.
+fn is_guarded_by_what_comes(guard: &Policy, desired: &Desired) -> bool {
+    let chain = desired.chains.get(&(family_of(guard), ChainRole::Out));
+    chain.is_some_and(|rules| drops(rules, guard))
+}
+
+fn family_of(policy: &Policy) -> Family {
+    if policy.id.selector.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+}
+
+fn drops_for(id: &ChainId, rules: &[Rule], guard: &Policy) -> bool {
+    id.role() == Some(ChainRole::Out) && id.family == family_of(guard) && drops(rules, guard)
+}
+
+/// Whether rules drop what a guard out blocks.
+fn drops(rules: &[Rule], guard: &Policy) -> bool {
+    let port = guard.id.selector.dport;
+    guard.id.direction == Direction::Out
+        && chains::guarded_ports(rules).any(|other| port == PortMatch::exactly(other))
 }
 
 fn sa_phase(direction: Direction) -> Phase {
@@ -190,6 +293,7 @@ impl PlannedStep {
             | StepKind::UpdatePolicy(policy)
             | StepKind::DeletePolicy(policy) => policy.id.to_string(),
             StepKind::SetMtu { device, mtu } => format!("dev {device} mtu {mtu}"),
+            StepKind::SetChain { id, .. } | StepKind::DeleteChain(id) => id.to_string(),
             StepKind::Wait(time) => format!("{} ms", time.as_millis()),
         }
     }
@@ -207,6 +311,8 @@ impl PlannedStep {
             StepKind::DeletePolicy(policy) if policy.is_guard() => "delete_guard",
             StepKind::DeletePolicy(_) => "delete_policy",
             StepKind::SetMtu { .. } => "set_mtu",
+            StepKind::SetChain { .. } => "set_chain",
+            StepKind::DeleteChain(_) => "delete_chain",
             StepKind::Wait(_) => "wait",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::model::{Key, PeerName, Policy, PolicyId, Sa, SaId, Start};
+use crate::model::{ChainId, Key, PeerName, Policy, PolicyId, Rule, Sa, SaId, Start};
 
 /// One request to the kernel.
 ///
@@ -56,6 +56,19 @@ pub enum StepKind<K = Arc<Key>> {
         /// The MTU, in bytes.
         mtu: u32,
     },
+    /// Makes a chain what it should be, in one transaction with the rule of its
+    /// built-in chain that leads to it.
+    SetChain {
+        /// The chain.
+        id: ChainId,
+        /// Its rules.
+        rules: Vec<Rule>,
+        /// Whether packets get to it: one rule ahead of all, or none.
+        jump: bool,
+    },
+    /// Deletes a chain and what leads to it from its built-in chain. That it is
+    /// gone already is no error.
+    DeleteChain(ChainId),
     /// Lets packets in flight arrive before their SAs go.
     Wait(Duration),
 }
@@ -81,6 +94,10 @@ impl Step<()> {
             StepKind::SetMtu { device, mtu } => {
                 StepKind::SetMtu { device: device.clone(), mtu: *mtu }
             }
+            StepKind::SetChain { id, rules, jump } => {
+                StepKind::SetChain { id: id.clone(), rules: rules.clone(), jump: *jump }
+            }
+            StepKind::DeleteChain(id) => StepKind::DeleteChain(id.clone()),
             StepKind::Wait(time) => StepKind::Wait(*time),
         };
         Ok(Step { peer: self.peer.clone(), kind })

@@ -1,16 +1,20 @@
 //! What an operator should know before a plan is applied.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::{
+    chains,
     change::{Change, What},
     link,
 };
 use crate::{
     desired::Desired,
     model::{
-        Action, Direction, IPPROTO_TCP, Live, Mark, PEER_PRIORITY, PeerName, Policy, PolicyId,
-        Reqid, Selector, Usage,
+        Action, ChainId, ChainRole, Direction, Family, IPPROTO_TCP, IPPROTO_UDP, Live, Mark,
+        PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Usage,
     },
 };
 
@@ -37,6 +41,10 @@ pub(super) fn warnings(
     lines.extend(nearly_spent(desired, live));
     lines.extend(link::warnings(desired, live));
     lines.extend(no_such_offload(desired, live));
+    lines.extend(chains::blocked_on_the_way(changes));
+    lines.extend(chains::mark_users(desired, live, reqid));
+    lines.extend(chains::both_backends(desired, live));
+    lines.extend(chains::unseen(desired, live));
     lines
 }
 
@@ -136,21 +144,31 @@ fn covers_ssh(desired: &Desired) -> bool {
 
 /// Traffic that was covered by what goes, and isn't by what stays.
 fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<String> {
+    let chains: Vec<Selector> = desired
+        .chains
+        .iter()
+        .filter(|((_, role), _)| *role == ChainRole::Out)
+        .flat_map(|((family, _), rules)| guarded(*family, rules))
+        .collect();
     let stays = |selector: &Selector| {
         let guards = desired.guards.values();
         let policies = desired.policies.values().map(|wanted| &wanted.policy);
-        guards
-            .chain(policies)
-            .any(|kept| kept.id.direction == Direction::Out && kept.id.selector.covers(selector))
+        let policies = guards.chain(policies).filter(|kept| covers_unmarked(kept));
+        let mut kept = policies.map(|kept| &kept.id.selector).chain(&chains);
+        kept.any(|kept| kept.covers(selector))
     };
-    let gone: Vec<&Selector> = changes
+    let mut gone: Vec<Selector> = changes
         .iter()
-        .filter_map(|change| match &change.what {
-            What::DeletePolicy(policy) if covers_unmarked(policy) => Some(&policy.id.selector),
-            _ => None,
+        .flat_map(|change| match &change.what {
+            What::DeletePolicy(policy) if covers_unmarked(policy) => vec![policy.id.selector],
+            What::DeleteChain(chain) => guarded_by(&chain.id, &chain.rules),
+            What::SetChain { live: Some(chain), .. } => guarded_by(&chain.id, &chain.rules),
+            _ => Vec::new(),
         })
         .filter(|selector| !stays(selector))
         .collect();
+    gone.sort();
+    gone.dedup();
     let widest: Vec<String> = gone
         .iter()
         .filter(|selector| !gone.iter().any(|other| other != *selector && other.covers(selector)))
@@ -159,6 +177,23 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<String> {
     (!widest.is_empty()).then(|| {
         format!("nothing protects these packets afterwards; they leave in clear: {}", list(&widest))
     })
+}
+
+/// The packets that a chain keeps from leaving unprotected.
+fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
+    match id.role() {
+        Some(ChainRole::Out) => guarded(id.family, rules),
+        _ => Vec::new(),
+    }
+}
+
+fn guarded(family: Family, rules: &[Rule]) -> Vec<Selector> {
+    let any = Prefix::any(match family {
+        Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    });
+    let all = Selector::between(any, any);
+    chains::guarded_ports(rules).map(|port| all.to_port(IPPROTO_UDP, port)).collect()
 }
 
 fn covers_unmarked(policy: &Policy) -> bool {

@@ -62,7 +62,7 @@ pub fn mtu_text(underlay: &Underlay<'_>) -> String {
         "{BOLD}Mesh {}{}{BOLD:#}: {} over {}\n\n",
         config.mesh,
         local.unwrap_or_default(),
-        text::traffic(config.traffic),
+        text::traffic(config),
         underlay.family()
     );
     let of = device.map_or_else(|| "MTU below, as given".into(), |name| format!("MTU of {name}"));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Config, Moment, Peer},
-    model::{Link, Live, PeerName, Policy, Sa},
+    model::{Chain, Link, Live, PeerName, Policy, Sa},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -83,7 +83,7 @@ pub fn show_text(shown: &Shown<'_>) -> String {
         config.mesh,
         whose.unwrap_or_default(),
         text::generation(moment),
-        text::traffic(config.traffic),
+        text::traffic(config),
         config.esp.cipher.name(),
         config.reqid
     );
@@ -94,10 +94,11 @@ pub fn show_text(shown: &Shown<'_>) -> String {
     for object in &ours {
         let rank = match (&object.peer, object.kind) {
             (None, "guard") => 0,
-            (None, "link") => 1,
-            (None, "policy") if object.discovery => 2,
-            (Some(_), _) => 3,
-            (None, _) => 4,
+            (None, "chain") => 1,
+            (None, "link") => 2,
+            (None, "policy") if object.discovery => 3,
+            (Some(_), _) => 4,
+            (None, _) => 5,
         };
         groups.entry((rank, object.peer.as_ref())).or_default().push(object);
     }
@@ -105,8 +106,9 @@ pub fn show_text(shown: &Shown<'_>) -> String {
         let title = match (peer, rank) {
             (Some(peer), _) => format!("Peer {peer}"),
             (None, 0) => "Guards".into(),
-            (None, 1) => "Link".into(),
-            (None, 2) => "Neighbour discovery".into(),
+            (None, 1) => "Chains".into(),
+            (None, 2) => "Link".into(),
+            (None, 3) => "Neighbour discovery".into(),
             (None, _) => "Of no peer of the file".into(),
         };
         write_group(&mut text, &title, &objects);
@@ -146,6 +148,10 @@ fn objects(shown: &Shown<'_>) -> (Vec<Object>, Vec<Object>) {
         let object = policy_object(config, &names, policy, mine);
         if mine { ours.push(object) } else { foreign.push(object) }
     }
+    for chain in &live.0.firewall.chains {
+        let mine = chain.id.belongs_to(config.reqid);
+        if mine { ours.push(chain_object(chain)) } else { foreign.push(chain_object(chain)) }
+    }
     let named = config.link.as_ref().and_then(|link| live.0.link(&link.device));
     ours.extend(named.map(link_object));
     (ours, foreign)
@@ -162,6 +168,26 @@ fn link_object(link: &Link) -> Object {
         generation: None,
         key: None,
         description: format!("mtu {}", link.mtu),
+    }
+}
+
+fn chain_object(chain: &Chain) -> Object {
+    let mut words: Vec<String> = chain.rules.iter().map(ToString::to_string).collect();
+    let hook = chain.id.hook();
+    words.push(match chain.is_reached() {
+        true => format!("from {hook}"),
+        false if chain.jumps.is_empty() => format!("no rule of {hook} leads to it"),
+        false => format!("not every packet of {hook} gets to it"),
+    });
+    Object {
+        kind: "chain",
+        id: chain.id.to_string(),
+        peer: None,
+        direction: None,
+        generation: None,
+        key: None,
+        discovery: false,
+        description: words.join(", "),
     }
 }
 

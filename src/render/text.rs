@@ -6,8 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::View;
 use crate::{
-    config::{Moment, Traffic},
-    model::PeerName,
+    config::{Config, Moment, Select, Traffic},
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan, What},
 };
 
@@ -19,13 +18,12 @@ const RED: Style = AnsiColor::Red.on_default();
 /// The whole plan. The last line counts the changes or says that there are none.
 pub fn plan_text(view: &View<'_>) -> String {
     let mut text = header(view);
-    let mut group: Option<(Option<&PeerName>, bool, bool)> = None;
+    let mut group = String::new();
     for change in &view.plan.changes {
-        let link = change.kind() == ObjectKind::Link;
-        let own = (change.peer.as_ref(), link, change.is_discovery());
-        if group != Some(own) {
-            group = Some(own);
-            let _ = writeln!(text, "\n{}", group_title(view, change));
+        let title = group_title(view, change);
+        if group != title {
+            let _ = writeln!(text, "\n{title}");
+            group = title;
         }
         write_change(&mut text, change);
     }
@@ -50,7 +48,7 @@ fn header(view: &View<'_>) -> String {
         "{BOLD}Mesh {}{local}, {}{BOLD:#}: {}, {}, reqid {}\n",
         config.mesh,
         generation(view.moment),
-        traffic(config.traffic),
+        traffic(config),
         config.esp.cipher.name(),
         config.reqid,
     )
@@ -68,13 +66,17 @@ pub fn generation(Moment { generation, clock }: Moment) -> String {
     }
 }
 
-/// A kind of traffic in words.
-pub(super) fn traffic(traffic: Traffic) -> String {
-    match traffic {
+/// What is protected, in words.
+pub(super) fn traffic(config: &Config) -> String {
+    let kind = match config.traffic {
         Traffic::Vxlan { port } => format!("vxlan port {port}"),
         Traffic::Geneve { port } => format!("geneve port {port}"),
         Traffic::All => "all traffic".into(),
         Traffic::Port { protocol, port } => format!("{} port {port}", protocol.name()),
+    };
+    match config.select {
+        Select::Port => kind,
+        Select::Mark(mark) => format!("{kind} by mark {mark}"),
     }
 }
 
@@ -87,6 +89,7 @@ fn group_title(view: &View<'_>, change: &Change) -> String {
         (None, ObjectKind::Link) => format!("{BOLD}Link{BOLD:#}"),
         (None, _) if change.is_discovery() => format!("{BOLD}Neighbour discovery{BOLD:#}"),
         (None, ObjectKind::Guard) => format!("{BOLD}Guards{BOLD:#}"),
+        (None, ObjectKind::Chain) => format!("{BOLD}Chains{BOLD:#}"),
         (None, _) => format!("{BOLD}Of no peer{BOLD:#}"),
     }
 }
@@ -129,6 +132,10 @@ fn note(change: &Change) -> String {
             Some(_) => "  any spi of the mesh".into(),
             None => format!("  {}", policy.action),
         },
+        What::SetChain { live: None, rules, .. } => {
+            let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+            format!("  {}", rules.join("; "))
+        }
         _ => String::new(),
     }
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use meshsec::{
     apply::{Goal, Report, apply},
-    config::{Config, Esp, KeySource, Peer, Rotation, SecretSource, Secrets, Traffic},
+    config::{Config, Esp, KeySource, Peer, Rotation, SecretSource, Secrets, Select, Traffic},
     desired::{Desired, Keyring, desired},
     kernel::{Kernel, memory::Memory},
     model::{
@@ -38,6 +38,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         mesh: MeshName::new("lab").unwrap(),
         reqid: REQID,
         traffic: Traffic::Vxlan { port: 4789 },
+        select: Select::Port,
         guard: true,
         esp: Esp {
             cipher: Cipher::Aes256Gcm,

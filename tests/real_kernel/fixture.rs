@@ -59,6 +59,8 @@ pub struct Lab {
     underlay: Vec<Underlay>,
     /// The mesh of all hosts, which every host's file holds at first.
     pub mesh: MeshFile,
+    /// Directories that hide others from meshsec, such as its programs.
+    pub hidden: Vec<(PathBuf, &'static str)>,
     directory: TempDir,
 }
 
@@ -108,6 +110,7 @@ impl Lab {
                 link: "",
                 peers: peers.collect(),
             },
+            hidden: Vec::new(),
             directory,
         }
     }
@@ -213,7 +216,10 @@ impl Lab {
 
     /// meshsec on a host, not started yet.
     pub fn command(&self, place: usize, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_meshsec"));
+        let mut command = match self.hidden.as_slice() {
+            [] => Command::new(env!("CARGO_BIN_EXE_meshsec")),
+            hidden => with_hidden(hidden),
+        };
         command.args(["--netns", &self.hosts[place].0]);
         command.arg("-c").arg(self.file(place)).args(words);
         command
@@ -282,6 +288,18 @@ impl Drop for Lab {
         command.args(["-force", "-batch", "-"]);
         let _ = shell::run_with(&mut command, &lines);
     }
+}
+
+/// meshsec where directories lie over others, which only it sees.
+fn with_hidden(hidden: &[(PathBuf, &str)]) -> Command {
+    let mut script = String::new();
+    for (directory, over) in hidden {
+        script.push_str(&format!("mount --bind {} {over} && ", directory.display()));
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &format!("{script}exec \"$@\""), "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_meshsec"));
+    command
 }
 
 /// Writes a secret that only its owner may read.

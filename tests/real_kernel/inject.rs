@@ -50,6 +50,33 @@ pub fn is_dropped(lab: &Lab, sender: &Namespace, source: &str, place: usize, cou
     assert_eq!(host.received(VXLAN), received, "an injected packet got to the VXLAN device");
 }
 
+/// Sends packets and then some that arrive elsewhere; none may get to the VXLAN device.
+#[track_caller]
+pub fn never_gets_in(lab: &Lab, sender: &Namespace, source: &str, place: usize) {
+    let host = lab.host(place);
+    let blocked = |name: &str| xfrm::counters(host)[name];
+    let count = || blocked("XfrmInPolBlock") + blocked("XfrmInTmplMismatch") + dropped(host);
+    let (received, before) = (host.received(VXLAN), count());
+    send(lab, sender, source, place);
+    wait_for("injected packets to be dropped", || (count() >= before + PACKETS).then_some(()));
+    assert_eq!(host.received(VXLAN), received, "an injected packet got to the VXLAN device");
+}
+
+/// How many packets the chains for what comes in have dropped, in both backends and families.
+fn dropped(host: &Namespace) -> u64 {
+    let programs = ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"];
+    let saved = programs.map(|program| {
+        let mut command = std::process::Command::new(format!("{program}-save"));
+        host.run(command.arg("-c")).exits(0).stdout
+    });
+    let count = |line: &str| {
+        let drops = line.contains("-IN -p udp") && line.ends_with("-j DROP");
+        let packets = line.strip_prefix('[')?.split(':').next()?;
+        drops.then(|| packets.parse::<u64>().ok()).flatten()
+    };
+    saved.iter().flat_map(|text| text.lines().filter_map(count)).sum()
+}
+
 /// A VXLAN header (RFC 7348, section 5) and an Ethernet frame for the host in `place`.
 fn frame(place: usize) -> Vec<u8> {
     let mut frame = vec![0x08, 0, 0, 0, 0, 0, 42, 0];

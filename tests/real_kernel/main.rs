@@ -11,6 +11,7 @@
 mod capture;
 mod fixture;
 mod inject;
+mod iptables;
 mod mesh_file;
 mod namespace;
 mod ping;
@@ -33,6 +34,10 @@ mod idempotence;
 mod kinds;
 mod link;
 mod locking;
+mod mark_attacks;
+mod mark_changes;
+mod mark_drift;
+mod marks;
 mod membership;
 mod offload;
 mod private_keys;

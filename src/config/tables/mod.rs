@@ -77,7 +77,7 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
         esp.map_or(Some(esp::default(by_clock)), |section| esp::read(findings, &section, by_clock));
     let link = top.section(findings, LINK, &link::KEYS, false);
     let link = link.map_or(Some(None), |section| {
-        link::read(findings, &section, traffic.map(|(traffic, _)| traffic)).map(Some)
+        link::read(findings, &section, traffic.map(|(traffic, ..)| traffic)).map(Some)
     });
     let mut public_keys = PublicKeySpans::new();
     let peers = top
@@ -86,10 +86,10 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
 
     let config = (|| {
         let (mesh, reqid) = mesh?;
-        let (traffic, guard) = traffic?;
+        let (traffic, select, guard) = traffic?;
         let keys = keys.source.clone()?;
         let (esp, rotation, link, peers) = (esp?, rotation?, link?, peers?);
-        Some(Config { mesh, reqid, traffic, guard, esp, keys, rotation, link, peers })
+        Some(Config { mesh, reqid, traffic, select, guard, esp, keys, rotation, link, peers })
     })();
     let warnings = config.as_ref().map(warnings).unwrap_or_default();
     let keys = keys.source.map(|source| (source, keys.spans));

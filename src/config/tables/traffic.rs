@@ -2,20 +2,29 @@
 #![forbid(unsafe_code)]
 
 use super::word;
-use crate::config::{
-    reader::{Bounds, Field, Findings, Section, Value},
-    types::{Protocol, Traffic},
+use crate::{
+    config::{
+        mask,
+        reader::{Bounds, Field, Findings, Section, Value},
+        types::{Protocol, Select, Traffic},
+    },
+    model::Mark,
 };
 
 /// UDP's port for VXLAN (RFC 7348).
 const VXLAN_PORT: u16 = 4789;
 /// UDP's port for Geneve (RFC 8926).
 const GENEVE_PORT: u16 = 6081;
+/// One bit, which Kubernetes, Cilium and Tailscale leave alone.
+const DEFAULT_MARK: Mark = Mark { value: 0x20000, mask: 0x20000 };
 
 /// The keys of this table, and those that this release refuses.
-pub(super) const KEYS: [&[&str]; 2] = [&["kind", "port", "select", "guard"], &["mark"]];
-/// What holds where there is no such table: the traffic, and whether it is guarded.
-pub(super) const DEFAULT: (Traffic, bool) = (Traffic::Vxlan { port: VXLAN_PORT }, true);
+pub(super) const KEYS: [&[&str]; 2] = [&["kind", "port", "select", "mark", "guard"], &[]];
+/// What holds where there is no such table.
+pub(super) const DEFAULT: Read = (Traffic::Vxlan { port: VXLAN_PORT }, Select::Port, true);
+
+/// The traffic, how it is selected, and whether it is guarded.
+type Read = (Traffic, Select, bool);
 
 const KIND: Field = Field {
     name: "kind",
@@ -24,26 +33,23 @@ const KIND: Field = Field {
 const PROTOCOL: Field = Field { name: "protocol", write: "write \"tcp\", \"udp\" or \"sctp\"" };
 const PORT: Field = Field { name: "port", write: "write a number from 1 to 65535" };
 const PORTS: Bounds = Bounds { min: 1, max: 65535, hex: false };
-const SELECT: Field = Field { name: "select", write: "write \"port\", or leave it out" };
-const MARK: Field = Field { name: "mark", write: "leave it out; select = \"port\" needs none" };
+const SELECT: Field = Field { name: "select", write: "write \"port\" or \"mark\"" };
+const MARK: Field = Field {
+    name: "mark",
+    write: "write \"VALUE/MASK\", such as \"0x20000/0x20000\": up to 32 bits each, in decimal or hex",
+};
 const GUARD: Field = Field { name: "guard", write: "write true or false" };
 
-pub(super) fn read(
-    findings: &mut Findings<'_>,
-    section: &Section<'_, '_>,
-) -> Option<(Traffic, bool)> {
-    section.refuse(findings, &[MARK]);
+pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Read> {
     let given = section.get("port").map(|value| read_port(findings, value));
     let port = given.flatten();
     let traffic = match section.get("kind") {
         Some(value) => read_kind(findings, value, port),
         None => Some(Traffic::Vxlan { port: port.unwrap_or(VXLAN_PORT) }),
     };
-    let select = section
-        .get("select")
-        .map_or(Some(()), |value| word(findings, value, SELECT, &["port"], &["mark"]).map(drop));
+    let select = read_select(findings, section, traffic);
     let guard = section.get("guard").map(|value| findings.boolean(value, GUARD));
-    let (traffic, ()) = traffic.zip(select)?;
+    let (traffic, select) = traffic.zip(select)?;
     if given == Some(None) {
         return None;
     }
@@ -60,15 +66,90 @@ pub(super) fn read(
         (Some(given), true) => given?,
         (None, can) => can,
         (Some(Some(true)), false) => {
-            let span = section.get("guard").map_or(section.header(), |value| value.span());
             let message =
                 "this kind has no guard, which would block it from and to everybody".into();
-            findings.wrong(span, message, "leave it out");
+            findings.wrong(span_of(section, "guard"), message, "leave it out");
             return None;
         }
         (Some(given), false) => given?,
     };
-    portless.is_none().then_some((traffic, guard))
+    if let (Select::Mark(_), false) = (select, guard) {
+        let message = "guard = false lets traffic out in clear wherever the mark is missing".into();
+        let hint = "leave it out: with select = \"mark\" there is always a guard";
+        findings.wrong(span_of(section, "guard"), message, hint);
+        return None;
+    }
+    portless.is_none().then_some((traffic, select, guard))
+}
+
+/// Where a key's value stands, or else the table.
+fn span_of(section: &Section<'_, '_>, key: &str) -> std::ops::Range<usize> {
+    section.get(key).map_or(section.header(), |value| value.span())
+}
+
+/// How the traffic is selected. `traffic` is what it is, if that could be read.
+fn read_select(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+    traffic: Option<Traffic>,
+) -> Option<Select> {
+    let select = section
+        .get("select")
+        .map_or(Some("port"), |value| word(findings, value, SELECT, &["port", "mark"], &[]));
+    let mark = section.get("mark").map(|value| read_mark(findings, value));
+    if select? == "port" {
+        if mark.is_some() {
+            let message = "mark is for select = \"mark\"".into();
+            let hint = "write select = \"mark\" as well, or leave mark out";
+            findings.wrong(span_of(section, "mark"), message, hint);
+            return None;
+        }
+        return Some(Select::Port);
+    }
+    if traffic.is_some_and(|traffic| !traffic.can_be_guarded()) {
+        let message = "select = \"mark\" is for kinds vxlan and geneve only".into();
+        let hint = "leave it out: the kernel selects this kind by its ports";
+        findings.wrong(span_of(section, "select"), message, hint);
+        return None;
+    }
+    mark.unwrap_or(Some(DEFAULT_MARK)).map(Select::Mark)
+}
+
+/// `VALUE/MASK`; a value alone is its own mask.
+fn read_mark(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Mark> {
+    let text = findings.text(value, MARK)?;
+    let (number, bits) = text.split_once('/').unwrap_or((text, text));
+    let shown = mask::quote(text);
+    let (Some(number), Some(bits)) = (read_bits(number), read_bits(bits)) else {
+        let message = format!("{shown} is no mark");
+        findings.wrong(value.span(), message, MARK.write);
+        return None;
+    };
+    let (message, hint) = if bits == 0 {
+        (format!("{shown} has no bit in its mask"), MARK.write.to_owned())
+    } else if number & !bits != 0 {
+        let hint = format!("write \"{number:#x}/{:#x}\"", number | bits);
+        (format!("the value of {shown} has bits that its mask lacks"), hint)
+    } else if number == 0 {
+        // A packet that nobody has marked would match.
+        let hint = format!("write \"{bits:#x}/{bits:#x}\"");
+        (format!("{shown} is the mark of packets that have none"), hint)
+    } else {
+        return Some(Mark { value: number, mask: bits });
+    };
+    findings.wrong(value.span(), message, hint);
+    None
+}
+
+/// 32 bits in decimal or, with 0x, in hex.
+fn read_bits(text: &str) -> Option<u32> {
+    let (digits, radix) = match text.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    // A sign is no digit, whatever the parser thinks of it.
+    let plain = digits.starts_with(|c: char| c.is_ascii_hexdigit());
+    plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
 }
 
 fn read_port(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u16> {

@@ -1,4 +1,4 @@
-//! The real kernel, by `NETLINK_XFRM`, rtnetlink and `/proc/sys`.
+//! The real kernel, by `NETLINK_XFRM`, rtnetlink, `/proc` and iptables.
 //!
 //! [`Linux`] works on the network namespace of the thread that opens it;
 //! [`netns`] moves there first, [`lock`] keeps two runs apart, [`clock`] tells
@@ -6,13 +6,14 @@
 //! private: `wire` is netlink's framing, `netlink` the socket, `decode`
 //! and `encode` turn messages into the model and back, `perform` has the
 //! rules of each step, `explain` says what an error number means, `host`
-//! reads sysctls, and `link` devices and their addresses.
+//! reads sysctls, `link` devices and their addresses, and `iptables` has the chains.
 
 pub mod clock;
 mod decode;
 mod encode;
 mod explain;
 mod host;
+mod iptables;
 mod link;
 pub mod lock;
 mod netlink;
@@ -42,6 +43,7 @@ const LIST_POLICIES: (u16, u16) = (xfrm::XFRM_MSG_GETPOLICY, xfrm::XFRM_MSG_NEWP
 /// which therefore has to stay where it was when this was opened.
 pub struct Linux {
     engine: netlink::Engine,
+    iptables: iptables::Iptables,
 }
 
 impl Linux {
@@ -52,7 +54,8 @@ impl Linux {
     /// [`KernelError::Refused`] where the kernel has no XFRM. Privilege is
     /// needed to observe and to perform, not to open.
     pub fn open() -> Result<Self, KernelError> {
-        Ok(Self { engine: netlink::Engine::open().map_err(explain::of_access)? })
+        let engine = netlink::Engine::open().map_err(explain::of_access)?;
+        Ok(Self { engine, iptables: iptables::Iptables::find() })
     }
 }
 
@@ -70,10 +73,11 @@ impl Kernel for Linux {
             .dump(LIST_POLICIES, "policies", |message| decode::policy(message))
             .map_err(explain::of_access)?;
         let bypasses = host::bypasses(&addresses)?;
-        Ok(Live(State { sas, policies, addresses, links, bypasses, usage }.sorted()))
+        let firewall = self.iptables.observe(reqid);
+        Ok(Live(State { sas, policies, addresses, links, bypasses, usage, firewall }.sorted()))
     }
 
     fn perform(&mut self, steps: &[Step]) -> Result<Vec<Result<(), KernelError>>, KernelError> {
-        perform::perform(&mut self.engine, steps)
+        perform::perform(&mut self.engine, &self.iptables, steps)
     }
 }

@@ -17,7 +17,9 @@ use crate::{
 use super::{
     clock,
     decode::{self, Names},
-    encode, explain, link,
+    encode, explain,
+    iptables::Iptables,
+    link,
     netlink::{Answer, Engine, LOOK_WINDOW, WINDOW},
     wire::Request,
 };
@@ -25,14 +27,17 @@ use super::{
 type Outcome = Result<(), KernelError>;
 
 /// Performs steps in order; see [`crate::kernel::Kernel::perform`].
-pub fn perform(engine: &mut Engine, steps: &[Step]) -> Result<Vec<Outcome>, KernelError> {
-    // What is not asked of XFRM stands alone.
-    let alone = |step: &Step| matches!(step.kind, StepKind::Wait(_) | StepKind::SetMtu { .. });
+pub fn perform(
+    engine: &mut Engine,
+    iptables: &Iptables,
+    steps: &[Step],
+) -> Result<Vec<Outcome>, KernelError> {
     let mut outcomes = Vec::with_capacity(steps.len());
-    for run in steps.chunk_by(|before, after| !alone(before) && !alone(after)) {
-        if let [Step { kind: StepKind::Wait(duration), .. }] = run {
-            thread::sleep(*duration);
-            outcomes.push(Ok(()));
+    for run in steps.chunk_by(|before, after| !is_alone(before) && !is_alone(after)) {
+        if let [step] = run
+            && is_alone(step)
+        {
+            outcomes.push(perform_alone(iptables, &step.kind));
             continue;
         }
         if let [step @ Step { kind: StepKind::SetMtu { device, mtu }, .. }] = run {
@@ -46,6 +51,19 @@ pub fn perform(engine: &mut Engine, steps: &[Step]) -> Result<Vec<Outcome>, Kern
         }
     }
     Ok(outcomes)
+}
+
+/// Whether a step is none of requests to XFRM.
+fn is_alone(step: &Step) -> bool {
+    use StepKind::{DeleteChain, SetChain, Wait};
+    matches!(step.kind, Wait(_) | SetChain { .. } | DeleteChain(_))
+}
+
+fn perform_alone(iptables: &Iptables, step: &StepKind) -> Outcome {
+    if let StepKind::Wait(duration) = step {
+        thread::sleep(*duration);
+    }
+    iptables.perform(step)
 }
 
 fn perform_batch(engine: &mut Engine, steps: &[Step]) -> Result<Vec<Outcome>, KernelError> {
@@ -192,6 +210,8 @@ fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError>
             StepKind::DeletePolicy(_)
             | StepKind::DeleteSa(_)
             | StepKind::SetMtu { .. }
+            | StepKind::SetChain { .. }
+            | StepKind::DeleteChain(_)
             | StepKind::Wait(_),
             _,
         ) => Ok(Vec::new()),

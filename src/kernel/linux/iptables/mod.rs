@@ -1,0 +1,274 @@
+//! iptables: the chains of meshes, and what of others matters to them.
+//!
+//! [`Iptables`] looks and acts by iptables-save and iptables-restore; `run`
+//! runs them, `parse` and `text` are what they print and are given, `facts`
+//! is what a host's rules come to, `users` who else uses marks.
+//!
+//! There are two backends, and the kernel asks the rules of both. Each of
+//! iptables and ip6tables works on one of them, which is the system's.
+
+mod facts;
+mod parse;
+mod run;
+mod text;
+mod users;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    kernel::{KernelError, rules},
+    model::{Backend, ChainId, Family, Firewall, Reqid, Rule, Unseen},
+    plan::StepKind,
+};
+
+use facts::Facts;
+use parse::{Table, Tables};
+
+/// The `net` directory of the calling thread's network namespace. `/proc/net`
+/// is that of the process's first thread.
+const PROC_NET: &str = "/proc/thread-self/net";
+
+/// Waits for the lock of iptables-legacy, which a busy host often holds for a
+/// moment; see `run` for the limit on the whole.
+const RESTORE: [&str; 3] = ["-w", "5", "--noflush"];
+
+/// What iptables-nft says on a kernel without nf_tables.
+const NO_NF_TABLES: &str = "Failed to initialize nft: Protocol not supported";
+
+/// The programs of this host.
+pub struct Iptables {
+    families: Vec<Programs>,
+}
+
+/// The programs of a family.
+struct Programs {
+    family: Family,
+    /// What `iptables --version` says; `None` where there is no iptables.
+    system: Option<Result<Backend, KernelError>>,
+    pairs: BTreeMap<Backend, Pair>,
+}
+
+/// iptables-save and iptables-restore.
+struct Pair {
+    save: PathBuf,
+    restore: PathBuf,
+}
+
+impl Iptables {
+    /// Finds the programs, and asks them which backend is the system's.
+    pub fn find() -> Self {
+        Self { families: Family::ALL.map(Programs::find).into() }
+    }
+
+    /// What there is of meshes, and of others what matters to the mesh with
+    /// this reqid. What can't be looked at is a part of the answer.
+    pub fn observe(&self, reqid: Reqid) -> Firewall {
+        let mut firewall = Firewall { backends: BTreeMap::new(), ..Firewall::default() };
+        let mut facts = Facts::new(reqid);
+        for programs in &self.families {
+            let family = programs.family;
+            if is_absent(family) {
+                firewall.absent.insert(family);
+                continue;
+            }
+            let mut unseen = |system, error| firewall.unseen.push(not_seen(family, system, error));
+            match &programs.system {
+                Some(Ok(backend)) => drop(firewall.backends.insert(family, *backend)),
+                Some(Err(error)) => unseen(true, error.clone()),
+                None => {}
+            }
+            for backend in Backend::ALL {
+                match programs.tables(backend) {
+                    Ok(tables) => facts.add(family, backend, &tables),
+                    Err(error) => unseen(programs.is_system(backend), error),
+                }
+            }
+        }
+        match users::of_marks() {
+            Ok(users) => users.into_iter().for_each(|(user, bits)| facts.add_user(user, bits)),
+            Err(error) => firewall.unseen.push(not_seen(Family::Ipv4, false, error)),
+        }
+        facts.into_firewall(firewall)
+    }
+
+    /// Performs a step that is about a chain.
+    pub fn perform(&self, step: &StepKind) -> Result<(), KernelError> {
+        match step {
+            StepKind::SetChain { id, rules, jump } => self.set(step, id, rules, *jump),
+            StepKind::DeleteChain(id) => self.delete(step, id),
+            _ => Ok(()),
+        }
+    }
+
+    fn set(
+        &self,
+        step: &StepKind,
+        id: &ChainId,
+        rules: &[Rule],
+        jump: bool,
+    ) -> Result<(), KernelError> {
+        rules::check_chain(id, rules, step)?;
+        let (programs, table) = self.look(step, id)?;
+        programs.restore(step, id, &text::set(&table, id, rules, jump))
+    }
+
+    fn delete(&self, step: &StepKind, id: &ChainId) -> Result<(), KernelError> {
+        rules::check_chain(id, &[], step)?;
+        let (programs, table) = self.look(step, id)?;
+        if !table.chains.contains_key(&id.name) {
+            return Ok(());
+        }
+        rules::check_references(&text::references(&table, id), step)?;
+        programs.restore(step, id, &text::delete(&table, id))
+    }
+
+    /// The table as it is right now: what leads to a chain may have changed
+    /// since the plan was made.
+    fn look(&self, step: &StepKind, id: &ChainId) -> Result<(&Programs, Table), KernelError> {
+        let programs = self.families.iter().find(|programs| programs.family == id.family);
+        let programs = programs.ok_or_else(|| rules::no_programs(id, step))?;
+        if !programs.pairs.contains_key(&id.backend) {
+            return Err(rules::no_programs(id, step));
+        }
+        let mut tables = programs.table(id.backend, &id.table)?;
+        Ok((programs, tables.remove(&id.table).unwrap_or_default()))
+    }
+}
+
+impl Programs {
+    fn find(family: Family) -> Self {
+        let program = family.program();
+        let system = run::find(program).map(|path| backend_of(&path));
+        let pair = |backend: Backend| {
+            let named = format!("{program}-{}", backend.suffix());
+            let plain = matches!(&system, Some(Ok(is)) if *is == backend);
+            let plain = plain.then(|| program.to_owned());
+            [named].into_iter().chain(plain).find_map(|name| {
+                let save = run::find(&format!("{name}-save"))?;
+                let restore = run::find(&format!("{name}-restore"))?;
+                Some((backend, Pair { save, restore }))
+            })
+        };
+        let pairs = Backend::ALL.into_iter().filter_map(pair).collect();
+        Self { family, system, pairs }
+    }
+
+    fn is_system(&self, backend: Backend) -> bool {
+        matches!(&self.system, Some(Ok(is)) if *is == backend)
+    }
+
+    /// All tables of a backend.
+    fn tables(&self, backend: Backend) -> Result<Tables, KernelError> {
+        match backend {
+            // One process for all of them; it makes none that isn't there.
+            Backend::NfTables => match self.pairs.get(&backend) {
+                Some(pair) => match save(pair, &[]) {
+                    // A kernel without nf_tables has no rules in it.
+                    Err(KernelError::System { reason, .. })
+                        if !self.is_system(backend) && reason.contains(NO_NF_TABLES) =>
+                    {
+                        Ok(Tables::new())
+                    }
+                    other => other,
+                },
+                None => Ok(Tables::new()),
+            },
+            Backend::Legacy => {
+                let mut tables = Tables::new();
+                for name in legacy_tables(self.family)? {
+                    tables.extend(self.table(backend, &name)?);
+                }
+                Ok(tables)
+            }
+        }
+    }
+
+    /// One table of a backend; empty where it is not there.
+    fn table(&self, backend: Backend, name: &str) -> Result<Tables, KernelError> {
+        // iptables-legacy-save makes a table when it is asked for one by name.
+        if backend == Backend::Legacy && !legacy_tables(self.family)?.contains(name) {
+            return Ok(Tables::new());
+        }
+        let pair = self.pairs.get(&backend).ok_or_else(|| KernelError::System {
+            doing: format!(
+                "cannot look at the rules of {}-{}",
+                self.family.program(),
+                backend.suffix()
+            ),
+            reason: format!(
+                "table {name} is there, and {}-{}-save is not installed",
+                self.family.program(),
+                backend.suffix()
+            ),
+        })?;
+        save(pair, &["-t", name])
+    }
+
+    fn restore(&self, step: &StepKind, id: &ChainId, text: &str) -> Result<(), KernelError> {
+        let pair = self.pairs.get(&id.backend).ok_or_else(|| rules::no_programs(id, step))?;
+        run::run(&pair.restore, &RESTORE, text).map(drop).map_err(|error| KernelError::System {
+            doing: rules::doing(step),
+            reason: error.to_string(),
+        })
+    }
+}
+
+fn save(pair: &Pair, arguments: &[&str]) -> Result<Tables, KernelError> {
+    let printed = run::run(&pair.save, arguments, "")?;
+    parse::tables(&printed).map_err(|reason| KernelError::System {
+        doing: format!("{} shows what can't be read", pair.save.display()),
+        reason,
+    })
+}
+
+/// The backend in `iptables v1.8.9 (nf_tables)`; before 1.8 there was one.
+fn backend_of(program: &Path) -> Result<Backend, KernelError> {
+    let version = run::run(program, &["--version"], "")?;
+    if version.contains("(nf_tables)") {
+        Ok(Backend::NfTables)
+    } else if version.contains("(legacy)") || !version.contains('(') {
+        Ok(Backend::Legacy)
+    } else {
+        Err(KernelError::System {
+            doing: format!("cannot tell the backend of {}", program.display()),
+            reason: format!("its version is {:?}", version.trim()),
+        })
+    }
+}
+
+/// The tables of iptables-legacy that this network namespace has.
+fn legacy_tables(family: Family) -> Result<BTreeSet<String>, KernelError> {
+    let name = match family {
+        Family::Ipv4 => "ip_tables_names",
+        Family::Ipv6 => "ip6_tables_names",
+    };
+    let path = Path::new(PROC_NET).join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().map(String::from).collect()),
+        // Without ip_tables in the kernel there is no such file.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(KernelError::System {
+            doing: format!("cannot read {}", path.display()),
+            reason: error.to_string(),
+        }),
+    }
+}
+
+/// Whether the kernel has no such family, so that no packet of it can leave.
+fn is_absent(family: Family) -> bool {
+    let exists = Path::new(PROC_NET).join("if_inet6").try_exists();
+    family == Family::Ipv6 && matches!(exists, Ok(false))
+}
+
+fn not_seen(family: Family, system: bool, error: KernelError) -> Unseen {
+    let (what, reason) = match error {
+        KernelError::System { doing, reason } => (doing, reason),
+        other => (format!("cannot look at the rules of {}", family.program()), other.to_string()),
+    };
+    Unseen { family, system, what, reason }
+}

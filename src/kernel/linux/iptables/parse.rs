@@ -1,0 +1,409 @@
+//! What iptables-save prints, taken apart.
+//!
+//! Pure. iptables-save rewrites what it was given (0x1002 becomes 4098, `-m udp`
+//! appears, marks get masks), so that rules are compared by their words and
+//! never as text. An output that ends early or holds anything unknown is an
+//! error, because what is missing from it would be taken for absent.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use crate::model::{Direction, Mark, Rule};
+
+/// Tables by their names.
+pub type Tables = BTreeMap<String, Table>;
+
+/// One table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Chains by their names.
+    pub chains: BTreeMap<String, Chain>,
+}
+
+/// One chain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// The verdict at its end, of a built-in chain only.
+    pub policy: Option<String>,
+    /// Its rules, in order.
+    pub rules: Vec<Line>,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// All behind `-A CHAIN`, as printed.
+    pub text: String,
+    /// Its words, unless they can't be told apart.
+    pub words: Option<Vec<String>>,
+}
+
+/// Where a rule sends its packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// `-j`: a verdict, an extension or a chain, from whose end they come back.
+    Jump(&'a str),
+    /// `-g`: a chain from whose end they don't.
+    Goto(&'a str),
+    /// None: the rule only counts.
+    Nothing,
+    /// The rule can't be read.
+    Unknown,
+}
+
+/// Takes an output apart.
+///
+/// # Errors
+///
+/// The first line that makes no sense here, or that the end is missing.
+pub fn tables(text: &str) -> Result<Tables, String> {
+    let mut tables = Tables::new();
+    let mut current: Option<(&str, Table)> = None;
+    for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
+        if let Some(comment) = line.strip_prefix('#') {
+            // iptables-nft says so, with status 0, of a table that it can't show.
+            if comment.contains("is incompatible") {
+                return Err(comment.trim().into());
+            }
+        } else if let Some(name) = line.strip_prefix('*') {
+            if current.is_some() {
+                return Err(format!("table {name} begins before the end of another"));
+            }
+            current = Some((name, tables.remove(name).unwrap_or_default()));
+        } else if line == "COMMIT" {
+            let (name, table) = current.take().ok_or("COMMIT without a table")?;
+            tables.insert(name.into(), table);
+        } else {
+            let (_, table) = current.as_mut().ok_or_else(|| format!("unexpected line {line:?}"))?;
+            entry(table, line)?;
+        }
+    }
+    match current {
+        Some((name, _)) => Err(format!("table {name} has no end")),
+        None => Ok(tables),
+    }
+}
+
+/// A line that declares a chain or adds a rule.
+fn entry(table: &mut Table, line: &str) -> Result<(), String> {
+    let unexpected = || format!("unexpected line {line:?}");
+    if let Some(rest) = line.strip_prefix(':') {
+        let (name, policy) = rest.split_once(' ').ok_or_else(unexpected)?;
+        let policy = policy.split(' ').next().filter(|policy| *policy != "-").map(Into::into);
+        table.chains.insert(name.into(), Chain { policy, rules: Vec::new() });
+        return Ok(());
+    }
+    let rest = line.strip_prefix("-A ").ok_or_else(unexpected)?;
+    let (name, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    let chain = table.chains.get_mut(name).ok_or_else(unexpected)?;
+    chain.rules.push(Line { text: text.into(), words: words(text) });
+    Ok(())
+}
+
+/// Words, with quotes and backslashes taken away as iptables-restore does;
+/// `None` where a quote is not closed.
+pub fn words(text: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            '\\' => word.get_or_insert_default().push(characters.next()?),
+            ' ' | '\t' if !quoted => words.extend(word.take()),
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    (!quoted).then_some(words)
+}
+
+impl Line {
+    /// Option and value of each word that is not the value of a comment, which
+    /// may look like anything.
+    fn options(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let words = self.words.as_deref().unwrap_or_default();
+        let is_comment = move |index: usize| index > 0 && words[index - 1] == "--comment";
+        (0..words.len())
+            .filter(move |&index| !is_comment(index))
+            .map(|index| (words[index].as_str(), words.get(index + 1).map(String::as_str)))
+    }
+
+    /// Where it sends its packets.
+    pub fn target(&self) -> Target<'_> {
+        if self.words.is_none() {
+            return Target::Unknown;
+        }
+        self.options()
+            .find_map(|(option, value)| match (option, value) {
+                ("-j", Some(name)) => Some(Target::Jump(name)),
+                ("-g", Some(name)) => Some(Target::Goto(name)),
+                _ => None,
+            })
+            .unwrap_or(Target::Nothing)
+    }
+
+    /// Whether it leads to this chain.
+    pub fn leads_to(&self, chain: &str) -> bool {
+        matches!(self.target(), Target::Jump(name) | Target::Goto(name) if name == chain)
+    }
+
+    /// Whether it does nothing but to send every packet to this chain and back.
+    pub fn is_plain_jump_to(&self, chain: &str) -> bool {
+        self.words.as_deref().is_some_and(|words| words == ["-j", chain])
+    }
+
+    /// As a rule of a mesh, or as it is.
+    pub fn rule(&self) -> Rule {
+        let own = self.words.as_deref().and_then(own_rule);
+        own.unwrap_or_else(|| Rule::Other(self.text.clone()))
+    }
+
+    /// The bits of marks that it sets, saves or compares; 0 for most.
+    pub fn mark_bits(&self) -> u32 {
+        let options: Vec<_> = self.options().collect();
+        let value_of =
+            |name: &str| options.iter().find(|(option, _)| *option == name).and_then(|(_, v)| *v);
+        options
+            .iter()
+            .map(|(option, value)| match (*option, value.and_then(bits)) {
+                // Bits in the value alone are flipped.
+                ("--set-xmark" | "--set-mark" | "--tproxy-mark", Some((value, mask))) => {
+                    value | mask.unwrap_or(u32::MAX)
+                }
+                ("--mark", Some((value, mask))) => mask.map_or(u32::MAX, |mask| value | mask),
+                ("--or-mark" | "--xor-mark", Some((value, _))) => value,
+                ("--and-mark", Some((value, _))) => !value,
+                ("--save-mark" | "--restore-mark", _) => {
+                    let masks = ["--nfmask", "--ctmask", "--mask"].map(value_of);
+                    let given = masks.into_iter().flatten().filter_map(bits).map(|(mask, _)| mask);
+                    given.reduce(|all, one| all | one).unwrap_or(u32::MAX)
+                }
+                _ => 0,
+            })
+            .fold(0, |all, one| all | one)
+    }
+}
+
+/// A value and its mask, if there is one.
+fn bits(text: &str) -> Option<(u32, Option<u32>)> {
+    match text.split_once('/') {
+        Some((value, mask)) => Some((number(value)?, Some(number(mask)?))),
+        None => Some((number(text)?, None)),
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// One of the rules that a mesh has, whatever order its matches are in.
+fn own_rule(words: &[String]) -> Option<Rule> {
+    let mut port = None;
+    let mut direction = None;
+    let (mut udp, mut none, mut target, mut mark) = (false, false, None, None);
+    let mut words = words.iter().map(String::as_str);
+    while let Some(option) = words.next() {
+        let value = words.next()?;
+        let first = match option {
+            "-p" => !std::mem::replace(&mut udp, matches!(value, "udp" | "17")),
+            "-m" => matches!(value, "udp" | "policy"),
+            "--dport" => port.replace(value.parse::<u16>().ok()?).is_none(),
+            "--dir" => direction
+                .replace(match value {
+                    "in" => Direction::In,
+                    "out" => Direction::Out,
+                    _ => return None,
+                })
+                .is_none(),
+            "--pol" => !std::mem::replace(&mut none, value == "none"),
+            "-j" => target.replace(value).is_none(),
+            "--set-xmark" => mark.replace(bits(value)?).is_none(),
+            _ => false,
+        };
+        if !first {
+            return None;
+        }
+    }
+    let port = port.filter(|_| udp)?;
+    match (target?, direction, none, mark) {
+        ("MARK", None, false, Some((value, Some(mask)))) => {
+            Some(Rule::Mark { port, mark: Mark { value, mask } })
+        }
+        ("DROP", Some(direction), true, None) => Some(Rule::Drop { port, direction }),
+        _ => None,
+    }
+}
+
+impl Table {
+    /// The first rule of `chain` before its rule `index` by which a packet may
+    /// be accepted before it gets there.
+    pub fn accepted_before(&self, chain: &str, index: usize) -> Option<&Line> {
+        let rules = self.chains.get(chain)?.rules.get(..index)?;
+        let mut seen = BTreeMap::new();
+        rules.iter().find(|line| match line.target() {
+            // What a verdict of the built-in chain ends, and what comes back
+            // to no rule of it, is its policy's.
+            Target::Jump("RETURN") | Target::Goto(_) | Target::Unknown => true,
+            Target::Jump(name) => self.accepts(name, &mut seen),
+            Target::Nothing => false,
+        })
+    }
+
+    /// Whether a packet that is sent to this target may be accepted there.
+    /// `seen` holds the answers so far, and for a chain under way no.
+    fn accepts<'t>(&'t self, target: &'t str, seen: &mut BTreeMap<&'t str, bool>) -> bool {
+        let Some(chain) = self.chains.get(target) else {
+            // A queue's program may accept.
+            return matches!(target, "ACCEPT" | "NFQUEUE" | "QUEUE");
+        };
+        if let Some(known) = seen.get(target) {
+            return *known;
+        }
+        seen.insert(target, false);
+        let accepts = chain.rules.iter().any(|line| match line.target() {
+            Target::Jump(name) | Target::Goto(name) => self.accepts(name, seen),
+            Target::Unknown => true,
+            Target::Nothing => false,
+        });
+        seen.insert(target, accepts);
+        accepts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rules: &str) -> Table {
+        let text =
+            format!("*filter\n:OUTPUT ACCEPT [0:0]\n:A - [0:0]\n:B - [0:0]\n{rules}COMMIT\n");
+        tables(&text).unwrap().remove("filter").unwrap()
+    }
+
+    fn line(text: &str) -> Line {
+        Line { text: text.into(), words: words(text) }
+    }
+
+    fn words_of(text: &str) -> Vec<String> {
+        words(text).unwrap()
+    }
+
+    #[test]
+    fn quotes_and_backslashes_are_those_of_iptables_save() {
+        let text = r#"-m comment --comment "say \"hi\" it\'s \\ -j ACCEPT" -j "A B""#;
+        assert_eq!(
+            words_of(text),
+            ["-m", "comment", "--comment", r#"say "hi" it's \ -j ACCEPT"#, "-j", "A B"]
+        );
+        assert_eq!(words_of(r#"--comment "" -j X"#), ["--comment", "", "-j", "X"]);
+        assert_eq!(words(r#"--comment "open"#), None);
+        assert_eq!(words(r"end \"), None);
+    }
+
+    #[test]
+    fn an_output_that_ends_early_or_holds_anything_else_is_an_error() {
+        assert_eq!(tables("").unwrap(), Tables::new());
+        assert!(tables("# Generated\n# Warning: iptables-legacy tables present\n").is_ok());
+        for text in [
+            "*filter\n:OUTPUT ACCEPT [0:0]\n",
+            "*filter\n*nat\nCOMMIT\n",
+            "COMMIT\n",
+            "-A OUTPUT -j DROP\n",
+            "*filter\n-A NOWHERE -j DROP\nCOMMIT\n",
+            "*filter\nnonsense\nCOMMIT\n",
+            "# Table `filter' is incompatible, use 'nft' tool.\n",
+        ] {
+            assert!(tables(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn rules_are_compared_by_their_words_in_any_order_and_base() {
+        let mark = Rule::Mark { port: 4789, mark: Mark { value: 0x1002, mask: 0xffff } };
+        for text in [
+            "-p udp -m udp --dport 4789 -j MARK --set-xmark 0x1002/0xffff",
+            "-p 17 --dport 4789 -j MARK --set-xmark 4098/65535",
+        ] {
+            assert_eq!(line(text).rule(), mark);
+        }
+        let drop = Rule::Drop { port: 4789, direction: Direction::Out };
+        assert_eq!(
+            line("-p udp -m policy --dir out --pol none -m udp --dport 4789 -j DROP").rule(),
+            drop
+        );
+        for text in [
+            "",
+            "-j DROP",
+            "-p tcp -m tcp --dport 4789 -m policy --dir out --pol none -j DROP",
+            "-p udp -m udp --dport 4789:4790 -m policy --dir out --pol none -j DROP",
+            "-p udp -m udp ! --dport 4789 -m policy --dir out --pol none -j DROP",
+            "-p udp -m udp --dport 4789 -m policy --dir out --pol ipsec -j DROP",
+            "-p udp -m udp --dport 4789 -m policy --dir fwd --pol none -j DROP",
+            "-p udp -m udp --dport 4789 -m policy --dir out --pol none -j ACCEPT",
+            "-p udp -m udp --dport 4789 -m policy --dir out --pol none",
+            "-o lo -p udp -m udp --dport 4789 -m policy --dir out --pol none -j DROP",
+            "-p udp -m udp --dport 4789 -j MARK --set-xmark 0x1002",
+            "-p udp -m udp --dport 4789 -j DROP",
+            "-p udp -m udp --dport 4789 -m comment --comment \"open",
+        ] {
+            assert_eq!(line(text).rule(), Rule::Other(text.into()));
+        }
+    }
+
+    #[test]
+    fn what_is_ahead_accepts_directly_or_through_chains() {
+        for (rules, accepts) in [
+            ("-A OUTPUT -p tcp -j ACCEPT\n", true),
+            ("-A OUTPUT -j A\n-A A -j B\n-A B -o lo -j ACCEPT\n", true),
+            ("-A OUTPUT -j A\n-A A -g B\n-A B -j NFQUEUE --queue-num 0\n", true),
+            ("-A OUTPUT -g A\n-A A -j DROP\n", true),
+            ("-A OUTPUT -j RETURN\n", true),
+            ("-A OUTPUT -m comment --comment \"open\n", true),
+            ("-A OUTPUT -j A\n-A A -j RETURN\n-A A -j DROP\n", false),
+            ("-A OUTPUT -j A\n-A A -j B\n-A B -j A\n", false),
+            ("-A OUTPUT -j DROP\n-A OUTPUT -j LOG --log-prefix \"-j ACCEPT\"\n", false),
+            ("-A OUTPUT -m comment --comment \"-j ACCEPT\"\n", false),
+            ("-A OUTPUT -m comment --comment -j -j A\n-A B -j ACCEPT\n", false),
+            ("-A OUTPUT -j MARK --set-xmark 0x1/0x1\n", false),
+            ("", false),
+        ] {
+            let table = table(&format!("{rules}-A OUTPUT -j OURS\n"));
+            let index = table.chains["OUTPUT"].rules.len() - 1;
+            let found = table.accepted_before("OUTPUT", index);
+            assert_eq!(found.is_some(), accepts, "{rules}");
+        }
+        let behind = table("-A OUTPUT -j OURS\n-A OUTPUT -j ACCEPT\n");
+        assert_eq!(behind.accepted_before("OUTPUT", 0), None);
+    }
+
+    #[test]
+    fn the_bits_of_marks_are_those_that_are_set_saved_or_compared() {
+        for (text, bits) in [
+            ("-j MARK --set-xmark 0x4000/0x4000", 0x4000),
+            ("-j MARK --set-xmark 0x4000/0x0", 0x4000),
+            ("-j MARK --set-mark 5", u32::MAX),
+            ("-j MARK --and-mark 0xfffffffe", 1),
+            ("-j MARK --or-mark 0x6", 6),
+            ("-m mark --mark 0x0/0x20000 -j DROP", 0x20000),
+            ("-m mark ! --mark 0x8000/0x8000", 0x8000),
+            ("-m connmark --mark 7", u32::MAX),
+            ("-j CONNMARK --restore-mark", u32::MAX),
+            ("-j CONNMARK --save-mark --nfmask 0xf --ctmask 0xf0", 0xff),
+            ("-j CONNMARK --restore-mark --mask 0xff00", 0xff00),
+            ("-j TPROXY --on-port 1 --tproxy-mark 0x200/0x200", 0x200),
+            ("-m comment --comment \"--mark 5\" -j DROP", 0),
+            ("-m comment --comment --mark -j DROP", 0),
+            ("-p udp -j ACCEPT", 0),
+        ] {
+            assert_eq!(line(text).mark_bits(), bits, "{text}");
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Firewall chains: what iptables holds of meshes, and what of others matters to them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Direction, Mark, Reqid};
+
+/// IPv4 or IPv6: iptables or ip6tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// iptables.
+    Ipv4,
+    /// ip6tables.
+    Ipv6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// The program for this family.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "iptables",
+            Self::Ipv6 => "ip6tables",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
+}
+
+/// What in the kernel holds the rules. Both may at once, and then both are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// ip_tables and ip6_tables.
+    Legacy,
+    /// nf_tables, by way of iptables-nft.
+    NfTables,
+}
+
+impl Backend {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Legacy, Self::NfTables];
+
+    /// As it stands in the names of programs.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::NfTables => "nft",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    /// As `iptables --version` names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Legacy => "legacy",
+            Self::NfTables => "nf_tables",
+        })
+    }
+}
+
+/// What a chain of a mesh is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChainRole {
+    /// Marks the traffic, so that the policies out select it.
+    Mark,
+    /// Drops what would leave unprotected.
+    Out,
+    /// Drops what came in unprotected.
+    In,
+}
+
+impl ChainRole {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Mark, Self::Out, Self::In];
+
+    /// The table that its chain is in.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::Mark => "mangle",
+            Self::Out | Self::In => "filter",
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Mark => "MARK",
+            Self::Out => "OUT",
+            Self::In => "IN",
+        }
+    }
+
+    /// The name of a mesh's chain.
+    pub fn name(self, reqid: Reqid) -> String {
+        format!("{}{}", chain_prefix(reqid), self.suffix())
+    }
+}
+
+/// How the names of all meshes' chains begin.
+pub const CHAIN_PREFIX: &str = "MESHSEC-";
+
+/// How the names of one mesh's chains begin.
+fn chain_prefix(reqid: Reqid) -> String {
+    format!("{CHAIN_PREFIX}{:08x}-", reqid.0)
+}
+
+/// What chains are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainId {
+    /// What holds it.
+    pub backend: Backend,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// The table's name.
+    pub table: String,
+    /// The chain's name, which begins with [`CHAIN_PREFIX`].
+    pub name: String,
+}
+
+impl ChainId {
+    /// Where a mesh's chain belongs.
+    pub fn new(backend: Backend, family: Family, role: ChainRole, reqid: Reqid) -> Self {
+        Self { backend, family, table: role.table().into(), name: role.name(reqid) }
+    }
+
+    /// Whether the mesh with this reqid owns it.
+    pub fn belongs_to(&self, reqid: Reqid) -> bool {
+        self.name.starts_with(&chain_prefix(reqid))
+    }
+
+    /// What it is for, by its name; a chain of ours in a wrong table or of
+    /// another name is for nothing.
+    pub fn role(&self) -> Option<ChainRole> {
+        ChainRole::ALL.into_iter().find(|role| {
+            role.table() == self.table
+                && self.name.len() == CHAIN_PREFIX.len() + 9 + role.suffix().len()
+                && self.name.ends_with(&format!("-{}", role.suffix()))
+        })
+    }
+
+    /// The built-in chain from which its packets come.
+    pub fn hook(&self) -> &'static str {
+        if self.name.ends_with("-IN") { "INPUT" } else { "OUTPUT" }
+    }
+}
+
+impl fmt::Display for ChainId {
+    /// As it is named to iptables: `iptables-nft -t filter MESHSEC-4d530001-OUT`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, family, table, name } = self;
+        write!(f, "{}-{} -t {table} {name}", family.program(), backend.suffix())
+    }
+}
+
+/// A rule in a chain of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Rule {
+    /// Sets bits of the mark of UDP packets to a port.
+    Mark {
+        /// The destination port.
+        port: u16,
+        /// The bits, and which of them.
+        mark: Mark,
+    },
+    /// Drops UDP packets to a port that are not, or will not be, protected.
+    Drop {
+        /// The destination port.
+        port: u16,
+        /// In or out.
+        direction: Direction,
+    },
+    /// Anything else, as iptables-save prints it. Ours have none.
+    Other(String),
+}
+
+impl fmt::Display for Rule {
+    /// In the words of iptables.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mark { port, mark } => {
+                write!(f, "-p udp --dport {port} -j MARK --set-xmark {mark}")
+            }
+            Self::Drop { port, direction } => {
+                write!(f, "-p udp --dport {port} -m policy --dir {direction} --pol none -j DROP")
+            }
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+/// A rule of the built-in chain that leads to a chain of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jump {
+    /// The rule as iptables-save prints it, if it has conditions. Ours has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<String>,
+    /// The first rule ahead of it by which a packet may be accepted before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
+}
+
+impl Jump {
+    /// What there should be: no conditions, and nothing that accepts ahead of it.
+    pub const FIRST: Self = Self { conditions: None, behind: None };
+}
+
+/// A chain of a mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// What tells it apart.
+    pub id: ChainId,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+    /// What leads to it from its built-in chain, in order.
+    pub jumps: Vec<Jump>,
+    /// Rules of other chains that lead to it: foreign ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
+}
+
+impl Chain {
+    /// Whether every packet of its built-in chain gets to it.
+    pub fn is_reached(&self) -> bool {
+        self.jumps.iter().any(|jump| *jump == Jump::FIRST)
+    }
+}
+
+/// Somebody else who uses bits of marks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MarkUser {
+    /// Who, in words.
+    pub user: String,
+    /// Which bits, all uses together.
+    pub bits: u32,
+}
+
+/// Something of iptables that could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unseen {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Whether it is what the system's own iptables works on, or is to.
+    pub system: bool,
+    /// What failed.
+    pub what: String,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// What iptables holds, as far as it concerns meshes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Firewall {
+    /// The backend of the system's own programs. A family is missing that the
+    /// kernel lacks, or whose programs are missing.
+    pub backends: BTreeMap<Family, Backend>,
+    /// Families that the kernel lacks, so that no packet of theirs can leave.
+    #[serde(default)]
+    pub absent: BTreeSet<Family>,
+    /// Where there are rules of others.
+    #[serde(default)]
+    pub foreign: BTreeSet<(Family, Backend)>,
+    /// Chains of all meshes.
+    #[serde(default)]
+    pub chains: Vec<Chain>,
+    /// Who else uses marks.
+    #[serde(default)]
+    pub marks: Vec<MarkUser>,
+    /// What could not be looked at.
+    #[serde(default)]
+    pub unseen: Vec<Unseen>,
+}
+
+impl Default for Firewall {
+    /// A host without a rule, whose programs are those of today.
+    fn default() -> Self {
+        Self {
+            backends: Family::ALL.map(|family| (family, Backend::NfTables)).into(),
+            absent: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            chains: Vec::new(),
+            marks: Vec::new(),
+            unseen: Vec::new(),
+        }
+    }
+}
+
+impl Firewall {
+    /// Sorts everything, so that equal firewalls are equal values.
+    pub fn sort(&mut self) {
+        self.chains.sort_by(|a, b| a.id.cmp(&b.id));
+        self.marks.sort();
+        self.unseen.sort();
+    }
+
+    /// The chains of the mesh with this reqid.
+    pub fn chains_of(&self, reqid: Reqid) -> impl Iterator<Item = &Chain> {
+        self.chains.iter().filter(move |chain| chain.id.belongs_to(reqid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_told_by_its_name_and_is_for_something_in_its_own_table_only() {
+        let reqid = Reqid(0x4d53_0001);
+        let mut id = ChainId::new(Backend::NfTables, Family::Ipv6, ChainRole::Out, reqid);
+        assert_eq!(id.to_string(), "ip6tables-nft -t filter MESHSEC-4d530001-OUT");
+        assert!(id.belongs_to(reqid) && !id.belongs_to(Reqid(0x4d53_0002)));
+        assert_eq!((id.role(), id.hook()), (Some(ChainRole::Out), "OUTPUT"));
+        id.table = "nat".into();
+        assert!(id.belongs_to(reqid) && id.role().is_none());
+        id.name = "MESHSEC-4d530001-X-OUT".into();
+        id.table = "filter".into();
+        assert!(id.belongs_to(reqid) && id.role().is_none());
+    }
+}

@@ -1,0 +1,210 @@
+//! The firewall's chains: what differs, and what to say of marks.
+//!
+//! For [`super::diff`], [`super::conflict`] and [`super::warn`].
+
+use std::collections::BTreeMap;
+
+use super::{
+    change::{Change, What},
+    conflict::Conflict,
+};
+use crate::{
+    desired::{Desired, Marking},
+    model::{
+        Backend, Chain, ChainId, ChainRole, Direction, Family, Firewall, Live, Reqid, Rule, SaId,
+        Unseen,
+    },
+};
+
+/// How many lines of one kind are warned of.
+const LINES_SHOWN: usize = 8;
+
+/// What the chains of a mesh differ in. In the other backend than the
+/// system's, and where a family is absent, nothing is wanted.
+pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<Change> {
+    let live: BTreeMap<&ChainId, &Chain> =
+        firewall.chains_of(reqid).map(|chain| (&chain.id, chain)).collect();
+    let mut wanted = BTreeMap::new();
+    for ((family, role), rules) in &desired.chains {
+        if let Some(backend) = firewall.backends.get(family) {
+            wanted.insert(ChainId::new(*backend, *family, *role, reqid), rules);
+        }
+    }
+    let mut changes: Vec<Change> = wanted
+        .iter()
+        .filter_map(|(id, rules)| {
+            let live = live.get(id).copied();
+            let reason = match live {
+                None => "missing",
+                Some(chain) => difference(chain, rules)?,
+            };
+            let (live, id) = (live.cloned(), id.clone());
+            let what = What::SetChain { live, id, rules: (*rules).clone() };
+            Some(Change { peer: None, what, reason: reason.into() })
+        })
+        .collect();
+    for (id, chain) in live {
+        if !wanted.contains_key(id) {
+            let reason = unwanted(desired, firewall, id);
+            let what = What::DeleteChain(chain.clone());
+            changes.push(Change { peer: None, what, reason: reason.into() });
+        }
+    }
+    changes
+}
+
+/// Why a chain isn't as it should be.
+fn difference(chain: &Chain, rules: &[Rule]) -> Option<&'static str> {
+    if chain.rules != rules {
+        return Some("its rules are not those of the mesh");
+    }
+    match chain.jumps.as_slice() {
+        [] => Some("no rule leads to it"),
+        [jump] if jump.behind.is_some() => Some("a rule ahead of it accepts"),
+        [jump] if jump.conditions.is_some() => Some("the rule that leads to it has conditions"),
+        [_] => None,
+        _ => Some("several rules lead to it"),
+    }
+}
+
+fn unwanted(desired: &Desired, firewall: &Firewall, id: &ChainId) -> &'static str {
+    let role = id.role().map(|role| (id.family, role));
+    if desired.destroying {
+        "all of the mesh goes"
+    } else if role.is_some_and(|role| desired.chains.contains_key(&role))
+        && firewall.backends.get(&id.family) != Some(&id.backend)
+    {
+        "left in the backend that is not the system's"
+    } else {
+        "nothing in mesh.toml asks for this chain"
+    }
+}
+
+/// Whether there are chains to come that can't be set, because there is no
+/// iptables or because it can't be looked at.
+pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
+    if desired.marking.is_none() {
+        return Vec::new();
+    }
+    let firewall = &live.0.firewall;
+    let conflict = |object: String, reason: String| Conflict { peer: None, object, reason };
+    Family::ALL
+        .into_iter()
+        .filter(|family| !firewall.absent.contains(family))
+        .filter_map(|family| {
+            let of_system = |unseen: &&Unseen| unseen.family == family && unseen.system;
+            match firewall.unseen.iter().find(of_system) {
+                Some(Unseen { what, reason, .. }) => Some(conflict(what.clone(), reason.clone())),
+                None if firewall.backends.contains_key(&family) => None,
+                None => Some(conflict(
+                    format!("there is no {}", family.program()),
+                    "select = \"mark\" needs it for both families: install iptables, 1.6.2 or \
+                     newer"
+                        .into(),
+                )),
+            }
+        })
+        .collect()
+}
+
+/// What can't be looked at where that stops nothing.
+pub(super) fn unseen(desired: &Desired, live: &Live) -> Vec<String> {
+    let stops = |unseen: &&Unseen| unseen.system && desired.marking.is_some();
+    let unseen = live.0.firewall.unseen.iter().filter(|unseen| !stops(unseen));
+    unseen
+        .map(|Unseen { what, reason, .. }| {
+            format!("{what}: {reason}. Chains of this mesh, if any are there, stay")
+        })
+        .collect()
+}
+
+/// Families in which both backends hold rules.
+pub(super) fn both_backends(desired: &Desired, live: &Live) -> Vec<String> {
+    let firewall = &live.0.firewall;
+    let has_both = |family: &&Family| {
+        Backend::ALL.iter().all(|backend| firewall.foreign.contains(&(**family, *backend)))
+    };
+    let used = |family: &Family| {
+        let backend = firewall.backends.get(family)?;
+        Some(format!(
+            "{} has rules in both backends, legacy and nf_tables, and the kernel asks both; the \
+             chains of this mesh go into the system's, {backend}",
+            family.program()
+        ))
+    };
+    match desired.chains.is_empty() {
+        true => Vec::new(),
+        false => Family::ALL.iter().filter(has_both).filter_map(used).collect(),
+    }
+}
+
+/// Who else uses the bits of our mark, a line each.
+pub(super) fn mark_users(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
+    let (Some(Marking { mark, .. }), false) = (desired.marking, desired.chains.is_empty()) else {
+        return Vec::new();
+    };
+    let rules = live.0.firewall.marks.iter().map(|user| (user.user.clone(), user.bits));
+    let policies = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
+    let policies = policies.map(|policy| (format!("policy {}", policy.id), policy.id.mark.mask));
+    let sas = live.0.sas.iter().filter(|sa| sa.reqid != reqid);
+    let sas = sas.map(|sa| {
+        let SaId { mark, .. } = sa.id;
+        (format!("sa {}", sa.id), mark.mask)
+    });
+    let users: Vec<(String, u32)> =
+        rules.chain(policies).chain(sas).filter(|(_, bits)| bits & mark.mask != 0).collect();
+    let mut lines: Vec<String> = users
+        .iter()
+        .take(LINES_SHOWN)
+        .map(|(user, bits)| {
+            format!(
+                "mark {mark} shares bits {:#x} with {user}: where the two meet, traffic is \
+                 blocked or takes another way; choose other bits with [traffic] mark",
+                bits & mark.mask
+            )
+        })
+        .collect();
+    if let Some(more) = users.len().checked_sub(LINES_SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("mark {mark} shares bits with {more} more"));
+    }
+    lines
+}
+
+/// Traffic to an old port, between the step that marks the new one and the end.
+pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<String> {
+    let ports: Vec<String> = changes
+        .iter()
+        .filter_map(|change| match &change.what {
+            What::SetChain { live: Some(live), id, rules }
+                if id.role() == Some(ChainRole::Mark) && id.family == Family::Ipv4 =>
+            {
+                Some((&live.rules, rules))
+            }
+            _ => None,
+        })
+        .flat_map(|(before, after)| {
+            let ports = |rule: &Rule| match rule {
+                Rule::Mark { port, .. } => Some(*port),
+                _ => None,
+            };
+            let after: Vec<u16> = after.iter().filter_map(ports).collect();
+            let gone = before.iter().filter_map(ports).filter(move |port| !after.contains(port));
+            gone.map(|port| port.to_string())
+        })
+        .collect();
+    (!ports.is_empty()).then(|| {
+        format!(
+            "what goes to udp port {} is blocked from the step \"mark the traffic\" on, until its \
+             guards go at the end",
+            ports.join(", ")
+        )
+    })
+}
+
+/// The ports to which a chain drops what would leave unprotected.
+pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
+    rules.iter().filter_map(|rule| match rule {
+        Rule::Drop { port, direction: Direction::Out } => Some(*port),
+        _ => None,
+    })
+}

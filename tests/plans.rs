@@ -5,6 +5,8 @@
 //! difference before you commit it.
 
 mod common;
+#[path = "plans/marks.rs"]
+mod marks;
 
 use std::collections::BTreeSet;
 

@@ -12,13 +12,14 @@ use std::{
 
 use common::{REQID, applied, applied_host, mesh, observe, wanted, wanted_at};
 use meshsec::{
-    config::{Config, Esp, LinkWish, Rotation, Traffic},
+    config::{Config, Esp, LinkWish, Rotation, Select, Traffic},
     kernel::{Errno, Kernel, memory::Memory},
     model::{
-        Action, Cipher, Direction, KeyView, Mode, Mtu, Period, Policy, PolicyId, Replay, Reqid, Sa,
-        SaId, Selector, Spi, State, Template, Time,
+        Action, Backend, Chain, ChainId, ChainRole, Cipher, Direction, Family, Firewall, Jump,
+        KeyView, Mark, Mode, Mtu, Period, Policy, PolicyId, Replay, Reqid, Rule, Sa, SaId, Selector,
+        Spi, State, Template, Time,
     },
-    plan::{Flow, Plan, flow_out},
+    plan::{Flow, Phase, Plan, flow_out},
 };
 use proptest::prelude::*;
 
@@ -32,12 +33,17 @@ fn meshes(generations: std::ops::Range<u64>) -> impl Strategy<Value = Config> {
     let windows = prop_oneof![Just((0, false)), Just((1024, false)), Just((64, true))];
     let mtus = prop_oneof![Just(Mtu::Auto), (1300..1500u32).prop_map(Mtu::Exactly)];
     let links = proptest::option::of(mtus);
-    (generations, peers, any::<[bool; 4]>(), windows, links).prop_map(
-        |(generation, peers, [guard, small_key, all, offload], (window, esn), link)| {
+    let by_port = any::<bool>().prop_map(|guard| (Select::Port, guard));
+    let marks = vec![(0x20000, 0x20000), (0x1, 0x3), (0x2, 0x3)];
+    let by_mark = proptest::sample::select(marks)
+        .prop_map(|(value, mask)| (Select::Mark(Mark { value, mask }), true));
+    let selects = prop_oneof![by_port, by_mark];
+    (generations, peers, selects, any::<[bool; 3]>(), windows, links).prop_map(
+        |(generation, peers, (select, guard), [small_key, all, offload], (window, esn), link)| {
             let mut config = mesh(generation, &ADDRESSES);
             let mut kept = [true].into_iter().chain(peers);
             config.peers.retain(|_| kept.next().unwrap());
-            config.guard = guard;
+            (config.select, config.guard) = (select, guard);
             config.esp.replay = Replay { window, esn };
             config.esp.offload = offload.then(|| "eth0".into());
             config.link = link.map(|mtu| LinkWish { device: common::VXLAN.into(), mtu });
@@ -73,6 +79,11 @@ enum Damage {
     Larval(usize),
     Priority(usize, u32),
     Mark(usize),
+    DropChain(usize),
+    DropJump(usize),
+    DropRule(usize),
+    Hide(usize),
+    Copy(usize),
     Flush,
 }
 
@@ -85,6 +96,11 @@ fn damages() -> impl Strategy<Value = Vec<Damage>> {
         (0..40usize).prop_map(Damage::Larval),
         (0..40usize, 1..3000u32).prop_map(|(n, p)| Damage::Priority(n, p)),
         (0..40usize).prop_map(Damage::Mark),
+        (0..6usize).prop_map(Damage::DropChain),
+        (0..6usize).prop_map(Damage::DropJump),
+        (0..6usize).prop_map(Damage::DropRule),
+        (0..6usize).prop_map(Damage::Hide),
+        (0..6usize).prop_map(Damage::Copy),
         Just(Damage::Flush),
     ];
     proptest::collection::vec(one, 0..4)
@@ -121,12 +137,40 @@ fn damage(kernel: &mut Memory, damages: &[Damage]) {
                 let mut seen = BTreeSet::new();
                 state.policies.retain(|policy| seen.insert(policy.id));
             }
+            Damage::DropChain(_)
+            | Damage::DropJump(_)
+            | Damage::DropRule(_)
+            | Damage::Hide(_)
+            | Damage::Copy(_) => damage_chain(&mut state.firewall, damage),
             Damage::Flush => {
                 state.sas.clear();
                 state.policies.clear();
             }
             _ => {}
         }
+    }
+}
+
+fn damage_chain(firewall: &mut Firewall, damage: &Damage) {
+    let chains = &mut firewall.chains;
+    match damage {
+        Damage::DropChain(n) if *n < chains.len() => drop(chains.remove(*n)),
+        Damage::DropJump(n) => chains.get_mut(*n).into_iter().for_each(|c| c.jumps.clear()),
+        Damage::DropRule(n) => chains.get_mut(*n).into_iter().for_each(|c| c.rules.clear()),
+        Damage::Hide(n) => chains.get_mut(*n).into_iter().for_each(|chain| {
+            chain.jumps.iter_mut().for_each(|jump| jump.behind = Some("-j ACCEPT".into()));
+        }),
+        // Of a time when the other backend was the system's.
+        Damage::Copy(n) => {
+            let copy = chains.get(*n).cloned();
+            chains.extend(copy.map(|mut chain| {
+                chain.id.backend = Backend::Legacy;
+                chain
+            }));
+            let mut seen = BTreeSet::new();
+            chains.retain(|chain| seen.insert(chain.id.clone()));
+        }
+        _ => {}
     }
 }
 
@@ -157,14 +201,21 @@ fn add_foreign(kernel: &mut Memory) {
         templates: vec![Template::transport(near, far, Spi::from_raw(0), reqid)],
         extras: BTreeSet::new(),
     });
+    kernel.state_mut().firewall.chains.push(Chain {
+        id: ChainId::new(Backend::NfTables, Family::Ipv4, ChainRole::Out, reqid),
+        rules: vec![Rule::Drop { port: 1, direction: Direction::Out }],
+        jumps: vec![Jump::FIRST],
+        references: Vec::new(),
+    });
 }
 
 /// What is not of the mesh.
-fn foreign(kernel: &mut Memory) -> (Vec<Sa>, Vec<Policy>) {
+fn foreign(kernel: &mut Memory) -> (Vec<Sa>, Vec<Policy>, Vec<Chain>) {
     let live = observe(kernel).0;
     (
         live.sas.into_iter().filter(|sa| sa.reqid != REQID).collect(),
         live.policies.into_iter().filter(|policy| !policy.belongs_to(REQID)).collect(),
+        live.firewall.chains.into_iter().filter(|chain| !chain.id.belongs_to(REQID)).collect(),
     )
 }
 
@@ -274,6 +325,37 @@ proptest! {
             finds_its_neighbours(&kernel)?;
         }
         step_by_step(&after, &mut kernel, |kernel, _| finds_its_neighbours(kernel))?;
+    }
+
+    /// The traffic to a port that the file names no longer is blocked until its
+    /// guards go, in the last phase, and the plan says that it is in clear then.
+    #[test]
+    fn an_old_port_stays_closed_until_its_guards_go(
+        before in meshes(0..2), after in meshes(0..2), damages in damages()
+    ) {
+        let traffic = Traffic::Vxlan { port: 4789 };
+        let (before, mut after) = (Config { guard: true, traffic, ..before }, after);
+        after.traffic = Traffic::Vxlan { port: 8472 };
+        let mut kernel = applied_host(&before);
+        damage(&mut kernel, &damages);
+        let plan = common::plan(&after, &mut kernel);
+        let last = plan.steps.iter().take_while(|step| step.phase < Phase::DeleteGuards).count();
+        let closed: Vec<Selector> = packets(&before)
+            .into_iter()
+            .map(|(_, packet)| packet)
+            .filter(|packet| flow(&mut kernel, packet) != Flow::Clear)
+            .collect();
+        if closed.len() == packets(&before).len() {
+            let said = plan.warnings.iter().any(|line| line.contains("leave in clear"));
+            prop_assert!(said, "{:?}", plan.warnings);
+        }
+        step_by_step(&after, &mut kernel, |kernel, number| {
+            // A policy of a peer that goes had no guard behind it where that was removed.
+            for packet in closed.iter().filter(|_| number <= last && damages.is_empty()) {
+                prop_assert_ne!(flow(kernel, packet), Flow::Clear, "{} after {}", packet, number);
+            }
+            Ok(())
+        })?;
     }
 
     /// Peers that stay as they are keep their traffic at every step of a

@@ -182,8 +182,6 @@ fn what_meshsec_toml_5_calls_reserved_is_refused_as_that() {
     let rows: Vec<&str> =
         section(&page, "RESERVED").lines().filter(|line| line.starts_with(".It [")).collect();
     let reserved = [
-        ("[traffic]", "select = \"mark\"", "select No = Qo Cm mark Qc"),
-        ("[traffic]", "mark = \"0x20000/0x20000\"", "mark"),
         ("[esp]", "offload = { mode = \"packet\" }", "mode No = Qo Cm packet Qc"),
     ];
     assert_eq!(rows.len(), reserved.len(), "{rows:#?}");
@@ -387,6 +385,8 @@ fn pure_files() -> Vec<PathBuf> {
     let mut pure: Vec<PathBuf> =
         directories.iter().flat_map(|directory| files(directory, &["rs"])).collect();
     pure.extend(["src/desired.rs", "src/mtu.rs"].map(PathBuf::from));
+    let iptables = ["facts", "parse", "text"];
+    pure.extend(iptables.map(|name| format!("src/kernel/linux/iptables/{name}.rs").into()));
     pure.retain(|path| path != Path::new("src/config/files.rs"));
     pure
 }

@@ -240,7 +240,7 @@ pub struct Chain {
 impl Chain {
     /// Whether every packet of its built-in chain gets to it.
     pub fn is_reached(&self) -> bool {
-        self.jumps.iter().any(|jump| *jump == Jump::FIRST)
+        self.jumps.contains(&Jump::FIRST)
     }
 }
 

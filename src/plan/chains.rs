@@ -111,11 +111,11 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
 pub(super) fn unseen(desired: &Desired, live: &Live) -> Vec<String> {
     let stops = |unseen: &&Unseen| unseen.system && desired.marking.is_some();
     let unseen = live.0.firewall.unseen.iter().filter(|unseen| !stops(unseen));
-    unseen
-        .map(|Unseen { what, reason, .. }| {
-            format!("{what}: {reason}. Chains of this mesh, if any are there, stay")
-        })
-        .collect()
+    let then = match desired.marking {
+        Some(_) => "",
+        None => ". Chains of this mesh, if any are there, stay",
+    };
+    unseen.map(|Unseen { what, reason, .. }| format!("{what}: {reason}{then}")).collect()
 }
 
 /// Families in which both backends hold rules.

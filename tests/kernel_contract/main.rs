@@ -5,6 +5,7 @@
 //! namespace of its own.
 
 mod bench;
+mod chains;
 mod numbers;
 mod real;
 mod suite;
@@ -54,6 +55,10 @@ contract! {
     answers_are_in_order_over_several_windows
     pairs_are_not_parted_by_the_end_of_a_window
     a_wait_between_steps_is_waited
+    a_chain_is_observed_as_it_was_set
+    setting_a_chain_replaces_it_and_what_leads_to_it
+    deleting_a_chain_takes_what_leads_to_it_and_an_absent_one_is_done
+    a_chain_of_another_name_or_with_other_rules_is_refused
     a_devices_mtu_is_set_and_observed
     an_mtu_that_no_device_takes_is_einval
     an_mtu_of_an_absent_device_is_enodev

@@ -17,6 +17,11 @@ use meshsec::{
 };
 
 use crate::bench::Bench;
+pub use crate::chains::{
+    a_chain_is_observed_as_it_was_set, a_chain_of_another_name_or_with_other_rules_is_refused,
+    deleting_a_chain_takes_what_leads_to_it_and_an_absent_one_is_done,
+    setting_a_chain_replaces_it_and_what_leads_to_it,
+};
 pub use crate::numbers::*;
 
 /// The reqid whose owner looks.

@@ -70,6 +70,11 @@ impl Iptables {
     pub fn observe(&self, reqid: Reqid) -> Firewall {
         let mut firewall = Firewall { backends: BTreeMap::new(), ..Firewall::default() };
         let mut facts = Facts::new(reqid);
+        if let Err(error) = proc_is_there() {
+            let unseen = |family| not_seen(family, true, error.clone());
+            firewall.unseen.extend(Family::ALL.map(unseen));
+            return firewall;
+        }
         for programs in &self.families {
             let family = programs.family;
             if is_absent(family) {
@@ -254,6 +259,17 @@ fn legacy_tables(family: Family) -> Result<BTreeSet<String>, KernelError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeSet::new()),
         Err(error) => Err(KernelError::System {
             doing: format!("cannot read {}", path.display()),
+            reason: error.to_string(),
+        }),
+    }
+}
+
+/// Without `/proc` a file that is missing there says nothing.
+fn proc_is_there() -> Result<(), KernelError> {
+    match fs::metadata(PROC_NET) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(KernelError::System {
+            doing: format!("cannot read {PROC_NET}"),
             reason: error.to_string(),
         }),
     }

@@ -216,8 +216,10 @@ fn run(
     for phase in steps.chunk_by(|a, b| a.phase == b.phase) {
         for batch in phase.chunks(BATCH) {
             let (go, skip): (Vec<_>, Vec<_>) = batch.iter().cloned().partition(|step| {
-                // The policies of a peer that was stopped may still need it.
-                let needed = step.phase == Phase::DeleteDiscovery && !stopped.is_empty();
+                // The policies of a peer that was stopped may still need it, and
+                // where a guard is all that is left of them it goes on blocking.
+                let last = matches!(step.phase, Phase::DeleteGuards | Phase::DeleteDiscovery);
+                let needed = last && !stopped.is_empty();
                 !needed && !stopped.contains(&None) && !stopped.contains(&step.step.peer)
             });
             report.left.extend(skip);

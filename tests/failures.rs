@@ -4,9 +4,9 @@ mod common;
 
 use common::{applied, applied_host, host, mesh, observe};
 use meshsec::{
-    config::{Config, LinkWish},
+    config::{Config, LinkWish, Select},
     kernel::Errno,
-    model::{Mtu, Selector, Spi},
+    model::{Direction, Mark, Mtu, PolicyId, Reqid, Selector, Spi},
     plan::{Flow, flow_out},
 };
 
@@ -60,6 +60,42 @@ fn a_probe_that_is_left_behind_has_a_key_that_nobody_knows_and_goes_next_time() 
         sas[0].key
     };
     assert!(left_behind().differs(left_behind()), "each probe has a key of its own");
+}
+
+fn by_mark() -> Config {
+    let mark = Mark { value: 0x20000, mask: 0x20000 };
+    Config { select: Select::Mark(mark), ..lab(1) }
+}
+
+/// Selected by its port and without a guard, b has nothing but its policy.
+#[test]
+fn chains_stay_while_a_peer_that_they_guard_is_stopped() {
+    let after = Config { guard: false, ..lab(1) };
+    let packet = packet_to("192.0.2.2");
+    let mut kernel = applied_host(&by_mark());
+    // The policy of b by its port.
+    kernel.refuse(0, ENOMEM);
+    let report = applied(&after, &mut kernel);
+    let failed: Vec<String> = report.failed.iter().map(|(step, _)| step.id()).collect();
+    assert_eq!(failed, [format!("{packet} dir out")]);
+    assert_eq!(flow_out(&observe(&mut kernel).0, &packet), Flow::Blocked);
+    assert!(applied(&after, &mut kernel).is_complete());
+
+    let mut kernel = applied_host(&by_mark());
+    let state = kernel.state_mut();
+    let mut theirs =
+        state.policies.iter().find(|p| p.id.direction == Direction::Out).unwrap().clone();
+    theirs.id = PolicyId::new(Direction::Out, packet);
+    theirs.templates[0].reqid = Reqid(9);
+    state.policies.push(theirs);
+    let report = applied(&after, &mut kernel);
+    assert_eq!(report.after.unwrap().conflicts.len(), 1);
+    assert_eq!(flow_out(&observe(&mut kernel).0, &packet), Flow::Blocked);
+    kernel
+        .state_mut()
+        .policies
+        .retain(|policy| policy.templates.iter().all(|t| t.reqid != Reqid(9)));
+    assert!(applied(&after, &mut kernel).is_complete());
 }
 
 #[test]

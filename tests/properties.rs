@@ -16,8 +16,8 @@ use meshsec::{
     kernel::{Errno, Kernel, memory::Memory},
     model::{
         Action, Backend, Chain, ChainId, ChainRole, Cipher, Direction, Family, Firewall, Jump,
-        KeyView, Mark, Mode, Mtu, Period, Policy, PolicyId, Replay, Reqid, Rule, Sa, SaId, Selector,
-        Spi, State, Template, Time,
+        KeyView, Mark, Mode, Mtu, Period, Policy, PolicyId, Replay, Reqid, Rule, Sa, SaId,
+        Selector, Spi, State, Template, Time,
     },
     plan::{Flow, Phase, Plan, flow_out},
 };

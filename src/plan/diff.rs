@@ -56,7 +56,8 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Block
 
     changes.retain(|change| {
         // The policies of a peer that is stopped stay, and need it.
-        let needed = change.is_discovery() && change.action() == ChangeAction::Delete;
+        let needed = (change.is_discovery() && change.action() == ChangeAction::Delete)
+            || matches!(change.what, What::DeleteChain(_));
         !blocked.covers(change.peer.as_ref()) && (!needed || blocked.is_nobody())
     });
     let rank = |change: &Change| match change.kind() {

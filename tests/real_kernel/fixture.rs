@@ -348,6 +348,8 @@ fn missing() -> Option<String> {
         ("ping", "-V"),
         ("tcpdump", "--version"),
         ("python3", "-V"),
+        ("iptables-nft", "-V"),
+        ("iptables-legacy", "-V"),
     ] {
         if !Command::new(program).arg(option).output().is_ok_and(|out| out.status.success()) {
             return Some(format!("{program} is missing"));

@@ -181,9 +181,7 @@ fn what_meshsec_toml_5_calls_reserved_is_refused_as_that() {
     let page = read("man/meshsec.toml.5");
     let rows: Vec<&str> =
         section(&page, "RESERVED").lines().filter(|line| line.starts_with(".It [")).collect();
-    let reserved = [
-        ("[esp]", "offload = { mode = \"packet\" }", "mode No = Qo Cm packet Qc"),
-    ];
+    let reserved = [("[esp]", "offload = { mode = \"packet\" }", "mode No = Qo Cm packet Qc")];
     assert_eq!(rows.len(), reserved.len(), "{rows:#?}");
     for (table, line, mdoc) in reserved {
         let errors = validate(&format!("{table}\n{line}\n"));

@@ -172,15 +172,6 @@ impl<'v, 'i> Section<'v, 'i> {
         }
         value
     }
-
-    /// Reports each of `keys` that is there as not built yet.
-    pub(super) fn refuse(&self, findings: &mut Findings<'_>, keys: &[Field]) {
-        for field in keys {
-            if let Some(span) = self.key_span(field.name) {
-                findings.unsupported(span, field.name, field.write);
-            }
-        }
-    }
 }
 
 /// The keys of the tables, to tell where a misplaced one belongs.

@@ -177,24 +177,6 @@ fn meshsec_toml_5_has_every_key() {
 }
 
 #[test]
-fn what_meshsec_toml_5_calls_reserved_is_refused_as_that() {
-    let page = read("man/meshsec.toml.5");
-    let rows: Vec<&str> =
-        section(&page, "RESERVED").lines().filter(|line| line.starts_with(".It [")).collect();
-    let reserved = [("[esp]", "offload = { mode = \"packet\" }", "mode No = Qo Cm packet Qc")];
-    assert_eq!(rows.len(), reserved.len(), "{rows:#?}");
-    for (table, line, mdoc) in reserved {
-        let errors = validate(&format!("{table}\n{line}\n"));
-        assert!(errors.contains(" is not supported yet\n"), "{line}: {errors}");
-        let row = rows.iter().find(|row| {
-            row.starts_with(&format!(".It {table} Ta "))
-                && row.contains(&format!("Ic {mdoc} Ta not supported yet"))
-        });
-        assert!(row.is_some(), "RESERVED has no row for {table} {line}");
-    }
-}
-
-#[test]
 fn complete_examples_of_meshsec_toml_5_are_valid() {
     let page = read("man/meshsec.toml.5");
     let blocks = page.split("\n.Bd -literal -offset indent\n").skip(1);

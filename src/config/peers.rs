@@ -75,7 +75,7 @@ fn peer(
         findings.wrong_type(value, PEER, "an array of tables");
         return None;
     };
-    let section = Section::open(findings, "[[peer]]", value.span(), table, [KNOWN, &[]]);
+    let section = Section::open(findings, "[[peer]]", value.span(), table, KNOWN);
     let name = section.require(findings, NAME).and_then(|value| {
         let name = self::name(findings, value)?;
         let what = format!("peer name {}", mask::plain(name.as_str()));

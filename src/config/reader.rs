@@ -56,11 +56,6 @@ impl<'s> Findings<'s> {
         self.list.push(Finding { weight: Weight::Missing, span, message, hint: hint.into() });
     }
 
-    /// The format has this and this release can't do it.
-    pub(super) fn unsupported(&mut self, span: Range<usize>, what: &str, instead: &str) {
-        self.wrong(span, format!("{what} is not supported yet"), instead);
-    }
-
     pub(super) fn wrong_type(&mut self, value: &Value<'_>, field: Field, wanted: &str) {
         let is = type_name(value.get_ref());
         self.wrong(value.span(), format!("{} must be {wanted}, not {is}", field.name), field.write);
@@ -117,22 +112,21 @@ pub(super) struct Section<'v, 'i> {
 }
 
 impl<'v, 'i> Section<'v, 'i> {
-    /// Reports the keys that are neither in `known` nor in `later`, the keys of
-    /// the format that are not built yet.
+    /// Reports the keys that are not in `known`.
     pub(super) fn open(
         findings: &mut Findings<'_>,
         name: &'static str,
         header: Range<usize>,
         table: &'v DeTable<'i>,
-        [known, later]: [&[&'static str]; 2],
+        known: &[&'static str],
     ) -> Self {
         let mut guessed = Vec::new();
         for key in table.keys() {
             let written = key.get_ref().as_ref();
-            if known.contains(&written) || later.contains(&written) {
+            if known.contains(&written) {
                 continue;
             }
-            let near = nearest(written, known.iter().chain(later));
+            let near = nearest(written, known.iter());
             guessed.extend(near);
             let message = format!("unknown key {} in {name}", mask::quote(written));
             findings.wrong(key.span(), message, hint(written, near, name, known));

@@ -55,7 +55,7 @@ pub(super) fn source(
         refuse_inline(findings, value, field);
         return None;
     };
-    let section = Section::open(findings, field.name, value.span(), table, [PLACES, &[]]);
+    let section = Section::open(findings, field.name, value.span(), table, PLACES);
     let mut given = [FILE, CREDENTIAL, ENV]
         .into_iter()
         .filter_map(|field| section.get(field.name).map(|value| (field, value)));

@@ -9,8 +9,8 @@ use crate::config::{
     types::{KeySource, SecretSource},
 };
 
-/// The keys of this table, and those that this release refuses: none.
-pub(super) const KEYS: [&[&str]; 2] = [&["mesh_key", "private_key", "psk", "ratchet"], &[]];
+/// The keys of this table.
+pub(super) const KEYS: &[&str] = &["mesh_key", "private_key", "psk", "ratchet"];
 
 const MESH_KEY: Field =
     Field { name: "mesh_key", write: "write mesh_key = { file = \"mesh.key\" }" };

@@ -11,8 +11,8 @@ use crate::{
     mtu,
 };
 
-/// The keys of this table, and those that this release refuses.
-pub(super) const KEYS: [&[&str]; 2] = [&["device", "mtu"], &[]];
+/// The keys of this table.
+pub(super) const KEYS: &[&str] = &["device", "mtu"];
 
 const DEVICE: Field =
     Field { name: "device", write: "write the name of the tunnel's device, such as \"vxlan42\"" };

@@ -62,20 +62,20 @@ pub(super) struct Draft {
 pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) -> Draft {
     let start = if findings.source.text.starts_with('\u{feff}') { 3 } else { 0 };
     let top = Top { root, start: start..start, guessed: unknown_tables(findings, root) };
-    let mesh = top.section(findings, MESH, &[&["name", "reqid"], &[]], true);
+    let mesh = top.section(findings, MESH, &["name", "reqid"], true);
     let mesh = mesh.and_then(|section| read_mesh(findings, &section));
-    let traffic = top.section(findings, TRAFFIC, &traffic::KEYS, false);
+    let traffic = top.section(findings, TRAFFIC, traffic::KEYS, false);
     let traffic =
         traffic.map_or(Some(traffic::DEFAULT), |section| traffic::read(findings, &section));
-    let keys = top.section(findings, KEYS, &keys::KEYS, true);
+    let keys = top.section(findings, KEYS, keys::KEYS, true);
     let keys = keys.map(|section| keys::read(findings, &section, dir)).unwrap_or_default();
-    let rotation = top.section(findings, ROTATION, &rotation::KEYS, true);
+    let rotation = top.section(findings, ROTATION, rotation::KEYS, true);
     let by_clock = rotation.as_ref().is_some_and(|section| section.get("period").is_some());
     let rotation = rotation.and_then(|section| rotation::read(findings, &section));
-    let esp = top.section(findings, ESP, &esp::KEYS, false);
+    let esp = top.section(findings, ESP, esp::KEYS, false);
     let esp =
         esp.map_or(Some(esp::default(by_clock)), |section| esp::read(findings, &section, by_clock));
-    let link = top.section(findings, LINK, &link::KEYS, false);
+    let link = top.section(findings, LINK, link::KEYS, false);
     let link = link.map_or(Some(None), |section| {
         link::read(findings, &section, traffic.map(|(traffic, ..)| traffic)).map(Some)
     });
@@ -138,7 +138,7 @@ impl<'v, 'i> Top<'v, 'i> {
         &self,
         findings: &mut Findings<'_>,
         field: Field,
-        keys: &[&[&'static str]; 2],
+        keys: &[&'static str],
         required: bool,
     ) -> Option<Section<'v, 'i>> {
         let name = field.name.trim_matches(['[', ']']);
@@ -150,7 +150,7 @@ impl<'v, 'i> Top<'v, 'i> {
             findings.wrong_type(value, field, "a table");
             return None;
         };
-        Some(Section::open(findings, field.name, value.span(), table, *keys))
+        Some(Section::open(findings, field.name, value.span(), table, keys))
     }
 }
 
@@ -210,23 +210,18 @@ fn default_reqid(name: &MeshName) -> Reqid {
     Reqid(0x4d53_0000 | u32::from(digest[0]) << 8 | u32::from(digest[1]))
 }
 
-/// One word of `now`; those of `later` are not built yet.
+/// One of `words`.
 fn word(
     findings: &mut Findings<'_>,
     value: &Value<'_>,
     field: Field,
-    now: &[&'static str],
-    later: &[&'static str],
+    words: &[&'static str],
 ) -> Option<&'static str> {
     let text = findings.text(value, field)?;
-    if let Some(word) = now.iter().find(|word| **word == text) {
+    if let Some(word) = words.iter().find(|word| **word == text) {
         return Some(word);
     }
-    if later.contains(&text) {
-        findings.unsupported(value.span(), &format!("{} = \"{text}\"", field.name), field.write);
-        return None;
-    }
-    let hint = match nearest(text, now.iter()) {
+    let hint = match nearest(text, words.iter()) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => field.write.to_owned(),
     };

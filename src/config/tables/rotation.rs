@@ -10,8 +10,8 @@ use crate::{
     model::{Generation, Period},
 };
 
-/// The keys of this table, and those that this release refuses.
-pub(super) const KEYS: [&[&str]; 2] = [&["generation", "period"], &[]];
+/// The keys of this table.
+pub(super) const KEYS: &[&str] = &["generation", "period"];
 
 const GENERATION: Field =
     Field { name: "generation", write: "write a number from 0 up, such as generation = 1" };

@@ -18,8 +18,8 @@ const GENEVE_PORT: u16 = 6081;
 /// One bit, which Kubernetes, Cilium and Tailscale leave alone.
 const DEFAULT_MARK: Mark = Mark { value: 0x20000, mask: 0x20000 };
 
-/// The keys of this table, and those that this release refuses.
-pub(super) const KEYS: [&[&str]; 2] = [&["kind", "port", "select", "mark", "guard"], &[]];
+/// The keys of this table.
+pub(super) const KEYS: &[&str] = &["kind", "port", "select", "mark", "guard"];
 /// What holds where there is no such table.
 pub(super) const DEFAULT: Read = (Traffic::Vxlan { port: VXLAN_PORT }, Select::Port, true);
 
@@ -95,7 +95,7 @@ fn read_select(
 ) -> Option<Select> {
     let select = section
         .get("select")
-        .map_or(Some("port"), |value| word(findings, value, SELECT, &["port", "mark"], &[]));
+        .map_or(Some("port"), |value| word(findings, value, SELECT, &["port", "mark"]));
     let mark = section.get("mark").map(|value| read_mark(findings, value));
     if select? == "port" {
         if mark.is_some() {
@@ -158,16 +158,16 @@ fn read_port(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u16> {
 
 fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>, port: Option<u16>) -> Option<Traffic> {
     if let Some(table) = value.get_ref().as_table() {
-        let keys = [&["protocol", "port"][..], &[]];
+        let keys = &["protocol", "port"];
         let section = Section::open(findings, "kind", value.span(), table, keys);
         let protocol = section.require(findings, PROTOCOL).and_then(|value| {
-            let name = word(findings, value, PROTOCOL, &Protocol::ALL.map(Protocol::name), &[])?;
+            let name = word(findings, value, PROTOCOL, &Protocol::ALL.map(Protocol::name))?;
             Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
         });
         let port = section.require(findings, PORT).and_then(|value| read_port(findings, value));
         return Some(Traffic::Port { protocol: protocol?, port: port? });
     }
-    Some(match word(findings, value, KIND, &["vxlan", "geneve", "all"], &[])? {
+    Some(match word(findings, value, KIND, &["vxlan", "geneve", "all"])? {
         "all" => Traffic::All,
         "geneve" => Traffic::Geneve { port: port.unwrap_or(GENEVE_PORT) },
         _ => Traffic::Vxlan { port: port.unwrap_or(VXLAN_PORT) },

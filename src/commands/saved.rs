@@ -39,8 +39,11 @@ pub(super) struct Premises {
     file: String,
     /// SHA-256 of the SAs that should be there and their keys' fingerprints.
     keys: String,
-    /// SHA-256 of the live state, counters left out.
+    /// SHA-256 of the live state: of what it has of objects, counters left out.
     live: String,
+    /// SHA-256 of what is to be changed and how. That covers what of devices
+    /// and addresses matters, which come and go on hosts of containers.
+    plan: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,8 +62,12 @@ impl Premises {
         for wanted in prepared.desired.sas.values() {
             keys.update(format!("{} {}\n", wanted.sa.id, wanted.sa.key));
         }
-        let objects = State { usage: Vec::new(), ..live.0.clone() };
+        let (usage, links, addresses) = (Vec::new(), Vec::new(), Vec::new());
+        let objects = State { usage, links, addresses, ..live.0.clone() };
         let live = serde_json::to_vec(&objects).map_err(std::io::Error::from)?;
+        let shown = serde_json::to_value(plan_json(&prepared.view(&loaded.config, "")))
+            .map_err(std::io::Error::from)?;
+        let what = ["changes", "steps", "conflicts"].map(|key| shown[key].to_string());
         Ok(Self {
             mesh: loaded.config.mesh.to_string(),
             local: prepared.local.name.to_string(),
@@ -68,6 +75,7 @@ impl Premises {
             file: hex::encode(loaded.digest),
             keys: hex::encode(keys.finalize()),
             live: hex::encode(Sha256::digest(live)),
+            plan: hex::encode(Sha256::digest(what.concat())),
         })
     }
 
@@ -81,7 +89,7 @@ impl Premises {
             "the generation is another one"
         } else if self.keys != now.keys {
             "the keys are others"
-        } else if self.live != now.live {
+        } else if (&self.live, &self.plan) != (&now.live, &now.plan) {
             "the kernel's state was changed"
         } else {
             return None;
@@ -162,6 +170,7 @@ mod tests {
             file: text("00"),
             keys: text("01"),
             live: text("02"),
+            plan: text("03"),
         }
     }
 
@@ -184,6 +193,7 @@ mod tests {
         assert!(changed(|now| now.generation = 2).unwrap().contains("generation"));
         assert!(changed(|now| now.keys = "x".into()).unwrap().contains("keys"));
         assert!(changed(|now| now.live = "x".into()).unwrap().contains("state"));
+        assert!(changed(|now| now.plan = "x".into()).unwrap().contains("state"));
     }
 
     #[test]

@@ -57,12 +57,13 @@ fn an_sa_of_ip_xfrm_shows_what_the_model_has_no_field_for() {
         let sa = only_sa();
         assert_eq!(sa.id.mark, Mark { value: 1, mask: 0xff });
         assert!(matches!(sa.key, KeyView::Known(_)));
+        let added = observe().0.usage[0].added;
+        assert_eq!(sa.ends.unwrap().seconds(), added.seconds() + 3600);
         has(
             &sa.extras,
             &[
                 "flag dont-encap-dscp flag oseq-may-wrap",
                 "flag noecn",
-                "hard-add lifetime 3600s",
                 "hard-packet limit 7",
                 "if_id 0x2",
                 "output-mark 0x10/0xf0",

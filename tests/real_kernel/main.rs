@@ -23,6 +23,7 @@ mod xfrm;
 mod all;
 mod by_hand;
 mod clock;
+mod concurrency;
 mod conflicts;
 mod crashes;
 mod destroy;

@@ -40,10 +40,6 @@ pub fn perform(
             outcomes.push(perform_alone(iptables, &step.kind));
             continue;
         }
-        if let [step @ Step { kind: StepKind::SetMtu { device, mtu }, .. }] = run {
-            outcomes.push(link::set_mtu(device, *mtu, &step.kind));
-            continue;
-        }
         // What is looked at is acted on in the same breath, before others are looked at.
         let size = if run.iter().any(|step| look(step).is_some()) { LOOK_WINDOW } else { WINDOW };
         for batch in run.chunks(size) {
@@ -55,15 +51,19 @@ pub fn perform(
 
 /// Whether a step is none of requests to XFRM.
 fn is_alone(step: &Step) -> bool {
-    use StepKind::{DeleteChain, SetChain, Wait};
-    matches!(step.kind, Wait(_) | SetChain { .. } | DeleteChain(_))
+    use StepKind::{DeleteChain, SetChain, SetMtu, Wait};
+    matches!(step.kind, Wait(_) | SetMtu { .. } | SetChain { .. } | DeleteChain(_))
 }
 
 fn perform_alone(iptables: &Iptables, step: &StepKind) -> Outcome {
-    if let StepKind::Wait(duration) = step {
-        thread::sleep(*duration);
+    match step {
+        StepKind::Wait(duration) => {
+            thread::sleep(*duration);
+            Ok(())
+        }
+        StepKind::SetMtu { device, mtu } => link::set_mtu(device, *mtu, step),
+        _ => iptables.perform(step),
     }
-    iptables.perform(step)
 }
 
 fn perform_batch(engine: &mut Engine, steps: &[Step]) -> Result<Vec<Outcome>, KernelError> {

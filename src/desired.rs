@@ -26,6 +26,11 @@ use crate::{
 pub struct Desired {
     /// SAs with every peer.
     pub sas: BTreeMap<SaId, WantedSa>,
+    /// SAs that stay where they are there, and are not made: outbound ones of
+    /// the next generation, where the clock says which it is. One is there
+    /// after the clock was a generation ahead for a while. It remembers the
+    /// numbers that peers have seen, and goes on from them when its time comes.
+    pub kept: BTreeSet<SaId>,
     /// Policies with every peer.
     pub policies: BTreeMap<PolicyId, WantedPolicy>,
     /// Block policies for unprotected traffic; empty if the file wants none.
@@ -268,6 +273,10 @@ fn links(now: Generation, secrets: Option<&Secrets>) -> BTreeMap<Generation, Rat
 /// it, so that a host on which nothing applies any more falls silent and not deaf.
 fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, secrets, links } = *mesh;
+    if moment.clock.is_some() {
+        let next = Spi::new(moment.generation.next(), local.short_id, peer.short_id);
+        wanted.kept.insert(SaId::esp(peer.address, next));
+    }
     let session = secrets.and_then(|secrets| session(config, local, peer, secrets));
     let now = moment.generation;
     let ends = mesh

@@ -139,6 +139,49 @@ fn the_clock_jumps_by_some_periods() {
     golden("the-clock-jumps-by-some-periods", &by_the_clock(), &mut kernel);
 }
 
+/// While its clock is a period ahead a host sends under the generation to come,
+/// whose window its peers keep. When that comes, numbers must not begin anew.
+#[test]
+fn a_clock_that_was_ahead_for_a_while_leaves_no_number_to_be_refused() {
+    let config = by_the_clock();
+    let mut kernel = host_at_half_past(true);
+    let half_past = kernel.now().seconds();
+    let outbound = |kernel: &Memory| {
+        let spi = Spi::from_raw(0x8000_1002 | (491_270 % 128) << 24);
+        kernel.state().usage.iter().find(|usage| usage.id.spi == spi).map(|usage| usage.sent)
+    };
+    kernel.set_now(Time::from_seconds(half_past + 3600));
+    assert!(common::applied(&config, &mut kernel).is_complete());
+    let ahead = outbound(&kernel).unwrap();
+    assert!(ahead > 1 << 29, "half of the generation has passed, by that clock");
+    for seconds in [half_past + 60, half_past + 120, half_past + 1801] {
+        kernel.set_now(Time::from_seconds(seconds));
+        assert!(common::applied(&config, &mut kernel).is_complete());
+        assert!(common::plan(&config, &mut kernel).is_empty());
+        assert_eq!(outbound(&kernel), Some(ahead), "at {seconds}");
+    }
+    kernel.set_now(Time::from_seconds(half_past + 1801 + 3600));
+    assert!(common::applied(&config, &mut kernel).is_complete());
+    assert_eq!(outbound(&kernel), None, "it goes with its generation");
+}
+
+#[test]
+fn a_short_id_changes() {
+    let mut config = mesh(1, &LAB[..2]);
+    let mut kernel = applied_host(&config);
+    config.peers[0].short_id = meshsec::model::ShortId::new(9).unwrap();
+    golden("a-short-id-changes", &config, &mut kernel);
+}
+
+#[test]
+fn the_generation_goes_back_behind_a_window() {
+    let mut config = mesh(2, &LAB[..2]);
+    config.esp.replay = Replay { window: 64, esn: true };
+    let mut kernel = applied_host(&config);
+    config.rotation = Rotation::Generation(meshsec::model::Generation::new(1).unwrap());
+    golden("the-generation-goes-back-behind-a-window", &config, &mut kernel);
+}
+
 #[test]
 fn a_lifetime_was_changed() {
     let mut kernel = host_at_half_past(true);

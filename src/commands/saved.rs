@@ -110,15 +110,27 @@ impl Premises {
 }
 
 /// Writes a plan, for its owner alone unless there was one with another mode.
+///
+/// # Errors
+///
+/// There is something else in its place: that is never overwritten.
 pub(super) fn write(path: &Path, premises: Premises, view: &View<'_>) -> Result<(), Error> {
     let plan = serde_json::to_value(plan_json(view)).map_err(std::io::Error::from)?;
     let saved = Saved { format_version: FORMAT_VERSION.into(), premises, plan };
     let mut text = serde_json::to_vec_pretty(&saved).map_err(std::io::Error::from)?;
     text.push(b'\n');
+    put(path, &text)
+}
+
+fn put(path: &Path, text: &[u8]) -> Result<(), Error> {
     let file = Replacement::begin(path)?;
-    match fs::read(path) {
-        Ok(old) => file.commit(&old, &text),
-        Err(error) if error.kind() == ErrorKind::NotFound => file.create(&text),
+    match fs::metadata(path) {
+        Ok(there) if there.is_file() && read(path).is_ok() => {
+            let old = fs::read(path).map_err(|error| unread(path, error.to_string()))?;
+            file.commit(&old, text)
+        }
+        Ok(_) => Err(unread(path, "it is no saved plan, and is not overwritten".into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => file.create(text),
         Err(error) => Err(unread(path, error.to_string())),
     }
 }
@@ -194,6 +206,26 @@ mod tests {
         assert!(changed(|now| now.keys = "x".into()).unwrap().contains("keys"));
         assert!(changed(|now| now.live = "x".into()).unwrap().contains("state"));
         assert!(changed(|now| now.plan = "x".into()).unwrap().contains("state"));
+    }
+
+    #[test]
+    fn only_a_saved_plan_is_overwritten_by_another() {
+        let saved_plan = Saved {
+            format_version: FORMAT_VERSION.into(),
+            premises: premises(),
+            plan: serde_json::Value::Null,
+        };
+        let text = serde_json::to_vec(&saved_plan).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("plan");
+        put(&path, &text).unwrap();
+        put(&path, &text).unwrap();
+        premises().check_saved(&path).unwrap();
+        let secret = saved(&directory, "a secret");
+        let error = put(&secret, &text).unwrap_err().to_string();
+        assert!(error.contains("not overwritten"), "{error}");
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "a secret");
+        assert!(put(Path::new("/dev/null"), &text).is_err());
     }
 
     #[test]

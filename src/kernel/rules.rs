@@ -163,14 +163,13 @@ pub fn begin(
         Some(end) => return Err(late(format!("it would have ended at {} UTC", end.utc()))),
     };
     let largest = if sa.replay.esn { u64::MAX } else { u32::MAX.into() };
-    let carried = old.filter(|_| sa.replay.window > 0);
-    let ahead = carried.filter(|old| old.sent > 0).map_or(0, |old| old.sent.saturating_add(AHEAD));
-    Ok(Begin {
-        sent: seed.max(ahead).min(largest),
-        received: carried.map_or(0, |old| old.received),
-        lifetime,
-        device: 0,
-    })
+    // Whatever the window here: the peer may have one.
+    let ahead = old.map_or(0, |old| match old.sent.checked_add(AHEAD) {
+        Some(ahead) if old.sent > 0 && ahead < largest => ahead,
+        _ => old.sent,
+    });
+    let received = old.filter(|_| sa.replay.window > 0).map_or(0, |old| old.received);
+    Ok(Begin { sent: seed.max(ahead).min(largest), received, lifetime, device: 0 })
 }
 
 /// Whether an SA's key is that of the one which replaces it, for all that is known.

@@ -120,8 +120,8 @@ fn difference(live: &Sa, wanted: &Sa) -> Option<&'static str> {
 
 fn unwanted_sa(desired: &Desired, sa: &Sa) -> Option<Change> {
     let unmarked = SaId { mark: Mark::NONE, ..sa.id };
-    if desired.sas.contains_key(&unmarked) {
-        return None; // wanted, or a twin that goes with the replacement
+    if desired.sas.contains_key(&unmarked) || desired.kept.contains(&sa.id) {
+        return None; // wanted, a twin that goes with the replacement, or kept for its numbers
     }
     let peer = peer_of(desired, sa.src, sa.id.dst);
     let reason = match peer {

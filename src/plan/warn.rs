@@ -14,7 +14,7 @@ use crate::{
     desired::Desired,
     model::{
         Action, ChainId, ChainRole, Direction, Family, IPPROTO_TCP, IPPROTO_UDP, Live, Mark,
-        PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Usage,
+        PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Spi, Usage,
     },
 };
 
@@ -33,6 +33,8 @@ pub(super) fn warnings(
     let mut lines = Vec::new();
     lines.extend(unpaired(desired));
     lines.extend(large_step(changes));
+    lines.extend(other_short_ids(changes));
+    lines.extend(behind_the_window(desired, changes));
     lines.extend(cut(changes));
     lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
@@ -57,17 +59,9 @@ fn unpaired(desired: &Desired) -> Option<String> {
 
 /// A raise by more than one: the peer has no SA of the new generation yet.
 fn large_step(changes: &[Change]) -> Option<String> {
-    let spi = |policy: &Policy| policy.templates.first().map(|template| template.spi);
     let mut steps = BTreeSet::new();
     let mut peers = BTreeSet::new();
-    for change in changes {
-        let What::UpdatePolicy { live, wanted } = &change.what else { continue };
-        let (Some(old), Some(new), Some(peer)) = (spi(live), spi(wanted), &change.peer) else {
-            continue;
-        };
-        if old.raw() == 0 || new.raw() == 0 {
-            continue;
-        }
+    for (old, new, peer) in changes.iter().filter_map(switched) {
         let ahead = (128 + new.generation_low() - old.generation_low()) % 128;
         if !matches!(ahead, 0 | 1 | 127) {
             steps.insert((old.generation_low(), new.generation_low()));
@@ -79,6 +73,53 @@ fn large_step(changes: &[Change]) -> Option<String> {
         format!(
             "the generation moves by more than one (from {old} to {new} modulo 128): traffic with \
              {} is cut until they have applied it too; only g to g+1 or g-1 is lossless",
+            names(&peers)
+        )
+    })
+}
+
+/// A policy that is to ask for another SPI than now, and both.
+fn switched(change: &Change) -> Option<(Spi, Spi, &PeerName)> {
+    let spi = |policy: &Policy| policy.templates.first().map(|template| template.spi);
+    let What::UpdatePolicy { live, wanted } = &change.what else { return None };
+    let (old, new) = (spi(live)?, spi(wanted)?);
+    (old.raw() != 0 && new.raw() != 0 && old != new).then_some((old, new, change.peer.as_ref()?))
+}
+
+/// An SPI with other ShortIDs: the peer has no SA of it yet.
+fn other_short_ids(changes: &[Change]) -> Option<String> {
+    let peers: BTreeSet<&PeerName> = changes
+        .iter()
+        .filter_map(switched)
+        .filter(|(old, new, _)| (old.from(), old.to()) != (new.from(), new.to()))
+        .map(|(_, _, peer)| peer)
+        .collect();
+    (!peers.is_empty()).then(|| {
+        format!(
+            "a ShortID changes: traffic with {} is cut until they have applied it too",
+            names(&peers)
+        )
+    })
+}
+
+/// Without a clock a new outbound SA begins at 0. If its generation was in use
+/// before, the peer's window stands where that one ended.
+fn behind_the_window(desired: &Desired, changes: &[Change]) -> Option<String> {
+    let has_window =
+        desired.clock.is_none() && desired.sas.values().any(|sa| sa.sa.replay.window > 0);
+    let goes_back = |(old, new, _): &(Spi, Spi, &PeerName)| {
+        (128 + old.generation_low() - new.generation_low()) % 128 == 1
+    };
+    let peers: BTreeSet<&PeerName> = changes
+        .iter()
+        .filter_map(switched)
+        .filter(|switch| has_window && goes_back(switch))
+        .map(|(_, _, peer)| peer)
+        .collect();
+    (!peers.is_empty()).then(|| {
+        format!(
+            "the generation goes back, and with a replay window packets to {} are refused as old \
+             if it was in use before; raise it by two instead, on all hosts",
             names(&peers)
         )
     })

@@ -197,7 +197,7 @@ pub fn status_text(view: &StatusView<'_>) -> String {
     }
     let (changes, conflicts) = (view.plan.changes.len(), view.plan.conflicts.len());
     let _ = match (changes, conflicts) {
-        (0, 0) => writeln!(text, "\nThe kernel matches the file."),
+        (0, 0) => writeln!(text, "\nThe kernel matches the file; keys were not compared."),
         _ => {
             writeln!(text, "\n{changes} changes are due, {conflicts} conflicts: run meshsec plan.")
         }

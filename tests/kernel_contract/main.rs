@@ -77,6 +77,7 @@ contract! {
     a_clock_outside_of_the_generation_is_an_error
     an_sa_that_is_replaced_under_its_key_goes_on
     another_key_begins_anew
+    numbers_go_on_where_the_window_is_turned_off
     what_never_sent_has_nothing_to_go_on_from
     an_sa_ends_when_it_should
     an_sa_that_would_have_ended_is_an_error

@@ -86,6 +86,17 @@ pub fn another_key_begins_anew(bench: &mut dyn Bench) {
     assert_eq!(usage(bench).sent, 0);
 }
 
+pub fn numbers_go_on_where_the_window_is_turned_off(bench: &mut dyn Bench) {
+    let (sa, key) = with_esn();
+    let (_, start) = seeded(bench.now());
+    bench.done(StepKind::AddSa { sa: sa.clone(), key: key.clone(), start });
+    let first = usage(bench).sent;
+    // A seed is below 2^31, so that the number fits 32 bits.
+    let sa = Sa { replay: Replay { window: 0, esn: false }, ..sa };
+    bench.done(StepKind::ReplaceSa { sa, key, start: Start::Fresh });
+    assert_eq!(usage(bench).sent, first + AHEAD);
+}
+
 pub fn what_never_sent_has_nothing_to_go_on_from(bench: &mut dyn Bench) {
     let (sa, key) = with_esn();
     let sa = Sa { replay: Replay { window: 32, esn: false }, ..sa };

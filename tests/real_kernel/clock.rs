@@ -77,6 +77,28 @@ fn a_clock_that_jumps_heals_at_the_next_apply_and_nothing_leaks() {
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_host_whose_clock_was_ahead_is_not_refused_when_that_generation_comes() {
+    let mut clock = clock_at_the_beginning();
+    let lab = lab();
+    lab.apply_all();
+    lab.reaches(A, B);
+    // Late in the generation to come, by a clock that is wrong.
+    let wrong = PERIOD as i64 * 3 / 2;
+    clock.jump(wrong);
+    lab.apply(A);
+    lab.reaches(A, B);
+    clock.jump(-wrong);
+    lab.apply_all();
+    lab.reaches(A, B);
+    // That generation comes, and it is early in it.
+    clock.jump(PERIOD as i64);
+    lab.apply_all();
+    assert_eq!(crate::ping::answers(lab.host(A), &crate::fixture::inner(B), 20), 20);
+    lab.has_converged(A);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn a_host_on_which_nothing_applies_falls_silent() {
     let mut clock = clock_at_the_beginning();
     let lab = lab();

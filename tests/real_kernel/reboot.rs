@@ -140,7 +140,7 @@ fn a_status_says_what_was_carried_and_what_was_refused() {
     assert_eq!((packets(b, "out"), packets(b, "in")), (20, 20));
     assert_eq!((packets(c, "out"), packets(c, "in")), (0, 0));
     assert!(status["counters"]["XfrmInStateSeqError"].as_u64() >= Some(20), "{status}");
-    lab.meshsec(A, &["status"]).exits(0).says("20 packets").says("The kernel matches the file.");
+    lab.meshsec(A, &["status"]).exits(0).says("20 packets").says("The kernel matches the file");
     let metrics = lab.meshsec(A, &["status", "--format", "prometheus"]).exits(0);
     metrics.says("meshsec_peer_traffic{mesh=\"lab\",peer=\"b\",traffic=\"protected\"} 1");
 }

@@ -102,7 +102,7 @@ fn look(step: &Step) -> Option<Request> {
             Some(encode::get_policy(&policy.id))
         }
         // What has the same key goes on from there.
-        StepKind::ReplaceSa { sa, .. } if sa.replay.window > 0 => Some(encode::get_sa(&sa.id)),
+        StepKind::ReplaceSa { sa, .. } => Some(encode::get_sa(&sa.id)),
         // Looked up under a mark, an SA without one is found as well.
         StepKind::DeleteSa(id) if !id.mark.is_none() => Some(encode::get_sa(id)),
         _ => None,
@@ -206,15 +206,17 @@ fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError>
             }
             Ok(vec![encode::delete_policy(&policy.id)])
         }
+        (StepKind::DeletePolicy(_) | StepKind::DeleteSa(_), _) => Ok(Vec::new()),
         (
-            StepKind::DeletePolicy(_)
-            | StepKind::DeleteSa(_)
-            | StepKind::SetMtu { .. }
+            StepKind::SetMtu { .. }
             | StepKind::SetChain { .. }
             | StepKind::DeleteChain(_)
             | StepKind::Wait(_),
             _,
-        ) => Ok(Vec::new()),
+        ) => Err(KernelError::System {
+            doing: rules::doing(&step.kind),
+            reason: "it is no request to XFRM".into(),
+        }),
     }
 }
 

@@ -60,6 +60,14 @@ impl Report {
             && self.after.as_ref().is_some_and(Plan::is_empty)
     }
 
+    /// Whether all that protects is in place: an MTU may be missing.
+    pub fn is_in_place(&self) -> bool {
+        self.failed.iter().all(|(step, _)| step.step.kind.is_optional())
+            && self.left.iter().all(|step| step.step.kind.is_optional())
+            && self.stopped.is_none()
+            && self.after.as_ref().is_some_and(Plan::protects)
+    }
+
     /// Whether anything was done, as far as is known.
     pub fn changed_anything(&self) -> bool {
         !self.done.is_empty() || matches!(self.stopped, Some(KernelError::Lost { .. }))

@@ -30,6 +30,7 @@ fn a_failed_sa_stops_its_own_peer_and_no_other() {
     let report = applied(&lab(2), &mut kernel);
 
     assert!(!report.is_complete() && report.changed_anything());
+    assert!(!report.is_in_place(), "b needs the old key");
     let failed: Vec<String> = report.failed.iter().map(|(step, _)| step.id()).collect();
     assert_eq!(failed, ["dst 192.0.2.2 proto esp spi 0x82001002"]);
     let left: Vec<&str> = report.left.iter().map(|step| step.name()).collect();
@@ -140,6 +141,7 @@ fn an_mtu_that_is_refused_stops_nothing_else() {
     assert_eq!(failed, ["dev vxlan42 mtu 1416"]);
     assert!(report.left.is_empty() && report.changed_anything() && !report.is_complete());
     assert!(report.flows.is_empty(), "the traffic of every peer is as it should be");
+    assert!(report.is_in_place(), "no old key is needed");
     let live = observe(&mut kernel).0;
     assert!(matches!(flow_out(&live, &packet_to("192.0.2.2")), Flow::Protected(_)));
     assert!(applied(&config, &mut kernel).is_complete());

@@ -248,6 +248,34 @@ fn the_old_content_is_overwritten() {
 }
 
 #[test]
+fn old_content_that_may_be_left_is_told() {
+    let mesh = Mesh::at(3, "generation = 42");
+    let copy = mesh.0.path().join("copy");
+    fs::hard_link(mesh.file(), &copy).unwrap();
+    let advance = ["ratchet", "advance", "--to", "40", "--format", "json"];
+    let output = mesh.run(&advance);
+    assert_eq!(output.status.code(), Some(3));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["before"], &json["after"]), (&3.into(), &40.into()));
+    assert!(json["error"].as_str().unwrap().contains("hard links"), "{json}");
+    assert_eq!((mesh.ratchet(), fs::read_to_string(&copy).unwrap()), (text(40), text(3)));
+
+    fs::hard_link(mesh.file(), mesh.0.path().join("copy of 40")).unwrap();
+    let output = mesh.run(&["ratchet", "advance", "--to", "41"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("The ratchet is at generation 41 now, but keys"), "{said}");
+
+    // What a killed run left, with a name that nobody knows of; then it is gone.
+    fs::hard_link(&copy, mesh.0.path().join(".ratchet.meshsec")).unwrap();
+    let output = mesh.run(&["ratchet", "advance", "--to", "41"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("The ratchet stays at generation 41"), "{said}");
+    assert!(mesh.run(&["ratchet", "advance", "--to", "41"]).status.success());
+}
+
+#[test]
 fn a_run_that_is_killed_leaves_a_whole_ratchet() {
     let mesh = Mesh::at(0, "generation = 1000");
     let mut at = 0;

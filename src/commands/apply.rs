@@ -132,13 +132,12 @@ impl Run<'_> {
             apply::apply(kernel, goal, plan, &mut |progress| meter.show(progress))
         };
         // Only now: what is not proven to be in place may need the old keys.
-        let turn = self.turn.as_ref().filter(|_| report.is_complete());
-        let turned = turn.map(Turn::perform);
+        let turned = self.turn.as_ref().map(|turn| match report.is_in_place() {
+            true => turn.perform(),
+            false => turn.hold(),
+        });
         self.tell(view, &report, turned.as_ref());
-        Ok(match turned.is_some_and(|turned| turned.error.is_some()) {
-            true => Status::Partial,
-            false => status(&report),
-        })
+        Ok(status(&report, turned.as_ref()))
     }
 
     /// The work is done: a closed output must not change the status.
@@ -157,10 +156,12 @@ impl Run<'_> {
     }
 }
 
-fn status(report: &Report) -> Status {
+fn status(report: &Report, turned: Option<&Turned>) -> Status {
+    let turned_well = turned.is_none_or(|turned| turned.error.is_none());
+    let has_turned = turned.is_some_and(|turned| turned.before != turned.after);
     if report.is_complete() {
-        Status::Done
-    } else if report.changed_anything() {
+        if turned_well { Status::Done } else { Status::Partial }
+    } else if report.changed_anything() || has_turned {
         Status::Partial
     } else {
         Status::Error

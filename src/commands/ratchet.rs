@@ -17,8 +17,9 @@ use crate::{
 };
 
 /// Generations that an apply lets a ratchet turn at once, whatever the clock. A
-/// clock or a number that jumps further may be wrong, and destroyed keys don't come back.
-const AT_ONCE: u64 = 2;
+/// clock or a number that jumps further may be wrong, and destroyed keys don't come
+/// back. Where the ratchet is one behind the right generation, a turn by one keeps its keys.
+const AT_ONCE: u64 = 1;
 
 /// Looks at no kernel.
 pub fn run(global: &Global, command: &RatchetCommand) -> Result<Status, Error> {
@@ -81,6 +82,7 @@ fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Stat
         ))
     })?;
     let replacement = Replacement::begin(path)?;
+    let mut remains = replacement.sweep();
     let ratchet = read(path)?;
     let before = ratchet.generation();
     let after = ratchet.at(wanted).ok_or_else(|| {
@@ -90,20 +92,23 @@ fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Stat
         ))
     })?;
     if wanted != before {
-        replacement.commit_secret(ratchet.text().as_bytes(), after.text().as_bytes())?;
+        let (read, next) = (ratchet.text(), after.text());
+        remains = replacement.commit_secret(read.as_bytes(), next.as_bytes())?.or(remains);
     }
-    let turned = turned(before, wanted);
-    match global.format {
-        Format::Text if wanted == before => {
-            print(&format!("The ratchet is at generation {before} already.\n"))?;
+    let turned = turned(before, wanted, remains);
+    let status = if turned.error.is_some() { Status::Partial } else { Status::Done };
+    // The work is done: a closed output must not change the status.
+    let _ = match global.format {
+        Format::Text if wanted == before && turned.error.is_none() => {
+            print(&format!("The ratchet is at generation {before} already.\n"))
         }
-        Format::Text | Format::Prometheus => print(&turned.text())?,
-        Format::Json => print_json(&turned)?,
-    }
-    Ok(Status::Done)
+        Format::Text | Format::Prometheus => print(&turned.text()),
+        Format::Json => print_json(&turned),
+    };
+    Ok(status)
 }
 
-/// What an apply that is complete does to a ratchet.
+/// What an apply does to a ratchet once all that protects is in place.
 pub(super) struct Turn<'a> {
     path: &'a Path,
     moment: Moment,
@@ -122,16 +127,24 @@ impl<'a> Turn<'a> {
     /// or the clock can be believed. The kernel has all it needs by now, so that
     /// a failure is told and stops nothing.
     pub(super) fn perform(&self) -> Turned {
-        self.try_perform().unwrap_or_else(|error| Turned {
-            before: None,
-            after: None,
-            error: Some(error.to_string().trim_start_matches("error: ").to_owned()),
-        })
+        self.try_perform().unwrap_or_else(failed)
+    }
+
+    /// Leaves it where it is, because what is not in place may need the old keys;
+    /// says so if it would have been turned.
+    pub(super) fn hold(&self) -> Turned {
+        let held = read(self.path).map(|ratchet| {
+            let at = ratchet.generation();
+            let reason = "the apply is incomplete, and what is not in place may need the old keys";
+            let due = at < oldest_accepted(self.moment);
+            turned(at, at, due.then(|| reason.to_owned()))
+        });
+        held.unwrap_or_else(failed)
     }
 
     fn try_perform(&self) -> Result<Turned, Error> {
         let replacement = Replacement::begin(self.path)?;
-        replacement.sweep();
+        let mut remains = replacement.sweep();
         // Read again under the lock: another run may have turned it.
         let ratchet = read(self.path)?;
         let before = ratchet.generation();
@@ -139,10 +152,11 @@ impl<'a> Turn<'a> {
         let next =
             ratchet.at(to).filter(|_| may_turn(before, self.moment, clock::is_synchronised()));
         if let Some(next) = next.as_ref().filter(|_| before < to) {
-            replacement.commit_secret(ratchet.text().as_bytes(), next.text().as_bytes())?;
+            let (read, next) = (ratchet.text(), next.text());
+            remains = replacement.commit_secret(read.as_bytes(), next.as_bytes())?.or(remains);
         }
         let after = next.map_or(before, |next| next.generation());
-        Ok(turned(before, after))
+        Ok(turned(before, after, remains))
     }
 }
 
@@ -155,11 +169,13 @@ pub(super) fn warning(loaded: &Loaded, moment: Moment) -> Option<String> {
     }
     let doubt = match moment.clock {
         Some(_) => "no kernel clock that is known to be synchronised says that it is right",
-        None => "a number may be mistyped",
+        None => "a number may be mistyped, or raised twice",
     };
     Some(format!(
         "the ratchet is at generation {at} and apply leaves it there, because a turn to {to} is by \
-         more than {AT_ONCE} and {doubt}; if it is right, run meshsec ratchet advance --to {to}"
+         more than one generation and {doubt}; if generation {} is right, run meshsec ratchet advance \
+         --to {to}, or keys of generation {at} and after stay on this host",
+        moment.generation
     ))
 }
 
@@ -174,8 +190,13 @@ fn oldest_accepted(moment: Moment) -> Generation {
     moment.generation.previous().unwrap_or_default()
 }
 
-fn turned(before: Generation, after: Generation) -> Turned {
-    Turned { before: Some(before.get()), after: Some(after.get()), error: None }
+fn turned(before: Generation, after: Generation, error: Option<String>) -> Turned {
+    Turned { before: Some(before.get()), after: Some(after.get()), error }
+}
+
+fn failed(error: Error) -> Turned {
+    let error = error.to_string().trim_start_matches("error: ").to_owned();
+    Turned { before: None, after: None, error: Some(error) }
 }
 
 fn read(path: &Path) -> Result<Ratchet, Error> {
@@ -201,8 +222,11 @@ mod tests {
         let after = |hours: u32| rotation.at(now.after(hour * hours));
         for (hours, synchronised, may) in [
             (0, None, true),
-            (2, None, true),
-            (2, Some(false), true),
+            (1, None, true),
+            (1, Some(false), true),
+            (2, None, false),
+            (2, Some(false), false),
+            (2, Some(true), true),
             (3, None, false),
             (3, Some(false), false),
             (3, Some(true), true),
@@ -216,7 +240,9 @@ mod tests {
     fn a_number_that_jumps_ahead_turns_no_ratchet_whatever_the_clock() {
         let at = |number| Rotation::Generation(Generation::new(number).unwrap());
         let from = Generation::new(4).unwrap();
-        for (number, may) in [(0, true), (5, true), (7, true), (8, false), (4000, false)] {
+        for (number, may) in
+            [(0, true), (5, true), (6, true), (7, false), (8, false), (4000, false)]
+        {
             assert_eq!(may_turn(from, at(number).at(Time::default()), Some(true)), may, "{number}");
         }
     }

@@ -74,10 +74,15 @@ impl Replacement {
     }
 
     /// The same for a secret, whose old content is overwritten before it goes.
+    /// Says where it may be left if that fails; the file is replaced all the same.
     ///
     /// The two versions change places first. So at any moment one of them has the
     /// file's name, and after a crash the other is where the next run sweeps.
-    pub(super) fn commit_secret(&self, read: &[u8], contents: &[u8]) -> Result<(), Error> {
+    pub(super) fn commit_secret(
+        &self,
+        read: &[u8],
+        contents: &[u8],
+    ) -> Result<Option<String>, Error> {
         self.prepare(read, contents)?;
         let old = open_to_overwrite(&self.target);
         let exchanged =
@@ -85,19 +90,17 @@ impl Replacement {
         match exchanged {
             Ok(()) => {
                 self.settle();
-                self.sweep();
+                Ok(self.sweep())
             }
             // Not every file system can do that.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 fs::rename(&self.draft, &self.target).map_err(|error| self.give_up(&error))?;
                 self.settle();
-                if let Err(error) = old.and_then(|mut old| overwrite(&mut old)) {
-                    self.warn_of_remains(&error);
-                }
+                let overwritten = old.and_then(|mut old| overwrite(&mut old));
+                Ok(overwritten.err().map(|error| self.remains(&error)))
             }
-            Err(errno) => return Err(self.give_up(&errno.into())),
+            Err(errno) => Err(self.give_up(&errno.into())),
         }
-        Ok(())
     }
 
     /// Makes the file, for its owner alone.
@@ -117,11 +120,10 @@ impl Replacement {
     }
 
     /// Overwrites and removes what a killed run, or this one, has left beside the file.
-    pub(super) fn sweep(&self) {
-        match erase(&self.draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => self.warn_of_remains(&error),
-            _ => {}
-        }
+    /// Says where it may still be if that fails.
+    pub(super) fn sweep(&self) -> Option<String> {
+        let error = erase(&self.draft).err()?;
+        (error.kind() != io::ErrorKind::NotFound).then(|| self.remains(&error))
     }
 
     /// Writes the draft of a file that is still as it was read.
@@ -173,12 +175,9 @@ impl Replacement {
         }
     }
 
-    fn warn_of_remains(&self, error: &io::Error) {
-        let draft = self.draft.display();
-        anstream::eprintln!(
-            "warning: the old content of {} may be left on the disk, or in {draft}: {error}",
-            self.target.display()
-        );
+    fn remains(&self, error: &io::Error) -> String {
+        let (target, draft) = (self.target.display(), self.draft.display());
+        format!("the old content of {target} may be left on the disk, or in {draft}: {error}")
     }
 }
 

@@ -56,6 +56,12 @@ impl Plan {
         self.changes.is_empty() && self.conflicts.is_empty()
     }
 
+    /// Whether nothing is to do on which protection depends.
+    pub fn protects(&self) -> bool {
+        self.conflicts.is_empty()
+            && self.changes.iter().all(|change| change.kind() == ObjectKind::Link)
+    }
+
     /// How many changes do this.
     pub fn count(&self, action: ChangeAction) -> usize {
         self.changes.iter().filter(|change| change.action() == action).count()

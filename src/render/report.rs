@@ -78,7 +78,7 @@ pub struct Turned {
     pub before: Option<u64>,
     /// The oldest one whose keys can be made now.
     pub after: Option<u64>,
-    /// Why it was not turned, or its old content not destroyed.
+    /// Why it was not turned, or where its old content may be left.
     pub error: Option<String>,
 }
 
@@ -86,12 +86,20 @@ impl Turned {
     /// A line for people; nothing where nothing was to do.
     pub fn text(&self) -> String {
         match self {
-            Self { error: Some(error), .. } => {
+            Self { before: None, error: Some(error), .. } => format!(
+                "The ratchet was not turned, and the old keys can still be made: {error}.\n\
+                 Run apply again when that is put right.\n"
+            ),
+            Self { before, after: Some(after), error: Some(error) } if *before < Some(*after) => {
                 format!(
-                    "The ratchet was not turned, and the old keys can still be made: {error}.\n\
-                     Run apply again when that is put right.\n"
+                    "The ratchet is at generation {after} now, but keys of generations before it \
+                     may not be destroyed on this host: {error}.\n"
                 )
             }
+            Self { before: Some(before), error: Some(error), .. } => format!(
+                "The ratchet stays at generation {before}, and older keys than are accepted may \
+                 still be made: {error}.\n"
+            ),
             Self { before: Some(before), after: Some(after), .. } if before < after => format!(
                 "The ratchet is at generation {after} now; the keys of all generations before it \
                  are destroyed on this host.\n"

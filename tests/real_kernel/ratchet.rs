@@ -171,6 +171,43 @@ fn an_apply_that_is_not_complete_turns_no_ratchet() {
         xfrm::AEAD
     ));
     set_generation(&lab, A, 2);
-    lab.meshsec(A, &["apply", "--auto-approve"]);
+    let json = lab.meshsec(A, &["apply", "--auto-approve", "--format", "json"]).json();
     assert_eq!(at(&lab, A).1, 0, "a peer may still need the keys of generation 0");
+    assert_eq!((&json["ratchet"]["before"], &json["ratchet"]["after"]), (&0.into(), &0.into()));
+    assert!(json["ratchet"]["error"].as_str().is_some_and(|e| e.contains("incomplete")));
+    lab.meshsec(A, &["apply", "--auto-approve"]).says("The ratchet stays at generation 0");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn an_mtu_that_the_kernel_refuses_keeps_no_ratchet_from_turning() {
+    let mut lab = lab(2);
+    lab.mesh.link = "device = \"vxlan42\"\nmtu = 9000";
+    set_generation(&lab, A, 1);
+    lab.meshsec(A, &["apply", "--auto-approve"]).exits(3);
+    set_generation(&lab, A, 2);
+    let apply = ["apply", "--auto-approve", "--format", "json"];
+    let json = lab.meshsec(A, &apply).exits(3).json();
+    assert_eq!(json["complete"], false);
+    assert_eq!(json["ratchet"], serde_json::json!({ "before": 0, "after": 1, "error": null }));
+    // Nothing but the ratchet changes.
+    copy(&lab, B, A);
+    let json = lab.meshsec(A, &apply).exits(3).json();
+    assert_eq!(json["ratchet"], serde_json::json!({ "before": 0, "after": 1, "error": null }));
+    lab.meshsec(A, &apply).exits(1);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_number_that_was_raised_twice_destroys_nothing() {
+    let lab = lab(2);
+    lab.apply_all();
+    set_generation(&lab, A, 3);
+    let said = "if generation 3 is right, run meshsec ratchet advance --to 2";
+    lab.meshsec(A, &["plan"]).exits(0).says(said);
+    lab.apply(A).says(said);
+    assert_eq!(at(&lab, A).1, 0);
+    set_generation(&lab, A, 1);
+    lab.apply(A);
+    lab.reaches(A, B);
 }

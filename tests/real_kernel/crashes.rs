@@ -20,7 +20,7 @@ use crate::{
 const KILL_AT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_kernel/kill_at.py");
 
 /// Kills by the clock, besides those by request.
-const BY_CLOCK: u32 = 5;
+const BY_CLOCK: u32 = 3;
 
 /// When an apply is killed.
 enum Kill {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const PORT: u16 = 5001;
-const ROTATIONS: u64 = 8;
+const ROTATIONS: u64 = 5;
 /// How far apart in a generation the hosts apply.
 const SPREAD: Duration = Duration::from_millis(300);
 

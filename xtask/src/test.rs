@@ -13,7 +13,7 @@ use crate::report::{Counts, Row, Table};
 use crate::{cargo, host, packages, process, vm};
 
 /// Longest run in a guest. It is there for guests that hang; a busy machine must not meet it.
-const GUEST_LIMIT: Duration = Duration::from_secs(1800);
+const GUEST_LIMIT: Duration = Duration::from_secs(3600);
 /// Why a kernel was left out that nobody may miss.
 const NO_VM: &str = "not run: --no-vm";
 

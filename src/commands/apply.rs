@@ -32,7 +32,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     }
     let loaded = config::load(&global.config, SecretsMode::Required)?;
     let _lock = lock::acquire(args.run.lock_timeout)?;
-    let mut kernel = Linux::open()?;
+    let mut kernel = super::kernel_for(&loaded.config)?;
     let mut live = kernel.observe(loaded.config.reqid)?;
     loop {
         let moment = moment::now(&loaded.config)?;

@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     kernel::{
         Kernel,
-        linux::{Linux, clock, lock},
+        linux::{clock, lock},
     },
     plan::Plan,
     render::View,
@@ -25,7 +25,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
     let loaded = config::load(&global.config, SecretsMode::Ignored)?;
     let config = &loaded.config;
     let _lock = lock::acquire(args.lock_timeout)?;
-    let mut kernel = Linux::open()?;
+    let mut kernel = super::kernel_for(config)?;
     let mut live = kernel.observe(config.reqid)?;
     let local = super::local_if_any(global, config, &live)?;
     // Only names, for the plan's text: nothing is wanted.

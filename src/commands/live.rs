@@ -103,7 +103,7 @@ impl Snapshot {
 pub fn observe(source: &Source, config: &Config) -> Result<(Live, Time), Error> {
     match source {
         Source::Kernel => {
-            let live = linux::Linux::open()?.observe(config.reqid)?;
+            let live = super::kernel_for(config)?.observe(config.reqid)?;
             Ok((live, linux::clock::now()))
         }
         Source::Empty => {

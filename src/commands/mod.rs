@@ -27,8 +27,9 @@ use serde::Serialize;
 use crate::{
     cli::{Cli, Command, Format, Global},
     config::{self, Config, Peer},
+    desired::Marking,
     error::Error,
-    kernel::linux::netns,
+    kernel::{Linux, linux::netns},
     model::Live,
 };
 
@@ -92,6 +93,11 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Ratchet(command) => ratchet::run(&cli.global, command),
         Command::Spi(args) => spi::run(&cli.global, args),
     }
+}
+
+/// The kernel, looked at as far as a plan for this file needs it.
+fn kernel_for(config: &Config) -> Result<Linux, Error> {
+    Ok(Linux::open()?.by_mark(Marking::of(config).is_some()))
 }
 
 /// The local peer, for commands that do without one: only a name that was

@@ -5,14 +5,14 @@ use crate::{
     cli::{Format, Global, ShowArgs},
     config::{self, SecretsMode},
     error::Error,
-    kernel::{Kernel, linux::Linux},
+    kernel::Kernel,
     render::{Shown, show_json, show_text},
 };
 
 /// Shows what the kernel holds, whichever peer this host is.
 pub fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
     let config = config::load(&global.config, SecretsMode::Ignored)?.config;
-    let live = Linux::open()?.observe(config.reqid)?;
+    let live = super::kernel_for(&config)?.observe(config.reqid)?;
     let local = super::local_if_any(global, &config, &live)?;
     let moment = moment::now(&config)?;
     let shown = Shown { config: &config, moment, local, live: &live, all: args.all };

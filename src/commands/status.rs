@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     kernel::{
         Kernel,
-        linux::{Linux, clock, counters},
+        linux::{clock, counters},
     },
     plan::Plan,
     render::{StatusView, status_json, status_prometheus, status_text},
@@ -18,7 +18,7 @@ use crate::{
 pub fn run(global: &Global) -> Result<Status, Error> {
     let loaded = config::load(&global.config, SecretsMode::Ignored)?;
     let config = &loaded.config;
-    let live = Linux::open()?.observe(config.reqid)?;
+    let live = super::kernel_for(config)?.observe(config.reqid)?;
     let now = clock::now();
     let moment = moment::at(config, now)?;
     let has_address = |address| live.0.has_address(address);

@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     fs,
     os::unix::fs::{PermissionsExt, symlink},
+    path::PathBuf,
     process::Command,
 };
 
@@ -124,6 +125,29 @@ pub fn failing_restore(lab: &mut Lab, backend: Backend, word: &str, said: &str, 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it may be run");
     }
     lab.hidden = vec![(directory, "/usr/local/sbin")];
+}
+
+/// The programs of iptables, each of which adds a line to the file that is returned.
+pub fn recorded(lab: &mut Lab, backend: Backend) -> PathBuf {
+    let record = lab.directory().join("programs-that-ran");
+    let directory = lab.directory().join("recorded");
+    fs::create_dir_all(&directory).expect("a directory can be made");
+    for program in ["iptables", "ip6tables"] {
+        let system = format!("{program}-{}", backend.suffix());
+        for rest in ["", "-nft-save", "-nft-restore", "-legacy-save", "-legacy-restore"] {
+            let name = format!("{program}{rest}");
+            let real = if rest.is_empty() { &system } else { &name };
+            let script = format!(
+                "#!/bin/sh\necho '{name}' >>{}\nexec /usr/sbin/{real} \"$@\"\n",
+                record.display()
+            );
+            let path = directory.join(&name);
+            fs::write(&path, script).expect("a script can be written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it may be run");
+        }
+    }
+    lab.hidden = vec![(directory, "/usr/local/sbin")];
+    record
 }
 
 /// Rules of the kind that kube-proxy and docker have, about `count` of them.

@@ -44,6 +44,7 @@ const LIST_POLICIES: (u16, u16) = (xfrm::XFRM_MSG_GETPOLICY, xfrm::XFRM_MSG_NEWP
 pub struct Linux {
     engine: netlink::Engine,
     iptables: iptables::Iptables,
+    marks: bool,
 }
 
 impl Linux {
@@ -54,8 +55,16 @@ impl Linux {
     /// [`KernelError::Refused`] where the kernel has no XFRM. Privilege is
     /// needed to observe and to perform, not to open.
     pub fn open() -> Result<Self, KernelError> {
-        let engine = netlink::Engine::open().map_err(explain::of_access)?;
-        Ok(Self { engine, iptables: iptables::Iptables::find() })
+        let engine = netlink::Engine::open(netlink::Protocol::Xfrm).map_err(explain::of_access)?;
+        Ok(Self { engine, iptables: iptables::Iptables::default(), marks: true })
+    }
+
+    /// Whether traffic is selected by a mark, as it is taken to be until this
+    /// is said. If not, of iptables only the chains of meshes are observed,
+    /// and no program runs where there can't be any.
+    #[must_use]
+    pub fn by_mark(self, marks: bool) -> Self {
+        Self { marks, ..self }
     }
 }
 
@@ -64,16 +73,19 @@ impl Kernel for Linux {
         let engine = &mut self.engine;
         let Devices { names, links, addresses } = Devices::observe()?;
         let sas = engine
-            .dump(LIST_SAS, "SAs", |message| decode::sa(message, reqid, &names).map(Some))
+            .dump(LIST_SAS, &[], "SAs", |message| decode::sa(message, reqid, &names).map(Some))
             .map_err(explain::of_access)?;
         let ours = |(sa, usage): &(Sa, Usage)| (sa.reqid == reqid).then_some(*usage);
         let usage = sas.iter().filter_map(ours).collect();
         let sas = sas.into_iter().map(|(sa, _)| sa).collect();
         let policies = engine
-            .dump(LIST_POLICIES, "policies", |message| decode::policy(message))
+            .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message))
             .map_err(explain::of_access)?;
         let bypasses = host::bypasses(&addresses)?;
-        let firewall = self.iptables.observe(reqid);
+        let firewall = match self.marks {
+            true => self.iptables.observe(reqid),
+            false => self.iptables.leftovers(reqid),
+        };
         Ok(Live(State { sas, policies, addresses, links, bypasses, usage, firewall }.sorted()))
     }
 

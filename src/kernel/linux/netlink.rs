@@ -1,6 +1,7 @@
-//! A blocking engine over one `NETLINK_XFRM` socket: dumps, and windows of requests.
+//! A blocking engine over one netlink socket: dumps, and windows of requests.
 //!
-//! It knows nothing of SAs and policies. For [`super`] and [`super::perform`].
+//! It knows nothing of SAs and policies. For [`super`], [`super::perform`] and
+//! [`super::iptables`].
 //!
 //! Two promises: a dump is whole or an error, and every request is answered
 //! for or the whole is an error. After an error the socket is drained, so that
@@ -13,7 +14,10 @@ use std::{
 };
 
 use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_XFRM};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_XFRM},
+};
 use rustix::net::{RecvFlags, sockopt};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -39,6 +43,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a dump that the kernel calls inconsistent is tried.
 const DUMP_TRIES: usize = 5;
 
+/// Whom a socket talks to.
+#[derive(Debug, Clone, Copy)]
+pub enum Protocol {
+    /// `NETLINK_XFRM`.
+    Xfrm,
+    /// `NETLINK_NETFILTER`.
+    Netfilter,
+}
+
 /// A socket, its sequence numbers and its receive buffer.
 pub struct Engine {
     socket: Socket,
@@ -60,14 +73,18 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`KernelError::Refused`] with `EPROTONOSUPPORT` where the kernel has no XFRM.
-    pub fn open() -> Result<Self, KernelError> {
+    /// [`KernelError::Refused`] with `EPROTONOSUPPORT` where the kernel lacks the protocol.
+    pub fn open(protocol: Protocol) -> Result<Self, KernelError> {
+        let (number, name) = match protocol {
+            Protocol::Xfrm => (NETLINK_XFRM, "NETLINK_XFRM"),
+            Protocol::Netfilter => (NETLINK_NETFILTER, "NETLINK_NETFILTER"),
+        };
         let refused = |error: io::Error| KernelError::Refused {
-            doing: "cannot open a NETLINK_XFRM socket".into(),
+            doing: format!("cannot open a {name} socket"),
             errno: Errno(error.raw_os_error().unwrap_or_default()),
             detail: None,
         };
-        let mut socket = Socket::new(NETLINK_XFRM).map_err(refused)?;
+        let mut socket = Socket::new(number).map_err(refused)?;
         socket.bind_auto().map_err(refused)?;
         // Without it an error answer repeats the request, key included.
         socket.set_cap_ack(true).map_err(refused)?;
@@ -79,7 +96,7 @@ impl Engine {
         Ok(Self { socket, kernel: SocketAddr::new(0, 0), sequence: 0, buffer })
     }
 
-    /// Lists everything that `kind` asks for, decoding each `answer` as it
+    /// Lists everything that `kind` with `body` asks for, decoding each `answer` as it
     /// comes; what decodes to `None` is left out.
     ///
     /// # Errors
@@ -88,11 +105,12 @@ impl Engine {
     pub fn dump<T>(
         &mut self,
         (kind, answer): (u16, u16),
+        body: &[u8],
         what: &str,
         mut decode: impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,
     ) -> Result<Vec<T>, KernelError> {
         for _ in 0..DUMP_TRIES {
-            match self.dump_once((kind, answer), what, &mut decode) {
+            match self.dump_once((kind, answer), body, what, &mut decode) {
                 Ok(Some(list)) => return Ok(list),
                 Ok(None) => {}
                 Err(error) => {
@@ -111,12 +129,13 @@ impl Engine {
     fn dump_once<T>(
         &mut self,
         (kind, answer): (u16, u16),
+        body: &[u8],
         what: &str,
         decode: &mut impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,
     ) -> Result<Option<Vec<T>>, KernelError> {
         let doing = format!("listing {what}");
         let sequence = self.next_sequence();
-        self.send(&wire::dump_request(kind, sequence), &doing)?;
+        self.send(&wire::dump_request(kind, body, sequence), &doing)?;
         let mut dump = Dump { sequence, answer, what, interrupted: false, list: Vec::new() };
         loop {
             let length = self.receive(&doing)?;
@@ -449,7 +468,7 @@ mod tests {
     #[test]
     #[ignore = "needs root: cargo xtask test"]
     fn answers_that_do_not_fit_are_lost_and_the_socket_goes_on() {
-        let mut engine = Engine::open().unwrap();
+        let mut engine = Engine::open(Protocol::Xfrm).unwrap();
         engine.socket.set_rx_buf_sz(1i32).unwrap();
         let requests: Vec<_> = (0..WINDOW).map(|_| look()).collect();
         let lost = engine.transact(&requests, WINDOW);
@@ -468,7 +487,7 @@ mod tests {
     #[ignore = "needs root: cargo xtask test"]
     fn a_window_fits_the_default_receive_buffer() {
         let default = std::fs::read_to_string("/proc/sys/net/core/rmem_default").unwrap();
-        let mut engine = Engine::open().unwrap();
+        let mut engine = Engine::open(Protocol::Xfrm).unwrap();
         // The kernel doubles what it is given.
         engine.socket.set_rx_buf_sz(default.trim().parse::<i32>().unwrap() / 2).unwrap();
         let requests: Vec<_> = (0..WINDOW).map(|_| look()).collect();
@@ -480,11 +499,11 @@ mod tests {
     #[test]
     #[ignore = "needs root: cargo xtask test"]
     fn a_dump_that_was_given_up_does_not_disturb_the_next() {
-        let mut engine = Engine::open().unwrap();
+        let mut engine = Engine::open(Protocol::Xfrm).unwrap();
         let sequence = engine.next_sequence();
-        engine.send(&wire::dump_request(0x15, sequence), "listing").unwrap();
-        let list = engine.dump((0x15, 0x13), "policies", |_| Ok(Some(())));
-        let again = engine.dump((0x15, 0x13), "policies", |_| Ok(Some(()))).unwrap();
+        engine.send(&wire::dump_request(0x15, &[], sequence), "listing").unwrap();
+        let list = engine.dump((0x15, 0x13), &[], "policies", |_| Ok(Some(())));
+        let again = engine.dump((0x15, 0x13), &[], "policies", |_| Ok(Some(()))).unwrap();
         assert!(list.is_ok_and(|list| list.len() == again.len()));
     }
 }

@@ -1,7 +1,7 @@
 //! Netlink's framing: requests to bytes, bytes to messages, attributes and acknowledgements.
 //!
-//! Pure, and every length is checked here. For [`super::netlink`] and
-//! [`super::decode`].
+//! Pure, and every length is checked here. For [`super::netlink`],
+//! [`super::decode`] and [`super::iptables`].
 
 use std::{mem, ops::Range};
 
@@ -50,10 +50,10 @@ impl Request {
     }
 }
 
-/// A request for everything of a kind.
-pub fn dump_request(kind: u16, sequence: u32) -> Vec<u8> {
-    let mut send = Vec::with_capacity(HEADER);
-    append(&mut send, kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, &[]);
+/// A request for everything of a kind; `body` is what the kind wants behind the header.
+pub fn dump_request(kind: u16, body: &[u8], sequence: u32) -> Vec<u8> {
+    let mut send = Vec::with_capacity(aligned(HEADER + body.len()));
+    append(&mut send, kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, body);
     send
 }
 

@@ -2,18 +2,21 @@
 //!
 //! [`Iptables`] looks and acts by iptables-save and iptables-restore; `run`
 //! runs them, `parse` and `text` are what they print and are given, `facts`
-//! is what a host's rules come to, `users` who else uses marks.
+//! is what a host's rules come to, `users` who else uses marks, and
+//! `nf_tables` tells without them whether there is a chain of a mesh.
 //!
 //! There are two backends, and the kernel asks the rules of both. Each of
 //! iptables and ip6tables works on one of them, which is the system's.
 
 mod facts;
+mod nf_tables;
 mod parse;
 mod run;
 mod text;
 mod users;
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     fs,
     io::ErrorKind,
@@ -40,9 +43,10 @@ const RESTORE: [&str; 3] = ["-w", "5", "--noflush"];
 /// What iptables-nft says on a kernel without nf_tables.
 const NO_NF_TABLES: &str = "Failed to initialize nft: Protocol not supported";
 
-/// The programs of this host.
+/// The programs of this host, found when they are first needed.
+#[derive(Default)]
 pub struct Iptables {
-    families: Vec<Programs>,
+    families: OnceCell<Vec<Programs>>,
 }
 
 /// The programs of a family.
@@ -60,9 +64,20 @@ struct Pair {
 }
 
 impl Iptables {
-    /// Finds the programs, and asks them which backend is the system's.
-    pub fn find() -> Self {
-        Self { families: Family::ALL.map(Programs::find).into() }
+    /// The programs, which are asked once which backend is the system's.
+    fn families(&self) -> &[Programs] {
+        self.families.get_or_init(|| Family::ALL.map(Programs::find).into())
+    }
+
+    /// The chains of meshes, and no more: what a mesh that uses no marks may
+    /// have left behind. No program runs where there can't be any.
+    pub fn leftovers(&self, reqid: Reqid) -> Firewall {
+        let nothing = Firewall { backends: BTreeMap::new(), ..Firewall::default() };
+        if !may_hold_chains() {
+            return nothing;
+        }
+        let Firewall { chains, unseen, .. } = self.observe(reqid);
+        Firewall { chains, unseen, ..nothing }
     }
 
     /// What there is of meshes, and of others what matters to the mesh with
@@ -75,7 +90,7 @@ impl Iptables {
             firewall.unseen.extend(Family::ALL.map(unseen));
             return firewall;
         }
-        for programs in &self.families {
+        for programs in self.families() {
             let family = programs.family;
             if is_absent(family) {
                 firewall.absent.insert(family);
@@ -135,7 +150,7 @@ impl Iptables {
     /// The table as it is right now: what leads to a chain may have changed
     /// since the plan was made.
     fn look(&self, step: &StepKind, id: &ChainId) -> Result<(&Programs, Table), KernelError> {
-        let programs = self.families.iter().find(|programs| programs.family == id.family);
+        let programs = self.families().iter().find(|programs| programs.family == id.family);
         let programs = programs.ok_or_else(|| rules::no_programs(id, step))?;
         if !programs.pairs.contains_key(&id.backend) {
             return Err(rules::no_programs(id, step));
@@ -244,6 +259,14 @@ fn backend_of(program: &Path) -> Result<Backend, KernelError> {
             reason: format!("its version is {:?}", version.trim()),
         })
     }
+}
+
+/// Whether there can be a chain of a mesh. Any doubt is a yes.
+fn may_hold_chains() -> bool {
+    let has_legacy = |family| legacy_tables(family).map_or(true, |tables| !tables.is_empty());
+    proc_is_there().is_err()
+        || Family::ALL.into_iter().any(has_legacy)
+        || nf_tables::has_chains_of_meshes().unwrap_or(true)
 }
 
 /// The tables of iptables-legacy that this network namespace has.

@@ -1,0 +1,87 @@
+//! nf_tables by `NETLINK_NETFILTER`: whether it holds a chain of a mesh.
+//!
+//! One dump of all chains, without their rules, in place of four programs.
+#![forbid(unsafe_code)]
+
+use crate::{
+    kernel::{
+        KernelError,
+        linux::{
+            netlink::{Engine, Protocol},
+            wire,
+        },
+    },
+    model::CHAIN_PREFIX,
+};
+
+/// `NFNL_SUBSYS_NFTABLES`, with `NFT_MSG_GETCHAIN` and `NFT_MSG_NEWCHAIN`
+/// (linux/netfilter/nfnetlink.h, nf_tables.h).
+const LIST_CHAINS: (u16, u16) = (10 << 8 | 4, 10 << 8 | 3);
+/// A `struct nfgenmsg`: of all families, version 0, no resource.
+const ALL_FAMILIES: [u8; 4] = [0; 4];
+/// `NFTA_CHAIN_NAME`: a text with a NUL at its end.
+const NAME: u16 = 3;
+
+/// Whether some chain in the calling thread's network namespace has a name
+/// as those of meshes have; iptables-nft keeps names as they are.
+///
+/// # Errors
+///
+/// Any doubt that all chains were seen; also a kernel without nf_tables.
+pub fn has_chains_of_meshes() -> Result<bool, KernelError> {
+    let mut engine = Engine::open(Protocol::Netfilter)?;
+    let ours = |message: &mut [u8]| Ok(is_of_a_mesh(message)?.then_some(()));
+    let found = engine.dump(LIST_CHAINS, &ALL_FAMILIES, "chains of nf_tables", ours)?;
+    Ok(!found.is_empty())
+}
+
+/// Whether the chain that a message is about has the name of a mesh's.
+fn is_of_a_mesh(message: &[u8]) -> Result<bool, KernelError> {
+    let nameless = || wire::garbled("a chain of nf_tables without a name");
+    let attributes = message.get(ALL_FAMILIES.len()..).ok_or_else(nameless)?;
+    let found = wire::attributes(attributes)?.into_iter().find(|(kind, _)| *kind == NAME);
+    let (_, range) = found.ok_or_else(nameless)?;
+    Ok(attributes[range].starts_with(CHAIN_PREFIX.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message as `nf_tables_fill_chain_info` begins it: the table, the
+    /// handle, the name.
+    fn message(name: &str) -> Vec<u8> {
+        let mut bytes = vec![2, 0, 0, 7];
+        let handle = [0, 0, 0, 0, 0, 0, 0, 9];
+        let name = format!("{name}\0");
+        for (kind, value) in [(1, &b"MESHSEC-\0"[..]), (2, &handle), (NAME, name.as_bytes())] {
+            bytes.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
+            bytes.extend_from_slice(&u16::to_ne_bytes(kind));
+            bytes.extend_from_slice(value);
+            bytes.resize(wire::aligned(bytes.len()), 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_chain_of_a_mesh_is_told_by_its_name_alone() {
+        for (name, ours) in [
+            ("MESHSEC-4d530001-OUT", true),
+            ("MESHSEC-", true),
+            ("MESHSEC", false),
+            ("OUTPUT", false),
+            ("X-MESHSEC-4d530001-OUT", false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_a_mesh(&message(name)), Ok(ours), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_chain_whose_name_cannot_be_read_is_an_error() {
+        let whole = message("OUTPUT");
+        assert!(is_of_a_mesh(&whole[..whole.len() - 12]).is_err(), "no name");
+        assert!(is_of_a_mesh(&whole[..whole.len() - 4]).is_err(), "a part of a name");
+        assert!(is_of_a_mesh(&[2, 0]).is_err(), "no attributes");
+    }
+}

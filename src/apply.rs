@@ -14,8 +14,8 @@ use std::{
 use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
-    model::{Algorithm, Direction, Key, PeerName, Reqid, Sa, SaId, Spi, Start},
-    plan::{Flow, ObjectKind, Phase, Plan, PlannedStep, Step, StepKind, What, flow_out},
+    model::{Algorithm, Key, PeerName, Reqid, Sa, SaId, Spi, Start},
+    plan::{Flow, ObjectKind, Phase, Plan, PlannedStep, Step, StepKind, What, flows_out},
 };
 
 /// Steps handed to the kernel at once, so that progress can be shown between.
@@ -307,14 +307,8 @@ fn verify(kernel: &mut dyn Kernel, goal: &Goal<'_>, report: &mut Report) {
         .chain(after.conflicts.iter().map(|conflict| conflict.peer.as_ref()))
         .chain(failed.map(|(step, _)| step.step.peer.as_ref()))
         .collect();
-    for wanted in goal.desired.policies.values() {
-        let concerned = unfinished.contains(&None) || unfinished.contains(&Some(&wanted.peer));
-        if concerned && wanted.policy.id.direction == Direction::Out {
-            let flow = flow_out(&live.0, &goal.desired.packets(wanted));
-            // Of several selectors the worst counts.
-            let worst = report.flows.entry(wanted.peer.clone()).or_insert(flow);
-            *worst = flow.max(*worst);
-        }
-    }
+    let concerned =
+        |peer: &PeerName| unfinished.contains(&None) || unfinished.contains(&Some(peer));
+    report.flows = flows_out(&live.0, goal.desired, concerned);
     report.after = Some(after);
 }

@@ -9,10 +9,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use common::{REQID, applied_host, mesh, observe};
 use meshsec::{
-    config::{Config, Esp, Rotation},
+    config::{Config, Esp, Rotation, Select},
     desired::desired,
     kernel::memory::Memory,
-    model::{Action, Period, Replay, Time},
+    model::{Action, Mark, Period, Replay, Time},
     plan::Plan,
     render::{StatusView, status_json, status_prometheus, status_text},
 };
@@ -95,4 +95,15 @@ fn much_is_wrong() {
     let counters = [("XfrmInNoStates", 3), ("XfrmOutNoStates", 1234), ("XfrmSomethingNew", 1)];
     let counters = counters.map(|(name, number)| (name.to_owned(), number)).into();
     golden("much-is-wrong", &config, &mut kernel, &counters);
+}
+
+#[test]
+fn traffic_is_selected_by_mark() {
+    let mark = Mark { value: 0x20000, mask: 0x20000 };
+    let config = Config { select: Select::Mark(mark), ..mesh(1, &LAB) };
+    let mut kernel = applied_host(&config);
+    // The way to b has no SA any more; that to c is as it should be.
+    let (a, b) = (config.peers[0].address, config.peers[1].address);
+    kernel.state_mut().sas.retain(|sa| (sa.src, sa.id.dst) != (a, b));
+    golden("selected-by-mark", &config, &mut kernel, &BTreeMap::new());
 }

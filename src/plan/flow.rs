@@ -9,11 +9,14 @@
 //! table may mark it, for which it is looked up again (`ip_route_me_harder`),
 //! and the filter table sees what has come of that.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use crate::model::{
-    Action, Chain, ChainRole, Direction, Family, IPPROTO_UDP, Level, Mark, Mode, Policy, PortMatch,
-    Rule, Sa, Selector, Spi, State, Template,
+use crate::{
+    desired::Desired,
+    model::{
+        Action, Chain, ChainRole, Direction, Family, IPPROTO_UDP, Level, Mark, Mode, PeerName,
+        Policy, PortMatch, Rule, Sa, Selector, Spi, State, Template,
+    },
 };
 
 /// What becomes of a packet, the worst last.
@@ -35,6 +38,24 @@ impl fmt::Display for Flow {
             Self::Clear => f.write_str("in clear"),
         }
     }
+}
+
+/// What becomes of the packets to each peer of which it is asked; of several
+/// kinds the worst.
+pub fn flows_out(
+    state: &State,
+    desired: &Desired,
+    asked: impl Fn(&PeerName) -> bool,
+) -> BTreeMap<PeerName, Flow> {
+    let mut flows = BTreeMap::new();
+    for wanted in desired.policies.values().filter(|wanted| asked(&wanted.peer)) {
+        if wanted.policy.id.direction == Direction::Out {
+            let flow = flow_out(state, &desired.packets(wanted));
+            let worst = flows.entry(wanted.peer.clone()).or_insert(flow);
+            *worst = flow.max(*worst);
+        }
+    }
+    flows
 }
 
 /// What becomes of packets that match `packet`, a selector of two hosts.

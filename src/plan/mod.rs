@@ -23,7 +23,7 @@ use crate::{
 pub use change::{Change, ChangeAction, ObjectKind, What};
 pub use conflict::Conflict;
 pub use fields::Field;
-pub use flow::{Flow, flow_out};
+pub use flow::{Flow, flow_out, flows_out};
 pub use link::underlay;
 pub use sequence::{Phase, PlannedStep};
 pub use step::{Step, StepKind};

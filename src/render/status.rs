@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Moment, Peer},
     desired::{Desired, WantedSa},
     model::{Direction, Live, PeerName, Time, Usage},
-    plan::{Flow, Plan, flow_out},
+    plan::{Flow, Plan, flows_out},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -97,7 +97,7 @@ impl StatusView<'_> {
                 sas.entry(&wanted.peer).or_default().push(sa_status(wanted, usage, self.now));
             }
         }
-        let flows = self.flows();
+        let flows = flows_out(&self.live.0, self.desired, |_| true);
         let peer = |(address, name): (&IpAddr, &PeerName)| {
             let flow = flows.get(name).copied().unwrap_or(Flow::Clear);
             let mut sas = sas.remove(name).unwrap_or_default();
@@ -105,19 +105,6 @@ impl StatusView<'_> {
             PeerStatus { name: name.clone(), address: *address, traffic: word(flow), flow, sas }
         };
         self.desired.peers.iter().map(peer).collect()
-    }
-
-    /// What becomes of packets to each peer; of several kinds the worst.
-    fn flows(&self) -> BTreeMap<&PeerName, Flow> {
-        let mut flows = BTreeMap::new();
-        for wanted in self.desired.policies.values() {
-            if wanted.policy.id.direction == Direction::Out {
-                let flow = flow_out(&self.live.0, &wanted.policy.id.selector);
-                let worst = flows.entry(&wanted.peer).or_insert(flow);
-                *worst = flow.max(*worst);
-            }
-        }
-        flows
     }
 
     fn all_warnings(&self) -> Vec<&String> {

@@ -30,6 +30,17 @@ pub enum Flow {
     Clear,
 }
 
+impl Flow {
+    /// Its name in JSON and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Protected(_) => "protected",
+            Self::Blocked => "blocked",
+            Self::Clear => "clear",
+        }
+    }
+}
+
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -158,18 +158,7 @@ pub fn report_json<'a>(
         not_as_wanted: after
             .map(|plan| plan.changes.iter().map(|change| change.id()).collect())
             .unwrap_or_default(),
-        traffic: report
-            .flows
-            .iter()
-            .map(|(peer, flow)| {
-                let word = match flow {
-                    Flow::Protected(_) => "protected",
-                    Flow::Blocked => "blocked",
-                    Flow::Clear => "clear",
-                };
-                (peer.to_string(), word)
-            })
-            .collect(),
+        traffic: report.flows.iter().map(|(peer, flow)| (peer.to_string(), flow.word())).collect(),
         ratchet: turned,
     }
 }

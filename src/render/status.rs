@@ -102,21 +102,13 @@ impl StatusView<'_> {
             let flow = flows.get(name).copied().unwrap_or(Flow::Clear);
             let mut sas = sas.remove(name).unwrap_or_default();
             sas.sort_by_key(|sa| (sa.direction != "out", sa.generation));
-            PeerStatus { name: name.clone(), address: *address, traffic: word(flow), flow, sas }
+            PeerStatus { name: name.clone(), address: *address, traffic: flow.word(), flow, sas }
         };
         self.desired.peers.iter().map(peer).collect()
     }
 
     fn all_warnings(&self) -> Vec<&String> {
         self.warnings.iter().chain(&self.plan.warnings).collect()
-    }
-}
-
-fn word(flow: Flow) -> &'static str {
-    match flow {
-        Flow::Protected(_) => "protected",
-        Flow::Blocked => "blocked",
-        Flow::Clear => "clear",
     }
 }
 

@@ -1,15 +1,12 @@
 //! Where the live side of a plan comes from: the kernel, nowhere, or a snapshot.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::document::{Kind, unread};
 use crate::{
-    config::Config,
+    config::{self, Config},
     error::Error,
     kernel::{Kernel, linux},
     model::{Live, State, Time},
@@ -18,8 +15,8 @@ use crate::{
 /// The version of a snapshot's format.
 const FORMAT_VERSION: &str = "1.0";
 
-/// More than any host's: 8,192 SAs and as many policies take 12 MiB.
-const LARGEST_SNAPSHOT: u64 = 256 << 20;
+const SNAPSHOT: Kind =
+    Kind { noun: "snapshot", whose: "a snapshot of meshsec", version: FORMAT_VERSION };
 
 /// `--live`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,32 +65,12 @@ impl Snapshot {
 
     /// Reads a snapshot; one of another mesh or format is an error.
     fn read(path: &Path, config: &Config) -> Result<Self, Error> {
-        let error = |reason: String| Error::Snapshot { path: path.into(), reason };
-        let file = File::open(path).map_err(|e| error(e.to_string()))?;
-        let mut text = Vec::new();
-        file.take(LARGEST_SNAPSHOT + 1).read_to_end(&mut text).map_err(|e| error(e.to_string()))?;
-        if text.len() as u64 > LARGEST_SNAPSHOT {
-            return Err(error("larger than 256 MiB, which no snapshot is".into()));
-        }
-        #[derive(Deserialize)]
-        struct Version {
-            format_version: String,
-        }
-        let version: Version = serde_json::from_slice(&text)
-            .map_err(|e| error(format!("not a snapshot of meshsec: {e}")))?;
-        if version.format_version != FORMAT_VERSION {
-            return Err(error(format!(
-                "format {} is not known; this meshsec reads {FORMAT_VERSION}",
-                version.format_version
-            )));
-        }
-        let snapshot: Self = serde_json::from_slice(&text)
-            .map_err(|e| error(format!("not a snapshot of meshsec: {e}")))?;
+        let snapshot: Self = SNAPSHOT.read(path)?;
         if snapshot.mesh != config.mesh.as_str() {
-            return Err(error(format!(
-                "taken for mesh {}, not for {}: take one with this file",
-                snapshot.mesh, config.mesh
-            )));
+            let (theirs, ours) = (config::quoted(&snapshot.mesh), &config.mesh);
+            let reason =
+                format!("taken for mesh {theirs}, not for {ours}: take one with this file");
+            return Err(unread(path, reason));
         }
         Ok(snapshot)
     }

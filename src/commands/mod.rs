@@ -2,6 +2,7 @@
 
 mod apply;
 mod destroy;
+mod document;
 mod generate;
 mod live;
 mod moment;

@@ -5,16 +5,16 @@
 //! from the same premises gives the same plan, and refuses a plan whose
 //! premises have changed. So keys and sequence numbers are never saved.
 
-use std::{
-    fs::{self, File},
-    io::{ErrorKind, Read},
-    path::Path,
-};
+use std::{fs, io::ErrorKind, path::Path};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{plan::Prepared, replace::Replacement};
+use super::{
+    document::{Kind, unread},
+    plan::Prepared,
+    replace::Replacement,
+};
 use crate::{
     config::Loaded,
     error::Error,
@@ -25,8 +25,8 @@ use crate::{
 /// The version of a saved plan's format.
 const FORMAT_VERSION: &str = "1.0";
 
-/// More than any plan's: one for 4,095 peers takes 30 MiB.
-const LARGEST: u64 = 256 << 20;
+const SAVED_PLAN: Kind =
+    Kind { noun: "plan", whose: "a plan that meshsec saved", version: FORMAT_VERSION };
 
 /// What a plan follows from.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,37 +136,12 @@ fn put(path: &Path, text: &[u8]) -> Result<(), Error> {
 }
 
 fn read(path: &Path) -> Result<Premises, Error> {
-    let file = File::open(path).map_err(|error| unread(path, error.to_string()))?;
-    let mut text = Vec::new();
-    file.take(LARGEST + 1)
-        .read_to_end(&mut text)
-        .map_err(|error| unread(path, error.to_string()))?;
-    if text.len() as u64 > LARGEST {
-        return Err(unread(path, "larger than 256 MiB, which no plan is".into()));
-    }
-    #[derive(Deserialize)]
-    struct Version {
-        format_version: String,
-    }
-    let not_one = |error| unread(path, format!("not a plan that meshsec saved: {error}"));
-    let version: Version = serde_json::from_slice(&text).map_err(not_one)?;
-    if version.format_version != FORMAT_VERSION {
-        let version = version.format_version;
-        let reason =
-            format!("format {version:?} is not known; this meshsec reads {FORMAT_VERSION}");
-        return Err(unread(path, reason));
-    }
-    let saved: Saved = serde_json::from_slice(&text).map_err(not_one)?;
-    Ok(saved.premises)
-}
-
-fn unread(path: &Path, reason: String) -> Error {
-    Error::Snapshot { path: path.into(), reason }
+    SAVED_PLAN.read(path).map(|Saved { premises, .. }| premises)
 }
 
 fn stale(path: &Path, change: &str) -> Error {
     let reason = format!("this plan is stale: {change} since it was saved; plan again");
-    Error::Snapshot { path: path.into(), reason }
+    unread(path, reason)
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use super::scan::{self, Kind, Statement, Token};
 const RUN: usize = 32;
 /// The longest piece of input that a message quotes, in characters.
 const QUOTED: usize = 80;
+/// The longest piece of a parser's message.
+const MESSAGE: usize = 400;
 /// A key or a table with one of these in its name may hold a secret.
 const SECRETIVE: [&str; 6] = ["key", "psk", "secret", "pass", "token", "ratchet"];
 /// Keys that a line may begin with although `=` is missing.
@@ -226,21 +228,30 @@ fn is_path(run: &[u8]) -> bool {
 
 /// Input as messages show it: in quotes, keys masked, control characters
 /// replaced, cut if it is long.
-pub(super) fn quote(input: &str) -> String {
+pub fn quote(input: &str) -> String {
     format!("\"{}\"", plain(input))
 }
 
 /// The same without quotes.
 pub(super) fn plain(input: &str) -> String {
+    shown(input, QUOTED)
+}
+
+/// A message of a parser about a foreign text, which it may quote.
+pub fn readable(message: &str) -> String {
+    shown(message, MESSAGE)
+}
+
+fn shown(input: &str, most: usize) -> String {
     let mut hidden = Vec::new();
     runs(input, |run| hidden.push(run));
     let mask = Mask(hidden);
     let mut shown: String = input
         .char_indices()
-        .take(QUOTED)
+        .take(most)
         .map(|(at, c)| if mask.hides(at) { '*' } else { printable(c) })
         .collect();
-    if input.chars().nth(QUOTED).is_some() {
+    if input.chars().nth(most).is_some() {
         shown.push('…');
     }
     shown

@@ -1,9 +1,6 @@
 //! `plan`: shows what apply would do.
 
-use super::{
-    Status, live, moment, print, print_json, ratchet,
-    saved::{self, Premises},
-};
+use super::{Status, live, moment, print, print_json, ratchet, saved};
 use crate::{
     cli::{Format, Global, PlanArgs},
     config::{self, Config, Loaded, Moment, Peer, SecretsMode},
@@ -39,9 +36,7 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     }
     prepared.show(global, &loaded.config)?;
     if let Some(path) = &args.out {
-        let premises = Premises::of(&loaded, &prepared, &live)?;
-        let file = file_name(global);
-        saved::write(path, premises, &prepared.view(&loaded.config, &file))?;
+        saved::write(path, &loaded, &prepared, &live)?;
         anstream::eprintln!("Saved; to perform it: meshsec apply {}", path.display());
     }
     Ok(match &prepared.plan {

@@ -8,6 +8,7 @@
 use std::{fs, io::ErrorKind, path::Path};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -19,7 +20,7 @@ use crate::{
     config::Loaded,
     error::Error,
     model::{Live, State},
-    render::{View, plan_json},
+    render::plan_json,
 };
 
 /// The version of a saved plan's format.
@@ -52,12 +53,22 @@ struct Saved {
     format_version: String,
     premises: Premises,
     /// As `plan --format json` prints it; for people, and not read.
-    plan: serde_json::Value,
+    plan: Value,
 }
 
 impl Premises {
     /// The premises of a plan that was just made.
     pub(super) fn of(loaded: &Loaded, prepared: &Prepared<'_>, live: &Live) -> Result<Self, Error> {
+        Self::with(loaded, prepared, live, &shown(loaded, prepared)?)
+    }
+
+    /// The same where the plan's JSON is at hand.
+    fn with(
+        loaded: &Loaded,
+        prepared: &Prepared<'_>,
+        live: &Live,
+        shown: &Value,
+    ) -> Result<Self, Error> {
         let mut keys = Sha256::new();
         for wanted in prepared.desired.sas.values() {
             keys.update(format!("{} {}\n", wanted.sa.id, wanted.sa.key));
@@ -65,8 +76,6 @@ impl Premises {
         let (usage, links, addresses) = (Vec::new(), Vec::new(), Vec::new());
         let objects = State { usage, links, addresses, ..live.0.clone() };
         let live = serde_json::to_vec(&objects).map_err(std::io::Error::from)?;
-        let shown = serde_json::to_value(plan_json(&prepared.view(&loaded.config, "")))
-            .map_err(std::io::Error::from)?;
         let what = ["changes", "steps", "conflicts"].map(|key| shown[key].to_string());
         Ok(Self {
             mesh: loaded.config.mesh.to_string(),
@@ -114,12 +123,24 @@ impl Premises {
 /// # Errors
 ///
 /// There is something else in its place: that is never overwritten.
-pub(super) fn write(path: &Path, premises: Premises, view: &View<'_>) -> Result<(), Error> {
-    let plan = serde_json::to_value(plan_json(view)).map_err(std::io::Error::from)?;
+pub(super) fn write(
+    path: &Path,
+    loaded: &Loaded,
+    prepared: &Prepared<'_>,
+    live: &Live,
+) -> Result<(), Error> {
+    let plan = shown(loaded, prepared)?;
+    let premises = Premises::with(loaded, prepared, live, &plan)?;
     let saved = Saved { format_version: FORMAT_VERSION.into(), premises, plan };
     let mut text = serde_json::to_vec_pretty(&saved).map_err(std::io::Error::from)?;
     text.push(b'\n');
     put(path, &text)
+}
+
+/// A plan as `plan --format json` prints it, which has no name of a file.
+fn shown(loaded: &Loaded, prepared: &Prepared<'_>) -> Result<Value, Error> {
+    let view = prepared.view(&loaded.config, "");
+    Ok(serde_json::to_value(plan_json(&view)).map_err(std::io::Error::from)?)
 }
 
 fn put(path: &Path, text: &[u8]) -> Result<(), Error> {
@@ -188,7 +209,7 @@ mod tests {
         let saved_plan = Saved {
             format_version: FORMAT_VERSION.into(),
             premises: premises(),
-            plan: serde_json::Value::Null,
+            plan: Value::Null,
         };
         let text = serde_json::to_vec(&saved_plan).unwrap();
         let directory = tempfile::tempdir().unwrap();

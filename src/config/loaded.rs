@@ -1,6 +1,8 @@
 //! What is asked of a file after it was loaded, with errors at their places.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
+
 use crate::{keys::ratchet::MOST_STEPS, model::Generation};
 
 use super::{
@@ -22,8 +24,6 @@ impl Loaded {
         if local.public_key == Some(belonging) {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&self.bytes);
-        let source = Source::new(&text);
         let owner = self.config.peers.iter().find(|peer| peer.public_key == Some(belonging));
         let hint = match owner {
             Some(owner) => {
@@ -33,8 +33,7 @@ impl Loaded {
         };
         let span = self.public_keys.get(&local.name).cloned().unwrap_or(0..0);
         let message = format!("the private key at hand does not belong to {}", local.name);
-        let finding = Finding { weight: Weight::Wrong, span, message, hint };
-        Err(ConfigError::located(&self.path, &source, vec![finding]))
+        Err(self.refused(span, message, hint))
     }
 
     /// Checks that the keys of a generation can still be made, and soon enough.
@@ -63,10 +62,8 @@ impl Loaded {
         } else {
             return Ok(());
         };
-        let text = String::from_utf8_lossy(&self.bytes);
         let span = self.secret_places.get("ratchet").cloned().unwrap_or(0..0);
-        let finding = Finding { weight: Weight::Wrong, span, message, hint: hint.into() };
-        Err(ConfigError::located(&self.path, &Source::new(&text), vec![finding]))
+        Err(self.refused(span, message, hint))
     }
 
     /// The file's bytes with `generation` raised by one and nothing else
@@ -79,8 +76,7 @@ impl Loaded {
         let text = String::from_utf8_lossy(&self.bytes);
         let refused = |key, message: String, hint: &str| {
             let span = raise::place(&text, key).unwrap_or(0..0);
-            let finding = Finding { weight: Weight::Wrong, span, message, hint: hint.into() };
-            ConfigError::located(&self.path, &Source::new(&text), vec![finding])
+            self.refused(span, message, hint)
         };
         let Rotation::Generation(before) = self.config.rotation else {
             let message = "with period the clock raises the generation".into();
@@ -96,6 +92,13 @@ impl Loaded {
             return Err(refused("generation", message, "raise it by hand"));
         };
         Ok(Raised { before, after, read: &self.bytes, contents })
+    }
+
+    /// What is wrong at a place of the file, and what to write there.
+    fn refused(&self, span: Range<usize>, message: String, hint: impl Into<String>) -> ConfigError {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let finding = Finding { weight: Weight::Wrong, span, message, hint: hint.into() };
+        ConfigError::located(&self.path, &Source::new(&text), vec![finding])
     }
 }
 

@@ -4,13 +4,29 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::ErrorKind,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use crate::{
     kernel::KernelError,
     model::{Bypass, LocalAddress},
 };
+
+/// The text of a file of `/proc`; `None` where the kernel has no such file.
+///
+/// # Errors
+///
+/// [`KernelError::System`] if it exists and can't be read.
+pub fn read_if_any(path: &Path) -> Result<Option<String>, KernelError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(KernelError::System {
+            doing: format!("cannot read {}", path.display()),
+            reason: error.to_string(),
+        }),
+    }
+}
 
 /// What went wrong in this network namespace since it began: the counters of
 /// `/proc/net/xfrm_stat` that are not 0. None where the kernel keeps none.
@@ -19,17 +35,7 @@ use crate::{
 ///
 /// [`KernelError::System`] if they exist and can't be read.
 pub fn counters() -> Result<BTreeMap<String, u64>, KernelError> {
-    let path = Path::new("/proc/thread-self/net/xfrm_stat");
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => {
-            return Err(KernelError::System {
-                doing: format!("cannot read {}", path.display()),
-                reason: error.to_string(),
-            });
-        }
-    };
+    let text = read_if_any(Path::new("/proc/thread-self/net/xfrm_stat"))?.unwrap_or_default();
     let counter = |line: &str| {
         let (name, number) = line.split_once(char::is_whitespace)?;
         Some((name.to_owned(), number.trim().parse().ok()?))
@@ -55,7 +61,7 @@ fn bypasses_under(root: &Path, addresses: &[LocalAddress]) -> Result<Vec<Bypass>
         for ipv6 in [false, true] {
             for name in ["disable_xfrm", "disable_policy"] {
                 let family = if ipv6 { "ipv6" } else { "ipv4" };
-                if is_set(root.join(family).join("conf").join(device).join(name))? {
+                if is_set(&root.join(family).join("conf").join(device).join(name))? {
                     found.push(Bypass { device: device.into(), ipv6, name: name.into() });
                 }
             }
@@ -66,15 +72,8 @@ fn bypasses_under(root: &Path, addresses: &[LocalAddress]) -> Result<Vec<Bypass>
 
 /// Whether a sysctl is set. One that doesn't exist is not: IPv6 has no
 /// disable_xfrm, and a device may be gone by now.
-fn is_set(path: PathBuf) -> Result<bool, KernelError> {
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.trim() != "0"),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(KernelError::System {
-            doing: format!("cannot read {}", path.display()),
-            reason: error.to_string(),
-        }),
-    }
+fn is_set(path: &Path) -> Result<bool, KernelError> {
+    Ok(read_if_any(path)?.is_some_and(|text| text.trim() != "0"))
 }
 
 #[cfg(test)]

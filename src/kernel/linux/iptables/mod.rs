@@ -19,10 +19,10 @@ use std::{
     cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
+use super::host::read_if_any;
 use crate::{
     kernel::{KernelError, rules},
     model::{Backend, ChainId, Family, Firewall, Reqid, Rule, Unseen},
@@ -275,16 +275,9 @@ fn legacy_tables(family: Family) -> Result<BTreeSet<String>, KernelError> {
         Family::Ipv4 => "ip_tables_names",
         Family::Ipv6 => "ip6_tables_names",
     };
-    let path = Path::new(PROC_NET).join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.lines().map(String::from).collect()),
-        // Without ip_tables in the kernel there is no such file.
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeSet::new()),
-        Err(error) => Err(KernelError::System {
-            doing: format!("cannot read {}", path.display()),
-            reason: error.to_string(),
-        }),
-    }
+    // Without ip_tables in the kernel there is no such file.
+    let text = read_if_any(&Path::new(PROC_NET).join(name))?.unwrap_or_default();
+    Ok(text.lines().map(String::from).collect())
 }
 
 /// Without `/proc` a file that is missing there says nothing.

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Mark, Reqid};
+use super::{Direction, Mark, Reqid, Selector};
 
 /// IPv4 or IPv6: iptables or ip6tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,6 +22,11 @@ pub enum Family {
 impl Family {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// The family of the packets that a selector covers.
+    pub fn of(selector: &Selector) -> Self {
+        if selector.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
 
     /// The program for this family.
     pub fn program(self) -> &'static str {

@@ -85,7 +85,7 @@ fn chains<'s>(
     role: ChainRole,
     packet: &Selector,
 ) -> impl Iterator<Item = &'s Chain> + use<'s> {
-    let family = if packet.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let family = Family::of(packet);
     let chains = state.firewall.chains.iter();
     chains.filter(move |chain| {
         chain.id.role() == Some(role) && chain.id.family == family && chain.is_reached()

@@ -257,16 +257,14 @@ fn is_guarded_by_what_goes(guard: &Policy, changes: &[Change]) -> bool {
 
 /// Whether a chain that is set before stands in for a guard that goes.
 fn is_guarded_by_what_comes(guard: &Policy, desired: &Desired) -> bool {
-    let chain = desired.chains.get(&(family_of(guard), ChainRole::Out));
+    let chain = desired.chains.get(&(Family::of(&guard.id.selector), ChainRole::Out));
     chain.is_some_and(|rules| drops(rules, guard))
 }
 
-fn family_of(policy: &Policy) -> Family {
-    if policy.id.selector.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
-}
-
 fn drops_for(id: &ChainId, rules: &[Rule], guard: &Policy) -> bool {
-    id.role() == Some(ChainRole::Out) && id.family == family_of(guard) && drops(rules, guard)
+    id.role() == Some(ChainRole::Out)
+        && id.family == Family::of(&guard.id.selector)
+        && drops(rules, guard)
 }
 
 /// Whether rules drop what a guard out blocks.

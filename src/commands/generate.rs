@@ -1,6 +1,6 @@
 //! `genkey`, `genpsk` and `pubkey`: keys in the form that `wg` prints and reads.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
@@ -41,20 +41,8 @@ pub(super) fn secret(what: &str) -> Result<Zeroizing<[u8; 32]>, Error> {
 /// Standard input to its end, in one buffer that is wiped, past the standard
 /// library's own, which is not.
 fn input() -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut stdin =
-        std::fs::File::from(rustix::io::dup(rustix::stdio::stdin()).map_err(io::Error::from)?);
-    let mut buffer = Zeroizing::new(vec![0; LARGEST_INPUT]);
-    let mut length = 0;
-    while length < buffer.len() {
-        match stdin.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    buffer.truncate(length);
-    Ok(buffer)
+    let stdin = rustix::io::dup(rustix::stdio::stdin()).map_err(io::Error::from)?;
+    Ok(config::fill(std::fs::File::from(stdin), LARGEST_INPUT)?)
 }
 
 fn random() -> Result<Zeroizing<[u8; 32]>, Error> {

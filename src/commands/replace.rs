@@ -21,7 +21,7 @@ use rustix::{
 };
 use zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::{config, error::Error};
 
 /// How long another run may hold the directory.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -208,9 +208,7 @@ fn take_after(file: &File, old: &Stat) -> io::Result<()> {
 
 /// A file's contents, and one byte more than expected if there are more.
 fn contents(path: &Path, expected: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut contents = Zeroizing::new(Vec::with_capacity(expected + 1));
-    File::open(path)?.take(expected as u64 + 1).read_to_end(&mut contents)?;
-    Ok(contents)
+    config::fill(File::open(path)?, expected + 1)
 }
 
 /// Overwrites a file as well as its file system lets it, and removes it.

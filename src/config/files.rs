@@ -92,22 +92,32 @@ fn unopened(errno: rustix::io::Errno) -> FileError {
     }
 }
 
-/// Reads into one buffer that never grows: growing would leave copies of it behind.
-fn contents(mut file: File, size: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
+fn contents(file: File, size: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
     // Files of /proc have contents and no size.
     let expected = size.max(SECRET_LIMIT);
-    let mut buffer = Zeroizing::new(vec![0; expected + 1]);
+    let contents = fill(file, expected + 1)?;
+    if contents.len() > expected {
+        return Err(FileError::Growing);
+    }
+    Ok(contents)
+}
+
+/// Reads to the end, at most `most` bytes, into one buffer that is wiped and
+/// never grows: growing would leave copies of it behind.
+///
+/// # Errors
+///
+/// Those of reading.
+pub fn fill(mut from: impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut buffer = Zeroizing::new(vec![0; most]);
     let mut length = 0;
     while length < buffer.len() {
-        match file.read(&mut buffer[length..]) {
+        match from.read(&mut buffer[length..]) {
             Ok(0) => break,
             Ok(read) => length += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
-    }
-    if length > expected {
-        return Err(FileError::Growing);
     }
     buffer.truncate(length);
     Ok(buffer)

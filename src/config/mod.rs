@@ -31,6 +31,7 @@ use toml::de::DeTable;
 use zeroize::Zeroizing;
 
 pub use diagnostic::ConfigError;
+pub use files::fill;
 pub use loaded::Raised;
 pub use local::{LocalError, local_peer};
 pub use mask::{quote as quoted, readable};

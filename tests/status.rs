@@ -5,9 +5,9 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
 
-use common::{REQID, applied_host, mesh, observe};
+use common::{REQID, applied_host, compare, mesh, observe};
 use meshsec::{
     config::{Config, Esp, Rotation, Select},
     desired::desired,
@@ -39,21 +39,7 @@ fn golden(name: &str, config: &Config, kernel: &mut Memory, counters: &BTreeMap<
     let text = anstream::adapter::strip_str(&status_text(&view)).to_string();
     let json = serde_json::to_string_pretty(&status_json(&view)).unwrap() + "\n";
     for (extension, actual) in [("txt", text), ("json", json), ("prom", status_prometheus(&view))] {
-        compare(&format!("{name}.{extension}"), &actual);
-    }
-}
-
-fn compare(name: &str, actual: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/status").join(name);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, actual).unwrap();
-        return;
-    }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
-    if expected != actual {
-        let diff = similar::TextDiff::from_lines(&expected, actual);
-        panic!("{name} differs:\n{}", diff.unified_diff().header("expected", "actual"));
+        compare(&format!("tests/status/{name}.{extension}"), &actual);
     }
 }
 

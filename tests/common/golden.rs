@@ -1,4 +1,4 @@
-//! Golden plans: what a plan looks like, in tests/plan.
+//! Golden files; above all plans: what a plan looks like, in tests/plan.
 
 use std::{fs, path::Path};
 
@@ -28,10 +28,10 @@ pub fn golden(name: &str, config: &Config, kernel: &mut Memory) {
         file: "mesh.toml",
     };
     let text = anstream::adapter::strip_str(&plan_text(&view)).to_string();
-    compare(&format!("{name}.txt"), &text);
+    compare(&format!("tests/plan/{name}.txt"), &text);
     if plan.changes.len() <= CHANGES_IN_JSON {
         let json = serde_json::to_string_pretty(&plan_json(&view)).unwrap();
-        compare(&format!("{name}.json"), &(json + "\n"));
+        compare(&format!("tests/plan/{name}.json"), &(json + "\n"));
     }
     if plan.conflicts.is_empty() {
         let report = applied(config, kernel);
@@ -39,8 +39,9 @@ pub fn golden(name: &str, config: &Config, kernel: &mut Memory) {
     }
 }
 
-fn compare(name: &str, actual: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plan").join(name);
+/// Compares with the expected output in a file of the project, or writes it anew.
+pub fn compare(file: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, actual).unwrap();
         return;
@@ -48,6 +49,6 @@ fn compare(name: &str, actual: &str) {
     let expected = fs::read_to_string(&path).unwrap_or_default();
     if expected != actual {
         let diff = similar::TextDiff::from_lines(&expected, actual);
-        panic!("{name} differs:\n{}", diff.unified_diff().header("expected", "actual"));
+        panic!("{file} differs:\n{}", diff.unified_diff().header("expected", "actual"));
     }
 }

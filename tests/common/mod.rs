@@ -17,7 +17,7 @@ use meshsec::{
     plan::Plan,
 };
 
-pub use golden::golden;
+pub use golden::{compare, golden};
 
 /// The reqid of every mesh here.
 pub const REQID: Reqid = Reqid(0x4d53_0001);

@@ -77,7 +77,8 @@ def with_mesh_key(mesh_key, *of):
 
 
 COUNTING = bytes(range(32))
-MESH_KEY = [
+# Of both ways that begin with a mesh key.
+SAME = [
     (COUNTING, "lab", 1, 2, 1, "aes256-gcm"),
     (COUNTING, "lab", 2, 1, 1, "aes256-gcm"),
     (COUNTING, "lab", 1, 2, 0, "aes256-gcm"),
@@ -86,6 +87,8 @@ MESH_KEY = [
     (COUNTING, "lab", 1, 2, 1, "chacha20-poly1305"),
     (COUNTING, "lab-2", 1, 2, 1, "aes256-gcm"),
     (COUNTING, "lab", 0, 4095, 129, "aes256-gcm"),
+]
+MESH_KEY = SAME + [
     (COUNTING, "lab", 4095, 0, 2**63 - 2, "aes128-gcm"),
     (b"\xff" * 32, "a" * 32, 256, 255, 65536, "aes256-gcm"),
     (COUNTING, "lab", 1, 2, 2**32 + 5, "chacha20-poly1305"),
@@ -175,15 +178,7 @@ def ratchets(cases):
     return [with_ratchet(case[0], all_chains[case[:2]][case[4]], *case[1:]) for case in cases]
 
 
-RATCHET = [
-    (COUNTING, "lab", 1, 2, 1, "aes256-gcm"),
-    (COUNTING, "lab", 2, 1, 1, "aes256-gcm"),
-    (COUNTING, "lab", 1, 2, 0, "aes256-gcm"),
-    (COUNTING, "lab", 1, 2, 2, "aes256-gcm"),
-    (COUNTING, "lab", 1, 2, 1, "aes128-gcm"),
-    (COUNTING, "lab", 1, 2, 1, "chacha20-poly1305"),
-    (COUNTING, "lab-2", 1, 2, 1, "aes256-gcm"),
-    (COUNTING, "lab", 0, 4095, 129, "aes256-gcm"),
+RATCHET = SAME + [
     (COUNTING, "lab", 4095, 0, 70000, "aes128-gcm"),
     (b"\xff" * 32, "a" * 32, 256, 255, 5000, "aes256-gcm"),
 ]

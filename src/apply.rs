@@ -3,8 +3,9 @@
 //! Steps run phase by phase. A step that fails stops its own peer: the phases
 //! that follow leave that peer as it is, protected or blocked. A failed step
 //! of no peer, such as a guard, stops everything, apart from an MTU, on which
-//! no protection depends. Then the kernel is looked at
-//! again, and only an empty second plan is success.
+//! no protection depends. Peers that were stopped before their policies had
+//! all been switched become what they were before, where that is safe. Then the
+//! kernel is looked at again, and only an empty second plan is success.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
     model::{Algorithm, Key, PeerName, Reqid, Sa, SaId, Spi, Start},
-    plan::{Flow, ObjectKind, Phase, Plan, PlannedStep, Step, StepKind, What, flows_out},
+    plan::{Flow, ObjectKind, Phase, Plan, PlannedStep, Step, StepKind, What, flows_out, undo},
 };
 
 /// Steps handed to the kernel at once, so that progress can be shown between.
@@ -37,12 +38,17 @@ pub struct Goal<'a> {
 /// What an apply did.
 #[derive(Default)]
 pub struct Report {
-    /// Steps that the kernel took.
+    /// Steps that the kernel took, and that were not taken back.
     pub done: Vec<PlannedStep>,
+    /// Steps that the kernel took and that were taken back, because another of
+    /// the same peer had failed.
+    pub undone: Vec<PlannedStep>,
     /// Steps that it refused, and how.
     pub failed: Vec<(PlannedStep, KernelError)>,
     /// Steps that were not tried after that.
     pub left: Vec<PlannedStep>,
+    /// Whether the SA is still there by which the transform was tried.
+    pub probe_stays: bool,
     /// Why the run as a whole ended early.
     pub stopped: Option<KernelError>,
     /// What the second plan still wanted; `None` if the kernel could not be looked at.
@@ -68,9 +74,18 @@ impl Report {
             && self.after.as_ref().is_some_and(Plan::protects)
     }
 
+    /// The peers whose SAs and policies were not all put in place.
+    fn unfinished(&self) -> BTreeSet<PeerName> {
+        let failed = self.failed.iter().map(|(step, _)| step);
+        let early = failed.chain(&self.left).filter(|step| step.phase < Phase::Wait);
+        early.filter_map(|step| step.step.peer.clone()).collect()
+    }
+
     /// Whether anything was done, as far as is known.
     pub fn changed_anything(&self) -> bool {
-        !self.done.is_empty() || matches!(self.stopped, Some(KernelError::Lost { .. }))
+        !self.done.is_empty()
+            || self.probe_stays
+            || matches!(self.stopped, Some(KernelError::Lost { .. }))
     }
 }
 
@@ -78,6 +93,8 @@ impl Report {
 pub enum Progress<'a> {
     /// The kernel took a step.
     Done(&'a PlannedStep),
+    /// A step was taken back by this one.
+    TakenBack(&'a PlannedStep),
     /// The kernel refused a step.
     Failed(&'a PlannedStep, &'a KernelError),
     /// Answers got lost: another look, another plan.
@@ -93,7 +110,7 @@ pub fn apply(
 ) -> Report {
     let mut report = Report::default();
     let mut steps = plan.steps.clone();
-    if let Err(error) = probe(kernel, plan) {
+    if let Err(error) = probe(kernel, plan, &mut report.probe_stays) {
         report.left = steps;
         report.stopped = Some(error);
         return report;
@@ -111,16 +128,47 @@ pub fn apply(
         progress(Progress::Again);
         steps = again.steps;
     }
+    take_back(kernel, goal, plan, &mut report, progress);
     verify(kernel, goal, &mut report);
     report
+}
+
+/// Makes peers that could not be finished what they were before `plan` was
+/// begun, where that is safe. Not after answers got lost: nobody knows then
+/// what the next ones would mean.
+fn take_back(
+    kernel: &mut dyn Kernel,
+    goal: &Goal<'_>,
+    plan: &Plan,
+    report: &mut Report,
+    progress: &mut dyn FnMut(Progress<'_>),
+) {
+    let unfinished = report.unfinished();
+    if unfinished.is_empty() || report.stopped.is_some() {
+        return;
+    }
+    let Ok(live) = kernel.observe(goal.reqid) else { return };
+    let steps = undo(plan, goal.desired, &live, goal.reqid, &unfinished);
+    let mut back = Report::default();
+    let mut tell = |told: Progress<'_>| match told {
+        Progress::Done(step) => progress(Progress::TakenBack(step)),
+        other => progress(other),
+    };
+    if let Err(lost) = run(kernel, goal.keyring, &steps, &mut back, &mut tell) {
+        report.stopped = Some(lost);
+    }
+    report.failed.append(&mut back.failed);
+    let gone: BTreeSet<String> = back.done.iter().map(PlannedStep::id).collect();
+    let of_peer = |step: &PlannedStep| step.step.peer.is_some() && gone.contains(&step.id());
+    (report.undone, report.done) = report.done.drain(..).partition(of_peer);
 }
 
 /// Finds out whether the kernel can do the SAs and chains that are to come,
 /// before anything changes.
 ///
 /// By trying, since a kernel's version tells little of its modules.
-fn probe(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
-    probe_sa(kernel, plan)?;
+fn probe(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<(), KernelError> {
+    probe_sa(kernel, plan, stays)?;
     probe_chains(kernel, plan)
 }
 
@@ -152,7 +200,7 @@ fn perform_one(kernel: &mut dyn Kernel, kind: StepKind) -> Result<(), KernelErro
 /// A run that is killed in between leaves an SA that the next one deletes by
 /// its reqid. Until then the in policies would take packets under it, so that
 /// its key is random and known to nobody.
-fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
+fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<(), KernelError> {
     let sample = plan.steps.iter().find_map(|planned| match &planned.step.kind {
         StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => Some(sa),
         _ => None,
@@ -172,7 +220,9 @@ fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
     match kernel.perform(&step(StepKind::AddSa { sa, key, start }))?.pop() {
         Some(Ok(())) => {
             let offloaded = offloaded(kernel, &tried);
+            *stays = true;
             kernel.perform(&delete)?.into_iter().collect::<Result<(), _>>()?;
+            *stays = false;
             offloaded
         }
         // Whose it is can't be told from here, so that it stays.

@@ -2,12 +2,14 @@
 
 mod common;
 
+use std::net::IpAddr;
+
 use common::{applied, applied_host, host, mesh, observe};
 use meshsec::{
-    config::{Config, LinkWish, Select},
+    config::{Config, Esp, LinkWish, Protocol, Select, Traffic},
     kernel::Errno,
-    model::{Direction, Mark, Mtu, PolicyId, Reqid, Selector, Spi},
-    plan::{Flow, flow_out},
+    model::{Cipher, Direction, Mark, Mtu, Policy, PolicyId, Reqid, Sa, Selector, Spi, State},
+    plan::{Flow, Phase, flow_out},
 };
 
 const ENOMEM: Errno = Errno(12);
@@ -22,9 +24,21 @@ fn packet_to(peer: &str) -> Selector {
     Selector::hosts("192.0.2.1".parse().unwrap(), peer.parse().unwrap()).to_port(17, 4789)
 }
 
+/// What a state has with a peer.
+fn of_peer(state: &State, peer: &str) -> (Vec<Sa>, Vec<Policy>) {
+    let peer: IpAddr = peer.parse().unwrap();
+    let sas = state.sas.iter().filter(|sa| sa.src == peer || sa.id.dst == peer);
+    let ends = |policy: &&Policy| {
+        let selector = policy.id.selector;
+        selector.src.address == peer || selector.dst.address == peer
+    };
+    (sas.cloned().collect(), state.policies.iter().filter(ends).cloned().collect())
+}
+
 #[test]
 fn a_failed_sa_stops_its_own_peer_and_no_other() {
     let mut kernel = applied_host(&lab(1));
+    let before = of_peer(&observe(&mut kernel).0, "192.0.2.2");
     // Two inbound SAs, then the outbound one to b.
     kernel.refuse(PROBE + 2, ENOMEM);
     let report = applied(&lab(2), &mut kernel);
@@ -35,16 +49,143 @@ fn a_failed_sa_stops_its_own_peer_and_no_other() {
     assert_eq!(failed, ["dst 192.0.2.2 proto esp spi 0x82001002"]);
     let left: Vec<&str> = report.left.iter().map(|step| step.name()).collect();
     assert_eq!(left, ["update_policy", "delete_sa", "delete_sa"]);
+    let undone: Vec<String> = report.undone.iter().map(|step| step.id()).collect();
+    assert_eq!(undone, ["dst 192.0.2.1 proto esp spi 0x83002001"], "b's inbound SA was taken back");
+    assert!(report.done.iter().all(|step| undone.iter().all(|id| *id != step.id())));
     assert!(report.left.iter().all(|step| step.step.peer.as_ref().unwrap().as_str() == "b"));
 
     let live = observe(&mut kernel).0;
     let old = Flow::Protected(Spi::from_raw(0x8100_1002));
+    assert_eq!(of_peer(&live, "192.0.2.2"), before, "b is what it was");
     assert_eq!(flow_out(&live, &packet_to("192.0.2.2")), old, "b goes on as before");
     let new = Flow::Protected(Spi::from_raw(0x8200_1003));
     assert_eq!(flow_out(&live, &packet_to("192.0.2.3")), new, "c has moved");
     let flows: Vec<_> = report.flows.iter().map(|(peer, flow)| (peer.as_str(), *flow)).collect();
     assert_eq!(flows, [("b", old)]);
     assert!(applied(&lab(2), &mut kernel).is_complete());
+}
+
+/// The requests of a first apply of b and c: the probe and its end, four guards, six inbound SAs,
+/// two outbound ones, four policies.
+const POLICIES: usize = PROBE + 4 + 6 + 2;
+
+#[test]
+fn a_new_peer_whose_policy_fails_is_taken_back_behind_the_guard() {
+    // Of b: the policy in, and the one out.
+    for nth in [POLICIES, POLICIES + 2] {
+        let mut kernel = host(&lab(1));
+        kernel.refuse(nth, ENOMEM);
+        let report = applied(&lab(1), &mut kernel);
+        let live = observe(&mut kernel).0;
+        let stopped = report.failed[0].0.step.peer.as_ref().unwrap().to_string();
+        let (stopped, other) = match stopped.as_str() {
+            "b" => ("192.0.2.2", "192.0.2.3"),
+            _ => ("192.0.2.3", "192.0.2.2"),
+        };
+        assert_eq!(of_peer(&live, stopped), (vec![], vec![]));
+        assert_eq!(flow_out(&live, &packet_to(stopped)), Flow::Blocked);
+        assert!(matches!(flow_out(&live, &packet_to(other)), Flow::Protected(_)));
+        assert!(report.undone.len() >= 4 && report.left.is_empty(), "{}", report.undone.len());
+        assert!(report.changed_anything(), "the guards stay");
+        assert!(applied(&lab(1), &mut kernel).is_complete());
+    }
+}
+
+#[test]
+fn a_policy_in_stays_where_no_guard_would_block_what_it_refuses() {
+    let open = Config { guard: false, ..lab(1) };
+    let mut refused_in_some = 0;
+    for nth in 0..4 {
+        let mut kernel = host(&open);
+        kernel.refuse(POLICIES - 4 + nth, ENOMEM);
+        let report = applied(&open, &mut kernel);
+        let live = observe(&mut kernel).0;
+        let peer = ["192.0.2.2", "192.0.2.3"]
+            .into_iter()
+            .find(|peer| of_peer(&live, peer).1.len() < 2)
+            .unwrap();
+        let policies = of_peer(&live, peer).1;
+        // Whatever of the two was there first refuses clear text in its direction.
+        if let [policy] = policies.as_slice() {
+            refused_in_some += 1;
+            assert_eq!(of_peer(&live, peer).0.len(), 4, "{} needs its SAs", policy.id);
+            assert!(report.undone.is_empty());
+        }
+        assert!(applied(&open, &mut kernel).is_complete());
+    }
+    assert_eq!(refused_in_some, 4);
+}
+
+#[test]
+fn a_replaced_sa_is_not_taken_back_since_nobody_has_its_key() {
+    let narrow = Config {
+        esp: Esp { cipher: Cipher::Aes128Gcm, ..lab(1).esp },
+        rotation: lab(2).rotation,
+        ..lab(1)
+    };
+    let mut kernel = applied_host(&lab(1));
+    // The inbound SAs of b are replaced, its outbound one is refused.
+    let outbound = common::plan(&narrow, &mut kernel)
+        .steps
+        .iter()
+        .position(|step| step.phase == Phase::OutboundSas)
+        .unwrap();
+    kernel.refuse(PROBE + outbound, ENOMEM);
+    let report = applied(&narrow, &mut kernel);
+    assert!(report.undone.is_empty() && !report.left.is_empty());
+    assert_ne!(flow_out(&observe(&mut kernel).0, &packet_to("192.0.2.2")), Flow::Clear);
+    assert!(applied(&narrow, &mut kernel).is_complete());
+}
+
+#[test]
+fn sas_that_were_lost_come_back_even_if_one_is_refused() {
+    let mut kernel = applied_host(&lab(1));
+    kernel.state_mut().sas.clear();
+    // One of b's inbound SAs; its policies are there and ask for the others.
+    kernel.refuse(PROBE, ENOMEM);
+    let report = applied(&lab(1), &mut kernel);
+    assert!(report.undone.is_empty());
+    assert_eq!(observe(&mut kernel).0.sas.len(), 6);
+}
+
+#[test]
+fn a_policy_that_was_switched_is_switched_back_with_its_sas_still_there() {
+    let mut before = lab(1);
+    before.traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
+    before.guard = false;
+    let after = Config { rotation: lab(2).rotation, ..before.clone() };
+    let mut kernel = applied_host(&before);
+    let was = of_peer(&observe(&mut kernel).0, "192.0.2.2");
+    let steps = common::plan(&after, &mut kernel).steps;
+    // b has two policies out, for either port: the second one is refused.
+    let second = steps
+        .iter()
+        .enumerate()
+        .filter(|(_, step)| step.phase == Phase::Policies)
+        .filter(|(_, step)| step.step.peer.as_ref().is_some_and(|peer| peer.as_str() == "b"))
+        .nth(1)
+        .unwrap()
+        .0;
+    kernel.refuse(PROBE + second, ENOMEM);
+    let report = applied(&after, &mut kernel);
+    assert_eq!(of_peer(&observe(&mut kernel).0, "192.0.2.2"), was);
+    let undone: Vec<&str> = report.undone.iter().map(|step| step.name()).collect();
+    assert_eq!(undone, ["add_sa", "add_sa", "update_policy"]);
+    assert!(applied(&after, &mut kernel).is_complete());
+}
+
+#[test]
+fn a_way_back_that_fails_is_told_and_leaves_what_is_needed() {
+    let mut kernel = host(&lab(1));
+    // c's policy out; then, on the way back, c's policy in.
+    kernel.refuse(POLICIES + 3, ENOMEM);
+    kernel.refuse(POLICIES + 4, ENOMEM);
+    let report = applied(&lab(1), &mut kernel);
+    assert_eq!(report.failed.len(), 2);
+    assert!(report.undone.is_empty());
+    let live = observe(&mut kernel).0;
+    assert!(applied(&lab(1), &mut kernel).is_complete());
+    assert!(live.sas.len() == 8 && live.policies.len() == 4 + 3, "{}", live.policies.len());
 }
 
 #[test]
@@ -55,6 +196,7 @@ fn a_probe_that_is_left_behind_has_a_key_that_nobody_knows_and_goes_next_time() 
         kernel.refuse(PROBE - 1, ENOMEM);
         let report = applied(&lab(1), &mut kernel);
         assert!(report.done.is_empty() && report.stopped.is_some());
+        assert!(report.probe_stays && report.changed_anything());
         let sas = observe(&mut kernel).0.sas;
         assert_eq!(sas.len(), 1);
         assert!(applied(&lab(1), &mut kernel).is_complete());

@@ -201,6 +201,10 @@ impl Meter {
                     Ok(())
                 }
             }
+            Progress::TakenBack(step) if self.each => {
+                writeln!(out, "{:>11} {} {}", "taken back:", step.name(), step.id())
+            }
+            Progress::TakenBack(_) => Ok(()),
             Progress::Failed(step, error) => {
                 writeln!(io::stderr(), "error: {}: {error}", step.name())
             }

@@ -13,6 +13,7 @@ mod flow;
 mod link;
 mod sequence;
 mod step;
+mod undo;
 mod warn;
 
 use crate::{
@@ -27,6 +28,7 @@ pub use flow::{Flow, flow_out, flows_out};
 pub use link::underlay;
 pub use sequence::{Phase, PlannedStep};
 pub use step::{Step, StepKind};
+pub use undo::undo;
 
 /// Everything that is to happen to one host, and what is in the way of it.
 #[derive(Clone, Default)]

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long packets under way are waited for before their SAs go.
-const IN_FLIGHT: Duration = Duration::from_millis(200);
+pub(super) const IN_FLIGHT: Duration = Duration::from_millis(200);
 
 /// A step of a plan, without its key.
 #[derive(Clone)]

@@ -26,17 +26,27 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     }
     let _ = writeln!(
         text,
-        "Incomplete: {} steps done, {} failed, {} left.",
+        "Incomplete: {} steps done, {} failed, {} left{}.",
         report.done.len(),
         report.failed.len(),
-        report.left.len()
+        report.left.len(),
+        match report.undone.len() {
+            0 => String::new(),
+            taken_back => format!(", {taken_back} taken back"),
+        }
     );
     let failed = report.failed.iter().map(|(_, error)| format!("failed: {error}"));
     write_some(&mut text, failed);
+    let undone = report.undone.iter();
+    let undone = undone.map(|step| format!("taken back: {} {}", step.name(), step.id()));
+    write_some(&mut text, undone);
     let left = report.left.iter().map(|step| format!("left: {} {}", step.name(), step.id()));
     write_some(&mut text, left);
     if let Some(error) = &report.stopped {
         let _ = writeln!(text, "  stopped: {error}");
+    }
+    if report.probe_stays {
+        text += "  the SA by which the cipher was tried stays until the next apply\n";
     }
     if let Some(after) = &report.after {
         let conflicts = after.conflicts.iter().map(|conflict| {
@@ -116,6 +126,7 @@ struct JsonReport<'a> {
     plan: JsonPlan,
     complete: bool,
     done: Vec<json::JsonStep>,
+    undone: Vec<json::JsonStep>,
     failed: Vec<JsonFailure>,
     left: Vec<json::JsonStep>,
     stopped: Option<String>,
@@ -144,6 +155,7 @@ pub fn report_json<'a>(
         plan: plan_json(view),
         complete: report.is_complete(),
         done: report.done.iter().map(json::JsonStep::of).collect(),
+        undone: report.undone.iter().map(json::JsonStep::of).collect(),
         failed: report
             .failed
             .iter()

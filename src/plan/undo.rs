@@ -1,0 +1,183 @@
+//! What takes back an apply's steps for peers that it could not finish; pure.
+//!
+//! A peer whose SAs are there and whose policies could not be switched is
+//! protected or blocked, so that nothing has to be done for safety. But it is
+//! neither as it was nor as it should be. Where taking its steps back makes
+//! nothing worse, it is made what it was before.
+//!
+//! Never taken back: guards, chains and MTUs, which protect others too; what
+//! can't be made again, since nobody keeps the key of an SA that was replaced;
+//! and anything at all where more packets would leave in clear, or come in so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Plan,
+    change::{Change, ObjectKind, What},
+    flow::{Flow, flow_out},
+    sequence::{IN_FLIGHT, Phase, PlannedStep},
+    step::{Step, StepKind},
+};
+use crate::{
+    desired::{Desired, WantedSa},
+    model::{Direction, Live, Mode, PeerName, Policy, Reqid, Sa, SaId, Selector, State},
+};
+
+/// The steps that make `unfinished` peers what they were before `plan` was begun,
+/// in order, where that is safe; `live` is what there is now.
+pub fn undo(
+    plan: &Plan,
+    desired: &Desired,
+    live: &Live,
+    reqid: Reqid,
+    unfinished: &BTreeSet<PeerName>,
+) -> Vec<PlannedStep> {
+    let now = Now { desired, state: &live.0, reqid };
+    let mut changes: BTreeMap<&PeerName, Vec<&Change>> = BTreeMap::new();
+    for change in &plan.changes {
+        if let Some(peer) = change.peer.as_ref().filter(|peer| unfinished.contains(peer)) {
+            changes.entry(peer).or_default().push(change);
+        }
+    }
+    let steps = changes.into_iter().filter_map(|(peer, changes)| now.steps_of(peer, &changes));
+    in_order(steps.flatten().collect())
+}
+
+/// Policies before the SAs that they ask for, and between the two the packets under way.
+fn in_order(mut steps: Vec<PlannedStep>) -> Vec<PlannedStep> {
+    let has = |phase| steps.iter().any(|step| step.phase == phase);
+    if has(Phase::Policies) && has(Phase::DeleteSas) {
+        let step = Step { peer: None, kind: StepKind::Wait(IN_FLIGHT) };
+        steps.push(PlannedStep { step, phase: Phase::Wait });
+    }
+    steps.sort_by_key(|step| step.phase);
+    steps
+}
+
+/// What is wanted, and what has come of it so far.
+struct Now<'a> {
+    desired: &'a Desired,
+    state: &'a State,
+    reqid: Reqid,
+}
+
+impl Now<'_> {
+    /// The way back for one peer; `None` where there is none, or none that is safe.
+    fn steps_of(&self, peer: &PeerName, changes: &[&Change]) -> Option<Vec<PlannedStep>> {
+        // Without a policy to come, its SAs are in use already.
+        changes.iter().find(|change| change.kind() == ObjectKind::Policy)?;
+        let mut steps = Vec::new();
+        for change in changes {
+            let (phase, kind) = match self.way_back(&change.what)? {
+                Back::Untouched => continue,
+                Back::Sa(id) => (Phase::DeleteSas, StepKind::DeleteSa(id)),
+                Back::NoPolicy(policy) => (Phase::DeletePolicies, StepKind::DeletePolicy(policy)),
+                Back::Policy(policy) => (Phase::Policies, StepKind::UpdatePolicy(policy)),
+            };
+            steps.push(PlannedStep { step: Step { peer: Some(peer.clone()), kind }, phase });
+        }
+        self.stays_closed(peer, &steps).then_some(steps)
+    }
+
+    /// What makes one object what it was; `None` if nothing can, or may.
+    fn way_back(&self, what: &What) -> Option<Back> {
+        match what {
+            What::CreateSa(wanted) => self.without(wanted),
+            What::ReplaceSa { live, wanted, twins } => match live {
+                Some(old) if self.state.sas.contains(old) => Some(Back::Untouched),
+                // A larval SA is worth nothing.
+                Some(old) if old.is_larval() && twins.is_empty() => self.without(wanted),
+                _ => None,
+            },
+            What::CreatePolicy(wanted) => match self.policy(wanted) {
+                None => Some(Back::Untouched),
+                Some(found) if *found != *wanted || !self.is_guarded(found) => None,
+                Some(found) => Some(Back::NoPolicy(found.clone())),
+            },
+            What::UpdatePolicy { live: old, wanted } => match self.policy(wanted)? {
+                found if found == old => Some(Back::Untouched),
+                found if found != wanted || old.lets_clear_text_pass() => None,
+                _ => old.extras.is_empty().then(|| Back::Policy(old.clone())),
+            },
+            What::DeleteSa(old) => self.state.sas.contains(old).then_some(Back::Untouched),
+            What::DeletePolicy(old) => self.state.policies.contains(old).then_some(Back::Untouched),
+            // Of no peer.
+            What::SetMtu { .. } | What::SetChain { .. } | What::DeleteChain(_) => None,
+        }
+    }
+
+    /// What leaves no SA where there was none, or a placeholder.
+    fn without(&self, wanted: &WantedSa) -> Option<Back> {
+        match self.state.sas.iter().find(|sa| sa.id == wanted.sa.id) {
+            Some(found) if found.reqid != self.reqid => None,
+            Some(found) if !found.is_larval() => Some(Back::Sa(found.id)),
+            _ => Some(Back::Untouched),
+        }
+    }
+
+    fn policy(&self, wanted: &Policy) -> Option<&Policy> {
+        self.state.policies.iter().find(|policy| policy.id == wanted.id)
+    }
+
+    /// Whether a guard blocks what comes in when this policy is gone. What goes
+    /// out is asked of the look-ups, in [`Self::stays_closed`].
+    fn is_guarded(&self, policy: &Policy) -> bool {
+        let guards = |guard: &&Policy| guard.is_guard_of(self.reqid) && guard.is_guard();
+        policy.id.direction != Direction::In
+            || self.state.policies.iter().filter(guards).any(|guard| {
+                guard.id.direction == Direction::In && guard.id.selector.covers(&policy.id.selector)
+            })
+    }
+
+    /// Whether nothing leaves for a peer in clear after these steps that doesn't now.
+    fn stays_closed(&self, peer: &PeerName, steps: &[PlannedStep]) -> bool {
+        let wanted = self.desired.policies.values().filter(|wanted| wanted.peer == *peer);
+        wanted.filter(|wanted| wanted.policy.id.direction == Direction::Out).all(|wanted| {
+            let packet = self.desired.packets(wanted);
+            let now = about(self.state, &packet);
+            let after = after(now.clone(), steps);
+            flow_out(&after, &packet) != Flow::Clear || flow_out(&now, &packet) == Flow::Clear
+        })
+    }
+}
+
+/// The way back of one object.
+enum Back {
+    /// It is what it was.
+    Untouched,
+    /// An SA goes that was not there.
+    Sa(SaId),
+    /// A policy goes that was not there.
+    NoPolicy(Policy),
+    /// A policy becomes what it was.
+    Policy(Policy),
+}
+
+/// What of a state a packet can meet, which is little of that of a large mesh.
+fn about(state: &State, packet: &Selector) -> State {
+    let serves = |sa: &&Sa| sa.id.dst == packet.dst.address || sa.mode != Mode::Transport;
+    let sas = state.sas.iter().filter(serves);
+    let policies = state.policies.iter().filter(|policy| policy.id.selector.overlaps(packet));
+    State {
+        sas: sas.cloned().collect(),
+        policies: policies.cloned().collect(),
+        firewall: state.firewall.clone(),
+        ..State::default()
+    }
+}
+
+/// What a state becomes by such steps.
+fn after(mut state: State, steps: &[PlannedStep]) -> State {
+    for planned in steps {
+        match &planned.step.kind {
+            StepKind::DeleteSa(id) => state.sas.retain(|sa| sa.id != *id),
+            StepKind::DeletePolicy(old) => state.policies.retain(|policy| policy.id != old.id),
+            StepKind::UpdatePolicy(old) => {
+                state.policies.retain(|policy| policy.id != old.id);
+                state.policies.push(old.clone());
+            }
+            _ => {}
+        }
+    }
+    state
+}

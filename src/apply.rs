@@ -66,6 +66,15 @@ impl Report {
             && self.after.as_ref().is_some_and(Plan::is_empty)
     }
 
+    /// Whether, of an apply that takes another one back, nothing is left to do: a conflict
+    /// that was there before may be there again.
+    pub fn is_restored(&self) -> bool {
+        self.failed.is_empty()
+            && self.left.is_empty()
+            && self.stopped.is_none()
+            && self.after.as_ref().is_some_and(|plan| plan.changes.is_empty())
+    }
+
     /// Whether all that protects is in place: an MTU may be missing.
     pub fn is_in_place(&self) -> bool {
         self.failed.iter().all(|(step, _)| step.step.kind.is_optional())

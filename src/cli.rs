@@ -62,6 +62,8 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Remove everything of this mesh from this host; needs no secret
     Destroy(RunArgs),
+    /// Keep what an apply or destroy with --confirm-within has done
+    Confirm,
     /// Show live objects in the file's words
     Show(ShowArgs),
     /// Show what each peer's SAs have carried and refused
@@ -136,6 +138,15 @@ pub struct RunArgs {
     /// How long to wait for another run in this network namespace, such as 500ms or 2m
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub lock_timeout: Duration,
+    /// Take all back unless `meshsec confirm` is run in this time, from 1s to 24h
+    #[arg(long, value_name = "DURATION", value_parser = confirm_within)]
+    pub confirm_within: Option<Duration>,
+}
+
+fn confirm_within(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+    if allowed.contains(&time) { Ok(time) } else { Err("it is from 1s to 24h".into()) }
 }
 
 /// Arguments of `show`.

@@ -135,6 +135,12 @@ impl Keyring {
     }
 }
 
+impl FromIterator<(SaId, Key)> for Keyring {
+    fn from_iter<I: IntoIterator<Item = (SaId, Key)>>(keys: I) -> Self {
+        Self(keys.into_iter().map(|(id, key)| (id, Arc::new(key))).collect())
+    }
+}
+
 impl Desired {
     /// The packets that a policy of ours is there for.
     pub fn packets(&self, wanted: &WantedPolicy) -> Selector {

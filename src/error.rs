@@ -50,6 +50,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// What --confirm-within could not take back.
+    #[error(
+        "error: --confirm-within could not bring this back, so nothing was changed: {}; run \
+         without --confirm-within, or delete it first",
+        problems.join("; ")
+    )]
+    Irreversible {
+        /// Objects, and what of them can't be made again.
+        problems: Vec<String>,
+    },
     /// Standard input or output.
     #[error("error: {0}")]
     Io(#[from] io::Error),

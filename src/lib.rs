@@ -16,3 +16,4 @@ pub mod model;
 pub mod mtu;
 pub mod plan;
 pub mod render;
+pub mod restore;

@@ -1,13 +1,18 @@
 //! `apply`: shows the plan, asks, does it, proves it.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::{
+    io::{self, BufRead, IsTerminal},
+    time::Duration,
+};
 
 use super::{
     Status, moment,
     plan::{self, Prepared, file_name},
-    print, print_json,
+    print,
+    printer::Printer,
     ratchet::{self, Turn},
     saved::Premises,
+    take_back::Wait,
 };
 use crate::{
     apply::{self, Goal, Progress, Report},
@@ -18,12 +23,16 @@ use crate::{
         Kernel,
         linux::{Linux, lock},
     },
+    model::Live,
     plan::Plan,
     render::{Turned, View, plan_text, report_json, report_text},
 };
 
 /// Above this many steps, progress is one line and not a line a step.
 const STEPS_SHOWN: usize = 64;
+
+/// How long what was printed last may take where nobody may read it any more.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Holds the namespace's lock from the first look to the last.
 pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
@@ -54,7 +63,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         let again = kernel.observe(loaded.config.reqid)?;
         let same_generation = moment::now(&loaded.config)?.generation == moment.generation;
         if same_generation && again.0.same_objects(&live.0) {
-            return run.perform(&mut kernel, &prepared);
+            return run.perform(&mut kernel, &prepared, &again);
         }
         let what = if same_generation { "The kernel's state" } else { "The generation" };
         anstream::eprintln!("{what} changed meanwhile; planning again.");
@@ -107,52 +116,84 @@ impl Run<'_> {
         Ok(false)
     }
 
-    fn perform(&self, kernel: &mut Linux, prepared: &Prepared<'_>) -> Result<Status, Error> {
+    fn perform(
+        &self,
+        kernel: &mut Linux,
+        prepared: &Prepared<'_>,
+        live: &Live,
+    ) -> Result<Status, Error> {
         let file = file_name(self.global);
         let goal = Goal {
             desired: &prepared.desired,
             keyring: &prepared.keyring,
             reqid: self.config.reqid,
         };
-        self.carry_out(kernel, &goal, &prepared.view(self.config, &file))
+        self.carry_out(kernel, &goal, &prepared.view(self.config, &file), live)
     }
 
-    /// Performs a plan, and says how it went.
+    /// Performs a plan, and says how it went; `live` is what it was made for.
     pub(super) fn carry_out(
         &self,
         kernel: &mut Linux,
         goal: &Goal<'_>,
         view: &View<'_>,
+        live: &Live,
     ) -> Result<Status, Error> {
         let plan = view.plan;
+        let wait = match self.args.confirm_within {
+            Some(time) if !plan.steps.is_empty() => {
+                Some(Wait::begin(kernel, goal, plan, live, time)?)
+            }
+            _ => None,
+        };
+        let printer = Printer::start()?;
         let report = if plan.steps.is_empty() {
             Report { after: Some(plan.clone()), ..Report::default() }
         } else {
-            let mut meter = Meter::new(plan, self.global.format);
+            let mut meter = Meter::new(plan, self.global.format, &printer);
             apply::apply(kernel, goal, plan, &mut |progress| meter.show(progress))
         };
-        // Only now: what is not proven to be in place may need the old keys.
-        let turned = self.turn.as_ref().map(|turn| match report.is_in_place() {
+        let patience = wait.as_ref().map(|_| LAST_WORDS);
+        let status = self.conclude(kernel, view, report, wait, &printer);
+        printer.finish(patience);
+        Ok(status)
+    }
+
+    /// Waits to be confirmed, if that is asked for, and tells how all has ended.
+    fn conclude(
+        &self,
+        kernel: &mut Linux,
+        view: &View<'_>,
+        report: Report,
+        wait: Option<Wait>,
+        printer: &Printer,
+    ) -> Status {
+        let json = self.global.format == Format::Json;
+        if !json && !view.plan.steps.is_empty() {
+            printer.out(format!("\n{}", report_text(&report, view.file, self.verb)));
+        }
+        let waited = wait.filter(|_| report.changed_anything()).map(|mut wait| {
+            wait.ask(printer, json);
+            wait.end(kernel, self.config, printer, json)
+        });
+        let kept = waited.as_ref().is_none_or(|ended| ended.report.is_none());
+        // Only now: what is not proven to be in place, or may be taken back,
+        // may need the old keys.
+        let turned = self.turn.as_ref().map(|turn| match kept && report.is_in_place() {
             true => turn.perform(),
             false => turn.hold(),
         });
-        self.tell(view, &report, turned.as_ref());
-        Ok(status(&report, turned.as_ref()))
-    }
-
-    /// The work is done: a closed output must not change the status.
-    fn tell(&self, view: &View<'_>, report: &Report, turned: Option<&Turned>) {
-        let _ = match self.global.format {
-            Format::Json => print_json(&report_json(view, report, turned)),
-            Format::Text | Format::Prometheus => {
-                let mut text = String::new();
-                if !view.plan.steps.is_empty() {
-                    text += &format!("\n{}", report_text(report, view.file, self.verb));
-                }
-                text += &turned.map(Turned::text).unwrap_or_default();
-                print(&text)
-            }
-        };
+        if json {
+            printer.json(&report_json(view, &report, turned.as_ref(), waited.as_ref()));
+        } else {
+            printer.out(turned.as_ref().map(Turned::text).unwrap_or_default());
+        }
+        match waited.and_then(|ended| ended.report) {
+            // What was changed is as it was.
+            Some(back) if back.is_restored() => Status::Error,
+            Some(_) => Status::Partial,
+            None => status(&report, turned.as_ref()),
+        }
     }
 }
 
@@ -170,47 +211,47 @@ fn status(report: &Report, turned: Option<&Turned>) -> Status {
 
 /// Progress on standard output: a line a step, or one line that counts.
 ///
-/// Never an error: a terminal that is gone must not stop a half-done apply.
-struct Meter {
+/// Never an error, and never a delay: a terminal that is gone or stopped must
+/// not stop a half-done apply.
+pub(super) struct Meter<'p> {
+    printer: &'p Printer,
     total: usize,
     done: usize,
     each: bool,
     count: bool,
 }
 
-impl Meter {
-    fn new(plan: &Plan, format: Format) -> Self {
+impl<'p> Meter<'p> {
+    pub(super) fn new(plan: &Plan, format: Format, printer: &'p Printer) -> Self {
         let total = plan.steps.len();
         let text = format == Format::Text;
         let each = text && total <= STEPS_SHOWN;
-        Self { total, done: 0, each, count: text && !each && io::stdout().is_terminal() }
+        Self { printer, total, done: 0, each, count: text && !each && io::stdout().is_terminal() }
     }
 
-    fn show(&mut self, progress: Progress<'_>) {
-        let mut out = anstream::stdout().lock();
-        let _ = match progress {
+    pub(super) fn show(&mut self, progress: Progress<'_>) {
+        let (printer, total) = (self.printer, self.total);
+        match progress {
             Progress::Done(step) => {
                 self.done += 1;
+                let done = self.done;
                 if self.each {
-                    writeln!(out, "{:>5}/{} {} {}", self.done, self.total, step.name(), step.id())
-                } else if self.count && (self.done.is_multiple_of(64) || self.done == self.total) {
-                    let end = if self.done == self.total { "\n" } else { "" };
-                    write!(out, "\r{} of {} steps{end}", self.done, self.total)
-                        .and_then(|()| out.flush())
-                } else {
-                    Ok(())
+                    printer.out(format!("{done:>5}/{total} {} {}\n", step.name(), step.id()));
+                } else if self.count && (done.is_multiple_of(64) || done == total) {
+                    let end = if done == total { "\n" } else { "" };
+                    printer.out(format!("\r{done} of {total} steps{end}"));
                 }
             }
             Progress::TakenBack(step) if self.each => {
-                writeln!(out, "{:>11} {} {}", "taken back:", step.name(), step.id())
+                printer.out(format!("{:>11} {} {}\n", "taken back:", step.name(), step.id()));
             }
-            Progress::TakenBack(_) => Ok(()),
+            Progress::TakenBack(_) => {}
             Progress::Failed(step, error) => {
-                writeln!(io::stderr(), "error: {}: {error}", step.name())
+                printer.err(format!("error: {}: {error}", step.name()));
             }
             Progress::Again => {
-                writeln!(io::stderr(), "The kernel's answers got lost; looking and planning again.")
+                printer.err("The kernel's answers got lost; looking and planning again.");
             }
-        };
+        }
     }
 }

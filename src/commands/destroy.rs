@@ -51,7 +51,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
         let again = kernel.observe(config.reqid)?;
         if again.0.same_objects(&live.0) {
             let goal = Goal { desired: &desired, keyring: &keyring, reqid: config.reqid };
-            return run.carry_out(&mut kernel, &goal, &view);
+            return run.carry_out(&mut kernel, &goal, &view, &again);
         }
         anstream::eprintln!("The kernel's state changed meanwhile; planning again.");
         live = again;

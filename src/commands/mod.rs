@@ -1,6 +1,7 @@
 //! The commands, a file each: orchestration only.
 
 mod apply;
+mod confirm;
 mod destroy;
 mod document;
 mod generate;
@@ -8,6 +9,7 @@ mod live;
 mod moment;
 mod mtu;
 mod plan;
+mod printer;
 mod ratchet;
 mod replace;
 mod rotate;
@@ -16,6 +18,7 @@ mod show;
 mod snapshot;
 mod spi;
 mod status;
+mod take_back;
 mod validate;
 
 use std::{
@@ -83,6 +86,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Plan(args) => plan::run(&cli.global, args),
         Command::Apply(args) => apply::run(&cli.global, args),
         Command::Destroy(args) => destroy::run(&cli.global, args),
+        Command::Confirm => confirm::run(&cli.global),
         Command::Show(args) => show::run(&cli.global, args),
         Command::Status => status::run(&cli.global),
         Command::Snapshot => snapshot::run(&cli.global),

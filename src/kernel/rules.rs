@@ -149,7 +149,7 @@ pub fn begin(
 ) -> Result<Begin, KernelError> {
     let late = |reason: String| KernelError::System { doing: doing(step), reason };
     let seed = match start {
-        Start::Fresh => 0,
+        Start::Fresh | Start::Resume { .. } => 0,
         Start::Seed { generation, period } => period.seed(generation, now).ok_or_else(|| {
             late(format!(
                 "the clock shows {} UTC, which is not in generation {generation}; plan again",
@@ -164,11 +164,16 @@ pub fn begin(
     };
     let largest = if sa.replay.esn { u64::MAX } else { u32::MAX.into() };
     // Whatever the window here: the peer may have one.
-    let ahead = old.map_or(0, |old| match old.sent.checked_add(AHEAD) {
-        Some(ahead) if old.sent > 0 && ahead < largest => ahead,
-        _ => old.sent,
-    });
-    let received = old.filter(|_| sa.replay.window > 0).map_or(0, |old| old.received);
+    let (last, highest) = match (old, start) {
+        (Some(old), _) => (old.sent, old.received),
+        (None, Start::Resume { sent, received }) => (sent, received),
+        (None, _) => (0, 0),
+    };
+    let ahead = match last.checked_add(AHEAD) {
+        Some(ahead) if last > 0 && ahead < largest => ahead,
+        _ => last,
+    };
+    let received = if sa.replay.window > 0 { highest } else { 0 };
     Ok(Begin { sent: seed.max(ahead).min(largest), received, lifetime, device: 0 })
 }
 

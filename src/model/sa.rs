@@ -238,6 +238,13 @@ pub enum Start {
         /// How long it lasts.
         period: Period,
     },
+    /// Beyond those of an SA of the same key that is gone.
+    Resume {
+        /// The last number that it had sent.
+        sent: u64,
+        /// The highest that it had received.
+        received: u64,
+    },
 }
 
 /// What has become of an SA so far: no configuration, and never compared.

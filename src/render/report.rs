@@ -5,17 +5,29 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{JsonPlan, View, json, plan_json};
-use crate::{apply::Report, plan::Flow};
+use crate::{apply::Report, kernel::KernelError, plan::Flow};
 
 /// How many lines of one kind are shown before the rest is counted.
 const LINES_SHOWN: usize = 20;
 
+/// The verb of an apply that was not confirmed in time.
+pub const TAKE_BACK: &str = "take back";
+
 /// What happened, what didn't, and whether traffic flows.
 pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     let mut text = String::new();
-    if report.is_complete() {
+    let complete = match verb {
+        TAKE_BACK => report.is_restored(),
+        _ => report.is_complete(),
+    };
+    if complete {
         let _ = match verb {
             "destroy" => writeln!(text, "Destroy complete: {} steps.", report.done.len()),
+            TAKE_BACK => writeln!(
+                text,
+                "Taken back: {} steps. The kernel holds what it held before.",
+                report.done.len()
+            ),
             _ => writeln!(
                 text,
                 "Apply complete: {} steps. The kernel matches {file}.",
@@ -81,6 +93,14 @@ fn write_some(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
     }
 }
 
+/// How a wait to be confirmed has ended.
+pub struct Ended {
+    /// `confirmed`, or why it was not.
+    pub word: &'static str,
+    /// What taking all back has done, if it was not confirmed.
+    pub report: Option<Report>,
+}
+
 /// What became of a ratchet.
 #[derive(Serialize)]
 pub struct Turned {
@@ -134,6 +154,30 @@ struct JsonReport<'a> {
     not_as_wanted: Vec<String>,
     traffic: std::collections::BTreeMap<String, &'static str>,
     ratchet: Option<&'a Turned>,
+    confirmation: Option<JsonConfirmation>,
+}
+
+/// Null without `--confirm-within`.
+#[derive(Serialize)]
+struct JsonConfirmation {
+    verdict: &'static str,
+    taken_back: Option<bool>,
+    failed: Vec<JsonFailure>,
+    left: Vec<json::JsonStep>,
+    stopped: Option<String>,
+}
+
+impl JsonConfirmation {
+    fn of(ended: &Ended) -> Self {
+        let report = ended.report.as_ref();
+        Self {
+            verdict: ended.word,
+            taken_back: report.map(Report::is_restored),
+            failed: report.map(failures).unwrap_or_default(),
+            left: report.iter().flat_map(|report| &report.left).map(json::JsonStep::of).collect(),
+            stopped: report.and_then(|report| report.stopped.as_ref()).map(ToString::to_string),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -148,6 +192,7 @@ pub fn report_json<'a>(
     view: &View<'_>,
     report: &Report,
     turned: Option<&'a Turned>,
+    ended: Option<&Ended>,
 ) -> impl Serialize + use<'a> {
     let after = report.after.as_ref();
     JsonReport {
@@ -156,14 +201,7 @@ pub fn report_json<'a>(
         complete: report.is_complete(),
         done: report.done.iter().map(json::JsonStep::of).collect(),
         undone: report.undone.iter().map(json::JsonStep::of).collect(),
-        failed: report
-            .failed
-            .iter()
-            .map(|(step, error)| JsonFailure {
-                step: json::JsonStep::of(step),
-                error: error.to_string(),
-            })
-            .collect(),
+        failed: failures(report),
         left: report.left.iter().map(json::JsonStep::of).collect(),
         stopped: report.stopped.as_ref().map(ToString::to_string),
         conflicts: after.map(json::conflicts).unwrap_or_default(),
@@ -172,5 +210,15 @@ pub fn report_json<'a>(
             .unwrap_or_default(),
         traffic: report.flows.iter().map(|(peer, flow)| (peer.to_string(), flow.word())).collect(),
         ratchet: turned,
+        confirmation: ended.map(JsonConfirmation::of),
     }
+}
+
+fn failures(report: &Report) -> Vec<JsonFailure> {
+    let failed = report.failed.iter();
+    let failure = |(step, error): &(_, KernelError)| JsonFailure {
+        step: json::JsonStep::of(step),
+        error: error.to_string(),
+    };
+    failed.map(failure).collect()
 }

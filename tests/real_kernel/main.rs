@@ -24,6 +24,7 @@ mod all;
 mod by_hand;
 mod clock;
 mod concurrency;
+mod confirm;
 mod conflicts;
 mod crashes;
 mod destroy;

@@ -24,7 +24,7 @@ mod wire;
 use netlink_packet_xfrm::constants as xfrm;
 
 use crate::{
-    model::{Live, Reqid, Sa, State, Usage},
+    model::{Key, Live, Reqid, Sa, SaId, State, Usage},
     plan::Step,
 };
 
@@ -65,6 +65,20 @@ impl Linux {
     #[must_use]
     pub fn by_mark(self, marks: bool) -> Self {
         Self { marks, ..self }
+    }
+
+    /// The keys of the SAs with this reqid, for somebody who may have to make
+    /// them again. Those that the kernel doesn't show are left out.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Kernel::observe`].
+    pub fn keys(&mut self, reqid: Reqid) -> Result<Vec<(SaId, Key)>, KernelError> {
+        let decode = |message: &mut [u8]| {
+            let (sa, _, key) = decode::sa_and_key(message, reqid, &decode::Names::new())?;
+            Ok(key.map(|key| (sa.id, key)))
+        };
+        self.engine.dump(LIST_SAS, &[], "SAs", decode).map_err(explain::of_access)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
 use super::wire::{self, garbled};
 
 pub use policy::policy;
-pub use sa::sa;
+pub use sa::{sa, sa_and_key};
 
 /// The names of devices, by index.
 pub type Names = BTreeMap<u32, String>;

@@ -10,8 +10,8 @@ use zeroize::Zeroize;
 use crate::{
     kernel::KernelError,
     model::{
-        Algorithm, Fingerprint, IPPROTO_ESP, KeyView, Mark, Offload, Replay, Reqid, Sa, SaId, Spi,
-        Time, Usage,
+        Algorithm, IPPROTO_ESP, Key, KeyView, Mark, Offload, Replay, Reqid, Sa, SaId, Spi, Time,
+        Usage,
     },
 };
 
@@ -47,6 +47,20 @@ const EXTRA_FLAGS: &[(u32, &str)] = &[(1, "dont-encap-dscp"), (2, "oseq-may-wrap
 /// [`KernelError::Garbled`] for a message that is too short, or an attribute
 /// that is not as long as its type says.
 pub fn sa(payload: &mut [u8], ours: Reqid, names: &Names) -> Result<(Sa, Usage), KernelError> {
+    let (sa, usage, _) = sa_and_key(payload, ours, names)?;
+    Ok((sa, usage))
+}
+
+/// As [`sa`], with the key, if it is ours and the kernel shows it.
+///
+/// # Errors
+///
+/// Those of [`sa`].
+pub fn sa_and_key(
+    payload: &mut [u8],
+    ours: Reqid,
+    names: &Names,
+) -> Result<(Sa, Usage, Option<Key>), KernelError> {
     let info = UserSaInfo::parse(payload).map_err(undecodable)?;
     let (_, behind) = payload.split_at_mut(XFRM_USER_SA_INFO_LEN);
     let key = take_key(behind, Reqid(info.reqid) == ours)?;
@@ -75,13 +89,13 @@ pub fn sa(payload: &mut [u8], ours: Reqid, names: &Names) -> Result<(Sa, Usage),
         mode: mode(info.mode),
         selector,
         algorithm: found.algorithms.into_algorithm(info.id.proto),
-        key,
+        key: key.as_ref().map_or(KeyView::Unknown, |key| KeyView::Known(key.fingerprint())),
         replay,
         ends: ends(&info),
         offload,
         extras,
     };
-    Ok((sa, usage))
+    Ok((sa, usage, key))
 }
 
 /// When an SA expires: its hard lifetime runs from when it was added, by the
@@ -92,12 +106,12 @@ fn ends(info: &UserSaInfo) -> Option<Time> {
     (lifetime != 0).then(|| Time::from_seconds(end))
 }
 
-/// Overwrites every key in the attributes by zeros and says what is known of
-/// the AEAD one.
+/// Overwrites every key in the attributes by zeros and returns the AEAD one,
+/// if it is wanted and known.
 ///
 /// A key of zeros is what a locked-down kernel shows of any (`xfrm_redact`).
-fn take_key(attributes: &mut [u8], wanted: bool) -> Result<KeyView, KernelError> {
-    let mut view = KeyView::Unknown;
+fn take_key(attributes: &mut [u8], wanted: bool) -> Result<Option<Key>, KernelError> {
+    let mut taken = None;
     for (kind, range) in wire::attributes(attributes)? {
         let header = match kind {
             xfrm::XFRMA_ALG_AUTH | xfrm::XFRMA_ALG_CRYPT | xfrm::XFRMA_ALG_COMP => {
@@ -115,11 +129,11 @@ fn take_key(attributes: &mut [u8], wanted: bool) -> Result<KeyView, KernelError>
         };
         let key = &behind[..length];
         if kind == xfrm::XFRMA_ALG_AEAD && wanted && key.iter().any(|byte| *byte != 0) {
-            view = KeyView::Known(Fingerprint::of(key));
+            taken = Some(Key::new(key.into()));
         }
         behind.zeroize();
     }
-    Ok(view)
+    Ok(taken)
 }
 
 /// What the attributes say, before it is put together.

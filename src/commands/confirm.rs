@@ -1,0 +1,207 @@
+//! `confirm`, and the wait of an apply or a destroy for it.
+//!
+//! Who has cut himself off can't confirm: so what he did is taken back. The two
+//! meet at an abstract Unix socket, whose name belongs to the network namespace
+//! and vanishes with the process.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    os::{
+        fd::AsFd,
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::Serialize;
+use signal_hook::{consts as signals, low_level::pipe};
+
+use super::{Status, print, print_json};
+use crate::{
+    cli::{Format, Global},
+    error::Error,
+};
+
+const NAME: &[u8] = b"meshsec-confirm";
+const QUESTION: &[u8] = b"confirm\n";
+/// How long whoever has connected may take to ask.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an apply may take to get to the point where it waits.
+const BUSY: Duration = Duration::from_secs(600);
+
+/// The signals that end the wait, and what they mean.
+const SIGNALS: [(i32, Verdict); 3] = [
+    (signals::SIGHUP, Verdict::Hangup),
+    (signals::SIGINT, Verdict::Interrupted),
+    (signals::SIGTERM, Verdict::Terminated),
+];
+
+/// How a wait has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Confirmed,
+    TimeUp,
+    Hangup,
+    Interrupted,
+    Terminated,
+}
+
+impl Verdict {
+    /// The word in JSON.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::TimeUp => "time_up",
+            Self::Hangup => "hangup",
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Confirmed => "Confirmed",
+            Self::TimeUp => "Not confirmed in time",
+            Self::Hangup => "The terminal is gone (SIGHUP)",
+            Self::Interrupted => "Interrupted (SIGINT)",
+            Self::Terminated => "Told to end (SIGTERM)",
+        })
+    }
+}
+
+/// Waits to be confirmed. From its begin on, signals don't end the process.
+pub(super) struct Waiter {
+    listener: UnixListener,
+    signals: Vec<(UnixStream, Verdict)>,
+}
+
+impl Waiter {
+    /// Fails where another process has the socket's name.
+    pub(super) fn begin() -> Result<Self, Error> {
+        let listener = UnixListener::bind_addr(&address()?).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen for meshsec confirm: {error}"))
+        })?;
+        listener.set_nonblocking(true)?;
+        let mut signals = Vec::new();
+        for (signal, verdict) in SIGNALS {
+            let (read, write) = UnixStream::pair()?;
+            pipe::register(signal, write)?;
+            signals.push((read, verdict));
+        }
+        Ok(Self { listener, signals })
+    }
+
+    /// Waits at most `time` for somebody to confirm `mesh`.
+    pub(super) fn wait(&self, time: Duration, mesh: &str) -> Verdict {
+        let end = Instant::now() + time;
+        loop {
+            if let Some(verdict) = self.signalled() {
+                return verdict;
+            }
+            if self.is_confirmed(mesh) {
+                return Verdict::Confirmed;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Verdict::TimeUp;
+            }
+            self.sleep(left);
+        }
+    }
+
+    /// Until something has come, or time is up.
+    fn sleep(&self, time: Duration) {
+        let sources = self.signals.iter().map(|(pipe, _)| pipe.as_fd());
+        let sources = sources.chain([self.listener.as_fd()]);
+        let mut sources: Vec<_> =
+            sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)).collect();
+        // One that fails comes back at once, and is tried again until time is up.
+        let _ = poll(&mut sources, Timespec::try_from(time).ok().as_ref());
+    }
+
+    fn signalled(&self) -> Option<Verdict> {
+        let mut sources: Vec<_> = self
+            .signals
+            .iter()
+            .map(|(pipe, _)| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN))
+            .collect();
+        poll(&mut sources, Some(&Timespec::default())).ok()?;
+        let came = sources.iter().position(|source| !source.revents().is_empty())?;
+        Some(self.signals[came].1)
+    }
+
+    /// Whether the next of those who have connected confirms.
+    fn is_confirmed(&self, mesh: &str) -> bool {
+        let Ok((mut stream, _)) = self.listener.accept() else { return false };
+        let confirmed = confirms(&stream).is_ok_and(|confirms| confirms);
+        if confirmed {
+            // The answer may get lost; what counts is that somebody has asked.
+            let _ = stream.write_all(format!("confirmed {mesh}\n").as_bytes());
+        }
+        confirmed
+    }
+}
+
+/// Only root, and the user who runs the apply, may confirm it: an abstract
+/// socket has no permissions of its own.
+fn confirms(mut stream: &UnixStream) -> io::Result<bool> {
+    let user = rustix::net::sockopt::socket_peercred(stream)?.uid;
+    if !user.is_root() && user != rustix::process::geteuid() {
+        stream.write_all(b"refused\n")?;
+        return Ok(false);
+    }
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut question = [0; QUESTION.len()];
+    stream.read_exact(&mut question)?;
+    Ok(question == QUESTION)
+}
+
+fn address() -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(NAME)
+}
+
+#[derive(Serialize)]
+struct Confirmed<'a> {
+    mesh: &'a str,
+    confirmed: bool,
+}
+
+/// Confirms what waits in this network namespace.
+pub fn run(global: &Global) -> Result<Status, Error> {
+    let answer = ask().map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => Error::Usage(
+            "nothing waits to be confirmed in this network namespace: it was confirmed, or taken \
+             back, or apply was run without --confirm-within"
+                .into(),
+        ),
+        _ => Error::Usage(format!("cannot confirm: {error}")),
+    })?;
+    let Some(mesh) = answer.strip_prefix("confirmed ").map(str::trim_end) else {
+        return Err(Error::Usage(match answer.as_str() {
+            "refused\n" => "only root, or the user who runs apply, may confirm it".into(),
+            _ => {
+                "it was not confirmed: time was up, or apply has ended; see what it printed".into()
+            }
+        }));
+    };
+    match global.format {
+        Format::Json => print_json(&Confirmed { mesh, confirmed: true })?,
+        _ => print(&format!("Confirmed: mesh {mesh} stays as it is now.\n"))?,
+    }
+    Ok(Status::Done)
+}
+
+fn ask() -> io::Result<String> {
+    let mut stream = UnixStream::connect_addr(&address()?)?;
+    stream.set_read_timeout(Some(BUSY))?;
+    stream.write_all(QUESTION)?;
+    let mut answer = String::new();
+    stream.take(256).read_to_string(&mut answer)?;
+    Ok(answer)
+}

@@ -1,0 +1,77 @@
+//! Prints from a thread of its own.
+//!
+//! A terminal that takes no more, because somebody stopped it or the network to
+//! it is cut, blocks whoever prints. It must not block somebody who has half of
+//! an apply done, or who is to take it back because of that very network.
+
+use std::{
+    io::{self, Write},
+    sync::mpsc::{self, Receiver, Sender},
+    thread,
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// Where a text goes.
+enum Text {
+    Out(String),
+    Err(String),
+}
+
+/// Prints in order, some time later; what can't be printed is lost.
+pub(super) struct Printer {
+    texts: Sender<Text>,
+    done: Receiver<()>,
+}
+
+impl Printer {
+    pub(super) fn start() -> Result<Self, Error> {
+        let (texts, waiting) = mpsc::channel();
+        let (end, done) = mpsc::channel();
+        thread::Builder::new().name("printer".into()).spawn(move || {
+            waiting.into_iter().for_each(print);
+            let _ = end.send(());
+        })?;
+        Ok(Self { texts, done })
+    }
+
+    /// To standard output.
+    pub(super) fn out(&self, text: impl Into<String>) {
+        let _ = self.texts.send(Text::Out(text.into()));
+    }
+
+    /// To standard output, as JSON with a newline at its end.
+    pub(super) fn json(&self, value: &impl Serialize) {
+        if let Ok(text) = serde_json::to_string_pretty(value) {
+            self.out(text + "\n");
+        }
+    }
+
+    /// A line to standard error.
+    pub(super) fn err(&self, line: impl Into<String>) {
+        let _ = self.texts.send(Text::Err(line.into() + "\n"));
+    }
+
+    /// Waits until all is printed, or no longer than `patience` if there is one.
+    pub(super) fn finish(self, patience: Option<Duration>) {
+        drop(self.texts);
+        let _ = match patience {
+            None => self.done.recv().is_ok(),
+            Some(patience) => self.done.recv_timeout(patience).is_ok(),
+        };
+    }
+}
+
+/// The work goes on whether or not anybody reads of it.
+fn print(text: Text) {
+    let _ = match text {
+        Text::Out(text) => {
+            let mut out = anstream::stdout().lock();
+            out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        }
+        Text::Err(text) => io::stderr().write_all(text.as_bytes()),
+    };
+}

@@ -1,0 +1,189 @@
+//! What a host held before a plan, as something that can be wanted again; pure.
+//!
+//! Desired state comes from mesh.toml, with this one exception: an apply that
+//! waits to be confirmed has to be able to bring back what it found, whoever
+//! made that and from whatever file. So this is made before the first step,
+//! from the live state and the keys that the kernel shows, and taking an apply
+//! back is a plan like any other, in the same order and with the same proof.
+#![forbid(unsafe_code)]
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::{
+    desired::{Desired, Keyring, Marking, WantedLink, WantedPolicy, WantedSa},
+    model::{
+        Algorithm, Chain, Direction, Firewall, Generation, KeyView, Live, Mark, Mtu, PeerName,
+        Policy, Reqid, Rule, Sa, Start, State, Time,
+    },
+    plan::{Plan, What},
+};
+
+/// Packets that may still be sent under an SA between the look at it and its
+/// end, some seconds later; what takes its place begins beyond them.
+const MEANWHILE: u64 = 1 << 23;
+
+/// What `live` has of the mesh with this reqid, and the keys for it, so that
+/// `plan`, which leads to `wanted`, can be taken back.
+///
+/// # Errors
+///
+/// Each object that the plan would change and nobody could make again.
+pub fn restore(
+    live: &Live,
+    keys: Keyring,
+    plan: &Plan,
+    wanted: &Desired,
+    reqid: Reqid,
+) -> Result<(Desired, Keyring), Vec<String>> {
+    let problems: Vec<String> =
+        plan.changes.iter().flat_map(|change| problems(&change.what, &live.0, &keys)).collect();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let held = Held { state: &live.0, wanted, reqid };
+    let mut before = Desired {
+        local: wanted.local,
+        peers: wanted.peers.clone(),
+        sas: held.sas().map(|sa| (sa.sa.id, sa)).collect(),
+        link: plan.changes.iter().find_map(|change| link(&change.what, wanted)),
+        ..Desired::default()
+    };
+    held.add_policies(&mut before);
+    held.add_chains(&mut before);
+    Ok((before, keys))
+}
+
+/// Leaves out the SAs that have come to their end by now.
+pub fn forget_ended(before: &mut Desired, now: Time) {
+    before.sas.retain(|_, wanted| wanted.sa.ends.is_none_or(|end| end > now));
+}
+
+/// What nobody could make again once it is changed.
+fn problems(what: &What, state: &State, keys: &Keyring) -> Vec<String> {
+    match what {
+        What::ReplaceSa { live, twins, .. } => {
+            live.iter().chain(twins).filter_map(|sa| problem_of_sa(sa, keys)).collect()
+        }
+        What::DeleteSa(sa) => problem_of_sa(sa, keys).into_iter().collect(),
+        What::UpdatePolicy { live: policy, .. } | What::DeletePolicy(policy) => {
+            let problem = || format!("policy {}: {}", policy.id, listed(&policy.extras));
+            (!policy.extras.is_empty()).then(problem).into_iter().collect()
+        }
+        What::SetChain { live: Some(chain), .. } | What::DeleteChain(chain) => {
+            problem_of_chain(chain, &state.firewall).into_iter().collect()
+        }
+        What::CreateSa(_) | What::CreatePolicy(_) | What::SetMtu { .. } => Vec::new(),
+        What::SetChain { live: None, .. } => Vec::new(),
+    }
+}
+
+fn problem_of_sa(sa: &Sa, keys: &Keyring) -> Option<String> {
+    if sa.is_larval() {
+        return None; // a placeholder, which the kernel makes and lets go by itself
+    }
+    let known = keys.get(&sa.id).map(|key| KeyView::Known(key.fingerprint()));
+    let problem = if !sa.id.mark.is_none() {
+        "it has a mark".into()
+    } else if !sa.extras.is_empty() {
+        listed(&sa.extras)
+    } else if !matches!(sa.algorithm, Algorithm::Aead { .. }) {
+        format!("its transform is {}", sa.algorithm)
+    } else if known.is_none_or(|known| known != sa.key) {
+        "the kernel doesn't show its key".into()
+    } else {
+        return None;
+    };
+    Some(format!("SA {}: {problem}", sa.id))
+}
+
+fn listed(extras: &std::collections::BTreeSet<String>) -> String {
+    let extras: Vec<&str> = extras.iter().map(String::as_str).collect();
+    format!("it has {}", extras.join(", "))
+}
+
+fn problem_of_chain(chain: &Chain, firewall: &Firewall) -> Option<String> {
+    let id = &chain.id;
+    let other = chain.rules.iter().find(|rule| matches!(rule, Rule::Other(_)));
+    let problem = match (id.role(), other) {
+        (None, _) => "it is no chain of a mesh".into(),
+        (_, Some(rule)) => format!("it has the rule {rule}"),
+        _ if firewall.backends.get(&id.family) != Some(&id.backend) => {
+            "it is in the backend that is not the system's".into()
+        }
+        _ => return None,
+    };
+    Some(format!("chain {id}: {problem}"))
+}
+
+fn link(what: &What, wanted: &Desired) -> Option<WantedLink> {
+    let What::SetMtu { device, before, .. } = what else { return None };
+    let link = wanted.link.as_ref()?;
+    Some(WantedLink { device: device.clone(), mtu: Mtu::Exactly(*before), ..link.clone() })
+}
+
+/// What there is.
+struct Held<'a> {
+    state: &'a State,
+    wanted: &'a Desired,
+    reqid: Reqid,
+}
+
+impl Held<'_> {
+    fn sas(&self) -> impl Iterator<Item = WantedSa> {
+        let usage: BTreeMap<_, _> =
+            self.state.usage.iter().map(|usage| (usage.id, usage)).collect();
+        let ours = |sa: &&Sa| sa.reqid == self.reqid && !sa.is_larval() && sa.id.mark == Mark::NONE;
+        self.state.sas.iter().filter(ours).map(move |sa| {
+            let inbound = self.state.has_address(sa.id.dst);
+            let start = usage.get(&sa.id).map_or(Start::Fresh, |usage| Start::Resume {
+                sent: if usage.sent == 0 { 0 } else { usage.sent.saturating_add(MEANWHILE) },
+                received: usage.received,
+            });
+            WantedSa {
+                sa: sa.clone(),
+                peer: self.peer(sa.src, sa.id.dst),
+                direction: if inbound { Direction::In } else { Direction::Out },
+                generation: Generation::new(sa.id.spi.generation_low().into()).unwrap_or_default(),
+                start,
+            }
+        })
+    }
+
+    /// The peer at the far end. One that the file doesn't know is called by its address.
+    fn peer(&self, src: IpAddr, dst: IpAddr) -> PeerName {
+        let far = if self.state.has_address(src) { dst } else { src };
+        let known = self.wanted.peers.get(&far).cloned();
+        let named = || PeerName::new(&far.to_string().replace(':', "-"));
+        known.or_else(named).expect("an address without colons is a name")
+    }
+
+    fn add_policies(&self, before: &mut Desired) {
+        let ours = |policy: &&Policy| policy.belongs_to(self.reqid);
+        for policy in self.state.policies.iter().filter(ours).cloned() {
+            let (id, selector) = (policy.id, policy.id.selector);
+            if policy.is_guard() {
+                before.guards.insert(id, policy);
+            } else if policy.templates.is_empty() {
+                before.discovery.insert(id, policy);
+            } else {
+                let peer = self.peer(selector.src.address, selector.dst.address);
+                before.policies.insert(id, WantedPolicy { policy, peer });
+            }
+        }
+    }
+
+    /// Chains go back into the backend that is the system's, with a rule that leads to each.
+    fn add_chains(&self, before: &mut Desired) {
+        for chain in self.state.firewall.chains_of(self.reqid) {
+            let Some(role) = chain.id.role() else { continue };
+            if self.state.firewall.backends.get(&chain.id.family) == Some(&chain.id.backend) {
+                before.chains.insert((chain.id.family, role), chain.rules.clone());
+            }
+            let mark = |rule: &Rule| match rule {
+                Rule::Mark { port, mark } => Some(Marking { mark: *mark, port: *port }),
+                _ => None,
+            };
+            before.marking = before.marking.or_else(|| chain.rules.iter().find_map(mark));
+        }
+    }
+}

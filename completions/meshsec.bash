@@ -19,6 +19,9 @@ _meshsec() {
             meshsec,apply)
                 cmd="meshsec__subcmd__apply"
                 ;;
+            meshsec,confirm)
+                cmd="meshsec__subcmd__confirm"
+                ;;
             meshsec,destroy)
                 cmd="meshsec__subcmd__destroy"
                 ;;
@@ -63,6 +66,9 @@ _meshsec() {
                 ;;
             meshsec__subcmd__help,apply)
                 cmd="meshsec__subcmd__help__subcmd__apply"
+                ;;
+            meshsec__subcmd__help,confirm)
+                cmd="meshsec__subcmd__help__subcmd__confirm"
                 ;;
             meshsec__subcmd__help,destroy)
                 cmd="meshsec__subcmd__help__subcmd__destroy"
@@ -137,7 +143,7 @@ _meshsec() {
 
     case "${cmd}" in
         meshsec)
-            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help"
+            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -171,13 +177,17 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__apply)
-            opts="-c -h --auto-approve --lock-timeout --config --local --netns --format --help"
+            opts="-c -h --auto-approve --lock-timeout --confirm-within --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --lock-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --confirm-within)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -208,14 +218,52 @@ _meshsec() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        meshsec__subcmd__confirm)
+            opts="-c -h --config --local --netns --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --local)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json prometheus" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         meshsec__subcmd__destroy)
-            opts="-c -h --auto-approve --lock-timeout --config --local --netns --format --help"
+            opts="-c -h --auto-approve --lock-timeout --confirm-within --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --lock-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --confirm-within)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -315,7 +363,7 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help)
-            opts="validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help"
+            opts="validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -329,6 +377,20 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help__subcmd__apply)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        meshsec__subcmd__help__subcmd__confirm)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

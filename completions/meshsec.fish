@@ -36,6 +36,7 @@ complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "validate" -d 'Check
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "plan" -d 'Show what apply would do'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "apply" -d 'Show the plan, ask, do it and prove that it is done'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "confirm" -d 'Keep what an apply or destroy with --confirm-within has done'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "show" -d 'Show live objects in the file\'s words'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "status" -d 'Show what each peer\'s SAs have carried and refused'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
@@ -65,6 +66,7 @@ prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l detailed-exitcode -d 'Exit with 2 if there are changes'
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l lock-timeout -d 'How long to wait for another run in this network namespace, such as 500ms or 2m' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l confirm-within -d 'Take all back unless `meshsec confirm` is run in this time, from 1s to 24h' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -s c -l config -d 'The mesh\'s file' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
@@ -74,6 +76,7 @@ prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l auto-approve -d 'Don\'t ask'
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l lock-timeout -d 'How long to wait for another run in this network namespace, such as 500ms or 2m' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l confirm-within -d 'Take all back unless `meshsec confirm` is run in this time, from 1s to 24h' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -s c -l config -d 'The mesh\'s file' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
@@ -82,6 +85,13 @@ json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l auto-approve -d 'Don\'t ask'
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -s c -l config -d 'The mesh\'s file' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'
+prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand show" -s c -l config -d 'The mesh\'s file' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
@@ -175,20 +185,21 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l format -d 'How t
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "validate" -d 'Check the file and its secrets; needs no privilege'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "plan" -d 'Show what apply would do'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "apply" -d 'Show the plan, ask, do it and prove that it is done'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "show" -d 'Show live objects in the file\'s words'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "status" -d 'Show what each peer\'s SAs have carried and refused'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "mtu" -d 'Show how large a packet may be, part by part; needs no privilege'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "spi" -d 'Decode an SPI into generation, from and to'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "validate" -d 'Check the file and its secrets; needs no privilege'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "plan" -d 'Show what apply would do'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "apply" -d 'Show the plan, ask, do it and prove that it is done'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "confirm" -d 'Keep what an apply or destroy with --confirm-within has done'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "show" -d 'Show live objects in the file\'s words'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "status" -d 'Show what each peer\'s SAs have carried and refused'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "mtu" -d 'Show how large a packet may be, part by part; needs no privilege'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "spi" -d 'Decode an SPI into generation, from and to'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and __fish_seen_subcommand_from ratchet" -f -a "init" -d 'Make the file from the mesh key on standard input'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and __fish_seen_subcommand_from ratchet" -f -a "advance" -d 'Destroy the keys of all generations before this one'

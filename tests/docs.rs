@@ -364,7 +364,7 @@ fn pure_files() -> Vec<PathBuf> {
     let directories = ["src/config", "src/keys", "src/model", "src/plan", "src/render"];
     let mut pure: Vec<PathBuf> =
         directories.iter().flat_map(|directory| files(directory, &["rs"])).collect();
-    pure.extend(["src/desired.rs", "src/mtu.rs"].map(PathBuf::from));
+    pure.extend(["src/desired.rs", "src/mtu.rs", "src/restore.rs"].map(PathBuf::from));
     let iptables = ["facts", "parse", "text"];
     pure.extend(iptables.map(|name| format!("src/kernel/linux/iptables/{name}.rs").into()));
     pure.retain(|path| path != Path::new("src/config/files.rs"));

@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an apply may take to get to the point where it waits.
 const BUSY: Duration = Duration::from_secs(600);
 
+const NOT_CONFIRMED: &str = "it was not confirmed: time was up, or apply has ended, or it belongs \
+                             to another user; see what it printed";
+
 /// The signals that end the wait, and what they mean.
 const SIGNALS: [(i32, Verdict); 3] = [
     (signals::SIGHUP, Verdict::Hangup),
@@ -151,13 +154,16 @@ impl Waiter {
 /// socket has no permissions of its own.
 fn confirms(mut stream: &UnixStream) -> io::Result<bool> {
     let user = rustix::net::sockopt::socket_peercred(stream)?.uid;
+    let mut question = [0; QUESTION.len()];
     if !user.is_root() && user != rustix::process::geteuid() {
+        // Not waited for, as others wait; but what is left unread resets the connection.
+        stream.set_nonblocking(true)?;
+        let _ = stream.read(&mut question);
         stream.write_all(b"refused\n")?;
         return Ok(false);
     }
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut question = [0; QUESTION.len()];
     stream.read_exact(&mut question)?;
     Ok(question == QUESTION)
 }
@@ -180,14 +186,15 @@ pub fn run(global: &Global) -> Result<Status, Error> {
              back, or apply was run without --confirm-within"
                 .into(),
         ),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            Error::Usage(NOT_CONFIRMED.into())
+        }
         _ => Error::Usage(format!("cannot confirm: {error}")),
     })?;
     let Some(mesh) = answer.strip_prefix("confirmed ").map(str::trim_end) else {
         return Err(Error::Usage(match answer.as_str() {
             "refused\n" => "only root, or the user who runs apply, may confirm it".into(),
-            _ => {
-                "it was not confirmed: time was up, or apply has ended; see what it printed".into()
-            }
+            _ => NOT_CONFIRMED.into(),
         }));
     };
     match global.format {
@@ -200,7 +207,8 @@ pub fn run(global: &Global) -> Result<Status, Error> {
 fn ask() -> io::Result<String> {
     let mut stream = UnixStream::connect_addr(&address()?)?;
     stream.set_read_timeout(Some(BUSY))?;
-    stream.write_all(QUESTION)?;
+    // Who is refused is so before he asks: the answer says it.
+    let _ = stream.write_all(QUESTION);
     let mut answer = String::new();
     stream.take(256).read_to_string(&mut answer)?;
     Ok(answer)

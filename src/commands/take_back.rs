@@ -93,6 +93,9 @@ impl Wait {
         if plan.is_empty() {
             return Report { after: Some(plan), ..Report::default() };
         }
+        for warning in &plan.warnings {
+            printer.err(format!("warning: {warning}"));
+        }
         let format = if json { Format::Json } else { Format::Text };
         let mut meter = Meter::new(&plan, format, printer);
         apply::apply(kernel, &goal, &plan, &mut |progress| meter.show(progress))

@@ -79,7 +79,8 @@ impl Now<'_> {
         self.stays_closed(peer, &steps).then_some(steps)
     }
 
-    /// What makes one object what it was; `None` if nothing can, or may.
+    /// What makes one object what it was; `None` if nothing can, or may. Where
+    /// something foreign has come into its place, nothing of ours is there.
     fn way_back(&self, what: &What) -> Option<Back> {
         match what {
             What::CreateSa(wanted) => self.without(wanted),
@@ -91,11 +92,12 @@ impl Now<'_> {
             },
             What::CreatePolicy(wanted) => match self.policy(wanted) {
                 None => Some(Back::Untouched),
+                Some(found) if !found.belongs_to(self.reqid) => Some(Back::Untouched),
                 Some(found) if *found != *wanted || !self.is_guarded(found) => None,
                 Some(found) => Some(Back::NoPolicy(found.clone())),
             },
             What::UpdatePolicy { live: old, wanted } => match self.policy(wanted)? {
-                found if found == old => Some(Back::Untouched),
+                found if found == old || !found.belongs_to(self.reqid) => Some(Back::Untouched),
                 found if found != wanted || old.lets_clear_text_pass() => None,
                 _ => old.extras.is_empty().then(|| Back::Policy(old.clone())),
             },
@@ -109,8 +111,9 @@ impl Now<'_> {
     /// What leaves no SA where there was none, or a placeholder.
     fn without(&self, wanted: &WantedSa) -> Option<Back> {
         match self.state.sas.iter().find(|sa| sa.id == wanted.sa.id) {
-            Some(found) if found.reqid != self.reqid => None,
-            Some(found) if !found.is_larval() => Some(Back::Sa(found.id)),
+            Some(found) if found.reqid == self.reqid && !found.is_larval() => {
+                Some(Back::Sa(found.id))
+            }
             _ => Some(Back::Untouched),
         }
     }

@@ -17,7 +17,7 @@ use crate::{
     shell, xfrm,
 };
 
-const KILL_AT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_kernel/kill_at.py");
+pub const KILL_AT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_kernel/kill_at.py");
 
 /// Kills by the clock, besides those by request.
 const BY_CLOCK: u32 = 3;

@@ -50,3 +50,4 @@ mod saved_plans;
 mod secrecy;
 mod snapshots;
 mod spoofing;
+mod taken_back;

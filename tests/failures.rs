@@ -175,6 +175,20 @@ fn a_policy_that_was_switched_is_switched_back_with_its_sas_still_there() {
 }
 
 #[test]
+fn a_peer_that_was_switched_stays_so_where_only_old_sas_can_not_go() {
+    let before = mesh(1, &["192.0.2.1", "192.0.2.2"]);
+    let after = mesh(2, &["192.0.2.1", "192.0.2.2"]);
+    let mut kernel = applied_host(&before);
+    let steps = common::plan(&after, &mut kernel).steps;
+    let deletes = steps.iter().enumerate().filter(|(_, step)| step.phase == Phase::DeleteSas);
+    deletes.for_each(|(nth, _)| kernel.refuse(PROBE + nth, ENOMEM));
+    let report = applied(&after, &mut kernel);
+    assert!(report.failed.len() == 2 && report.undone.is_empty());
+    let new = Flow::Protected(Spi::from_raw(0x8200_1002));
+    assert_eq!(flow_out(&observe(&mut kernel).0, &packet_to("192.0.2.2")), new);
+}
+
+#[test]
 fn a_way_back_that_fails_is_told_and_leaves_what_is_needed() {
     let mut kernel = host(&lab(1));
     // c's policy out; then, on the way back, c's policy in.

@@ -10,6 +10,7 @@ mod conflict;
 mod diff;
 mod fields;
 mod flow;
+mod flush;
 mod link;
 mod sequence;
 mod step;

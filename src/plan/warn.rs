@@ -8,13 +8,13 @@ use std::{
 use super::{
     chains,
     change::{Change, What},
-    link,
+    flush, link,
 };
 use crate::{
     desired::Desired,
     model::{
-        Action, ChainId, ChainRole, Direction, Family, IPPROTO_TCP, IPPROTO_UDP, Live, Mark,
-        PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Spi, Usage,
+        Action, Bypass, ChainId, ChainRole, Direction, Family, IPPROTO_TCP, IPPROTO_UDP, Live,
+        Mark, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Spi, Usage,
     },
 };
 
@@ -31,6 +31,7 @@ pub(super) fn warnings(
     changes: &[Change],
 ) -> Vec<String> {
     let mut lines = Vec::new();
+    lines.extend(flush::warnings(desired, live, reqid));
     lines.extend(unpaired(desired));
     lines.extend(large_step(changes));
     lines.extend(other_short_ids(changes));
@@ -39,6 +40,7 @@ pub(super) fn warnings(
     lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
     lines.extend(outranked(desired, live, reqid));
+    lines.extend(past_the_guard(desired, live));
     lines.extend(ahead_of_the_clock(desired, live));
     lines.extend(nearly_spent(desired, live));
     lines.extend(link::warnings(desired, live));
@@ -333,7 +335,33 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
     lines
 }
 
-fn names(peers: &BTreeSet<&PeerName>) -> String {
+/// Sysctls of devices that no peer is reached by, as strongSwan's manual sets
+/// them for those of its tunnels. What others send by one is not the mesh's,
+/// and the guard is to stop it. A chain that guards looks at no sysctl.
+fn past_the_guard(desired: &Desired, live: &Live) -> Vec<String> {
+    let local = |device: &str| {
+        let mut addresses = live.0.addresses.iter();
+        addresses.any(|at| at.device == device && Some(at.address) == desired.local)
+    };
+    let elsewhere = |bypass: &&Bypass| {
+        !["all", "lo"].contains(&bypass.device.as_str()) && !local(&bypass.device)
+    };
+    if desired.guards.is_empty() || !desired.chains.is_empty() {
+        return Vec::new();
+    }
+    let line = |Bypass { device, ipv6, name }: &Bypass| {
+        let moves = if name == "disable_xfrm" { "leaves" } else { "comes in" };
+        let family = if *ipv6 { "ipv6" } else { "ipv4" };
+        format!(
+            "what {moves} by {device} passes all policies, the guard too \
+             (net/{family}/conf/{device}/{name} = 1)"
+        )
+    };
+    live.0.bypasses.iter().filter(elsewhere).map(line).collect()
+}
+
+/// A list of peers.
+pub(super) fn names(peers: &BTreeSet<&PeerName>) -> String {
     list(&peers.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 

@@ -1,0 +1,148 @@
+//! What somebody else has flushed: told from what is left.
+//!
+//! Daemons and scripts clear the whole SAD or SPD (`ip xfrm state flush`), or
+//! all of iptables, and never only what is theirs. There is no record of what
+//! was here, so what is gone is told by what can't be without it: a policy of
+//! ours is made after its SAs and goes before them, and the guards and chains
+//! that drop stand around both ([`super::sequence`]). A run that was cut short
+//! leaves none of what is told here. What leaves nothing behind, as a flush of
+//! both databases where no chain is, looks like a host that never held anything.
+
+use std::collections::BTreeSet;
+
+use super::{
+    flow::{self, Flow},
+    warn::names,
+};
+use crate::{
+    desired::Desired,
+    model::{Chain, ChainRole, Direction, Family, Live, Mark, PeerName, Policy, Reqid, Sa},
+};
+
+/// A line for each thing that was flushed, and what becomes of packets now.
+pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
+    let left = Left { desired, live, reqid };
+    let told: Vec<String> = left.databases().into_iter().chain(left.firewall()).collect();
+    if told.is_empty() {
+        return told;
+    }
+    told.into_iter().chain(fates(desired, live)).collect()
+}
+
+/// What is left of a mesh.
+struct Left<'a> {
+    desired: &'a Desired,
+    live: &'a Live,
+    reqid: Reqid,
+}
+
+impl Left<'_> {
+    /// Whether SAD, SPD or both were flushed.
+    fn databases(&self) -> Option<String> {
+        let has_policies = self.policies().any(|_| true);
+        let told = match (self.has_sas(), has_policies) {
+            _ if self.desired.policies.is_empty() => return None,
+            (true, true) => return None,
+            (false, true) if self.policies().all(|policy| policy.templates.is_empty()) => {
+                return None;
+            }
+            (false, true) => {
+                "no SA of the mesh is here, and its policies are: something has deleted all SAs, \
+                 as `ip xfrm state flush` does"
+            }
+            (true, false) if !self.had_policies() => return None,
+            (true, false) => {
+                "no policy of the mesh is here, and its SAs are: something has deleted all \
+                 policies, as `ip xfrm policy flush` does"
+            }
+            (false, false) if !self.is_marking() => return None,
+            (false, false) => {
+                "neither SAs nor policies of the mesh are here, and its chains are: something has \
+                 deleted both, as `ip xfrm state flush` and `ip xfrm policy flush` do, which \
+                 libreswan's service runs when it stops"
+            }
+        };
+        Some(told.into())
+    }
+
+    /// Whether the chains were flushed that drop what is not protected. They
+    /// are there before the first policy that needs a mark, and after the last.
+    fn firewall(&self) -> Option<String> {
+        let firewall = &self.live.0.firewall;
+        if self.desired.chains.is_empty() || !firewall.unseen.is_empty() || !self.has_marked() {
+            return None;
+        }
+        let is_empty = |chain: &Chain| chain.rules.is_empty() && chain.jumps.is_empty();
+        let flushed = |family: &&Family, role: ChainRole| {
+            let mut chains = firewall
+                .chains_of(self.reqid)
+                .filter(|chain| chain.id.family == **family && chain.id.role() == Some(role));
+            chains.all(is_empty)
+        };
+        let families: Vec<&str> = Family::ALL
+            .iter()
+            .filter(|family| firewall.backends.contains_key(family))
+            .filter(|family| flushed(family, ChainRole::Out) && flushed(family, ChainRole::In))
+            .map(|family| family.program())
+            .collect();
+        (!families.is_empty()).then(|| {
+            format!(
+                "policies of the mesh are here, and its chains in the filter table of {} are gone \
+                 or empty: something has flushed the table, as `iptables -F` does",
+                families.join(" and ")
+            )
+        })
+    }
+
+    /// Whether there are SAs of ours. Not one of a peer to itself, which is the
+    /// trial of a run that was killed, and no placeholder of the kernel's.
+    fn has_sas(&self) -> bool {
+        let counts = |sa: &&Sa| {
+            sa.reqid == self.reqid && !sa.is_larval() && sa.id.spi.from() != sa.id.spi.to()
+        };
+        self.live.0.sas.iter().any(|sa| counts(&sa))
+    }
+
+    fn policies(&self) -> impl Iterator<Item = &Policy> {
+        self.live.0.policies.iter().filter(|policy| policy.belongs_to(self.reqid))
+    }
+
+    /// Whether the SAs that are here once had policies: guards come before SAs
+    /// and go after them, and nothing is sent without a policy that asks for it.
+    fn had_policies(&self) -> bool {
+        let sent = |dst| Some(dst) != self.desired.local;
+        !self.desired.guards.is_empty()
+            || self.live.0.usage.iter().any(|usage| usage.packets > 0 && sent(usage.id.dst))
+    }
+
+    /// Whether there is a policy that needs a mark, as the file wants it.
+    fn has_marked(&self) -> bool {
+        self.policies().any(|policy| {
+            policy.id.direction == Direction::Out
+                && policy.id.mark != Mark::NONE
+                && self.desired.policies.contains_key(&policy.id)
+        })
+    }
+
+    /// Whether traffic is marked: the last that an apply does, and what a
+    /// destroy ends before it touches policies.
+    fn is_marking(&self) -> bool {
+        self.live.0.firewall.chains_of(self.reqid).any(|chain| {
+            chain.id.role() == Some(ChainRole::Mark)
+                && !chain.rules.is_empty()
+                && !chain.jumps.is_empty()
+        })
+    }
+}
+
+/// What becomes of packets to the peers, the worst first.
+fn fates(desired: &Desired, live: &Live) -> Vec<String> {
+    let flows = flow::flows_out(&live.0, desired, |_| true);
+    let fate = |(flow, what): (Flow, &str)| {
+        let peers: BTreeSet<&PeerName> =
+            flows.iter().filter(|(_, other)| **other == flow).map(|(peer, _)| peer).collect();
+        (!peers.is_empty()).then(|| format!("what goes to {} {what} until apply", names(&peers)))
+    };
+    let fates = [(Flow::Clear, "leaves in clear"), (Flow::Blocked, "is blocked")];
+    fates.into_iter().filter_map(fate).collect()
+}

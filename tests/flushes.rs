@@ -1,0 +1,153 @@
+//! What a plan says after somebody has flushed a kernel's tables, and that it
+//! says none of it elsewhere.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test flushes` writes the golden plans anew.
+
+mod common;
+
+use common::{applied_host, golden, host, mesh, observe, plan, wanted};
+use meshsec::{
+    config::{Config, Rotation, Select, Traffic},
+    desired::{Desired, Keyring},
+    kernel::{Kernel, memory::Memory},
+    model::{ChainRole, Generation, Mark, State},
+    plan::Plan,
+};
+
+const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+
+fn lab() -> Config {
+    mesh(1, &LAB[..2])
+}
+
+fn unguarded() -> Config {
+    Config { guard: false, ..lab() }
+}
+
+fn by_mark() -> Config {
+    Config { select: Select::Mark(Mark { value: 0x20000, mask: 0x20000 }), ..lab() }
+}
+
+/// A golden plan for a host on which the mesh was applied and `flush` has happened.
+fn flushed(name: &str, config: &Config, flush: impl FnOnce(&mut State)) {
+    let mut kernel = applied_host(config);
+    flush(kernel.state_mut());
+    golden(name, config, &mut kernel);
+}
+
+fn sas(state: &mut State) {
+    state.sas.clear();
+    state.usage.clear();
+}
+
+/// What `iptables -F` does to the filter table: chains stay, and are empty.
+fn filter(state: &mut State) {
+    for chain in &mut state.firewall.chains {
+        if chain.id.role() != Some(ChainRole::Mark) {
+            chain.rules.clear();
+            chain.jumps.clear();
+        }
+    }
+}
+
+#[test]
+fn all_sas_were_flushed() {
+    flushed("all-sas-were-flushed", &lab(), sas);
+}
+
+#[test]
+fn all_policies_were_flushed() {
+    flushed("all-policies-were-flushed", &lab(), |state| state.policies.clear());
+}
+
+#[test]
+fn all_policies_were_flushed_where_no_guard_is_wanted() {
+    flushed("all-policies-were-flushed-where-no-guard-is", &unguarded(), |state| {
+        state.policies.clear();
+        state.usage.iter_mut().for_each(|usage| usage.packets = 3);
+    });
+}
+
+#[test]
+fn policies_were_flushed_and_the_chains_still_drop() {
+    flushed("policies-were-flushed-and-the-chains-still-drop", &by_mark(), |state| {
+        state.policies.clear();
+    });
+}
+
+#[test]
+fn all_but_the_chains_was_flushed() {
+    flushed("all-but-the-chains-was-flushed", &by_mark(), |state| {
+        sas(state);
+        state.policies.clear();
+    });
+}
+
+#[test]
+fn the_filter_table_was_flushed() {
+    flushed("the-filter-table-was-flushed", &by_mark(), filter);
+}
+
+#[test]
+fn all_of_iptables_was_flushed() {
+    flushed("all-of-iptables-was-flushed", &by_mark(), |state| state.firewall.chains.clear());
+}
+
+/// That a flush is told of in `config`'s plan for this host.
+fn tells(config: &Config, kernel: &mut Memory) -> Vec<String> {
+    let mut warnings = plan(config, kernel).warnings;
+    warnings.retain(|line| line.contains("something has"));
+    warnings
+}
+
+/// Both databases flushed leave nothing that a bare host has not, where no chain is.
+#[test]
+fn a_bare_host_and_one_where_both_were_flushed_are_told_nothing() {
+    for config in [lab(), unguarded()] {
+        assert!(tells(&config, &mut host(&config)).is_empty());
+        let mut kernel = applied_host(&config);
+        sas(kernel.state_mut());
+        kernel.state_mut().policies.clear();
+        assert!(tells(&config, &mut kernel).is_empty());
+    }
+}
+
+#[test]
+fn sas_that_never_had_a_policy_tell_nothing() {
+    let mut kernel = applied_host(&unguarded());
+    kernel.state_mut().policies.clear();
+    assert!(tells(&unguarded(), &mut kernel).is_empty());
+}
+
+/// Performs a plan step by step; after none of them may the plan for `config` tell of a flush.
+fn tells_nothing_on_the_way(
+    config: &Config,
+    kernel: &mut Memory,
+    wanted: &Desired,
+    keyring: &Keyring,
+) {
+    let steps = Plan::new(wanted, &observe(kernel), common::REQID).steps;
+    for (number, planned) in steps.iter().enumerate() {
+        let told = tells(config, kernel);
+        assert!(told.is_empty(), "after {number} steps: {told:?}");
+        let step = planned.step.keyed(|id| keyring.get(id).ok_or(*id)).expect("a key for each SA");
+        kernel.perform(&[step]).unwrap()[0].as_ref().expect("the step succeeds");
+    }
+    assert!(tells(config, kernel).is_empty(), "at the end");
+}
+
+#[test]
+fn a_run_that_was_cut_short_is_never_taken_for_a_flush() {
+    let all = Config { traffic: Traffic::All, ..unguarded() };
+    let next = Config { rotation: Rotation::Generation(Generation::new(2).unwrap()), ..lab() };
+    let files = [lab(), unguarded(), by_mark(), all, next, mesh(1, &LAB)];
+    for after in &files {
+        let (wanted, keyring) = wanted(after);
+        tells_nothing_on_the_way(after, &mut host(after), &wanted, &keyring);
+        let (nothing, none) = (Desired::default(), Keyring::default());
+        tells_nothing_on_the_way(after, &mut applied_host(after), &nothing, &none);
+        for before in &files {
+            tells_nothing_on_the_way(after, &mut applied_host(before), &wanted, &keyring);
+        }
+    }
+}

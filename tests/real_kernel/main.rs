@@ -41,6 +41,7 @@ mod mark_changes;
 mod mark_drift;
 mod marks;
 mod membership;
+mod neighbours;
 mod offload;
 mod private_keys;
 mod ratchet;

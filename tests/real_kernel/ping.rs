@@ -49,9 +49,20 @@ impl Stream {
         Self::every("0.04", lab, from, to)
     }
 
+    /// Starts one to an address, and waits for the first answers.
+    pub fn between(lab: &Lab, from: usize, to: &str) -> Self {
+        let stream = Self::to("0.04", lab, from, to);
+        stream.wait_for_more(3);
+        stream
+    }
+
     fn every(seconds: &str, lab: &Lab, from: usize, to: usize) -> Self {
+        Self::to(seconds, lab, from, &inner(to))
+    }
+
+    fn to(seconds: &str, lab: &Lab, from: usize, to: &str) -> Self {
         let mut ping = Command::new("ping");
-        ping.args(["-n", "-i", seconds, &inner(to)]);
+        ping.args(["-n", "-i", seconds, to]);
         ping.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = lab.host(from).spawn(&mut ping);
         let output = BufReader::new(child.stdout.take().expect("it is piped"));

@@ -24,13 +24,15 @@ const MACHINE: [Package; 3] = [
 ];
 
 /// What the tests and the demo call.
-const TOOLS: [Package; 9] = [
+const TOOLS: [Package; 11] = [
     Package { name: "iproute2", present: || has("ip") },
     Package { name: "iputils-ping", present: || has("ping") },
     Package { name: "tcpdump", present: || has("tcpdump") },
     Package { name: "iptables", present: || has("iptables") },
     Package { name: "mandoc", present: || has("mandoc") },
     Package { name: "systemd", present: || has("systemd-analyze") },
+    Package { name: "charon-systemd", present: || has("charon-systemd") },
+    Package { name: "strongswan-swanctl", present: || has("swanctl") },
     Package { name: "wireguard-tools", present: || has("wg") },
     Package { name: "python3", present: || Path::new("/usr/bin/python3").exists() },
     Package { name: "python3-cryptography", present: has_python_cryptography },

@@ -1,0 +1,131 @@
+//! Others flush more than is theirs: the plan says so, and apply heals it.
+
+use crate::{
+    capture::CLEAR,
+    fixture::{A, B, Lab, Underlay},
+    iptables::Backend,
+    namespace::Namespace,
+    ping::Stream,
+    wait::wait_for,
+    xfrm,
+};
+
+/// As libreswan's ipsec.service has it under ExecStopPost (4.10 and later), in its order.
+fn libreswan_stops(host: &Namespace) {
+    for words in ["xfrm policy flush", "xfrm state flush"] {
+        host.ip(words);
+    }
+}
+
+/// Fails unless the plan's warnings are these, in text and in JSON.
+#[track_caller]
+fn is_told(lab: &Lab, lines: &[&str]) {
+    let warnings = lab.plan(A)["warnings"].clone();
+    let warnings: Vec<String> = serde_json::from_value(warnings).expect("a list of lines");
+    assert_eq!(warnings.len(), lines.len(), "{warnings:#?}");
+    let text = lab.meshsec(A, &["plan"]).exits(0);
+    for (warning, line) in warnings.iter().zip(lines) {
+        assert!(warning.contains(line), "wanted {line:?}: {warnings:#?}");
+        text.clone().says(&format!("Warning: {warning}"));
+    }
+}
+
+/// Applies on host a; from the first encrypted packet on none leaves it in clear.
+#[track_caller]
+fn heals(lab: &Lab) {
+    let stream = Stream::start_unanswered(lab, A, B);
+    let capture = lab.capture();
+    lab.apply(A);
+    stream.wait_for_more(5);
+    drop(stream);
+    let recording = capture.stop();
+    let sent = recording.packets(&format!("src host {} and (esp or {CLEAR})", lab.address(A)));
+    let clear = sent.iter().take_while(|line| !line.contains("ESP(")).count();
+    assert!(sent.len() >= clear + 5, "{sent:#?}");
+    let late = sent[clear..].iter().filter(|line| !line.contains("ESP(")).count();
+    assert_eq!(late, 0, "packets in clear after encrypted ones: {sent:#?}");
+    lab.has_converged(A);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn all_sas_flushed_is_told_and_heals() {
+    let lab = Lab::new(2);
+    lab.apply_all();
+    lab.host(A).ip("xfrm state flush");
+    let capture = lab.capture();
+    is_told(&lab, &["`ip xfrm state flush`", "what goes to b is blocked until apply"]);
+    lab.does_not_reach(A, B);
+    heals(&lab);
+    capture.stop().has_none(CLEAR);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn all_policies_flushed_is_told_and_heals() {
+    let lab = Lab::new(2);
+    lab.apply_all();
+    lab.host(A).ip("xfrm policy flush");
+    is_told(&lab, &["`ip xfrm policy flush`", "what goes to b leaves in clear until apply"]);
+    heals(&lab);
+}
+
+/// Nothing is left that could tell this host from one that was never applied on.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_stop_of_libreswan_heals() {
+    let lab = Lab::new(2);
+    lab.apply_all();
+    libreswan_stops(lab.host(A));
+    assert_eq!(xfrm::databases(lab.host(A)), "");
+    is_told(&lab, &[]);
+    heals(&lab);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_stop_of_libreswan_beside_a_mesh_by_mark_is_told_and_nothing_leaves_in_clear() {
+    for backend in super::backends(Backend::Nft) {
+        let lab = backend.lab(&[Underlay::V4; 2]);
+        lab.apply_all();
+        let capture = lab.capture();
+        libreswan_stops(lab.host(A));
+        lab.does_not_reach(A, B);
+        is_told(&lab, &["libreswan's service", "what goes to b is blocked until apply"]);
+        heals(&lab);
+        capture.stop().has_none(CLEAR);
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_flushed_iptables_is_told_and_heals() {
+    for backend in super::backends(Backend::Legacy) {
+        let lab = backend.lab(&[Underlay::V6; 2]);
+        lab.apply_all();
+        for words in ["-F", "-X", "-t mangle -F", "-t mangle -X"] {
+            backend.tables(lab.host(A), Underlay::V6, words);
+        }
+        is_told(&lab, &["something has flushed the table", "leaves in clear until apply"]);
+        heals(&lab);
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn nothing_is_told_of_a_flush_where_none_was() {
+    let lab = Lab::new(3);
+    is_told(&lab, &[]);
+    lab.apply_all();
+    let stream = Stream::start(&lab, B, A);
+    lab.write(A, &lab.mesh.of_peers(&[A, B]));
+    lab.apply(A);
+    lab.write(A, &lab.mesh);
+    is_told(&lab, &[]);
+    lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
+    wait_for("the peer's packets to find no SA", || {
+        (xfrm::counters(lab.host(A))["XfrmInNoStates"] > 0).then_some(())
+    });
+    is_told(&lab, &[]);
+    drop(stream);
+}

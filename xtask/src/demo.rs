@@ -25,8 +25,14 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
             let kernel = vm::prepare(&series)?;
             println!("on kernel {}, in a virtual machine:\n", kernel.release);
             let limit = vm::DEFAULT_LIMIT;
-            let guest =
-                vm::Guest { kernel: &kernel, command: &words, scratch: None, label: "", limit };
+            let guest = vm::Guest {
+                kernel: &kernel,
+                command: &words,
+                programs: &[],
+                scratch: None,
+                label: "",
+                limit,
+            };
             guest.run()?.status
         }
     }

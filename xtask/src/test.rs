@@ -113,6 +113,12 @@ impl Suite {
         words
     }
 
+    /// The program that all tests run, which cargo puts above the tests' own.
+    fn often(&self) -> Vec<PathBuf> {
+        let directory = self.programs.first().and_then(|program| program.parent()?.parent());
+        directory.map(|directory| directory.join("meshsec")).into_iter().collect()
+    }
+
     fn not_run(&self, choice: &Choice, why: impl Into<String>) -> Row {
         let counts = Counts { not_run: self.tests, ..Counts::default() };
         Row { place: choice.to_string(), counts, note: why.into() }
@@ -200,6 +206,7 @@ fn in_guest(kernel: &Kernel, suite: &Suite) -> Row {
     let guest = vm::Guest {
         kernel,
         command: &suite.command(),
+        programs: &suite.often(),
         scratch: None,
         label: &kernel.release,
         limit: GUEST_LIMIT,

@@ -31,6 +31,8 @@ pub struct Guest<'a> {
     pub kernel: &'a Kernel,
     /// The program and its arguments.
     pub command: &'a [String],
+    /// Programs that it runs often, to be copied into the guest's memory.
+    pub programs: &'a [PathBuf],
     /// A directory of the host that the guest can write to; a temporary one where none is given.
     pub scratch: Option<PathBuf>,
     /// What its lines of output begin with, where several guests run at the same time.
@@ -55,6 +57,7 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
     let guest = Guest {
         kernel: &kernel,
         command: &options.command,
+        programs: &[],
         scratch: options.scratch,
         label: "",
         limit: options.limit,
@@ -118,6 +121,8 @@ impl Guest<'_> {
         let files = Files::create(self.scratch.as_deref())?;
         files.write("initramfs", &initramfs)?;
         files.write("modules", self.kernel.modules.to_string_lossy().as_bytes())?;
+        let programs = self.programs.iter().map(|path| format!("{}\n", path.display()));
+        files.write("programs", programs.collect::<String>().as_bytes())?;
         let extra = [("MESHSEC_SCRATCH", "/run/meshsec-scratch")];
         let command = script::run_in(&cargo::root()?, self.command, &extra);
         files.write("command", command.as_bytes())?;
@@ -250,8 +255,17 @@ struct Files {
 }
 
 /// The files of ours in a scratch directory, to be removed from one that stays.
-const OURS: [&str; 8] =
-    ["command", "console", "initramfs", "modules", "probe", "qemu", "started", "status"];
+const OURS: [&str; 9] = [
+    "command",
+    "console",
+    "initramfs",
+    "modules",
+    "probe",
+    "programs",
+    "qemu",
+    "started",
+    "status",
+];
 
 impl Files {
     fn create(given: Option<&Path>) -> Result<Self, Failure> {

@@ -16,7 +16,7 @@ use crate::{
     model::{
         Action, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView, Mark, Mode,
         Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Sa, SaId,
-        Selector, Spi, Start, Template,
+        Selector, Spi, Start, Template, without_traces,
     },
     mtu,
 };
@@ -188,6 +188,15 @@ impl Traffic {
 ///
 /// Without secrets the keys are not checked, and the keyring is empty.
 pub fn desired(
+    config: &Config,
+    moment: Moment,
+    local: &Peer,
+    secrets: Option<&Secrets>,
+) -> (Desired, Keyring) {
+    without_traces(|| work_out(config, moment, local, secrets))
+}
+
+fn work_out(
     config: &Config,
     moment: Moment,
     local: &Peer,

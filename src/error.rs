@@ -60,6 +60,9 @@ pub enum Error {
         /// Objects, and what of them can't be made again.
         problems: Vec<String>,
     },
+    /// Capabilities that can't be given up.
+    #[error("error: cannot give up what is not needed any more: {0}")]
+    Privilege(rustix::io::Errno),
     /// Standard input or output.
     #[error("error: {0}")]
     Io(#[from] io::Error),

@@ -15,5 +15,6 @@ pub mod keys;
 pub mod model;
 pub mod mtu;
 pub mod plan;
+pub mod privilege;
 pub mod render;
 pub mod restore;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use meshsec::{cli::Cli, commands};
+use meshsec::{cli::Cli, commands, privilege};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -14,8 +14,8 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 1 } else { 0 });
         }
     };
-    if let Err(error) = no_core_dumps() {
-        anstream::eprintln!("error: cannot turn core dumps off: {error}");
+    if let Err(errno) = privilege::confine(&cli) {
+        anstream::eprintln!("error: cannot give up what is not needed: {errno}");
         return ExitCode::from(1);
     }
     match commands::run(&cli) {
@@ -26,13 +26,4 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
-}
-
-/// Keys are in this process's memory: it leaves no core file, and no process
-/// of the same user may read its memory.
-fn no_core_dumps() -> rustix::io::Result<()> {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, none)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     apply::{self, Goal, Progress, Report},
     cli::{ApplyArgs, Format, Global, RunArgs},
-    config::{self, Config, SecretsMode},
+    config::{self, Config, KeySource, SecretsMode},
     error::Error,
     kernel::{
         Kernel,
@@ -25,6 +25,7 @@ use crate::{
     },
     model::Live,
     plan::Plan,
+    privilege::{self, Files},
     render::{Turned, View, plan_text, report_json, report_text},
 };
 
@@ -40,6 +41,12 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         needs_approval(global, &args.run)?;
     }
     let loaded = config::load(&global.config, SecretsMode::Required)?;
+    let later = match (&loaded.config.keys, &args.plan) {
+        (KeySource::Ratchet(_), _) => Files::Replaces,
+        (_, Some(_)) => Files::Reads,
+        _ => Files::Leaves,
+    };
+    privilege::file_read(&loaded.config, later).map_err(Error::Privilege)?;
     let _lock = lock::acquire(args.run.lock_timeout)?;
     let mut kernel = super::kernel_for(&loaded.config)?;
     let mut live = kernel.observe(loaded.config.reqid)?;

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     apply::Goal,
     cli::{Global, RunArgs},
-    config::{self, SecretsMode},
+    config::SecretsMode,
     desired::{Desired, Keyring, Marking},
     error::Error,
     kernel::{
@@ -16,13 +16,14 @@ use crate::{
         linux::{clock, lock},
     },
     plan::Plan,
+    privilege::Files,
     render::View,
 };
 
 /// Works without a local peer too: what is ours is known by its reqid.
 pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
     needs_approval(global, args)?;
-    let loaded = config::load(&global.config, SecretsMode::Ignored)?;
+    let loaded = super::load(global, SecretsMode::Ignored, Files::Leaves)?;
     let config = &loaded.config;
     let _lock = lock::acquire(args.lock_timeout)?;
     let mut kernel = super::kernel_for(config)?;

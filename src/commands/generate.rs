@@ -26,13 +26,13 @@ pub fn genpsk() -> Result<Status, Error> {
 
 /// The public key that belongs to the private key on standard input.
 pub fn pubkey() -> Result<Status, Error> {
-    let private_key = PrivateKey::new(&*secret("private key")?);
+    let private_key = PrivateKey::new(&**secret("private key")?);
     print(&format!("{}\n", private_key.public_key()))?;
     Ok(Status::Done)
 }
 
 /// The secret on standard input; `what` it should be, for errors.
-pub(super) fn secret(what: &str) -> Result<Zeroizing<[u8; 32]>, Error> {
+pub(super) fn secret(what: &str) -> Result<Box<Zeroizing<[u8; 32]>>, Error> {
     config::secret(&input()?).map_err(|malformed| {
         Error::Usage(format!("standard input is no {what}: it is {malformed}"))
     })

@@ -30,11 +30,12 @@ use serde::Serialize;
 
 use crate::{
     cli::{Cli, Command, Format, Global},
-    config::{self, Config, Peer},
+    config::{self, Config, Loaded, Peer, SecretsMode},
     desired::Marking,
     error::Error,
     kernel::{Linux, linux::netns},
     model::Live,
+    privilege::{self, Files},
 };
 
 /// How a command ended.
@@ -80,6 +81,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
     );
     if let (true, Some(name)) = (looks_at_a_host, &cli.global.netns) {
         netns::enter(name)?;
+        privilege::namespace_entered().map_err(Error::Privilege)?;
     }
     match &cli.command {
         Command::Validate => validate::run(&cli.global),
@@ -98,6 +100,14 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Ratchet(command) => ratchet::run(&cli.global, command),
         Command::Spi(args) => spi::run(&cli.global, args),
     }
+}
+
+/// The mesh's file and its secrets, and from then on no more privilege than
+/// the kernel and `later` files take.
+fn load(global: &Global, secrets: SecretsMode, later: Files) -> Result<Loaded, Error> {
+    let loaded = config::load(&global.config, secrets)?;
+    privilege::file_read(&loaded.config, later).map_err(Error::Privilege)?;
+    Ok(loaded)
 }
 
 /// The kernel, looked at as far as a plan for this file needs it.

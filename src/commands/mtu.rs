@@ -9,12 +9,13 @@ use crate::{
     model::{Link, Mtu, State},
     mtu::fit,
     plan::underlay,
+    privilege::Files,
     render::{Underlay, mtu_json, mtu_text},
 };
 
 /// Of the device that carries the local peer's address, or of the MTU that is given.
 pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
-    let config = config::load(&global.config, SecretsMode::Ignored)?.config;
+    let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
     let (links, addresses) = devices_and_addresses()?;
     let state = State { links, addresses, ..State::default() };
     let has_address = |address| state.has_address(address);

@@ -8,6 +8,7 @@ use crate::{
     error::Error,
     model::Live,
     plan::Plan,
+    privilege::Files,
     render::{View, plan_json, plan_text},
 };
 
@@ -23,7 +24,12 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
         live::Source::Kernel => SecretsMode::Required,
         _ => SecretsMode::Optional,
     };
-    let loaded = config::load(&global.config, secrets)?;
+    let later = match (&source, &args.out) {
+        (_, Some(_)) => Files::Replaces,
+        (live::Source::File(_), None) => Files::Reads,
+        _ => Files::Leaves,
+    };
+    let loaded = super::load(global, secrets, later)?;
     let (live, taken) = live::observe(&source, &loaded.config)?;
     let moment = moment::at(&loaded.config, taken)?;
     let mut prepared = prepare(global, &loaded, moment, &live)?;

@@ -3,15 +3,16 @@
 use super::{Status, moment, print, print_json};
 use crate::{
     cli::{Format, Global, ShowArgs},
-    config::{self, SecretsMode},
+    config::SecretsMode,
     error::Error,
     kernel::Kernel,
+    privilege::Files,
     render::{Shown, show_json, show_text},
 };
 
 /// Shows what the kernel holds, whichever peer this host is.
 pub fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
-    let config = config::load(&global.config, SecretsMode::Ignored)?.config;
+    let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
     let live = super::kernel_for(&config)?.observe(config.reqid)?;
     let local = super::local_if_any(global, &config, &live)?;
     let moment = moment::now(&config)?;

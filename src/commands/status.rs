@@ -11,12 +11,13 @@ use crate::{
         linux::{clock, counters},
     },
     plan::Plan,
+    privilege::Files,
     render::{StatusView, status_json, status_prometheus, status_text},
 };
 
 /// Needs no secret: keys are not compared.
 pub fn run(global: &Global) -> Result<Status, Error> {
-    let loaded = config::load(&global.config, SecretsMode::Ignored)?;
+    let loaded = super::load(global, SecretsMode::Ignored, Files::Leaves)?;
     let config = &loaded.config;
     let live = super::kernel_for(config)?.observe(config.reqid)?;
     let now = clock::now();

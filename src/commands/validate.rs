@@ -8,6 +8,7 @@ use crate::{
     config::{self, Loaded, Secrets, SecretsMode},
     error::Error,
     kernel::linux,
+    privilege::Files,
     render::{JsonClock, generation},
 };
 
@@ -23,7 +24,7 @@ struct Valid<'a> {
 
 /// An invalid file is an error before anything is printed here.
 pub fn run(global: &Global) -> Result<Status, Error> {
-    let mut loaded = config::load(&global.config, SecretsMode::Required)?;
+    let mut loaded = super::load(global, SecretsMode::Required, Files::Leaves)?;
     check_local(global, &mut loaded)?;
     let config = &loaded.config;
     let moment = moment::now(config)?;

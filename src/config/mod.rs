@@ -41,6 +41,8 @@ pub use types::{
     Secrets, Select, Traffic,
 };
 
+use crate::model::without_traces;
+
 use diagnostic::{Finding, Source, Weight};
 use files::FileError;
 use peers::PublicKeySpans;
@@ -102,7 +104,7 @@ fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Lo
     let secret_places = secret_places.unwrap_or_default();
     let secrets = source_of_keys.filter(|_| mode != SecretsMode::Ignored).and_then(|keys| {
         let reader = secrets::Reader { optional: mode == SecretsMode::Optional, dir, env };
-        reader.fetch_all(&keys, &secret_places, &mut findings, &mut warnings)
+        without_traces(|| reader.fetch_all(&keys, &secret_places, &mut findings, &mut warnings))
     });
     if let (Some(config), Some(Secrets::Ratchet(ratchet))) = (&config, &secrets) {
         secrets::same_mesh(&mut findings, &config.mesh, ratchet, &secret_places);

@@ -125,8 +125,8 @@ fn public_key(
     }
     let text = findings.text(value, PUBLIC_KEY)?;
     let problem = match secrets::parse(text.as_bytes()) {
-        Ok(bytes) if *bytes == [0; 32] => format!("is {}", Malformed::Zeros),
-        Ok(bytes) => match PublicKey::new(*bytes) {
+        Ok(bytes) if **bytes == [0; 32] => format!("is {}", Malformed::Zeros),
+        Ok(bytes) => match PublicKey::new(**bytes) {
             Ok(public_key) => return Some(public_key),
             Err(problem) => problem.to_string(),
         },

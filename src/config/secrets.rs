@@ -201,7 +201,7 @@ impl Reader<'_> {
                 let private_key = judge.accept("private_key", fetch(private_key));
                 let psk = psk.as_ref().map(|psk| judge.accept("psk", fetch(psk)).map(key));
                 let psk = psk.map_or(Some(None), |psk| psk.map(Some))?;
-                Some(Secrets::PrivateKey { private_key: PrivateKey::new(&*private_key?), psk })
+                Some(Secrets::PrivateKey { private_key: PrivateKey::new(&**private_key?), psk })
             }
             KeySource::Ratchet(path) => {
                 judge.accept("ratchet", ratchet(path, self.dir)).map(Secrets::Ratchet)
@@ -275,8 +275,8 @@ fn key(bytes: Bytes) -> Key {
     Key::new(Box::from(&bytes[..]))
 }
 
-/// A key's bytes.
-type Bytes = Zeroizing<[u8; 32]>;
+/// A key's bytes. In a box, as what is moved leaves a copy behind.
+type Bytes = Box<Zeroizing<[u8; 32]>>;
 
 /// Reads and decodes a secret; `dir` is the directory of mesh.toml.
 fn fetch(source: &SecretSource, dir: &Path, env: Env<'_>) -> Result<Bytes, SecretError> {
@@ -317,14 +317,14 @@ fn decode(text: &[u8], place: &str) -> Result<Bytes, SecretError> {
 /// # Errors
 ///
 /// It is neither 64 hex digits nor 44 characters of base64, or all zeros.
-pub fn secret(text: &[u8]) -> Result<Zeroizing<[u8; 32]>, Malformed> {
+pub fn secret(text: &[u8]) -> Result<Box<Zeroizing<[u8; 32]>>, Malformed> {
     let bytes = parse(text.trim_ascii())?;
     if bytes.iter().all(|&byte| byte == 0) { Err(Malformed::Zeros) } else { Ok(bytes) }
 }
 
 /// The 32 bytes that hex or base64 stand for.
 pub(super) fn parse(text: &[u8]) -> Result<Bytes, Malformed> {
-    let mut bytes = Zeroizing::new([0; 32]);
+    let mut bytes = Bytes::default();
     let unexpected = |what| Malformed::Characters(text.len(), what);
     match text.len() {
         64 => hex::decode_to_slice(text, &mut bytes[..]).map_err(|_| unexpected("hex"))?,

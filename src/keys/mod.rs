@@ -61,7 +61,7 @@ impl Session {
         peer: (ShortId, &PublicKey),
     ) -> Option<Self> {
         let mut ikm = Zeroizing::new([0; 64]);
-        ikm[..32].copy_from_slice(&*private_key.agree(peer.1)?);
+        ikm[..32].copy_from_slice(&private_key.agree(peer.1)?[..]);
         if let Some(psk) = psk {
             ikm[32..].copy_from_slice(psk.expose());
         }

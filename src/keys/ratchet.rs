@@ -13,7 +13,7 @@ use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::model::{Generation, Key, MeshName};
+use crate::model::{Generation, Key, MeshName, without_traces};
 
 /// The first line of a ratchet's file: what it is, and the version of its form.
 const TITLE: &str = "meshsec ratchet 1";
@@ -26,7 +26,7 @@ pub const MOST_STEPS: u64 = 1 << 26;
 pub struct Ratchet {
     mesh: MeshName,
     generation: Generation,
-    chain: Zeroizing<[u8; 32]>,
+    chain: Box<Zeroizing<[u8; 32]>>,
 }
 
 /// Why a text is no ratchet. Says nothing of the key in it.
@@ -46,8 +46,11 @@ pub enum Damage {
 impl Ratchet {
     /// The beginning of a mesh's chain, at generation 0.
     pub fn begin(mesh_key: &Key, mesh: &MeshName) -> Self {
-        let mut chain = Zeroizing::new([0; 32]);
-        derive(mesh_key.expose(), b"meshsec/v1 ratchet init", &digest(mesh), &mut chain);
+        let mut chain = empty();
+        let mesh_key = mesh_key.expose();
+        without_traces(|| {
+            derive(mesh_key, b"meshsec/v1 ratchet init", &digest(mesh), &mut chain);
+        });
         Self { mesh: mesh.clone(), generation: Generation::default(), chain }
     }
 
@@ -76,18 +79,20 @@ impl Ratchet {
             return None;
         }
         let mut chain = self.chain.clone();
-        let mut next = Zeroizing::new([0; 32]);
+        let mut next = empty();
         let mesh = digest(&self.mesh);
-        for _ in 0..steps {
-            derive(&*chain, b"meshsec/v1 ratchet step", &mesh, &mut next);
-            std::mem::swap(&mut chain, &mut next);
-        }
+        without_traces(|| {
+            for _ in 0..steps {
+                derive(&chain[..], b"meshsec/v1 ratchet step", &mesh, &mut next);
+                std::mem::swap(&mut chain, &mut next);
+            }
+        });
         Some(Self { mesh: self.mesh.clone(), generation, chain })
     }
 
     /// The text of the file that holds it.
     pub fn text(&self) -> Zeroizing<String> {
-        let digits = Zeroizing::new(hex::encode(*self.chain));
+        let digits = Zeroizing::new(hex::encode(&self.chain[..]));
         // Allocated once, since growing would leave copies behind.
         let mut text = Zeroizing::new(String::with_capacity(512));
         let (mesh, generation) = (&self.mesh, self.generation);
@@ -124,8 +129,8 @@ impl Ratchet {
         let mesh = MeshName::new(line("mesh")?).ok_or(Damage::Line("mesh"))?;
         let generation = line("generation")?.parse().ok().and_then(Generation::new);
         let generation = generation.ok_or(Damage::Line("generation"))?;
-        let mut chain = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(line("chain")?, &mut *chain).map_err(|_| Damage::Line("chain"))?;
+        let mut chain = empty();
+        hex::decode_to_slice(line("chain")?, &mut chain[..]).map_err(|_| Damage::Line("chain"))?;
         line("checksum")?;
         let ratchet = Self { mesh, generation, chain };
         // Compared as a whole, so that a file has one form and nothing behind its end.
@@ -138,6 +143,11 @@ fn checksum(text: &str) -> String {
     let digest =
         Sha256::new().chain_update(b"meshsec/v1 ratchet file").chain_update(text).finalize();
     hex::encode(&digest[..8])
+}
+
+/// Room for a chain key. In a box, as what is moved leaves a copy behind.
+fn empty() -> Box<Zeroizing<[u8; 32]>> {
+    Box::default()
 }
 
 fn digest(mesh: &MeshName) -> [u8; 32] {

@@ -20,7 +20,7 @@ pub use chain::{
     Unseen,
 };
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
-pub use key::{Fingerprint, Key, KeyView};
+pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
 pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};

@@ -6,6 +6,8 @@ use base64ct::{Base64, Encoding};
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
+use super::without_traces;
+
 /// A public key, of which it is known that it gives a secret.
 ///
 /// Ordered by its bytes, so that equal keys can be found. Shown as base64.
@@ -68,28 +70,31 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A private key. Wiped when dropped; has no `Debug` and no `Display`.
-pub struct PrivateKey(StaticSecret);
+/// A private key. Wiped when dropped; has no `Debug` and no `Display`. In a box,
+/// as what is moved leaves a copy behind.
+pub struct PrivateKey(Box<StaticSecret>);
 
 impl PrivateKey {
     /// Takes any 32 bytes; X25519 clamps them when it uses them.
     pub fn new(bytes: &[u8; 32]) -> Self {
-        Self(StaticSecret::from(*bytes))
+        without_traces(|| Self(Box::new(StaticSecret::from(*bytes))))
     }
 
     /// The public key that belongs to it.
     pub fn public_key(&self) -> PublicKey {
         // The base point's order is a large prime, so no multiple of it is refused.
-        PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+        PublicKey(without_traces(|| x25519_dalek::PublicKey::from(&*self.0).to_bytes()))
     }
 
     /// The secret that it shares with the owner of a public key.
     ///
     /// `None` where the result is all zeros, which a [`PublicKey`] never gives
     /// (RFC 7748, section 6.1).
-    pub fn agree(&self, peer: &PublicKey) -> Option<Zeroizing<[u8; 32]>> {
-        let shared = self.0.diffie_hellman(&x25519_dalek::PublicKey::from(peer.0));
-        shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
+    pub fn agree(&self, peer: &PublicKey) -> Option<Box<Zeroizing<[u8; 32]>>> {
+        without_traces(|| {
+            let shared = self.0.diffie_hellman(&x25519_dalek::PublicKey::from(peer.0));
+            shared.was_contributory().then(|| Box::new(Zeroizing::new(shared.to_bytes())))
+        })
     }
 }
 
@@ -117,8 +122,8 @@ mod tests {
             bytes("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
         );
         let shared = bytes("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
-        assert!(alice.agree(&b).is_some_and(|key| *key == shared));
-        assert!(bob.agree(&a).is_some_and(|key| *key == shared));
+        assert!(alice.agree(&b).is_some_and(|key| **key == shared));
+        assert!(bob.agree(&a).is_some_and(|key| **key == shared));
     }
 
     /// RFC 7748, section 5.2: a scalar that is not clamped, and another point.
@@ -128,7 +133,7 @@ mod tests {
         let point = bytes("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c");
         let shared = bytes("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552");
         let point = PublicKey::new(point).unwrap();
-        assert!(PrivateKey::new(&key).agree(&point).is_some_and(|key| *key == shared));
+        assert!(PrivateKey::new(&key).agree(&point).is_some_and(|key| **key == shared));
     }
 
     /// The points of order 1, 2, 4 and 8 of the curve and of its twist.

@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "every test uses a part of it")]
 
 mod golden;
+pub mod namespace;
 
 use std::net::IpAddr;
 

@@ -1,0 +1,165 @@
+//! What this process may do: no core dumps, no capability that its command has no use for.
+//!
+//! [`confine`] comes first, before any file is opened. What is needed only for a
+//! while is given up by [`namespace_entered`] and [`file_read`]. Capabilities
+//! belong to a thread, and threads inherit them: all of this has to happen
+//! before the first other thread is started.
+
+use rustix::{
+    io::{self, Errno},
+    process::{DumpableBehavior, Resource, Rlimit},
+    thread::{self, CapabilitySet, CapabilitySets},
+};
+
+use crate::{
+    cli::{Cli, Command},
+    config::{Config, Select},
+};
+
+/// What programs of iptables may need: their netlink sockets; the raw socket and
+/// the modules of iptables-legacy, which loads ip_tables by modprobe.
+const PROGRAMS: CapabilitySet =
+    CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW).union(CapabilitySet::SYS_MODULE);
+
+/// Keys are in this process's memory: it leaves no core file, no process of the
+/// same user may read its memory, and it keeps only what its command may need.
+///
+/// # Errors
+///
+/// The kernel refuses, which only a filter of system calls makes it do.
+pub fn confine(cli: &Cli) -> io::Result<()> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // No program that is run can gain what is given up here.
+    thread::set_no_new_privs(true)?;
+    let keep = needs(cli);
+    leave_bounding_set(keep & PROGRAMS)?;
+    keep_only(keep)?;
+    hand_on(keep & PROGRAMS)
+}
+
+/// The network namespace is entered, and no other will be.
+///
+/// # Errors
+///
+/// As [`confine`].
+pub fn namespace_entered() -> io::Result<()> {
+    keep_only(!CapabilitySet::SYS_ADMIN)
+}
+
+/// What a command still does with files after it has read mesh.toml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// Nothing.
+    Leaves,
+    /// It reads others.
+    Reads,
+    /// It makes or replaces one.
+    Replaces,
+}
+
+impl Files {
+    fn needs(self) -> CapabilitySet {
+        match self {
+            Self::Leaves => CapabilitySet::empty(),
+            // To read a file of another user, as in a home directory.
+            Self::Reads => CapabilitySet::DAC_READ_SEARCH,
+            // To replace such a file, and leave it that user's.
+            Self::Replaces => {
+                CapabilitySet::DAC_OVERRIDE
+                    | CapabilitySet::DAC_READ_SEARCH
+                    | CapabilitySet::CHOWN
+                    | CapabilitySet::FOWNER
+            }
+        }
+    }
+}
+
+/// The file and its secrets are read.
+///
+/// # Errors
+///
+/// As [`confine`].
+pub fn file_read(config: &Config, later: Files) -> io::Result<()> {
+    let modules = match config.select {
+        Select::Port => CapabilitySet::SYS_MODULE,
+        Select::Mark(_) => CapabilitySet::empty(),
+    };
+    keep_only((PROGRAMS - modules) | later.needs())
+}
+
+/// All that a command may ever need.
+fn needs(cli: &Cli) -> CapabilitySet {
+    let namespace = match cli.global.netns {
+        Some(_) => CapabilitySet::SYS_ADMIN,
+        None => CapabilitySet::empty(),
+    };
+    let (files, kernel) = match &cli.command {
+        Command::Genkey | Command::Genpsk | Command::Pubkey | Command::Spi(_) => {
+            return CapabilitySet::empty();
+        }
+        Command::Rotate | Command::Ratchet(_) => {
+            return Files::Replaces.needs();
+        }
+        Command::Validate | Command::Mtu(_) => (Files::Reads, CapabilitySet::empty()),
+        Command::Plan(args) if args.live != "kernel" => (Files::Reads, CapabilitySet::empty()),
+        Command::Plan(args) if args.out.is_some() => (Files::Replaces, PROGRAMS),
+        // With a ratchet, which it turns.
+        Command::Apply(_) => (Files::Replaces, PROGRAMS),
+        _ => (Files::Reads, PROGRAMS),
+    };
+    namespace | files.needs() | kernel
+}
+
+/// What is not in the bounding set no program gets, not even one run by root.
+fn leave_bounding_set(keep: CapabilitySet) -> io::Result<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if keep.contains(capability) {
+            continue;
+        }
+        match thread::remove_capability_from_bounding_set(capability) {
+            // The kernel knows no such capability.
+            Ok(()) | Err(Errno::INVAL) => {}
+            // Who can't change the set holds so little that it does not matter:
+            // no_new_privs keeps programs from having more than this process.
+            Err(Errno::PERM) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Gives up for good all that is not in `keep`.
+fn keep_only(keep: CapabilitySet) -> io::Result<()> {
+    let held = thread::capabilities(None)?;
+    let permitted = held.permitted & keep;
+    // The rest is for programs, and nothing that this one does itself uses it.
+    let own = !PROGRAMS | CapabilitySet::NET_ADMIN;
+    let inheritable = permitted & PROGRAMS;
+    thread::set_capabilities(
+        None,
+        CapabilitySets { effective: permitted & own, permitted, inheritable },
+    )
+}
+
+/// Hands capabilities to the programs that are run: unlike root's, those of an
+/// ordinary user begin with what is ambient.
+fn hand_on(wanted: CapabilitySet) -> io::Result<()> {
+    match thread::clear_ambient_capability_set() {
+        Ok(()) => {}
+        // Before Linux 4.3 there is no such set.
+        Err(Errno::INVAL) => return Ok(()),
+        Err(errno) => return Err(errno),
+    }
+    let held = thread::capabilities(None)?.permitted & wanted;
+    for capability in held.iter() {
+        match thread::configure_capability_in_ambient_set(capability, true) {
+            // Forbidden by SECBIT_NO_CAP_AMBIENT_RAISE, or by the bounding set.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

@@ -1,6 +1,10 @@
 //! Everything that ends a command before it has changed anything.
 
-use std::{io, path::PathBuf};
+use std::{
+    io::{self, Write},
+    panic,
+    path::PathBuf,
+};
 
 use crate::{
     config::{ConfigError, LocalError},
@@ -76,4 +80,17 @@ impl Error {
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+/// Makes panics say where they happened and nothing else: a panic's message may
+/// hold any value, and a backtrace is of no use without it.
+pub fn quiet_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line()));
+        let place = place.unwrap_or_default();
+        let _ = writeln!(
+            io::stderr(),
+            "error: internal error{place}; this is a bug of meshsec: please report it"
+        );
+    }));
 }

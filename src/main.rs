@@ -1,11 +1,12 @@
 //! The `meshsec` program: parses its arguments, runs, returns an exit status.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use meshsec::{cli::Cli, commands, privilege};
+use meshsec::{cli::Cli, commands, error, privilege};
 
 fn main() -> ExitCode {
+    error::quiet_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -15,15 +16,17 @@ fn main() -> ExitCode {
         }
     };
     if let Err(errno) = privilege::confine(&cli) {
-        anstream::eprintln!("error: cannot give up what is not needed: {errno}");
-        return ExitCode::from(1);
+        return failed(&format!("error: cannot give up what is not needed: {errno}"));
     }
     match commands::run(&cli) {
         Ok(status) => status.into(),
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
-        Err(error) => {
-            anstream::eprintln!("{error}");
-            ExitCode::from(1)
-        }
+        Err(error) => failed(&error.to_string()),
     }
+}
+
+/// Where standard error takes nothing, the status has to tell.
+fn failed(what: &str) -> ExitCode {
+    let _ = writeln!(anstream::stderr(), "{what}");
+    ExitCode::from(1)
 }

@@ -73,7 +73,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
             return run.perform(&mut kernel, &prepared, &again);
         }
         let what = if same_generation { "The kernel's state" } else { "The generation" };
-        anstream::eprintln!("{what} changed meanwhile; planning again.");
+        super::say(format_args!("{what} changed meanwhile; planning again."));
         live = again;
     }
 }
@@ -119,7 +119,7 @@ impl Run<'_> {
         if answer.trim() == "yes" {
             return Ok(true);
         }
-        anstream::eprintln!("Not approved; nothing was changed.");
+        super::say(format_args!("Not approved; nothing was changed."));
         Ok(false)
     }
 

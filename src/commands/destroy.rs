@@ -54,7 +54,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
             let goal = Goal { desired: &desired, keyring: &keyring, reqid: config.reqid };
             return run.carry_out(&mut kernel, &goal, &view, &again);
         }
-        anstream::eprintln!("The kernel's state changed meanwhile; planning again.");
+        super::say(format_args!("The kernel's state changed meanwhile; planning again."));
         live = again;
     }
 }

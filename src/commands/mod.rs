@@ -130,6 +130,11 @@ fn local_if_any<'a>(
     }
 }
 
+/// Says something on standard error. Where that takes nothing, the work goes on.
+fn say(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(anstream::stderr(), "{what}");
+}
+
 /// Prints to standard output; colours go where they are wanted.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = anstream::stdout().lock();

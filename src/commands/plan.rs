@@ -43,7 +43,7 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     prepared.show(global, &loaded.config)?;
     if let Some(path) = &args.out {
         saved::write(path, &loaded, &prepared, &live)?;
-        anstream::eprintln!("Saved; to perform it: meshsec apply {}", path.display());
+        super::say(format_args!("Saved; to perform it: meshsec apply {}", path.display()));
     }
     Ok(match &prepared.plan {
         plan if !plan.conflicts.is_empty() => Status::Error,

@@ -171,7 +171,7 @@ impl Replacement {
     fn settle(&self) {
         if let Err(error) = self.directory.sync_all() {
             let target = self.target.display();
-            anstream::eprintln!("warning: {target} may not be on the disk yet: {error}");
+            super::say(format_args!("warning: {target} may not be on the disk yet: {error}"));
         }
     }
 

@@ -192,6 +192,7 @@ impl Reader<'_> {
     ) -> Option<Secrets> {
         let mut judge = Judge { optional: self.optional, spans, findings, warnings };
         let fetch = |source| fetch(source, self.dir, self.env);
+        let key = |bytes: Bytes| Key::new(Box::from(&bytes[..]));
         match source {
             KeySource::MeshKey(mesh_key) => {
                 judge.accept("mesh_key", fetch(mesh_key)).map(key).map(Secrets::MeshKey)
@@ -269,10 +270,6 @@ pub(super) fn same_mesh(
         let message = format!("the ratchet is that of mesh {}, not of {mesh}", ratchet.mesh());
         findings.wrong(span, message, "name the file of this mesh");
     }
-}
-
-fn key(bytes: Bytes) -> Key {
-    Key::new(Box::from(&bytes[..]))
 }
 
 /// A key's bytes. In a box, as what is moved leaves a copy behind.

@@ -48,7 +48,7 @@ fn write(path: &Path, text: &str) {
 
 /// Loads a file, and applies it on the first peer; says whether all of it was done.
 fn load_and_apply(file: &Path, kernel: &mut dyn Kernel) -> bool {
-    let loaded = config::load(file, SecretsMode::Required).ok().expect("the file is right");
+    let loaded = config::load(file, SecretsMode::Required).expect("the file is right");
     let (config, now) = (&loaded.config, Default::default());
     let local = &config.peers[0];
     loaded.check_private_key(local).expect("it is that of a");

@@ -19,7 +19,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{common::namespace::inside, mesh, secrets, secrets::marked, watch::Wanted, write};
+use crate::{
+    common::namespace::inside,
+    mesh, secrets,
+    secrets::{Wanted, marked},
+    write,
+};
 
 /// How often each secret is in the memory of a process that is written to.
 fn found_in(child: &Child, wanted: &Wanted) -> BTreeMap<String, usize> {
@@ -36,7 +41,24 @@ fn found_in(child: &Child, wanted: &Wanted) -> BTreeMap<String, usize> {
             *found.entry(format!("{what} in {region}")).or_default() += 1;
         }
     }
+    for (name, text) in told_by_proc(child) {
+        for what in wanted.within(&text) {
+            *found.entry(format!("{what} in {name}")).or_default() += 1;
+        }
+    }
     found
+}
+
+/// What the kernel tells of a process besides its memory.
+fn told_by_proc(child: &Child) -> Vec<(&'static str, Vec<u8>)> {
+    let at = |name: &str| format!("/proc/{}/{name}", child.id());
+    let read = |name| (name, fs::read(at(name)).unwrap());
+    let mut told: Vec<_> = ["cmdline", "environ", "maps", "status", "comm"].map(read).into();
+    for entry in fs::read_dir(at("fd")).unwrap() {
+        let open = fs::read_link(entry.unwrap().path()).unwrap();
+        told.push(("fd", open.into_os_string().into_encoded_bytes()));
+    }
+    told
 }
 
 /// Waits until a program waits itself.
@@ -126,8 +148,10 @@ fn a_secret_of_the_environment_stays_there_and_nowhere_else() {
     let keys = "mesh_key = { env = \"SECRET\" }";
     let mut apply = command(directory.path(), keys, &["apply", "--auto-approve"]);
     apply.env("SECRET", hex::encode(marked(10)));
-    let text = ("the mesh key (in hex) in [stack]".to_owned(), 4);
-    assert_eq!(found_once_it_waits(apply), [once("the mesh key", 1), text].into());
+    let texts =
+        ["[stack]", "environ"].map(|place| (format!("the mesh key (in hex) in {place}"), 4));
+    let [stack, environ] = texts;
+    assert_eq!(found_once_it_waits(apply), [once("the mesh key", 1), stack, environ].into());
 }
 
 fn hold_the_lock() -> UnixListener {

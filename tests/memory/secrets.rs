@@ -1,4 +1,5 @@
 //! Secrets that are recognised wherever they turn up, and all that follows from them.
+#![allow(dead_code, reason = "every test uses a part of it")]
 
 use base64ct::{Base64, Encoding};
 use hkdf::Hkdf;
@@ -10,7 +11,7 @@ pub fn marked(number: u8) -> [u8; 32] {
 }
 
 /// Every way in which a key could be left behind, inverted: its parts of eight
-/// bytes raw, in hex and in base64, and as HMAC pads it.
+/// bytes raw, in hex, as Rust prints bytes, and as HMAC pads them; and its base64.
 pub fn forms(name: &str, key: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut forms = Vec::new();
     let mut add = |how: &str, bytes: &[u8]| {
@@ -20,6 +21,10 @@ pub fn forms(name: &str, key: &[u8]) -> Vec<(String, Vec<u8>)> {
         add("raw", part);
         add("in hex", hex::encode(part).as_bytes());
         add("in hex", hex::encode_upper(part).as_bytes());
+        for separator in [", ", ","] {
+            let numbers: Vec<String> = part.iter().map(u8::to_string).collect();
+            add("as numbers", numbers.join(separator).as_bytes());
+        }
         for pad in [0x36, 0x5c] {
             add("padded", &part.iter().map(|byte| byte ^ pad).collect::<Vec<_>>());
         }
@@ -29,6 +34,41 @@ pub fn forms(name: &str, key: &[u8]) -> Vec<(String, Vec<u8>)> {
         add("in base64", part);
     }
     forms
+}
+
+/// Bytes to look for, and what they are.
+pub struct Wanted {
+    /// Kept inverted, so that a look at this process's memory does not find them here.
+    inverted: Vec<(String, Vec<u8>)>,
+    /// Whether one of them begins with these two bytes.
+    begins: Vec<bool>,
+}
+
+impl Wanted {
+    /// Each is given inverted.
+    pub fn new(inverted: Vec<(String, Vec<u8>)>) -> Self {
+        let mut begins = vec![false; 1 << 16];
+        for (_, bytes) in &inverted {
+            begins[usize::from(!bytes[0]) << 8 | usize::from(!bytes[1])] = true;
+        }
+        Self { inverted, begins }
+    }
+
+    /// Those that are somewhere in these bytes.
+    pub fn within(&self, bytes: &[u8]) -> Vec<&str> {
+        let mut found = Vec::new();
+        for at in 0..bytes.len().saturating_sub(1) {
+            if self.begins[usize::from(bytes[at]) << 8 | usize::from(bytes[at + 1])] {
+                let here = |(_, inverted): &&(String, Vec<u8>)| begins_with(&bytes[at..], inverted);
+                found.extend(self.inverted.iter().filter(here).map(|(what, _)| what.as_str()));
+            }
+        }
+        found
+    }
+}
+
+fn begins_with(bytes: &[u8], inverted: &[u8]) -> bool {
+    bytes.len() >= inverted.len() && bytes.iter().zip(inverted).all(|(a, b)| *a == !b)
 }
 
 /// What is secret of a session between two peers: itself, what HKDF extracts

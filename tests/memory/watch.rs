@@ -12,6 +12,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
 };
 
+use crate::secrets::Wanted;
+
 #[global_allocator]
 static ALLOCATOR: Watch = Watch;
 
@@ -68,41 +70,6 @@ fn look(freed: &[u8]) {
         }
     }
     BLIND.set(false);
-}
-
-/// Bytes to look for, and what they are.
-pub struct Wanted {
-    /// Kept inverted, so that a look at this process's memory does not find them here.
-    inverted: Vec<(String, Vec<u8>)>,
-    /// Whether one of them begins with these two bytes.
-    begins: Vec<bool>,
-}
-
-impl Wanted {
-    /// Each is given inverted.
-    pub fn new(inverted: Vec<(String, Vec<u8>)>) -> Self {
-        let mut begins = vec![false; 1 << 16];
-        for (_, bytes) in &inverted {
-            begins[usize::from(!bytes[0]) << 8 | usize::from(!bytes[1])] = true;
-        }
-        Self { inverted, begins }
-    }
-
-    /// Those that are somewhere in these bytes.
-    pub fn within(&self, bytes: &[u8]) -> Vec<&str> {
-        let mut found = Vec::new();
-        for at in 0..bytes.len().saturating_sub(1) {
-            if self.begins[usize::from(bytes[at]) << 8 | usize::from(bytes[at + 1])] {
-                let here = |(_, inverted): &&(String, Vec<u8>)| begins_with(&bytes[at..], inverted);
-                found.extend(self.inverted.iter().filter(here).map(|(what, _)| what.as_str()));
-            }
-        }
-        found
-    }
-}
-
-fn begins_with(bytes: &[u8], inverted: &[u8]) -> bool {
-    bytes.len() >= inverted.len() && bytes.iter().zip(inverted).all(|(a, b)| *a == !b)
 }
 
 /// The functions of this project that were running, the innermost first.

@@ -141,10 +141,11 @@ fn reason(status: ExitStatus, said: &str) -> String {
     let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     let has = |text: &str| said.contains(text);
     let hint = if has("ermission denied") || has("must be root") {
-        "; needs CAP_NET_ADMIN: run as root"
+        "; needs CAP_NET_ADMIN, and iptables-legacy CAP_NET_RAW and root's files too: run as root"
     } else if has("xtables lock") || has("Can't lock") {
         "; another program works on the rules: run this again"
-    } else if has("Table does not exist") || has("can't initialize") || has("unable to initialize")
+    } else if has("Table does not exist")
+        || ["can't", "Cannot", "unable to"].iter().any(|not| has(&format!("{not} initialize")))
     {
         "; the kernel has no such table: load its module (iptable_filter, iptable_mangle, \
          ip6table_filter, ip6table_mangle)"
@@ -202,6 +203,7 @@ mod tests {
             ),
             ("echo 'x: Permission denied (you must be root)' >&2; exit 4", "needs CAP_NET_ADMIN"),
             ("echo 'unknown option' >&2; exit 2", "older than 1.6.2"),
+            ("echo 'Cannot initialize: iptables who?' >&2; exit 1", "load its module"),
             ("kill -9 $$", "signal: 9"),
         ] {
             let error = sh(LIMIT, script, "").unwrap_err();

@@ -1,0 +1,234 @@
+//! What the program may do while it runs, and what the programs that it runs may.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::PermissionsExt,
+            net::{SocketAddr, UnixListener},
+        },
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::namespace::{inside, ip};
+use meshsec::{
+    keys::Ratchet,
+    model::{Generation, Key, MeshName},
+};
+
+/// Bits of capabilities (linux/capability.h).
+const CHOWN: u64 = 1;
+const DAC_OVERRIDE: u64 = 1 << 1;
+const DAC_READ_SEARCH: u64 = 1 << 2;
+const FOWNER: u64 = 1 << 3;
+const NET_ADMIN: u64 = 1 << 12;
+const NET_RAW: u64 = 1 << 13;
+const SYS_MODULE: u64 = 1 << 16;
+const REPLACING: u64 = CHOWN | DAC_OVERRIDE | DAC_READ_SEARCH | FOWNER;
+
+/// A mesh of two and its secret, in a directory.
+fn mesh(directory: &Path, traffic: &str, keys: &str) -> PathBuf {
+    let file = directory.join("mesh.toml");
+    let text = format!(
+        "[mesh]\nname = \"lab\"\n[traffic]\n{traffic}\n[keys]\n{keys}\n[rotation]\ngeneration = 5\n\
+         [[peer]]\nname = \"a\"\nshort_id = 1\naddress = \"192.0.2.1\"\n\
+         [[peer]]\nname = \"b\"\nshort_id = 2\naddress = \"192.0.2.2\"\n"
+    );
+    fs::write(&file, text).unwrap();
+    write_secret(&directory.join("mesh.key"), &"5f".repeat(32));
+    let begin = Ratchet::begin(&Key::new(Box::new([7; 32])), &MeshName::new("lab").unwrap());
+    let ratchet = begin.at(Generation::new(4).unwrap()).unwrap();
+    write_secret(&directory.join("ratchet"), &ratchet.text());
+    file
+}
+
+fn write_secret(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Waits until a program waits itself.
+fn wait_until_it_sleeps(child: &mut Child) {
+    let begin = Instant::now();
+    let mut calm = 0;
+    while calm < 5 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it never waits");
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        thread::sleep(Duration::from_millis(30));
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        calm = if stat.rsplit(')').next().unwrap().starts_with(" S") { calm + 1 } else { 0 };
+    }
+}
+
+/// What a program may do once it waits: the sets of capabilities by their names.
+fn may(mut command: Command) -> BTreeMap<String, u64> {
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    wait_until_it_sleeps(&mut child);
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let core = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let core = core.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    let line = |line: &str| {
+        let (name, value) = line.split_once(":\t")?;
+        let known = name.starts_with("Cap") || name == "NoNewPrivs";
+        known.then(|| (name.to_owned(), u64::from_str_radix(value.trim(), 16).unwrap()))
+    };
+    status.lines().filter_map(line).collect()
+}
+
+/// Those that are permitted, those in effect, and those of programs; bounded by others.
+fn sets(permitted: u64, effective: u64, programs: u64, bounding: u64) -> BTreeMap<String, u64> {
+    [
+        ("CapPrm", permitted),
+        ("CapEff", effective),
+        ("CapInh", programs),
+        ("CapAmb", programs),
+        ("CapBnd", bounding),
+        ("NoNewPrivs", 1),
+    ]
+    .map(|(name, set)| (name.to_owned(), set))
+    .into()
+}
+
+fn meshsec(file: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshsec"));
+    command.arg("-c").arg(file).args(words);
+    command
+}
+
+const MESH_KEY: &str = "mesh_key = { file = \"mesh.key\" }";
+const RATCHET: &str = "ratchet = { file = \"ratchet\" }";
+const BY_PORT: &str = "select = \"port\"";
+const BY_MARK: &str = "select = \"mark\"";
+const APPLY: [&str; 2] = ["apply", "--auto-approve"];
+
+/// At the lock: the file and its secrets are read, and nothing was done yet.
+#[test]
+fn an_apply_of_root_keeps_what_it_needs_and_drops_the_rest() {
+    if !inside("an_apply_of_root_keeps_what_it_needs_and_drops_the_rest") {
+        return;
+    }
+    let name = SocketAddr::from_abstract_name("meshsec-lock").unwrap();
+    let _lock = UnixListener::bind_addr(&name).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (network, bounding) = (NET_ADMIN | NET_RAW, NET_ADMIN | NET_RAW | SYS_MODULE);
+    let file = mesh(directory.path(), BY_PORT, MESH_KEY);
+    assert_eq!(may(meshsec(&file, &APPLY)), sets(network, NET_ADMIN, network, bounding));
+    // iptables-legacy may have to load its module.
+    let file = mesh(directory.path(), BY_MARK, MESH_KEY);
+    assert_eq!(may(meshsec(&file, &APPLY)), sets(bounding, NET_ADMIN, bounding, bounding));
+    // A ratchet of another user is replaced once all is in place.
+    let file = mesh(directory.path(), BY_PORT, RATCHET);
+    let with_files = sets(network | REPLACING, NET_ADMIN | REPLACING, network, bounding);
+    assert_eq!(may(meshsec(&file, &APPLY)), with_files);
+    let destroy = meshsec(&file, &["destroy", "--auto-approve"]);
+    assert_eq!(may(destroy), sets(network, NET_ADMIN, network, bounding));
+}
+
+#[test]
+fn commands_that_look_at_no_kernel_have_no_power_over_it() {
+    if !inside("commands_that_look_at_no_kernel_have_no_power_over_it") {
+        return;
+    }
+    ip("link set lo up");
+    let directory = tempfile::tempdir().unwrap();
+    let file = mesh(directory.path(), BY_PORT, MESH_KEY);
+    let (_reader, mut full) = io::pipe().unwrap();
+    full.write_all(&[0; 64 << 10]).unwrap();
+    for (words, set) in [
+        (&["genkey"][..], 0),
+        (&["genpsk"], 0),
+        (&["spi", "0x81001002"], 0),
+        (&["validate"], 0),
+        (&["mtu", "--underlay-mtu=1500"], 0),
+        (&["plan", "--live=empty", "--local=a"], 0),
+    ] {
+        let mut command = meshsec(&file, words);
+        command.stdout(full.try_clone().unwrap());
+        assert_eq!(may(command), sets(set, set, 0, 0), "{words:?}");
+    }
+    // It waits for the directory's lock before it reads the file.
+    let locked = File::open(directory.path()).unwrap();
+    locked.lock().unwrap();
+    let rotate = meshsec(&file, &["rotate"]);
+    assert_eq!(may(rotate), sets(REPLACING, REPLACING, 0, 0));
+}
+
+/// The capabilities, environment and directory of a program in iptables' place.
+#[test]
+fn programs_of_iptables_get_three_capabilities_and_nothing_of_the_callers() {
+    if !inside("programs_of_iptables_get_three_capabilities_and_nothing_of_the_callers") {
+        return;
+    }
+    ip("link set lo up");
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let record = at("record");
+    let script = |path: &Path, text: &str| {
+        fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    // The first of the directories in which programs are looked for.
+    fs::create_dir(at("programs")).unwrap();
+    let honest = format!(
+        "{{ cat /proc/self/status; echo \"directory $(pwd)\"; cat /proc/self/environ | tr '\\0' \
+         '\\n'; ls -l /proc/self/fd/; }} >>{}; exit 1",
+        record.display()
+    );
+    script(&at("programs/iptables"), &honest);
+    // What the caller would have run instead.
+    let evil = at("evil");
+    fs::create_dir(&evil).unwrap();
+    let trap = format!("touch {}", at("trapped").display());
+    for name in ["iptables", "iptables-save", "iptables-nft-save", "ip6tables", "modprobe"] {
+        script(&evil.join(name), &trap);
+    }
+    let keys = "mesh_key = { env = \"SECRET\" }";
+    let file = mesh(directory.path(), BY_MARK, keys);
+    let mut plan = Command::new("sh");
+    plan.args(["-c", "mount --bind \"$0\" /usr/local/sbin && exec \"$@\""]);
+    plan.arg(at("programs")).arg(env!("CARGO_BIN_EXE_meshsec")).arg("-c").arg(&file);
+    let output = plan
+        .args(["--local=a", "plan"])
+        .current_dir(&evil)
+        .env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin", evil.display()))
+        .env("SECRET", "5f".repeat(32))
+        .envs([
+            ("XTABLES_LIBDIR", &evil),
+            ("IPTABLES_LIB_DIR", &evil),
+            ("XTABLES_LOCKFILE", &evil),
+            ("MODPROBE_OPTIONS", &evil),
+            ("HOME", &evil),
+        ])
+        .envs([("IFS", "/"), ("ENV", "./iptables"), ("LD_DEBUG_OUTPUT", "x")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let seen = fs::read_to_string(&record).unwrap_or_else(|error| {
+        panic!("{error}: {said}{}", String::from_utf8_lossy(&output.stderr))
+    });
+    assert!(!at("trapped").exists(), "a program of the caller's was run");
+    let three = format!("{:016x}", NET_ADMIN | NET_RAW | SYS_MODULE);
+    for set in ["CapPrm", "CapEff", "CapInh", "CapAmb", "CapBnd"] {
+        assert!(seen.contains(&format!("{set}:\t{three}")), "{seen}");
+    }
+    assert!(seen.contains("NoNewPrivs:\t1") && seen.contains("directory /\n"), "{seen}");
+    for foreign in ["5f5f", "evil", "XTABLES", "MODPROBE", "HOME", "IFS=", "ENV=", "LD_"] {
+        assert!(!seen.contains(foreign), "{foreign} in {seen}");
+    }
+    // Files that are open when a program begins: its pipes, and no socket of the caller's.
+    assert!(seen.contains("0 -> pipe:"), "{seen}");
+    assert!(!seen.contains("socket:") && !seen.contains("mesh.key"), "{seen}");
+}

@@ -102,6 +102,7 @@ fn needs(cli: &Cli) -> CapabilitySet {
         Command::Rotate | Command::Ratchet(_) => {
             return Files::Replaces.needs();
         }
+        Command::Confirm => (Files::Leaves, CapabilitySet::empty()),
         Command::Validate | Command::Mtu(_) => (Files::Reads, CapabilitySet::empty()),
         Command::Plan(args) if args.live != "kernel" => (Files::Reads, CapabilitySet::empty()),
         Command::Plan(args) if args.out.is_some() => (Files::Replaces, PROGRAMS),

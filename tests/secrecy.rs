@@ -176,7 +176,7 @@ impl Host {
 }
 
 /// Every command, with everything that changes what it prints.
-const COMMANDS: [&[&str]; 37] = [
+const COMMANDS: [&[&str]; 40] = [
     &["validate"],
     &["validate", "--format=json"],
     &["plan"],
@@ -195,6 +195,9 @@ const COMMANDS: [&[&str]; 37] = [
     &["apply", "secret"],
     &["apply", "--auto-approve"],
     &["apply", "--auto-approve", "--format=json"],
+    &["apply", "--auto-approve", "--confirm-within=1s"],
+    &["apply", "--auto-approve", "--confirm-within=1s", "--format=json"],
+    &["confirm"],
     &["show"],
     &["show", "--all"],
     &["show", "--all", "--format=json"],

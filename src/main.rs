@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use meshsec::{cli::Cli, commands, error, privilege};
+use meshsec::{cli::Cli, commands, error, privilege, render::Plain};
 
 fn main() -> ExitCode {
     error::quiet_panics();
@@ -25,8 +25,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where standard error takes nothing, the status has to tell.
+/// Where standard error takes nothing, the status has to tell. What others have
+/// named may be in any line.
 fn failed(what: &str) -> ExitCode {
-    let _ = writeln!(anstream::stderr(), "{what}");
+    let mut err = anstream::stderr().lock();
+    let _ = what.lines().try_for_each(|line| writeln!(err, "{}", Plain(line)));
     ExitCode::from(1)
 }

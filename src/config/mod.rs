@@ -34,7 +34,7 @@ pub use diagnostic::ConfigError;
 pub use files::fill;
 pub use loaded::Raised;
 pub use local::{LocalError, local_peer};
-pub use mask::{quote as quoted, readable};
+pub use mask::{printable, quote as quoted, readable};
 pub use secrets::{Malformed, RatchetError, read_ratchet, secret};
 pub use types::{
     Clock, Config, Esp, KeySource, LinkWish, Moment, Peer, Protocol, Rotation, SecretSource,

@@ -3,6 +3,7 @@
 
 mod json;
 mod mtu;
+mod plain;
 mod prometheus;
 mod report;
 mod show;
@@ -16,6 +17,7 @@ use crate::{
 
 pub use json::{JsonClock, JsonPlan, plan_json};
 pub use mtu::{Underlay, mtu_json, mtu_text};
+pub use plain::Plain;
 pub use prometheus::status_prometheus;
 pub use report::{Ended, TAKE_BACK, Turned, report_json, report_text};
 pub use show::{Shown, show_json, show_text};

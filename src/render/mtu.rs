@@ -5,7 +5,7 @@ use std::{fmt::Write, net::IpAddr};
 use anstyle::Style;
 use serde::Serialize;
 
-use super::{json::FORMAT_VERSION, text};
+use super::{Plain, json::FORMAT_VERSION, text};
 use crate::{
     config::{Config, Peer},
     model::Link,
@@ -66,7 +66,7 @@ pub fn mtu_text(underlay: &Underlay<'_>) -> String {
         underlay.family()
     );
     let of = device.map_or_else(|| "MTU below, as given".into(), |name| format!("MTU of {name}"));
-    let _ = writeln!(text, "{mtu:>7}  {of}");
+    let _ = writeln!(text, "{mtu:>7}  {}", Plain(of));
     if fit.underlay != *mtu {
         let _ = writeln!(text, "{:>7}  the longest IP packet", fit.underlay);
     }
@@ -78,10 +78,10 @@ pub fn mtu_text(underlay: &Underlay<'_>) -> String {
         None => writeln!(text, "   none  {}", underlay.result()),
     };
     if let Some(link) = underlay.link {
-        let _ = writeln!(text, "\n{} has an MTU of {}.", link.name, link.mtu);
+        let _ = writeln!(text, "\n{} has an MTU of {}.", Plain(&link.name), link.mtu);
     }
     for warning in underlay.warnings {
-        let _ = writeln!(text, "\n{}Warning:{:#} {warning}", text::YELLOW, text::YELLOW);
+        let _ = writeln!(text, "\n{}Warning:{:#} {}", text::YELLOW, text::YELLOW, Plain(warning));
     }
     text
 }

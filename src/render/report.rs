@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{JsonPlan, View, json, plan_json};
+use super::{JsonPlan, Plain, View, json, plan_json};
 use crate::{apply::Report, kernel::KernelError, plan::Flow};
 
 /// How many lines of one kind are shown before the rest is counted.
@@ -55,7 +55,7 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     let left = report.left.iter().map(|step| format!("left: {} {}", step.name(), step.id()));
     write_some(&mut text, left);
     if let Some(error) = &report.stopped {
-        let _ = writeln!(text, "  stopped: {error}");
+        let _ = writeln!(text, "  stopped: {}", Plain(error));
     }
     if report.probe_stays {
         text += "  the SA by which the cipher was tried stays until the next apply\n";
@@ -86,7 +86,7 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
 fn write_some(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
     let more = lines.len().saturating_sub(LINES_SHOWN);
     for line in lines.take(LINES_SHOWN) {
-        let _ = writeln!(text, "  {line}");
+        let _ = writeln!(text, "  {}", Plain(line));
     }
     if more > 0 {
         let _ = writeln!(text, "  and {more} more of these");

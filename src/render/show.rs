@@ -6,6 +6,7 @@ use anstyle::Style;
 use serde::Serialize;
 
 use super::{
+    Plain,
     json::{FORMAT_VERSION, JsonClock},
     text,
 };
@@ -125,7 +126,12 @@ fn write_group(text: &mut String, title: &str, objects: &[&Object]) {
         text.push_str("  none\n");
     }
     for object in objects {
-        let _ = writeln!(text, "  {:<6} {}  {}", object.kind, object.id, object.description);
+        let _ = writeln!(
+            text,
+            "  {:<6} {}",
+            object.kind,
+            Plain(format!("{}  {}", object.id, object.description))
+        );
     }
 }
 

@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::{
+    Plain,
     json::{FORMAT_VERSION, JsonClock},
     text::{self, YELLOW},
 };
@@ -171,7 +172,7 @@ pub fn status_text(view: &StatusView<'_>) -> String {
     }
     let mut gap = "\n";
     for warning in view.all_warnings() {
-        let _ = writeln!(text, "{gap}{YELLOW}Warning:{YELLOW:#} {warning}");
+        let _ = writeln!(text, "{gap}{YELLOW}Warning:{YELLOW:#} {}", Plain(warning));
         gap = "";
     }
     let (changes, conflicts) = (view.plan.changes.len(), view.plan.conflicts.len());

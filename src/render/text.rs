@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 
-use super::View;
+use super::{Plain, View};
 use crate::{
     config::{Config, Moment, Select, Traffic},
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan, What},
@@ -31,7 +31,7 @@ pub fn plan_text(view: &View<'_>) -> String {
     write_conflicts(&mut text, &view.plan.conflicts);
     let mut gap = "\n";
     for warning in view.all_warnings() {
-        let _ = writeln!(text, "{gap}{YELLOW}Warning:{YELLOW:#} {warning}");
+        let _ = writeln!(text, "{gap}{YELLOW}Warning:{YELLOW:#} {}", Plain(warning));
         gap = "";
     }
     let _ = writeln!(text, "\n{}", summary(view));
@@ -106,11 +106,11 @@ fn write_change(text: &mut String, change: &Change) {
         "{style}{:>5}{style:#} {:<6} {}{}",
         action.symbol(),
         change.kind(),
-        change.id(),
-        note(change)
+        Plain(change.id()),
+        Plain(note(change))
     );
     if action != ChangeAction::Create {
-        let _ = writeln!(text, "        {DIM}# {}{DIM:#}", change.reason);
+        let _ = writeln!(text, "        {DIM}# {}{DIM:#}", Plain(&change.reason));
     }
     if matches!(action, ChangeAction::Update | ChangeAction::Replace) {
         change.fields().iter().for_each(|field| write_field(text, field));
@@ -144,7 +144,7 @@ fn write_field(text: &mut String, field: &Field) {
     let none = "none".to_owned();
     let before = field.before.as_ref().unwrap_or(&none);
     let after = field.after.as_ref().unwrap_or(&none);
-    let _ = writeln!(text, "        {}: {before} -> {after}", field.name);
+    let _ = writeln!(text, "        {}: {} -> {}", field.name, Plain(before), Plain(after));
 }
 
 fn write_order(text: &mut String, plan: &Plan) {
@@ -179,8 +179,8 @@ fn write_conflicts(text: &mut String, conflicts: &[Conflict]) {
             Some(peer) => format!("stops peer {peer}"),
             None => "stops all".into(),
         };
-        let _ = writeln!(text, "{RED}    !{RED:#} {}  {whose}", conflict.object);
-        let _ = writeln!(text, "        {DIM}# {}{DIM:#}", conflict.reason);
+        let _ = writeln!(text, "{RED}    !{RED:#} {}  {whose}", Plain(&conflict.object));
+        let _ = writeln!(text, "        {DIM}# {}{DIM:#}", Plain(&conflict.reason));
     }
 }
 

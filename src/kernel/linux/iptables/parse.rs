@@ -63,11 +63,11 @@ pub fn tables(text: &str) -> Result<Tables, String> {
         if let Some(comment) = line.strip_prefix('#') {
             // iptables-nft says so, with status 0, of a table that it can't show.
             if comment.contains("is incompatible") {
-                return Err(comment.trim().into());
+                return Err(format!("it says {:?}", comment.trim()));
             }
         } else if let Some(name) = line.strip_prefix('*') {
             if current.is_some() {
-                return Err(format!("table {name} begins before the end of another"));
+                return Err(format!("table {name:?} begins before the end of another"));
             }
             current = Some((name, tables.remove(name).unwrap_or_default()));
         } else if line == "COMMIT" {
@@ -79,7 +79,7 @@ pub fn tables(text: &str) -> Result<Tables, String> {
         }
     }
     match current {
-        Some((name, _)) => Err(format!("table {name} has no end")),
+        Some((name, _)) => Err(format!("table {name:?} has no end")),
         None => Ok(tables),
     }
 }
@@ -90,8 +90,11 @@ fn entry(table: &mut Table, line: &str) -> Result<(), String> {
     if let Some(rest) = line.strip_prefix(':') {
         let (name, policy) = rest.split_once(' ').ok_or_else(unexpected)?;
         let policy = policy.split(' ').next().filter(|policy| *policy != "-").map(Into::into);
-        table.chains.insert(name.into(), Chain { policy, rules: Vec::new() });
-        return Ok(());
+        let chain = Chain { policy, rules: Vec::new() };
+        return match table.chains.insert(name.into(), chain) {
+            None => Ok(()),
+            Some(_) => Err(format!("chain {name:?} is declared twice")),
+        };
     }
     let rest = line.strip_prefix("-A ").ok_or_else(unexpected)?;
     let (name, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -213,7 +216,7 @@ fn own_rule(words: &[String]) -> Option<Rule> {
     while let Some(option) = words.next() {
         let value = words.next()?;
         let first = match option {
-            "-p" => !std::mem::replace(&mut udp, matches!(value, "udp" | "17")),
+            "-p" => matches!(value, "udp" | "17") && !std::mem::replace(&mut udp, true),
             "-m" => matches!(value, "udp" | "policy"),
             "--dport" => port.replace(value.parse::<u16>().ok()?).is_none(),
             "--dir" => direction
@@ -223,7 +226,7 @@ fn own_rule(words: &[String]) -> Option<Rule> {
                     _ => return None,
                 })
                 .is_none(),
-            "--pol" => !std::mem::replace(&mut none, value == "none"),
+            "--pol" => value == "none" && !std::mem::replace(&mut none, true),
             "-j" => target.replace(value).is_none(),
             "--set-xmark" => mark.replace(bits(value)?).is_none(),
             _ => false,
@@ -319,6 +322,8 @@ mod tests {
             "-A OUTPUT -j DROP\n",
             "*filter\n-A NOWHERE -j DROP\nCOMMIT\n",
             "*filter\nnonsense\nCOMMIT\n",
+            "*filter\n:A - [0:0]\n-A A -j DROP\n:A - [0:0]\nCOMMIT\n",
+            "*filter\n:A - [0:0]\nCOMMIT\n*filter\n:A - [0:0]\nCOMMIT\n",
             "# Table `filter' is incompatible, use 'nft' tool.\n",
         ] {
             assert!(tables(text).is_err(), "{text:?}");
@@ -343,6 +348,8 @@ mod tests {
             "",
             "-j DROP",
             "-p tcp -m tcp --dport 4789 -m policy --dir out --pol none -j DROP",
+            "-p tcp -p udp -m udp --dport 4789 -m policy --dir out --pol none -j DROP",
+            "-p udp -m udp --dport 4789 -m policy --dir out --pol ipsec --pol none -j DROP",
             "-p udp -m udp --dport 4789:4790 -m policy --dir out --pol none -j DROP",
             "-p udp -m udp ! --dport 4789 -m policy --dir out --pol none -j DROP",
             "-p udp -m udp --dport 4789 -m policy --dir out --pol ipsec -j DROP",

@@ -10,6 +10,9 @@ pub mod commands;
 pub mod config;
 pub mod desired;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kernel;
 pub mod keys;
 pub mod model;

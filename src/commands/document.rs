@@ -37,13 +37,18 @@ impl Kind {
         if text.len() as u64 > LARGEST {
             return Err(unread(path, format!("larger than 256 MiB, which no {} is", self.noun)));
         }
-        let Version { format_version } = self.parse(path, &text)?;
+        self.of(path, &text)
+    }
+
+    /// The document that a text is; the path is for errors.
+    pub(super) fn of<T: DeserializeOwned>(&self, path: &Path, text: &[u8]) -> Result<T, Error> {
+        let Version { format_version } = self.parse(path, text)?;
         if format_version != self.version {
             let (found, known) = (config::quoted(&format_version), self.version);
             let reason = format!("format {found} is not known; this meshsec reads {known}");
             return Err(unread(path, reason));
         }
-        self.parse(path, &text)
+        self.parse(path, text)
     }
 
     fn parse<T: DeserializeOwned>(&self, path: &Path, text: &[u8]) -> Result<T, Error> {

@@ -65,7 +65,10 @@ impl Snapshot {
 
     /// Reads a snapshot; one of another mesh or format is an error.
     fn read(path: &Path, config: &Config) -> Result<Self, Error> {
-        let snapshot: Self = SNAPSHOT.read(path)?;
+        Self::of_mesh(SNAPSHOT.read(path)?, path, config)
+    }
+
+    fn of_mesh(snapshot: Self, path: &Path, config: &Config) -> Result<Self, Error> {
         if snapshot.mesh != config.mesh.as_str() {
             let (theirs, ours) = (config::quoted(&snapshot.mesh), &config.mesh);
             let reason =
@@ -93,4 +96,12 @@ pub fn observe(source: &Source, config: &Config) -> Result<(Live, Time), Error> 
             Ok((Live(state.sorted()), Time::from_seconds(taken)))
         }
     }
+}
+
+/// What a snapshot's text holds, and when it was taken.
+#[cfg(any(test, fuzzing))]
+pub(super) fn parse(text: &[u8], config: &Config) -> Result<(State, Time), Error> {
+    let path = Path::new("live.json");
+    let Snapshot { taken, state, .. } = Snapshot::of_mesh(SNAPSHOT.of(path, text)?, path, config)?;
+    Ok((state.sorted(), Time::from_seconds(taken)))
 }

@@ -4,6 +4,8 @@ mod apply;
 mod confirm;
 mod destroy;
 mod document;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod generate;
 mod live;
 mod moment;

@@ -89,7 +89,7 @@ impl Premises {
     }
 
     /// What is no longer as it was; `None` if all is.
-    fn change(&self, now: &Self) -> Option<&'static str> {
+    pub(super) fn change(&self, now: &Self) -> Option<&'static str> {
         Some(if (&self.mesh, &self.local) != (&now.mesh, &now.local) {
             "it is of another mesh or another host"
         } else if self.file != now.file {
@@ -158,6 +158,29 @@ fn put(path: &Path, text: &[u8]) -> Result<(), Error> {
 
 fn read(path: &Path) -> Result<Premises, Error> {
     SAVED_PLAN.read(path).map(|Saved { premises, .. }| premises)
+}
+
+#[cfg(any(test, fuzzing))]
+impl Premises {
+    /// The premises of a plan that differs in what it does.
+    pub(super) fn of_another(&self) -> Self {
+        let text = String::clone;
+        Self {
+            mesh: text(&self.mesh),
+            local: text(&self.local),
+            generation: self.generation,
+            file: text(&self.file),
+            keys: text(&self.keys),
+            live: text(&self.live),
+            plan: text(&self.plan) + "0",
+        }
+    }
+}
+
+/// The premises that a saved plan's text holds.
+#[cfg(any(test, fuzzing))]
+pub(super) fn parse(text: &[u8]) -> Result<Premises, Error> {
+    SAVED_PLAN.of(Path::new("plan.json"), text).map(|Saved { premises, .. }| premises)
 }
 
 fn stale(path: &Path, change: &str) -> Error {

@@ -89,6 +89,16 @@ pub fn load(path: &Path, secrets: SecretsMode) -> Result<Loaded, ConfigError> {
 
 fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Loaded, ConfigError> {
     let bytes = files::mesh(path).map_err(|error| unread(path, &error))?;
+    parse(path, bytes, mode, env)
+}
+
+/// The same of a file that was read. It opens no file if secrets are ignored.
+pub(crate) fn parse(
+    path: &Path,
+    bytes: Zeroizing<Vec<u8>>,
+    mode: SecretsMode,
+    env: secrets::Env<'_>,
+) -> Result<Loaded, ConfigError> {
     let text = text(path, &bytes)?;
     let source = Source::new(text);
     let (root, errors) = DeTable::parse_recoverable(text);

@@ -7,6 +7,7 @@ mod cargo;
 mod cpio;
 mod demo;
 mod failure;
+mod fuzz;
 mod host;
 mod image;
 mod initramfs;
@@ -33,6 +34,10 @@ usage: cargo xtask TASK
 
   demo [--kernel K]
       Show a mesh of three hosts: plan, apply, encrypted traffic, destroy.
+
+  fuzz [--seconds N] [TARGET...]
+      Run each fuzz target, or those that are named, for N seconds, 15 by default. What it finds
+      stays in fuzz/artifacts, and is an error.
 
   vm --kernel K [--timeout SECONDS] [--scratch DIR] [--] COMMAND...
       Run COMMAND as root on kernel K, a series such as 6.1 or 6.12, and exit with its status.
@@ -62,6 +67,7 @@ fn run(arguments: &[String]) -> Result<u8, Failure> {
     match task.as_str() {
         "test" => test::run(rest),
         "demo" => demo::run(rest),
+        "fuzz" => fuzz::run(rest),
         "vm" => vm::run(rest),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");

@@ -38,6 +38,14 @@ const TOOLS: [Package; 11] = [
     Package { name: "python3-cryptography", present: has_python_cryptography },
 ];
 
+/// What builds libFuzzer.
+const FUZZING: [Package; 1] = [Package { name: "g++", present: || has("c++") }];
+
+/// Installs what the fuzz targets are built with.
+pub fn ensure_fuzzing() -> Result<(), Failure> {
+    ensure(&FUZZING)
+}
+
 /// Installs what a machine needs and is missing.
 pub fn ensure_machine() -> Result<(), Failure> {
     ensure(&MACHINE)

@@ -12,6 +12,8 @@ pub mod clock;
 mod decode;
 mod encode;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod host;
 mod iptables;
 mod link;

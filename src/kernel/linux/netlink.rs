@@ -136,14 +136,12 @@ impl Engine {
         let doing = format!("listing {what}");
         let sequence = self.next_sequence();
         self.send(&wire::dump_request(kind, body, sequence), &doing)?;
-        let mut dump = Dump { sequence, answer, what, interrupted: false, list: Vec::new() };
+        let mut dump = Dump::new(sequence, answer, what);
         loop {
             let length = self.receive(&doing)?;
             let wiped = Wiped(&mut self.buffer[..length]);
-            for message in Messages::of(&mut *wiped.0) {
-                if dump.take(message?, decode)? {
-                    return Ok((!dump.interrupted).then_some(dump.list));
-                }
+            if dump.read(&mut *wiped.0, decode)? {
+                return Ok((!dump.interrupted).then_some(dump.list));
             }
         }
     }
@@ -279,15 +277,39 @@ fn window_length(requests: &[Request], window: usize) -> usize {
 }
 
 /// A dump that is being read.
-struct Dump<'a, T> {
+pub struct Dump<'a, T> {
     sequence: u32,
     answer: u16,
     what: &'a str,
     interrupted: bool,
-    list: Vec<T>,
+    /// What has been decoded so far.
+    pub list: Vec<T>,
 }
 
-impl<T> Dump<'_, T> {
+impl<'a, T> Dump<'a, T> {
+    /// A dump of which nothing was read.
+    pub fn new(sequence: u32, answer: u16, what: &'a str) -> Self {
+        Self { sequence, answer, what, interrupted: false, list: Vec::new() }
+    }
+
+    /// Takes a datagram in, and says whether it held the end.
+    ///
+    /// # Errors
+    ///
+    /// Any doubt that all of it was understood.
+    pub fn read(
+        &mut self,
+        datagram: &mut [u8],
+        decode: &mut impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,
+    ) -> Result<bool, KernelError> {
+        for message in Messages::of(datagram) {
+            if self.take(message?, decode)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Takes a message in, and says whether it was the last.
     fn take(
         &mut self,
@@ -404,8 +426,7 @@ mod tests {
     }
 
     fn take(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Result<bool, KernelError> {
-        let mut dump =
-            Dump { sequence: 5, answer: 0x10, what: "SAs", interrupted: false, list: vec![] };
+        let mut dump = Dump::new(5, 0x10, "SAs");
         let payload = &mut payload.to_vec();
         dump.take(message(kind, flags, sequence, payload), &mut |bytes| Ok(Some(bytes.len())))
     }
@@ -426,8 +447,7 @@ mod tests {
 
     #[test]
     fn an_interrupted_dump_says_so_even_at_its_end() {
-        let mut dump =
-            Dump { sequence: 5, answer: 0x10, what: "SAs", interrupted: false, list: vec![] };
+        let mut dump = Dump::new(5, 0x10, "SAs");
         let mut decode = |_: &mut [u8]| Ok(Some(()));
         let mut end = [0; 4];
         let done = message(NLMSG_DONE, 2 | NLM_F_DUMP_INTR, 5, &mut end);

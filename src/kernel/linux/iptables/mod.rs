@@ -9,6 +9,8 @@
 //! iptables and ip6tables works on one of them, which is the system's.
 
 mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod nf_tables;
 mod parse;
 mod run;

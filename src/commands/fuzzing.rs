@@ -1,0 +1,76 @@
+//! Snapshots and saved plans, from any bytes.
+
+use std::collections::BTreeMap;
+
+use super::{
+    live,
+    saved::{self, Premises},
+};
+use crate::{
+    fuzzing::{Mesh, NOW, harmless_and_secretless, harmless_with_styles, meshes, number},
+    model::{Live, State},
+    plan::Plan,
+    render::{Shown, StatusView, View, plan_json, plan_text, show_text, status_text},
+};
+
+/// A snapshot is refused with a reason that can be shown, or it is written again as it was read,
+/// and can be planned on and shown.
+pub fn snapshot(input: &[u8]) {
+    let number = number(input);
+    let mesh = &meshes()[number % meshes().len()];
+    match live::parse(input, &mesh.config) {
+        Err(error) => harmless_and_secretless(&error.to_string()),
+        Ok((state, _)) => {
+            let text = serde_json::to_vec(&state).expect("a state is JSON");
+            let again: State = serde_json::from_slice(&text).expect("what was written is read");
+            assert_eq!(again.sorted(), state);
+            show(mesh, &Live(state), number);
+        }
+    }
+}
+
+fn show(mesh: &Mesh, live: &Live, number: usize) {
+    let Mesh { config, moment, desired } = mesh;
+    let (moment, local) = (*moment, Some(mesh.local()));
+    let plan = &Plan::new(desired, live, config.reqid);
+    let view = View { config, moment, local, plan, warnings: &[], file: "mesh.toml" };
+    harmless_with_styles(&plan_text(&view));
+    if number.is_multiple_of(3) {
+        serde_json::to_vec(&plan_json(&view)).expect("a plan is JSON");
+    }
+    harmless_with_styles(&show_text(&Shown { config, moment, local, live, all: true }));
+    harmless_with_styles(&status_text(&StatusView {
+        config,
+        moment,
+        now: NOW,
+        local: mesh.local(),
+        desired,
+        live,
+        plan,
+        counters: &BTreeMap::new(),
+        warnings: &[],
+    }));
+}
+
+/// A saved plan is refused with a reason that can be shown, or its premises are written again as
+/// they were read, and are those of no other plan.
+pub fn saved_plan(input: &[u8]) {
+    match saved::parse(input) {
+        Err(error) => harmless_and_secretless(&error.to_string()),
+        Ok(premises) => {
+            let text = serde_json::to_vec(&premises).expect("premises are JSON");
+            let again: Premises = serde_json::from_slice(&text).expect("what was written is read");
+            assert_eq!(again, premises);
+            assert_eq!(again.change(&premises), None);
+            assert!(premises.change(&premises.of_another()).is_some());
+        }
+    }
+}
+
+/// Panics if a text is no snapshot.
+#[cfg(test)]
+pub(crate) fn read(text: &[u8]) {
+    if let Err(error) = live::parse(text, &meshes()[0].config) {
+        panic!("{error}");
+    }
+}

@@ -1,0 +1,233 @@
+//! The kernel's messages, from any bytes.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR};
+use netlink_packet_xfrm::{XFRM_USER_SA_INFO_LEN, constants as xfrm};
+
+use super::{
+    decode::{self, Names},
+    encode,
+    netlink::Dump,
+    wire::{self, Message, Messages},
+};
+use crate::{
+    fuzzing::number,
+    kernel::{
+        KernelError,
+        rules::{self, Begin, MAX_LEGACY_WINDOW, MAX_TEMPLATES, MAX_WINDOW},
+    },
+    model::{Algorithm, Key, KeyView, Policy, Reqid, Sa, Start, Time, Usage},
+    plan::StepKind,
+};
+
+pub use super::iptables::fuzzing::iptables_save;
+
+/// The mesh whose SAs have fingerprints.
+const OURS: Reqid = Reqid(0x4d53_0001);
+/// One SA or policy in so many is written as JSON and shown.
+const SAMPLE: usize = 8;
+/// The sequence number of the dumps in the corpora.
+const SEQUENCE: u32 = 1;
+
+/// A dump of SAs is whole only with its end, keys are wiped and never shown, and what is one of
+/// ours is what is read when it is sent back. Bytes that are no dump are read as one SA.
+pub fn xfrm_sas(input: &[u8]) {
+    let names = Names::from([(7, "eth0".into())]);
+    let decode = |payload: &mut [u8]| checked_sa(payload, &names).map(Some);
+    if is_dump(input) {
+        check_dump(input, xfrm::XFRM_MSG_NEWSA, decode);
+    } else {
+        let _ = checked_sa(&mut input.to_vec(), &names);
+    }
+}
+
+/// The same of policies.
+pub fn xfrm_policies(input: &[u8]) {
+    let decode = |payload: &mut [u8]| checked_policy(payload);
+    if is_dump(input) {
+        check_dump(input, xfrm::XFRM_MSG_NEWPOLICY, decode);
+    } else {
+        let _ = checked_policy(input);
+    }
+}
+
+/// Whether the input begins with a message: its first number is a length.
+fn is_dump(input: &[u8]) -> bool {
+    let length = wire::u32_at(input, 0).map_or(0, |length| length as usize);
+    (wire::HEADER..=input.len()).contains(&length)
+}
+
+/// Reads a dump, as a whole and cut off before its end.
+fn check_dump<T>(
+    input: &[u8],
+    answer: u16,
+    mut decode: impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,
+) {
+    let mut read = |bytes: &[u8]| {
+        let mut dump = Dump::new(SEQUENCE, answer, "objects");
+        let ended = dump.read(&mut bytes.to_vec(), &mut decode);
+        ended.map(|ended| (ended, dump.list.len()))
+    };
+    let (end, objects) = reference(input, answer);
+    if let Ok((ended, found)) = read(input) {
+        assert_eq!(ended, end.is_some(), "a dump is whole only with its end");
+        assert!(found <= objects, "{found} of {objects} objects");
+    }
+    if let Some(end) = end {
+        let cut = number(input) % end;
+        assert!(!matches!(read(&input[..cut]), Ok((true, _))), "cut off at {cut} of {end}");
+    }
+}
+
+/// Where a dump's end ends, if it has one, and how many objects are before it; worked out by
+/// nothing that is tested here.
+fn reference(input: &[u8], answer: u16) -> (Option<usize>, usize) {
+    let field =
+        |at: usize| input.get(at..at + 4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+    let (mut at, mut objects) = (0, 0);
+    while let (Some(length), Some(kind), Some(sequence)) = (field(at), field(at + 4), field(at + 8))
+    {
+        let (end, kind) = (at + length as usize, kind as u16);
+        if (length as usize) < wire::HEADER || end > input.len() {
+            break;
+        }
+        if sequence == SEQUENCE && kind == NLMSG_DONE {
+            let refused =
+                field(at + 16).filter(|_| end >= at + 20).is_none_or(|code| code >> 31 == 1);
+            return ((!refused).then_some(end), objects);
+        }
+        objects += usize::from(sequence == SEQUENCE && kind == answer);
+        at = end.next_multiple_of(4);
+    }
+    (None, objects)
+}
+
+fn checked_sa(payload: &mut [u8], names: &Names) -> Result<(Sa, Usage), KernelError> {
+    let before = payload.to_vec();
+    acknowledgements(payload);
+    let (sa, usage) = decode::sa(payload, OURS, names)?;
+    let keys = keys(&before);
+    for key in &keys {
+        assert!(payload[key.clone()].iter().all(|byte| *byte == 0), "a key is left in the message");
+    }
+    if number(&before).is_multiple_of(SAMPLE) {
+        let keys = keys.into_iter().filter_map(|key| before[key].first_chunk());
+        check_shown(&sa, usage, keys);
+    }
+    if sa.key != KeyView::Unknown {
+        assert_eq!(sa.reqid, OURS, "only our keys have fingerprints");
+    }
+    sent_back(&sa, names);
+    Ok((sa, usage))
+}
+
+/// Checks that an SA is read as it was written, and that its keys' first bytes are not shown.
+fn check_shown<'k>(sa: &Sa, usage: Usage, keys: impl Iterator<Item = &'k [u8; 8]>) {
+    let json = serde_json::to_string(&(sa, usage)).expect("an SA is JSON");
+    assert_eq!(serde_json::from_str::<(Sa, Usage)>(&json).expect("and back"), (sa.clone(), usage));
+    let shown = format!("{json} {sa:?} {sa:#?}");
+    // Of fewer different bytes another number or name may be made.
+    let distinct = |key: &&[u8; 8]| key.iter().collect::<BTreeSet<_>>().len() == 8;
+    keys.filter(distinct).for_each(|key| unshown(key, &shown));
+}
+
+/// The error numbers and texts of acknowledgements have no length either.
+fn acknowledgements(payload: &mut [u8]) {
+    for flags in [0, 0x100, 0x200, 0x300] {
+        let message = Message { kind: NLMSG_ERROR, flags, sequence: SEQUENCE, payload };
+        let _ = wire::acknowledgement(&message);
+        let _ = wire::done(&message);
+    }
+    let _ = Messages::of(payload).count();
+}
+
+/// Where the keys of an SA's attributes lie; worked out by nothing that is tested here.
+fn keys(payload: &[u8]) -> Vec<Range<usize>> {
+    let field =
+        |at: usize| payload.get(at..at + 2).map(|b| usize::from(u16::from_ne_bytes([b[0], b[1]])));
+    let (mut at, mut keys) = (XFRM_USER_SA_INFO_LEN, Vec::new());
+    while let (Some(length), Some(kind)) = (field(at), field(at + 2)) {
+        // A name, the bits of the key, and in some the bits of the ICV or of the truncated hash.
+        let header = match kind & 0x3fff {
+            1..=3 => 68,
+            18 | 20 => 72,
+            _ => length,
+        };
+        if length < 4 || at + length > payload.len() {
+            break;
+        }
+        if 4 + header < length {
+            keys.push(at + 4 + header..at + length);
+        }
+        at += length.next_multiple_of(4);
+    }
+    keys
+}
+
+/// Checks that a text has a key neither in hex nor as a list of numbers.
+fn unshown(bytes: &[u8; 8], text: &str) {
+    let list = bytes.map(|byte| byte.to_string());
+    for form in [hex::encode(bytes), list.join(","), list.join(", "), list.join(",\n        ")] {
+        assert!(!text.contains(&form), "a key is shown: {text}");
+    }
+}
+
+/// What a step may ask for is what the kernel then is asked for.
+fn sent_back(sa: &Sa, names: &Names) {
+    let Algorithm::Aead { key_bits, .. } = sa.algorithm else { return };
+    // A key is some bytes, and a legacy window has an octet.
+    if !key_bits.is_multiple_of(8)
+        || key_bits == 0
+        || key_bits > 4096
+        || sa.replay.window > MAX_WINDOW
+    {
+        return;
+    }
+    let key = Key::new((1..=key_bits / 8).map(|byte| byte as u8 | 1).collect());
+    let step = StepKind::AddSa { sa: sa.clone(), key: key_of(&key), start: Start::Fresh };
+    if rules::check_sa(sa, &key, &step).is_err() || (sa.replay.window == 0 && sa.replay.esn) {
+        return;
+    }
+    let device =
+        sa.offload.as_ref().map(|offload| index(&offload.device, names)).unwrap_or_default();
+    let lifetime = sa.ends.map_or(0, Time::seconds);
+    let begin = Begin { sent: 7, received: 9, lifetime, device };
+    let mut request = encode::new_sa(sa, &key, begin).body;
+    let (found, usage) = decode::sa(&mut request, OURS, names).expect("what is sent can be read");
+    let view = if sa.reqid == OURS { KeyView::Known(key.fingerprint()) } else { KeyView::Unknown };
+    let ends = (lifetime != 0).then(|| Time::from_seconds(lifetime));
+    assert_eq!(found, Sa { key: view, ends, ..sa.clone() });
+    assert_eq!(
+        (usage.sent, usage.received),
+        (7, 9),
+        "window {} {}",
+        sa.replay.window,
+        MAX_LEGACY_WINDOW
+    );
+}
+
+fn key_of(key: &Key) -> std::sync::Arc<Key> {
+    std::sync::Arc::new(Key::new(key.expose().into()))
+}
+
+/// The index of a device that is named, or called by its index.
+fn index(device: &str, names: &Names) -> u32 {
+    let named = names.iter().find(|(_, name)| *name == device).map(|(index, _)| *index);
+    named.or_else(|| device.strip_prefix("index ")?.parse().ok()).expect("a device has an index")
+}
+
+fn checked_policy(payload: &[u8]) -> Result<Option<Policy>, KernelError> {
+    let Some(policy) = decode::policy(payload)? else { return Ok(None) };
+    if number(payload).is_multiple_of(SAMPLE) {
+        let json = serde_json::to_string(&policy).expect("a policy is JSON");
+        assert_eq!(serde_json::from_str::<Policy>(&json).expect("and back"), policy);
+        let _ = format!("{policy:?} {}", policy.id);
+    }
+    let step = StepKind::AddPolicy(policy.clone());
+    if rules::check_policy(&policy, &step).is_ok() && policy.templates.len() <= MAX_TEMPLATES {
+        let request = encode::new_policy(&policy).body;
+        assert_eq!(decode::policy(&request), Ok(Some(policy.clone())));
+    }
+    Ok(Some(policy))
+}

@@ -108,6 +108,7 @@ impl Looking {
     }
 
     /// Fails unless something was found: the test looks where it should.
+    #[allow(dead_code, reason = "not every test that includes this uses it")]
     #[track_caller]
     pub fn found_something(self) {
         assert!(!FOUND.lock().unwrap_or_else(PoisonError::into_inner).is_empty());

@@ -16,8 +16,12 @@ mod mesh_file;
 mod namespace;
 mod ping;
 mod replay;
+#[path = "../memory/secrets.rs"]
+mod secrets;
 mod shell;
 mod wait;
+#[path = "../memory/watch.rs"]
+mod watch;
 mod xfrm;
 
 mod all;
@@ -34,6 +38,7 @@ mod generations;
 mod guards;
 mod idempotence;
 mod kinds;
+mod least_privilege;
 mod link;
 mod locking;
 mod mark_attacks;
@@ -52,3 +57,4 @@ mod secrecy;
 mod snapshots;
 mod spoofing;
 mod taken_back;
+mod wiped;

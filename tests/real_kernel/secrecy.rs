@@ -46,8 +46,11 @@ pub fn keys_of_sas(lab: &Lab) -> Vec<String> {
     keys.flat_map(|key| [key[..key.len() - 8].to_owned(), key]).collect()
 }
 
+/// Stands for a file in which a plan is saved.
+const SAVED: &str = "saved plan";
+
 /// Every command that looks at the kernel or changes it, with all that it could be made to say.
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 24] = [
     &["plan"],
     &["plan", "--format", "json"],
     &["plan", "--live", "empty"],
@@ -62,6 +65,16 @@ const COMMANDS: [&[&str]; 14] = [
     &["apply", "--auto-approve", "--format", "json"],
     &["apply"],
     &["plan", "--live", "/dev/null"],
+    &["status"],
+    &["status", "--format", "json"],
+    &["status", "--format", "prometheus"],
+    &["mtu"],
+    &["plan", "--out", SAVED],
+    &["apply", SAVED],
+    &["rotate"],
+    &["apply", "--auto-approve", "--confirm-within", "1s"],
+    &["apply", "--auto-approve", "--confirm-within", "1s", "--format", "json"],
+    &["confirm"],
 ];
 
 /// Those that show what there is in place of what should be.
@@ -92,9 +105,13 @@ fn no_command_prints_a_key_of_the_mesh_or_of_an_sa() {
     check(&talkative(&lab, &["destroy", "--auto-approve", "--format", "json"]).exits(0));
     check(&talkative(&lab, &["apply", "--auto-approve", "--format", "json"]).exits(0));
     check(&talkative(&lab, &["destroy", "--auto-approve"]).exits(0));
+    let saved = lab.directory().join("saved").display().to_string();
     for words in COMMANDS {
-        check(&talkative(&lab, words));
+        let words = words.iter().map(|&word| if word == SAVED { saved.as_str() } else { word });
+        check(&talkative(&lab, &words.collect::<Vec<_>>()));
     }
+    let stdout = fs::read_to_string(&saved).expect("a plan was saved");
+    check(&Ran { command: saved, status: 0, stdout, stderr: String::new() });
     lab.write(A, &lab.mesh.of_generation(2));
     check(&talkative(&lab, &["plan"]).exits(0));
     check(&talkative(&lab, &["apply", "--auto-approve"]).exits(0));

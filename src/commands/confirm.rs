@@ -12,12 +12,13 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener, UnixStream},
     },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
-use signal_hook::{consts as signals, low_level::pipe};
+use signal_hook::{consts as signals, flag, low_level::pipe};
 
 use super::{Status, print, print_json};
 use crate::{
@@ -36,11 +37,15 @@ const NOT_CONFIRMED: &str = "it was not confirmed: time was up, or apply has end
                              to another user; see what it printed";
 
 /// The signals that end the wait, and what they mean.
-const SIGNALS: [(i32, Verdict); 3] = [
+const SIGNALS: [(i32, Verdict); 4] = [
     (signals::SIGHUP, Verdict::Hangup),
     (signals::SIGINT, Verdict::Interrupted),
+    (signals::SIGQUIT, Verdict::Interrupted),
     (signals::SIGTERM, Verdict::Terminated),
 ];
+
+/// Those that would stop the process: a stopped one takes nothing back.
+const STOPS: [i32; 3] = [signals::SIGTSTP, signals::SIGTTIN, signals::SIGTTOU];
 
 /// How a wait has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +76,7 @@ impl fmt::Display for Verdict {
             Self::Confirmed => "Confirmed",
             Self::TimeUp => "Not confirmed in time",
             Self::Hangup => "The terminal is gone (SIGHUP)",
-            Self::Interrupted => "Interrupted (SIGINT)",
+            Self::Interrupted => "Interrupted",
             Self::Terminated => "Told to end (SIGTERM)",
         })
     }
@@ -95,6 +100,9 @@ impl Waiter {
             let (read, write) = UnixStream::pair()?;
             pipe::register(signal, write)?;
             signals.push((read, verdict));
+        }
+        for signal in STOPS {
+            flag::register(signal, Arc::default())?;
         }
         Ok(Self { listener, signals })
     }

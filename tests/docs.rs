@@ -283,6 +283,33 @@ fn relative_links_lead_somewhere() {
 }
 
 #[test]
+fn every_promise_of_security_md_has_tests_that_there_are() {
+    let text = read("SECURITY.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("What is promised"));
+    let tests: Vec<(String, String)> = files("tests", &["rs"])
+        .into_iter()
+        .map(|path| {
+            let module = path.with_extension("");
+            (module.to_string_lossy().replace('/', "::"), read(path.to_str().unwrap()))
+        })
+        .collect();
+    for promise in section.unwrap().split("\n* ").skip(1) {
+        let shown = promise.split('`').filter(|words| words.contains("::"));
+        assert!(shown.clone().count() > 0, "no test shows: {promise}");
+        for name in shown {
+            let (module, function) = name.rsplit_once("::").unwrap();
+            let in_module = |path: &str| {
+                path.ends_with(&format!("::{module}")) || path.contains(&format!("::{module}::"))
+            };
+            let is_there = tests
+                .iter()
+                .any(|(path, code)| in_module(path) && code.contains(&format!("fn {function}(")));
+            assert!(is_there, "{name} is no test");
+        }
+    }
+}
+
+#[test]
 fn the_changelog_has_an_unreleased_section() {
     let changelog = read("CHANGELOG.md");
     assert!(changelog.lines().any(|line| line == "## [Unreleased]"));

@@ -165,7 +165,7 @@ impl Memory {
         let added = Sa { key, offload, ..sa.clone() };
         let same = |found: &&mut Sa| {
             let (a, b) = (found.id, sa.id);
-            (a.dst, a.proto, a.spi) == (b.dst, b.proto, b.spi) && rules::mark_finds(b.mark, a.mark)
+            (a.dst, a.proto, a.spi) == (b.dst, b.proto, b.spi) && b.mark.finds(a.mark)
         };
         match self.state.sas.iter_mut().find(same) {
             Some(found) if rules::may_take_over(found, sa) => *found = added,

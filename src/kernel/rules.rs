@@ -5,8 +5,7 @@
 
 use crate::{
     model::{
-        Algorithm, CHAIN_PREFIX, ChainId, Key, KeyView, Mark, Policy, Reqid, Rule, Sa, Start, Time,
-        Usage,
+        Algorithm, CHAIN_PREFIX, ChainId, Key, KeyView, Policy, Reqid, Rule, Sa, Start, Time, Usage,
     },
     plan::StepKind,
 };
@@ -68,12 +67,6 @@ pub fn may_update(found: &Policy, wanted: &Policy) -> bool {
         return found.belongs_to(Reqid(wanted.priority));
     }
     wanted.templates.iter().any(|template| found.belongs_to(template.reqid))
-}
-
-/// Whether looking an SA up under `mark` may find one that has `other`
-/// (`__xfrm_state_lookup`): an SA without a mark is found under every mark.
-pub fn mark_finds(mark: Mark, other: Mark) -> bool {
-    mark.value & mark.mask & other.mask == other.value
 }
 
 /// What the absence of the device that `[esp] offload` names means.

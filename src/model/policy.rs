@@ -257,10 +257,20 @@ impl Policy {
             && self.extras == other.extras
     }
 
-    /// Whether packets that match may pass as they are.
+    /// Whether some packet that matches is refused as it is, for want of an SA
+    /// or for good.
+    pub fn refuses(&self) -> bool {
+        self.action == Action::Block
+            || self.templates.iter().any(|template| template.level == Level::Required)
+    }
+
+    /// Whether packets that match may pass so that they can be read. AH and
+    /// IPComp hide nothing.
     pub fn lets_clear_text_pass(&self) -> bool {
-        self.action == Action::Allow
-            && self.templates.iter().all(|template| template.level == Level::Use)
+        let hides = |template: &Template| {
+            template.level == Level::Required && template.proto == IPPROTO_ESP
+        };
+        self.action == Action::Allow && !self.templates.iter().any(hides)
     }
 }
 

@@ -220,6 +220,11 @@ impl Sa {
         }
     }
 
+    /// Whether only policies of an XFRM interface find it.
+    pub fn has_interface(&self) -> bool {
+        self.extras.iter().any(|extra| extra.starts_with("if_id"))
+    }
+
     /// Whether this is a placeholder that the kernel made for a missing SA.
     pub fn is_larval(&self) -> bool {
         self.algorithm == Algorithm::Larval

@@ -208,6 +208,13 @@ impl Mark {
     /// No mark: any packet.
     pub const NONE: Self = Self { value: 0, mask: 0 };
 
+    /// Whether looking an SA up under this mark may find one that has `other`
+    /// (`__xfrm_state_lookup`, `xfrm_state_find`): one without a mark is found
+    /// under every mark.
+    pub fn finds(&self, other: Self) -> bool {
+        self.value & self.mask & other.mask == other.value
+    }
+
     /// Whether there is none.
     pub fn is_none(&self) -> bool {
         *self == Self::NONE

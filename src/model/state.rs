@@ -118,6 +118,20 @@ impl State {
         self.addresses.iter().any(|local| local.address == address)
     }
 
+    /// Whether a sysctl takes packets from an address past all policies out
+    /// (`IN_DEV_NOXFRM`). Loopback has it set, and nothing leaves by that.
+    pub fn passes_policies(&self, address: IpAddr) -> bool {
+        let bypasses = self
+            .bypasses
+            .iter()
+            .filter(|bypass| bypass.name == "disable_xfrm" && bypass.ipv6 == address.is_ipv6());
+        let carries = |device: &str| {
+            let mut local = self.addresses.iter().filter(|local| local.address == address);
+            device != "lo" && local.any(|local| local.device == device)
+        };
+        bypasses.into_iter().any(|bypass| bypass.device == "all" || carries(&bypass.device))
+    }
+
     /// The device of this name.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)

@@ -183,12 +183,8 @@ pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<String> {
             _ => None,
         })
         .flat_map(|(before, after)| {
-            let ports = |rule: &Rule| match rule {
-                Rule::Mark { port, .. } => Some(*port),
-                _ => None,
-            };
-            let after: Vec<u16> = after.iter().filter_map(ports).collect();
-            let gone = before.iter().filter_map(ports).filter(move |port| !after.contains(port));
+            let after: Vec<u16> = marked_ports(after).collect();
+            let gone = marked_ports(before).filter(move |port| !after.contains(port));
             gone.map(|port| port.to_string())
         })
         .collect();
@@ -201,10 +197,20 @@ pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<String> {
     })
 }
 
-/// The ports to which a chain drops what would leave unprotected.
+/// The ports to which a chain drops what would leave unprotected, for certain:
+/// a rule of somebody else may accept before those that follow it.
 pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
-    rules.iter().filter_map(|rule| match rule {
+    let certain = rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)));
+    certain.filter_map(|rule| match rule {
         Rule::Drop { port, direction: Direction::Out } => Some(*port),
+        _ => None,
+    })
+}
+
+/// The ports to which a chain marks what leaves.
+pub(super) fn marked_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
+    rules.iter().filter_map(|rule| match rule {
+        Rule::Mark { port, .. } => Some(*port),
         _ => None,
     })
 }

@@ -7,13 +7,13 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use super::{
     chains,
-    change::{Change, ChangeAction, ObjectKind, What},
+    change::{Change, ObjectKind, What},
     conflict::Blocked,
     link,
 };
 use crate::{
     desired::{Desired, WantedSa},
-    model::{Direction, Live, Mark, PeerName, Policy, PolicyId, Reqid, Sa, SaId},
+    model::{Direction, Live, Mark, PeerName, Policy, PolicyId, Reqid, Sa, SaId, Selector},
 };
 
 /// The reason for what is to be created.
@@ -55,9 +55,16 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Block
     changes.extend(link::change(desired, live));
 
     changes.retain(|change| {
-        // The policies of a peer that is stopped stay, and need it.
-        let needed = (change.is_discovery() && change.action() == ChangeAction::Delete)
-            || matches!(change.what, What::DeleteChain(_));
+        // A peer that is stopped may have nothing else, and its policies need it.
+        let needed = change.peer.is_none()
+            && match &change.what {
+                // One that refuses nothing may protect, where an SA is at hand.
+                What::DeletePolicy(policy) => {
+                    change.is_discovery() || policy.refuses() || desired.guards.is_empty()
+                }
+                What::DeleteChain(_) => true,
+                _ => false,
+            };
         !blocked.covers(change.peer.as_ref()) && (!needed || blocked.is_nobody())
     });
     let rank = |change: &Change| match change.kind() {
@@ -180,8 +187,12 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     let PolicyId { selector, mark, if_id, sub, .. } = policy.id;
     let guard = policy.is_guard();
     let discovery = policy.templates.is_empty() && !guard;
-    let peer =
-        if guard { None } else { peer_of(desired, selector.src.address, selector.dst.address) };
+    // One of many hosts is nobody's.
+    let hosts = Selector::hosts(selector.src.address, selector.dst.address);
+    let of_two = (selector.src, selector.dst) == (hosts.src, hosts.dst);
+    let peer = (of_two && !guard)
+        .then(|| peer_of(desired, selector.src.address, selector.dst.address))
+        .flatten();
     let reason = if desired.destroying {
         "all of the mesh goes"
     } else if !mark.is_none() || if_id != 0 || sub {

@@ -9,13 +9,17 @@
 //! table may mark it, for which it is looked up again (`ip_route_me_harder`),
 //! and the filter table sees what has come of that.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use crate::{
     desired::Desired,
     model::{
-        Action, Chain, ChainRole, Direction, Family, IPPROTO_UDP, Level, Mark, Mode, PeerName,
-        Policy, PortMatch, Rule, Sa, Selector, Spi, State, Template,
+        Action, Chain, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_UDP, Level, Mark, Mode,
+        PeerName, Policy, PortMatch, Rule, Sa, Selector, Spi, State, Template,
     },
 };
 
@@ -69,17 +73,28 @@ pub fn flows_out(
     flows
 }
 
-/// What becomes of packets that match `packet`, a selector of two hosts.
+/// What becomes of packets that match `packet`, a selector of two hosts; the
+/// worst of what a state leaves open.
 pub fn flow_out(state: &State, packet: &Selector) -> Flow {
     let unmarked = look_up(state, packet, 0);
-    let flow = match marked(state, packet) {
-        mark if mark != 0 && unmarked != Flow::Blocked => look_up(state, packet, mark),
-        _ => unmarked,
-    };
-    if flow == Flow::Clear && is_dropped(state, packet) { Flow::Blocked } else { flow }
+    let mut flows = BTreeSet::new();
+    for mark in marks(state, packet) {
+        for flow in &unmarked {
+            match (mark, flow) {
+                (0, _) | (_, Flow::Blocked) => _ = flows.insert(*flow),
+                _ => flows.extend(look_up(state, packet, mark)),
+            }
+        }
+    }
+    match flows.last() {
+        Some(Flow::Clear) if is_dropped(state, packet) => Flow::Blocked,
+        Some(flow) => *flow,
+        None => Flow::Clear,
+    }
 }
 
-/// The chains of meshes that packets of this family certainly get to.
+/// The chains of meshes for packets of this family, those without a rule that
+/// leads to them left out.
 fn chains<'s>(
     state: &'s State,
     role: ChainRole,
@@ -88,8 +103,36 @@ fn chains<'s>(
     let family = Family::of(packet);
     let chains = state.firewall.chains.iter();
     chains.filter(move |chain| {
-        chain.id.role() == Some(role) && chain.id.family == family && chain.is_reached()
+        chain.id.role() == Some(role) && chain.id.family == family && !chain.jumps.is_empty()
     })
+}
+
+fn is_to(packet: &Selector, port: u16) -> bool {
+    packet.proto == IPPROTO_UDP && packet.dport == PortMatch::exactly(port)
+}
+
+/// The marks that the mangle table may give a packet. Several where other rules
+/// decide whether it gets to ours.
+fn marks(state: &State, packet: &Selector) -> BTreeSet<u32> {
+    let mut marks = BTreeSet::from([0]);
+    for chain in chains(state, ChainRole::Mark, packet) {
+        let mut certain = chain.is_reached();
+        for rule in &chain.rules {
+            match rule {
+                Rule::Mark { port, mark } if is_to(packet, *port) => {
+                    let after: Vec<u32> =
+                        marks.iter().map(|before| (before & !mark.mask) ^ mark.value).collect();
+                    if certain {
+                        marks.clear();
+                    }
+                    marks.extend(after);
+                }
+                Rule::Other(_) => certain = false,
+                _ => {}
+            }
+        }
+    }
+    marks
 }
 
 /// The rules of a chain up to one of somebody else, behind which nothing is certain.
@@ -97,69 +140,83 @@ fn rules(chain: &Chain) -> impl Iterator<Item = &Rule> {
     chain.rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)))
 }
 
-fn is_to(packet: &Selector, port: u16) -> bool {
-    packet.proto == IPPROTO_UDP && packet.dport == PortMatch::exactly(port)
-}
-
-/// The mark that the mangle table gives a packet.
-fn marked(state: &State, packet: &Selector) -> u32 {
-    let rules = chains(state, ChainRole::Mark, packet).flat_map(rules);
-    rules.fold(0, |before, rule| match rule {
-        Rule::Mark { port, mark } if is_to(packet, *port) => (before & !mark.mask) ^ mark.value,
-        _ => before,
-    })
-}
-
-/// Whether the filter table drops a packet if it is not protected.
+/// Whether the filter table is certain to drop a packet that is not transformed.
 fn is_dropped(state: &State, packet: &Selector) -> bool {
-    chains(state, ChainRole::Out, packet).flat_map(rules).any(|rule| {
+    let reached = chains(state, ChainRole::Out, packet).filter(|chain| chain.is_reached());
+    reached.flat_map(rules).any(|rule| {
         matches!(rule, Rule::Drop { port, direction: Direction::Out } if is_to(packet, *port))
     })
 }
 
-fn look_up(state: &State, packet: &Selector, mark: u32) -> Flow {
-    let candidates = state.policies.iter().filter(|policy| applies(policy, packet, mark));
-    // Where two have the same priority the older one wins, which a state does
-    // not tell: the one that is worse counts.
-    let best = candidates.min_by_key(|policy| (policy.priority, !policy.lets_clear_text_pass()));
-    match best {
-        None => Flow::Clear,
-        Some(policy) if policy.action == Action::Block => Flow::Blocked,
-        Some(policy) => resolve(state, policy, packet),
+/// All that policies and SAs may make of a packet with a mark, before any chain drops it.
+fn look_up(state: &State, packet: &Selector, mark: u32) -> BTreeSet<Flow> {
+    if state.passes_policies(packet.src.address) {
+        return BTreeSet::from([Flow::Clear]);
+    }
+    // Those of the table of sub policies are asked first, and the main ones all the same.
+    let [subs, mains] = [true, false].map(|sub| best(state, packet, mark, sub));
+    let ways = subs.iter().flat_map(|sub| mains.iter().map(move |main| [*sub, *main]));
+    ways.map(|way| resolve(state, way, packet)).collect()
+}
+
+/// The policies with the smallest priority number, or none. Of several the
+/// oldest wins, which a state does not tell.
+fn best<'s>(state: &'s State, packet: &Selector, mark: u32, sub: bool) -> Vec<Option<&'s Policy>> {
+    let found = || state.policies.iter().filter(|policy| applies(policy, packet, mark, sub));
+    match found().map(|policy| policy.priority).min() {
+        Some(smallest) => found().filter(|best| best.priority == smallest).map(Some).collect(),
+        None => vec![None],
     }
 }
 
-fn applies(policy: &Policy, packet: &Selector, mark: u32) -> bool {
+fn applies(policy: &Policy, packet: &Selector, mark: u32, sub: bool) -> bool {
     policy.id.direction == Direction::Out
         && policy.id.if_id == 0
-        && !policy.id.sub
+        && policy.id.sub == sub
         && mark & policy.id.mark.mask == policy.id.mark.value
         && policy.id.selector.covers(packet)
 }
 
-fn resolve(state: &State, policy: &Policy, packet: &Selector) -> Flow {
+/// What the templates of policies find. AH and IPComp leave all to be read.
+fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> Flow {
+    let policies = || policies.into_iter().flatten();
+    if policies().any(|policy| policy.action == Action::Block) {
+        return Flow::Blocked;
+    }
     let mut flow = Flow::Clear;
-    for template in &policy.templates {
-        match state.sas.iter().find(|sa| serves(sa, template, packet)) {
-            Some(sa) => flow = Flow::Protected(sa.id.spi),
+    let mut ends = (packet.src.address, packet.dst.address);
+    let asked = policies().flat_map(|policy| policy.templates.iter().map(|t| (t, policy.id.mark)));
+    for (template, mark) in asked {
+        let outer =
+            if template.mode == Mode::Transport { ends } else { (template.src, template.dst) };
+        match state.sas.iter().find(|sa| serves(sa, template, mark, outer, packet)) {
             None if template.level == Level::Required => return Flow::Blocked,
-            None => {}
+            None => continue,
+            Some(sa) if sa.id.proto == IPPROTO_ESP => flow = Flow::Protected(sa.id.spi),
+            Some(_) => {}
         }
+        ends = outer;
     }
     flow
 }
 
-fn serves(sa: &Sa, template: &Template, packet: &Selector) -> bool {
-    let remote: IpAddr = match template.mode {
-        Mode::Transport => packet.dst.address,
-        _ => template.dst,
-    };
-    sa.id.dst == remote
+/// Whether an SA is found for a template (`xfrm_state_find`). Unlike what
+/// arrives, what leaves needs an SA of the very reqid, 0 too.
+fn serves(
+    sa: &Sa,
+    template: &Template,
+    mark: Mark,
+    (src, dst): (IpAddr, IpAddr),
+    packet: &Selector,
+) -> bool {
+    sa.id.dst == dst
+        && (sa.src == src || sa.src.is_unspecified() || src.is_unspecified())
         && sa.id.proto == template.proto
         && (template.spi.raw() == 0 || sa.id.spi == template.spi)
-        && (template.reqid.0 == 0 || sa.reqid == template.reqid)
+        && sa.reqid == template.reqid
         && sa.mode == template.mode
-        && sa.id.mark == Mark::NONE
+        && mark.finds(sa.id.mark)
+        && !sa.has_interface()
         && !sa.is_larval()
         && sa.selector.is_none_or(|selector| selector.covers(packet))
 }

@@ -1,7 +1,7 @@
 //! Changes -> steps, in the one order in which nothing leaks.
 //!
-//! 1. Guards and the chains that guard go in first: from then on unprotected
-//!    traffic is blocked.
+//! 1. Guards and the chains that guard go in first, and what lets clear text
+//!    pass ahead of them is closed: from then on unprotected traffic is blocked.
 //! 2. The tunnel's MTU, before any of its packets is protected and so longer.
 //! 3. Inbound SAs, then outbound ones: an SA without a policy harms nothing,
 //!    while a policy without its SA drops packets, or makes the kernel create a
@@ -17,7 +17,7 @@
 //! there while the mark alone selects policies, and as long as the chain
 //! stands nothing needs it.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use super::{
     chains,
@@ -26,7 +26,10 @@ use super::{
 };
 use crate::{
     desired::{Desired, WantedSa},
-    model::{Chain, ChainId, ChainRole, Direction, Family, Policy, PortMatch, Rule, SaId},
+    model::{
+        Chain, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, Level, Policy, PortMatch, Rule,
+        SaId,
+    },
 };
 
 /// How long packets under way are waited for before their SAs go.
@@ -44,7 +47,8 @@ pub struct PlannedStep {
 /// The parts of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Guards are added and repaired, and so are the chains that guard.
+    /// Guards are added and repaired, and so are the chains that guard. Policies
+    /// of ours that let clear text pass ahead of them are closed.
     Guards,
     /// The tunnel's device gets its MTU.
     Link,
@@ -166,6 +170,14 @@ fn policy_phases(change: &Change, changes: &[Change], desired: &Desired) -> [Pha
         {
             [Phase::Guards, Phase::EarlyGuards]
         }
+        // It lets pass in clear what the guards are to block.
+        (What::DeletePolicy(policy), _)
+            if policy.lets_clear_text_pass()
+                && !change.is_discovery()
+                && !desired.guards.is_empty() =>
+        {
+            [Phase::Guards, Phase::Guards]
+        }
         (_, ObjectKind::Guard) => [Phase::Guards, Phase::DeleteGuards],
         _ if change.is_discovery() => [Phase::Discovery, Phase::DeleteDiscovery],
         _ => [Phase::Policies, Phase::DeletePolicies],
@@ -196,8 +208,14 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
         What::CreatePolicy(policy) => {
             vec![step(put, StepKind::AddPolicy(policy.clone()))]
         }
-        What::UpdatePolicy { wanted, .. } => {
-            vec![step(put, StepKind::UpdatePolicy(wanted.clone()))]
+        What::UpdatePolicy { live, wanted } => {
+            let first = closed(live, wanted).map(|policy| (Phase::Guards, policy));
+            let then = first.as_ref().is_none_or(|(_, first)| first != wanted);
+            first
+                .into_iter()
+                .chain(then.then(|| (put, wanted.clone())))
+                .map(|(phase, policy)| step(phase, StepKind::UpdatePolicy(policy)))
+                .collect()
         }
         What::DeletePolicy(policy) => {
             vec![step(take, StepKind::DeletePolicy(policy.clone()))]
@@ -215,6 +233,17 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
             vec![step(phase, StepKind::DeleteChain(chain.id.clone()))]
         }
     }
+}
+
+/// What a policy becomes at first that lets the traffic pass in clear, and that
+/// would do so before any guard: the same without that. Not the wanted one,
+/// whose SAs may be still to come.
+fn closed(live: &Policy, wanted: &Policy) -> Option<Policy> {
+    let opens = live.lets_clear_text_pass() && !wanted.lets_clear_text_pass();
+    let mut closed = Policy { index: None, extras: BTreeSet::new(), ..live.clone() };
+    let esp = closed.templates.iter_mut().filter(|template| template.proto == IPPROTO_ESP);
+    esp.for_each(|template| template.level = Level::Required);
+    opens.then(|| if closed.lets_clear_text_pass() { wanted.clone() } else { closed })
 }
 
 fn add(wanted: &WantedSa) -> StepKind<()> {

@@ -14,7 +14,7 @@ use crate::{
     desired::Desired,
     model::{
         Action, Bypass, ChainId, ChainRole, Direction, Family, IPPROTO_TCP, IPPROTO_UDP, Live,
-        Mark, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Spi, Usage,
+        PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Spi, Usage,
     },
 };
 
@@ -191,7 +191,7 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<String> {
         .chains
         .iter()
         .filter(|((_, role), _)| *role == ChainRole::Out)
-        .flat_map(|((family, _), rules)| guarded(*family, rules))
+        .flat_map(|((family, _), rules)| to_ports(*family, chains::guarded_ports(rules)))
         .collect();
     let stays = |selector: &Selector| {
         let guards = desired.guards.values();
@@ -203,7 +203,7 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<String> {
     let mut gone: Vec<Selector> = changes
         .iter()
         .flat_map(|change| match &change.what {
-            What::DeletePolicy(policy) if covers_unmarked(policy) => vec![policy.id.selector],
+            What::DeletePolicy(policy) if may_protect(policy) => vec![policy.id.selector],
             What::DeleteChain(chain) => guarded_by(&chain.id, &chain.rules),
             What::SetChain { live: Some(chain), .. } => guarded_by(&chain.id, &chain.rules),
             _ => Vec::new(),
@@ -222,28 +222,36 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<String> {
     })
 }
 
-/// The packets that a chain keeps from leaving unprotected.
+/// The packets that a chain keeps from leaving unprotected: it drops them, or
+/// gives them the mark by which a policy selects them.
 fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
     match id.role() {
-        Some(ChainRole::Out) => guarded(id.family, rules),
+        Some(ChainRole::Out) => to_ports(id.family, chains::guarded_ports(rules)),
+        Some(ChainRole::Mark) => to_ports(id.family, chains::marked_ports(rules)),
         _ => Vec::new(),
     }
 }
 
-fn guarded(family: Family, rules: &[Rule]) -> Vec<Selector> {
+fn to_ports(family: Family, ports: impl Iterator<Item = u16>) -> Vec<Selector> {
     let any = Prefix::any(match family {
         Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     });
     let all = Selector::between(any, any);
-    chains::guarded_ports(rules).map(|port| all.to_port(IPPROTO_UDP, port)).collect()
+    ports.map(|port| all.to_port(IPPROTO_UDP, port)).collect()
 }
 
 fn covers_unmarked(policy: &Policy) -> bool {
+    may_protect(policy) && !policy.lets_clear_text_pass()
+}
+
+/// Whether packets out that nobody has marked were protected or blocked by a
+/// policy, if only where an SA was at hand.
+fn may_protect(policy: &Policy) -> bool {
     policy.id.direction == Direction::Out
-        && policy.id.mark == Mark::NONE
+        && policy.id.mark.value == 0
         && policy.id.if_id == 0
-        && !policy.lets_clear_text_pass()
+        && (policy.action == Action::Block || !policy.templates.is_empty())
 }
 
 /// Above its seed by more than this, an SA sends so fast that its host would

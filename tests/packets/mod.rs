@@ -1,0 +1,390 @@
+//! What the kernel does with one packet: a model for tests, apart from the program's own.
+//!
+//! It uses the plain data of `meshsec::model` and none of its decisions. All
+//! matching is written out here again, from the kernel's source, so that a
+//! mistake in the program is no mistake in what judges it: `xfrm_lookup_with_ifid`,
+//! `xfrm_policy_match`, `xfrm_tmpl_resolve_one` and `xfrm_state_find` for what
+//! leaves, `__xfrm_state_lookup` and `__xfrm_policy_check` for what arrives, and
+//! `ip_route_me_harder` and `xt_policy` for the chains.
+//!
+//! Where a state leaves something open (which of two policies of one priority
+//! is older, whether a packet gets past somebody's rule to a chain) the answer is
+//! all that can become of the packet.
+#![allow(dead_code, reason = "every test uses a part of it")]
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use meshsec::model::{
+    Action, Algorithm, Chain, Direction, Family, Jump, Level, Mark, Mode, Policy, PortMatch,
+    Prefix, Rule, Sa, Selector, Spi, State, Template,
+};
+
+const ESP: u8 = 50;
+const UDP: u8 = 17;
+
+/// A packet of two addresses and a protocol with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Packet {
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub proto: u8,
+    pub sport: u16,
+    pub dport: u16,
+    pub mark: u32,
+}
+
+/// What becomes of a packet that leaves, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It leaves inside ESP, under this SPI.
+    Protected(Spi),
+    /// It does not leave.
+    Dropped,
+    /// What is in it can be read on the way.
+    Leaks,
+}
+
+impl Packet {
+    pub fn udp(src: IpAddr, dst: IpAddr, dport: u16) -> Self {
+        Self { src, dst, proto: UDP, sport: 49_152, dport, mark: 0 }
+    }
+
+    pub fn marked(self, mark: u32) -> Self {
+        Self { mark, ..self }
+    }
+
+    /// The same on the way from the other end.
+    pub fn answer(self) -> Self {
+        Self { src: self.dst, dst: self.src, ..self }
+    }
+
+    /// As the program writes packets.
+    pub fn selector(&self) -> Selector {
+        let ports = |port| PortMatch { port, mask: 0xffff };
+        let hosts = Selector::hosts(self.src, self.dst);
+        Selector { proto: self.proto, sport: ports(self.sport), dport: ports(self.dport), ..hosts }
+    }
+
+    fn family(&self) -> Family {
+        if self.src.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+    }
+}
+
+/// All that can become of a packet that leaves.
+///
+/// The route is looked up with the mark that the packet has. Then the mangle
+/// table may mark it, for which it is looked up again, and the filter table
+/// sees what has come of that.
+pub fn leaves(state: &State, packet: &Packet) -> BTreeSet<Fate> {
+    let mut fates = BTreeSet::new();
+    for first in look_up(state, packet) {
+        let Some(first) = first else {
+            fates.insert(Fate::Dropped);
+            continue;
+        };
+        for mark in marks(state, packet) {
+            let sent = match mark == packet.mark {
+                true => vec![Some(first.clone())],
+                false => look_up(state, &packet.marked(mark)),
+            };
+            fates.extend(sent.into_iter().map(|sas| fate(state, packet, sas)));
+        }
+    }
+    fates
+}
+
+/// Whether a packet may leave in clear.
+pub fn leaks(state: &State, packet: &Packet) -> bool {
+    leaves(state, packet).contains(&Fate::Leaks)
+}
+
+/// Whether a packet leaves inside ESP, whatever the state leaves open.
+pub fn is_protected(state: &State, packet: &Packet) -> bool {
+    leaves(state, packet).iter().all(|fate| matches!(fate, Fate::Protected(_)))
+}
+
+/// Whether a packet that arrives as it is may be taken.
+pub fn arrives_in_clear(state: &State, packet: &Packet) -> bool {
+    !is_dropped(state, packet, Direction::In) && passes_policies(state, packet, None)
+}
+
+/// Whether a packet that arrives inside ESP, under an SPI and from somebody who
+/// has its key, may be taken. Nobody looks at the addresses of the outside.
+pub fn arrives_under(state: &State, packet: &Packet, spi: Spi) -> bool {
+    state.sas.iter().any(|sa| {
+        (sa.id.dst, sa.id.proto, sa.id.spi) == (packet.dst, ESP, spi)
+            && packet.mark & sa.id.mark.mask == sa.id.mark.value
+            && sa.algorithm != Algorithm::Larval
+            && passes_policies(state, packet, Some(sa))
+    })
+}
+
+/// The SAs that a packet goes through, by all ways; `None` where it is dropped.
+fn look_up<'s>(state: &'s State, packet: &Packet) -> Vec<Option<Vec<&'s Sa>>> {
+    if is_bypassed(state, packet.src, "disable_xfrm") {
+        return vec![Some(Vec::new())];
+    }
+    let mut ways = Vec::new();
+    for policies in policies(state, packet, Direction::Out) {
+        if policies.iter().any(|policy| policy.action == Action::Block) {
+            ways.push(None);
+        } else {
+            ways.extend(resolve(state, &policies, packet));
+        }
+    }
+    ways
+}
+
+/// What is done with a packet: `Some` of no SA is that it goes as it is.
+fn fate(state: &State, packet: &Packet, sas: Option<Vec<&Sa>>) -> Fate {
+    let Some(sas) = sas else { return Fate::Dropped };
+    match sas.iter().rev().find(|sa| sa.id.proto == ESP) {
+        Some(sa) => Fate::Protected(sa.id.spi),
+        None if sas.is_empty() && is_dropped(state, packet, Direction::Out) => Fate::Dropped,
+        None => Fate::Leaks,
+    }
+}
+
+/// What a packet is looked up to: the best policy, in the table of sub policies
+/// and then in the main one, by all ways that the state leaves open.
+fn policies<'s>(state: &'s State, packet: &Packet, direction: Direction) -> Vec<Vec<&'s Policy>> {
+    let of = |sub| {
+        let best = best(state, packet, direction, sub);
+        if best.is_empty() { vec![None] } else { best.into_iter().map(Some).collect() }
+    };
+    let mains: Vec<Option<&Policy>> = of(false);
+    of(true)
+        .into_iter()
+        .flat_map(|sub| mains.iter().map(move |main| sub.into_iter().chain(*main).collect()))
+        .collect()
+}
+
+/// The policies of the smallest priority number that match: the oldest wins.
+fn best<'s>(state: &'s State, packet: &Packet, direction: Direction, sub: bool) -> Vec<&'s Policy> {
+    let mut best: Vec<&Policy> = Vec::new();
+    for policy in &state.policies {
+        if policy.id.sub != sub || !is_asked(policy, packet, direction) {
+            continue;
+        }
+        let smallest = best.first().map_or(u32::MAX, |policy| policy.priority);
+        if policy.priority < smallest {
+            best.clear();
+        }
+        if policy.priority <= smallest {
+            best.push(policy);
+        }
+    }
+    best
+}
+
+/// Whether a policy is for a packet (`xfrm_policy_match`).
+pub fn is_asked(policy: &Policy, packet: &Packet, direction: Direction) -> bool {
+    let id = &policy.id;
+    id.direction == direction
+        && id.if_id == 0
+        && packet.mark & id.mark.mask == id.mark.value
+        && selects(&id.selector, packet)
+}
+
+fn selects(selector: &Selector, packet: &Packet) -> bool {
+    let port = |wanted: PortMatch, port: u16| (wanted.port ^ port) & wanted.mask == 0;
+    is_in(selector.src, packet.src)
+        && is_in(selector.dst, packet.dst)
+        && (selector.proto == 0 || selector.proto == packet.proto)
+        && port(selector.sport, packet.sport)
+        && port(selector.dport, packet.dport)
+        && selector.ifindex == 0
+}
+
+fn is_in(prefix: Prefix, address: IpAddr) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let ends = 128 - u32::from(prefix.length);
+    prefix.address.is_ipv4() == address.is_ipv4()
+        && (bits(prefix.address) ^ bits(address)).checked_shr(ends).unwrap_or(0) == 0
+}
+
+/// The SAs that the templates of policies find, by all ways; `None` is a drop.
+fn resolve<'s>(
+    state: &'s State,
+    policies: &[&Policy],
+    packet: &Packet,
+) -> Vec<Option<Vec<&'s Sa>>> {
+    let mut ways = vec![(Vec::new(), packet.src, packet.dst)];
+    let mut dropped = false;
+    for policy in policies {
+        for template in &policy.templates {
+            let mut further = Vec::new();
+            for (sas, src, dst) in ways {
+                let (local, remote) = match template.mode {
+                    // BEET and IPTFS, as tunnels.
+                    Mode::Tunnel | Mode::Other(4 | 5) => (template.src, template.dst),
+                    _ => (src, dst),
+                };
+                let finds = |sa: &&Sa| finds(sa, template, policy.id.mark, local, remote, packet);
+                let before = further.len();
+                for sa in state.sas.iter().filter(finds) {
+                    further.push(([&sas[..], &[sa]].concat(), local, remote));
+                }
+                match template.level {
+                    _ if further.len() > before => {}
+                    Level::Required => dropped = true,
+                    Level::Use => further.push((sas, src, dst)),
+                }
+            }
+            ways = further;
+        }
+    }
+    ways.into_iter().map(|(sas, ..)| Some(sas)).chain(dropped.then_some(None)).collect()
+}
+
+/// Whether an SA serves a template (`xfrm_state_find`, `xfrm_state_look_at`).
+fn finds(
+    sa: &Sa,
+    template: &Template,
+    mark: Mark,
+    local: IpAddr,
+    remote: IpAddr,
+    packet: &Packet,
+) -> bool {
+    sa.id.dst == remote
+        && (sa.src == local || sa.src.is_unspecified() || local.is_unspecified())
+        && sa.id.proto == template.proto
+        && (template.spi.raw() == 0 || template.spi == sa.id.spi)
+        && sa.reqid == template.reqid
+        && sa.mode == template.mode
+        && mark.value & mark.mask & sa.id.mark.mask == sa.id.mark.value
+        && !sa.extras.iter().any(|extra| extra.starts_with("if_id"))
+        && sa.algorithm != Algorithm::Larval
+        && sa.selector.is_none_or(|selector| selects(&selector, packet))
+}
+
+/// Whether policies take what arrives, after the SA under which it came.
+fn passes_policies(state: &State, packet: &Packet, under: Option<&Sa>) -> bool {
+    if is_bypassed(state, packet.dst, "disable_policy") {
+        return true;
+    }
+    if under.is_some_and(|sa| sa.selector.is_some_and(|selector| !selects(&selector, packet))) {
+        return false;
+    }
+    policies(state, packet, Direction::In).iter().any(|policies| {
+        let blocks = policies.iter().any(|policy| policy.action == Action::Block);
+        let mut templates = policies.iter().flat_map(|policy| &policy.templates).rev();
+        let satisfied = match under {
+            None => templates.all(|template| template.level == Level::Use),
+            Some(sa) => satisfies(sa, templates),
+        };
+        !blocks && satisfied
+    })
+}
+
+/// Whether one SA is enough for templates, the innermost first (`xfrm_policy_ok`).
+fn satisfies<'t>(sa: &Sa, templates: impl Iterator<Item = &'t Template>) -> bool {
+    let mut used = false;
+    for template in templates {
+        let fits = !used && fits(sa, template);
+        match template.level {
+            Level::Use if template.mode == Mode::Transport => {}
+            Level::Required if !fits => return false,
+            _ => used |= fits,
+        }
+    }
+    // What a tunnel has wrapped must have been asked for.
+    used || sa.mode == Mode::Transport
+}
+
+fn fits(sa: &Sa, template: &Template) -> bool {
+    sa.id.proto == template.proto
+        && (template.spi.raw() == 0 || template.spi == sa.id.spi)
+        && (template.reqid.0 == 0 || template.reqid == sa.reqid)
+        && sa.mode == template.mode
+        && (sa.mode == Mode::Transport
+            || (template.src.is_unspecified() || template.src == sa.src)
+                && (template.dst.is_unspecified() || template.dst == sa.id.dst))
+}
+
+/// Whether a sysctl takes packets of a device past all policies.
+fn is_bypassed(state: &State, local: IpAddr, sysctl: &str) -> bool {
+    state.bypasses.iter().any(|bypass| {
+        let carries = state.addresses.iter().any(|address| {
+            address.address == local && address.device == bypass.device && address.device != "lo"
+        });
+        bypass.name == sysctl
+            && bypass.ipv6 == local.is_ipv6()
+            && (bypass.device == "all" || carries)
+    })
+}
+
+/// The chains of a table that packets of one direction can get to.
+fn chains<'s>(
+    state: &'s State,
+    table: &str,
+    direction: Direction,
+    family: Family,
+) -> Vec<&'s Chain> {
+    let is_in = direction == Direction::In;
+    let chains = state.firewall.chains.iter().filter(|chain| {
+        let id = &chain.id;
+        id.family == family && id.table == table && id.name.ends_with("-IN") == is_in
+    });
+    chains.filter(|chain| !chain.jumps.is_empty()).collect()
+}
+
+fn is_certain(chain: &Chain) -> bool {
+    chain.jumps.contains(&Jump { conditions: None, behind: None })
+}
+
+/// All marks that a packet may leave the mangle table with.
+pub fn marks(state: &State, packet: &Packet) -> BTreeSet<u32> {
+    let chains = chains(state, "mangle", Direction::Out, packet.family());
+    let mut all = BTreeSet::new();
+    // Nobody knows which backend is asked first.
+    for order in [chains.clone(), chains.into_iter().rev().collect()] {
+        let mut marks = BTreeSet::from([packet.mark]);
+        for chain in order {
+            let after: Vec<u32> =
+                marks.iter().flat_map(|mark| remarked(chain, packet, *mark)).collect();
+            if is_certain(chain) {
+                marks.clear();
+            }
+            marks.extend(after);
+        }
+        all.extend(marks);
+    }
+    all
+}
+
+/// What a chain may make of a mark.
+fn remarked(chain: &Chain, packet: &Packet, mark: u32) -> BTreeSet<u32> {
+    let mut marks = BTreeSet::from([mark]);
+    let mut certain = true;
+    for rule in &chain.rules {
+        match rule {
+            Rule::Mark { port, mark } if (packet.proto, packet.dport) == (UDP, *port) => {
+                let after: Vec<u32> =
+                    marks.iter().map(|before| (before & !mark.mask) ^ mark.value).collect();
+                if certain {
+                    marks.clear();
+                }
+                marks.extend(after);
+            }
+            Rule::Other(_) => certain = false,
+            _ => {}
+        }
+    }
+    marks
+}
+
+/// Whether the filter table is certain to drop a packet that no SA has transformed.
+fn is_dropped(state: &State, packet: &Packet, direction: Direction) -> bool {
+    let chains = chains(state, "filter", direction, packet.family());
+    chains.into_iter().filter(|chain| is_certain(chain)).any(|chain| {
+        let before_others = chain.rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)));
+        before_others.into_iter().any(|rule| {
+            matches!(rule, Rule::Drop { port, direction: of } if *of == direction
+                && (packet.proto, packet.dport) == (UDP, *port))
+        })
+    })
+}

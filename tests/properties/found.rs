@@ -1,0 +1,185 @@
+//! What random cases have found, each in its own words.
+
+use meshsec::{
+    config::Config,
+    kernel::memory::Memory,
+    model::{
+        Action, Bypass, Direction, Level, Mark, Policy, Prefix, Reqid, Rule, Sa, Selector, State,
+    },
+    plan::{Flow, Phase, flow_out},
+};
+
+use crate::{
+    common::{applied_host, mesh, plan},
+    packets::{Packet, leaks},
+};
+
+fn lab() -> Config {
+    mesh(1, &["192.0.2.1", "192.0.2.2", "192.0.2.3"])
+}
+
+fn open() -> Config {
+    Config { guard: false, ..lab() }
+}
+
+fn packet_to(peer: &str) -> Packet {
+    Packet::udp("192.0.2.1".parse().unwrap(), peer.parse().unwrap(), 4789)
+}
+
+fn out_to<'s>(state: &'s mut State, packet: &Packet) -> &'s mut Policy {
+    let out = |policy: &&mut Policy| {
+        policy.id.direction == Direction::Out && policy.id.selector.dst == Prefix::host(packet.dst)
+    };
+    state.policies.iter_mut().find(out).unwrap()
+}
+
+fn sa_to<'s>(state: &'s mut State, packet: &Packet) -> &'s mut Sa {
+    state.sas.iter_mut().find(|sa| sa.id.dst == packet.dst).unwrap()
+}
+
+/// Both models of the look-ups, of a host on which one thing is not as it was.
+fn told(config: &Config, odd: impl FnOnce(&mut State)) -> (Flow, bool) {
+    let packet = packet_to("192.0.2.2");
+    let mut kernel = applied_host(config);
+    odd(kernel.state_mut());
+    let flow = flow_out(kernel.state(), &packet.selector());
+    (flow, leaks(kernel.state(), &packet))
+}
+
+#[test]
+fn a_sysctl_that_takes_packets_past_policies_is_told_of_as_clear_text() {
+    let bypass =
+        |device: &str, name: &str| Bypass { device: device.into(), ipv6: false, name: name.into() };
+    for device in ["eth0", "all"] {
+        let odd = |state: &mut State| state.bypasses.push(bypass(device, "disable_xfrm"));
+        assert_eq!(told(&lab(), odd), (Flow::Clear, true));
+    }
+    for (device, name) in [("eth1", "disable_xfrm"), ("eth0", "disable_policy")] {
+        let odd = |state: &mut State| state.bypasses.push(bypass(device, name));
+        let (flow, leaks) = told(&lab(), odd);
+        assert!(matches!(flow, Flow::Protected(_)) && !leaks, "{device} {name}: {flow}");
+    }
+}
+
+#[test]
+fn an_sa_that_the_kernel_would_not_find_protects_nothing() {
+    let packet = packet_to("192.0.2.2");
+    type Odd = fn(&mut Sa);
+    let odd: [Odd; 3] = [
+        |sa| sa.src = [192, 0, 2, 9].into(),
+        |sa| _ = sa.extras.insert("if_id 0x7".into()),
+        |sa| sa.id.mark = Mark { value: 1, mask: 1 },
+    ];
+    for odd in odd {
+        assert_eq!(told(&lab(), |state| odd(sa_to(state, &packet))), (Flow::Blocked, false));
+    }
+    // A template without a reqid takes any SA of what arrives, and none of ours of what leaves.
+    let odd = |state: &mut State| out_to(state, &packet).templates[0].reqid = Reqid(0);
+    assert_eq!(told(&lab(), odd), (Flow::Blocked, false));
+}
+
+#[test]
+fn what_is_authenticated_alone_can_be_read() {
+    let packet = packet_to("192.0.2.2");
+    let ah = |state: &mut State| {
+        out_to(state, &packet).templates[0].proto = 51;
+        sa_to(state, &packet).id.proto = 51;
+    };
+    assert_eq!(told(&lab(), ah), (Flow::Clear, true));
+
+    // Somebody else's, ahead of ours: as if it asked for nothing.
+    let mut kernel = applied_host(&lab());
+    let mut theirs = out_to(kernel.state_mut(), &packet).clone();
+    (theirs.id.selector.proto, theirs.priority) = (0, 10);
+    (theirs.templates[0].proto, theirs.templates[0].reqid) = (51, Reqid(9));
+    kernel.state_mut().policies.push(theirs);
+    assert_eq!(plan(&lab(), &mut kernel).conflicts.len(), 1);
+}
+
+/// A policy of ours, edited so that it lets clear text pass ahead of the guard,
+/// is closed with the guards and not only once all SAs are there.
+#[test]
+fn what_lets_clear_text_pass_ahead_of_a_guard_is_closed_first() {
+    let packet = packet_to("192.0.2.2");
+    let after = Config { rotation: mesh(2, &["192.0.2.1"]).rotation, ..lab() };
+    let edited = |kernel: &mut Memory, to_port: bool| {
+        let policy = out_to(kernel.state_mut(), &packet);
+        policy.templates[0].level = Level::Use;
+        if !to_port {
+            policy.id.selector = Selector::hosts(packet.src, packet.dst);
+        }
+        kernel.state_mut().sas.retain(|sa| sa.id.dst != packet.dst);
+        assert!(leaks(kernel.state(), &packet));
+    };
+    for to_port in [true, false] {
+        let mut kernel = applied_host(&lab());
+        edited(&mut kernel, to_port);
+        let steps = plan(&after, &mut kernel).steps;
+        let first = &steps[0];
+        assert_eq!(first.phase, Phase::Guards);
+        assert_eq!(first.name(), if to_port { "update_policy" } else { "delete_policy" });
+        let step = first.step.keyed(|_| Err(())).unwrap();
+        assert!(meshsec::kernel::Kernel::perform(&mut kernel, &[step]).unwrap()[0].is_ok());
+        assert!(!leaks(kernel.state(), &packet));
+    }
+}
+
+/// A peer that a conflict stops may have nothing but a policy of nobody's, or
+/// the guard that the file no longer wants.
+#[test]
+fn what_blocks_a_peer_that_is_stopped_stays() {
+    let packet = packet_to("192.0.2.2");
+    let mut kernel = applied_host(&lab());
+    sa_to(kernel.state_mut(), &packet).reqid = Reqid(9);
+    let state = kernel.state_mut();
+    state.policies.retain(|policy| {
+        policy.id.selector.src != Prefix::host(packet.dst)
+            && policy.id.selector.dst != Prefix::host(packet.dst)
+    });
+    let planned = plan(&open(), &mut kernel);
+    assert_eq!(planned.conflicts.len(), 1);
+    assert!(planned.steps.iter().all(|step| step.name() != "delete_guard"));
+
+    // One of a whole network is no peer's, and not c's.
+    let state = kernel.state_mut();
+    state.policies.retain(|policy| !policy.is_guard());
+    let mut wide = out_to(state, &packet_to("192.0.2.3")).clone();
+    wide.id.selector.dst.length = 24;
+    wide.action = Action::Block;
+    state.policies.push(wide);
+    assert!(!leaks(state, &packet));
+    let planned = plan(&open(), &mut kernel);
+    assert!(planned.changes.is_empty(), "{:?}", planned.changes);
+}
+
+/// The chain guards only up to somebody else's rule.
+#[test]
+fn a_chain_with_a_rule_of_others_takes_no_guards_place() {
+    let by_mark =
+        Config { select: meshsec::config::Select::Mark(Mark { value: 1, mask: 1 }), ..lab() };
+    let mut kernel = applied_host(&by_mark);
+    for chain in &mut kernel.state_mut().firewall.chains {
+        chain.rules.insert(0, Rule::Other("-j ACCEPT".into()));
+    }
+    let steps = plan(&lab(), &mut kernel).steps;
+    let guards = steps.iter().filter(|step| step.name() == "add_guard");
+    assert!(guards.clone().count() == 2 && guards.into_iter().all(|g| g.phase == Phase::Guards));
+}
+
+/// Nothing but the mark protects a port whose other chain is cut off.
+#[test]
+fn a_plan_that_stops_marking_says_what_is_in_clear_then() {
+    let mark = meshsec::config::Select::Mark(Mark { value: 1, mask: 1 });
+    let by_mark = Config { select: mark, ..lab() };
+    let mut kernel = applied_host(&by_mark);
+    let chains = &mut kernel.state_mut().firewall.chains;
+    chains.retain(|chain| chain.id.table == "mangle");
+    kernel.state_mut().policies.retain(|policy| !policy.is_guard());
+    let other = meshsec::config::Traffic::Geneve { port: 6081 };
+    let planned = plan(&Config { traffic: other, ..open() }, &mut kernel);
+    let said = planned
+        .warnings
+        .iter()
+        .any(|line| line.contains("leave in clear") && line.contains("proto udp dport 4789"));
+    assert!(said, "{:?}", planned.warnings);
+}

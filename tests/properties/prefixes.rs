@@ -1,0 +1,333 @@
+//! Every prefix of every plan is safe: nothing leaks, and what stays keeps its traffic.
+//!
+//! A plan is performed one step at a time, and after each step every packet is
+//! asked for that the two meshes are about.
+
+use std::collections::BTreeSet;
+
+use meshsec::{
+    config::{Config, Traffic},
+    desired::{Desired, Keyring, Marking},
+    kernel::{Kernel, memory::Memory},
+    model::{Direction, PeerName, State},
+    plan::{Phase, Plan, PlannedStep},
+};
+use proptest::prelude::*;
+
+use crate::{
+    cases,
+    common::{REQID, observe, wanted_at},
+    foreign,
+    hosts::{Case, any_case, stranger},
+    packets::{Packet, arrives_in_clear, arrives_under, is_asked, is_protected, leaks, marks},
+};
+
+/// What is to become of a host, and what the plan for it is about.
+struct Run<'a> {
+    /// Nothing, if all of the mesh is to go.
+    after: Option<&'a Config>,
+    desired: Desired,
+    plan: Plan,
+    packets: Vec<Packet>,
+}
+
+/// Whether a file says that a packet out is a part of what is protected or guarded.
+fn covers(config: &Config, packet: &Packet) -> bool {
+    let is_peer = config.peers[1..].iter().any(|peer| peer.address == packet.dst);
+    is_of_the_kind(config, packet) && (is_peer || config.guard)
+}
+
+fn is_of_the_kind(config: &Config, packet: &Packet) -> bool {
+    match config.traffic {
+        Traffic::Vxlan { port } | Traffic::Geneve { port } => {
+            (packet.proto, packet.dport) == (17, port)
+        }
+        Traffic::All => true,
+        Traffic::Port { protocol, port } => {
+            packet.proto == protocol.number() && (packet.sport == port || packet.dport == port)
+        }
+    }
+}
+
+/// Packets out of the kinds of two meshes, to their peers and to a stranger, some of them marked.
+pub fn packets(before: &Config, after: &Config) -> Vec<Packet> {
+    let local = after.peers[0].address;
+    let peers = [before, after].into_iter().flat_map(|config| &config.peers[1..]);
+    let peers = peers.map(|peer| peer.address).filter(|peer| peer.is_ipv4() == local.is_ipv4());
+    let all: BTreeSet<_> = peers.chain([stranger(local)]).collect();
+    let kinds: BTreeSet<_> =
+        [before, after].map(|config| samples(config.traffic)).into_iter().flatten().collect();
+    let packet =
+        |dst, (proto, sport, dport), mark| Packet { src: local, dst, proto, sport, dport, mark };
+    let plain = all.iter().flat_map(|dst| kinds.iter().map(|kind| packet(*dst, *kind, 0)));
+    let first = all.iter().map(|dst| packet(*dst, *kinds.first().unwrap(), 0x20001));
+    plain.chain(first).collect()
+}
+
+/// Protocol and ports of packets of a kind.
+fn samples(traffic: Traffic) -> Vec<(u8, u16, u16)> {
+    match traffic {
+        Traffic::Vxlan { port } | Traffic::Geneve { port } => vec![(17, 49_152, port)],
+        Traffic::All => vec![(6, 50_000, 22)],
+        Traffic::Port { protocol, port } => {
+            vec![(protocol.number(), 50_000, port), (protocol.number(), port, 50_000)]
+        }
+    }
+}
+
+/// What has to stay as it is, judged before the first step.
+struct Start {
+    closed: Vec<Packet>,
+    refused: Vec<Packet>,
+    /// Whether somebody had made a guard come before policies that it should follow.
+    edited_guard: bool,
+    sas: BTreeSet<meshsec::model::SaId>,
+    steady: Vec<Packet>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        before: &'a Config,
+        after: &'a Config,
+        destroy: bool,
+        kernel: &mut Memory,
+    ) -> (Self, Keyring) {
+        let (desired, keyring) = match destroy {
+            false => wanted_at(after, kernel.now()),
+            true => (nothing(after), Keyring::default()),
+        };
+        let plan = Plan::new(&desired, &observe(kernel), REQID);
+        let packets = packets(before, after);
+        (Self { after: (!destroy).then_some(after), desired, plan, packets }, keyring)
+    }
+
+    /// Whether the file asks that a packet, out or in by its turn, is not in clear.
+    fn wants(&self, packet: &Packet) -> bool {
+        self.after.is_some_and(|after| covers(after, packet))
+    }
+
+    fn start(&self, state: &State) -> Start {
+        let closed = self.packets.iter().filter(|packet| !leaks(state, packet));
+        let back = self.packets.iter().map(|packet| packet.answer());
+        let steady = self.packets.iter().filter(|packet| self.is_steady(packet));
+        Start {
+            closed: closed.copied().collect(),
+            refused: back.filter(|packet| !arrives_in_clear(state, packet)).collect(),
+            edited_guard: state.policies.iter().any(|policy| {
+                self.desired.guards.contains_key(&policy.id) && policy.priority != REQID.0
+            }),
+            sas: state.sas.iter().map(|sa| sa.id).collect(),
+            steady: steady
+                .filter(|packet| flows(state, packet) && !is_others(state, packet))
+                .copied()
+                .collect(),
+        }
+    }
+
+    /// Whether a packet goes to a peer for which the plan has nothing to do.
+    fn is_steady(&self, packet: &Packet) -> bool {
+        let Some(peer) = self.desired.peers.get(&packet.dst) else { return false };
+        self.wants(packet)
+            && self.plan.changes.iter().all(|change| change.peer.as_ref() != Some(peer))
+            && !self.is_stopped(packet)
+    }
+
+    /// Whether somebody has made a policy of ours that lets a packet pass where
+    /// it finds no SA. Without a guard it stays until the others are switched,
+    /// since it may be all that protects, and may be older than they.
+    fn is_held_open(&self, state: &State, packet: &Packet, direction: Direction) -> bool {
+        // A packet that a chain left behind marks is looked up twice, and may
+        // pass a policy of ours only once that one's SA is there.
+        let is_marked = marks(state, packet).iter().any(|mark| *mark != packet.mark);
+        self.desired.guards.is_empty()
+            && (is_marked
+                || state.policies.iter().any(|policy| {
+                    policy.lets_clear_text_pass()
+                        && policy.belongs_to(REQID)
+                        && !self.desired.policies.contains_key(&policy.id)
+                        && is_asked(policy, packet, direction)
+                }))
+    }
+
+    /// Whether a conflict stops the peer that a packet goes to.
+    fn is_stopped(&self, packet: &Packet) -> bool {
+        let peer: Option<&PeerName> = self.desired.peers.get(&packet.dst);
+        let mut peers = self.plan.conflicts.iter().map(|conflict| conflict.peer.as_ref());
+        peers.any(|stopped| stopped.is_none() || stopped == peer)
+    }
+
+    fn warns_of_clear_text(&self) -> bool {
+        self.plan.warnings.iter().any(|line| line.contains("leave in clear"))
+    }
+}
+
+/// What destroy asks of a host.
+pub fn nothing(config: &Config) -> Desired {
+    let local = &config.peers[0];
+    let peers = config.peers[1..].iter().map(|peer| (peer.address, peer.name.clone()));
+    Desired {
+        local: Some(local.address),
+        peers: peers.collect(),
+        destroying: true,
+        marking: Marking::of(config),
+        ..Desired::default()
+    }
+}
+
+/// Whether a packet and its answer pass, inside ESP.
+fn flows(state: &State, packet: &Packet) -> bool {
+    is_protected(state, packet) && answers(state, packet) > 0
+}
+
+/// Under how many SAs the answer to a packet is taken.
+fn answers(state: &State, packet: &Packet) -> usize {
+    let back = packet.answer();
+    let sas = state.sas.iter().filter(|sa| sa.id.dst == back.dst && sa.src == back.src);
+    sas.filter(|sa| arrives_under(state, &back, sa.id.spi)).count()
+}
+
+/// Performs a plan one step at a time and looks after each.
+fn every_prefix_is_safe(case: &Case, destroy: bool) -> Result<(), TestCaseError> {
+    let ((before, after), mut kernel) = (case.meshes(), case.kernel());
+    let kernel = &mut kernel;
+    let (run, keyring) = Run::new(&before, &after, destroy, kernel);
+    let others = foreign(kernel);
+    let start = run.start(kernel.state());
+    look(&run, &start, kernel.state(), 0)?;
+    for (number, planned) in run.plan.steps.iter().enumerate() {
+        let step = planned.step.keyed(|id| keyring.get(id).ok_or(*id)).expect("a key for each SA");
+        let answers = kernel.perform(&[step]).expect("answers");
+        prop_assert!(answers[0].is_ok(), "{} {}: {:?}", planned.name(), planned.id(), answers[0]);
+        look(&run, &start, kernel.state(), number + 1)?;
+    }
+    prop_assert_eq!(foreign(kernel), others, "what is foreign was touched");
+    ends_well(&run, kernel)
+}
+
+/// What holds after any number of steps.
+fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), TestCaseError> {
+    let steps = &run.plan.steps;
+    let last = done.checked_sub(1).map(|last| &steps[last]);
+    let told = || match last {
+        Some(step) => format!("after step {done}, {} {}", step.name(), step.id()),
+        None => "before the first step".into(),
+    };
+    let guarded = steps.get(done).is_none_or(|next| next.phase > Phase::Guards);
+    let guarded = guarded && run.after.is_some_and(|after| after.guard);
+    let takes_down = steps[..done].iter().any(takes_down);
+    let ended = done == steps.len();
+    for packet in &start.closed {
+        // Warnings are of packets that nobody marks, and of plans that nothing stops.
+        let told_of = marks(state, packet).iter().any(|mark| *mark != 0)
+            || run.warns_of_clear_text()
+            || !run.plan.conflicts.is_empty();
+        let unwanted = !run.wants(packet) && takes_down && told_of;
+        let may_open = unwanted
+            || run.is_held_open(state, packet, Direction::Out)
+            || start.edited_guard && !ended && is_let_pass(state, packet, Direction::Out);
+        prop_assert!(may_open || !leaks(state, packet), "{:?} leaks {}", packet, told());
+    }
+    for packet in &start.refused {
+        let unwanted = !run.wants(&packet.answer()) && takes_down;
+        let may_open = unwanted
+            || run.is_held_open(state, packet, Direction::In)
+            || start.edited_guard && !ended && is_let_pass(state, packet, Direction::In);
+        prop_assert!(
+            may_open || !arrives_in_clear(state, packet),
+            "{:?} in clear is taken {}",
+            packet,
+            told()
+        );
+    }
+    let kind = |packet: &&Packet| run.wants(packet) && !run.is_stopped(packet);
+    for packet in run.packets.iter().filter(|_| guarded).filter(kind) {
+        // Until the peer's policy is there, which ranks before it.
+        let passed = |packet, direction| !ended && is_let_pass(state, packet, direction);
+        let safe = passed(packet, Direction::Out) || !leaks(state, packet);
+        prop_assert!(safe, "{:?} leaks past the guard {}", packet, told());
+        let back = packet.answer();
+        prop_assert!(
+            passed(&back, Direction::In) || !arrives_in_clear(state, &back),
+            "{:?} is taken past the guard {}",
+            back,
+            told()
+        );
+    }
+    for packet in &start.steady {
+        prop_assert!(flows(state, packet), "{:?} has lost its traffic {}", packet, told());
+    }
+    no_new_impostor(run, start, state)
+        .map_err(|who| TestCaseError::fail(format!("{who} {}", told())))
+}
+
+/// Whether somebody else has a policy for a packet, or for its answer.
+fn is_others(state: &State, packet: &Packet) -> bool {
+    let back = packet.answer();
+    let mut foreign = state.policies.iter().filter(|policy| !policy.belongs_to(REQID));
+    foreign.any(|policy| {
+        is_asked(policy, packet, Direction::Out) || is_asked(policy, &back, Direction::In)
+    })
+}
+
+/// Whether somebody else's policy lets a packet pass that a guard would block.
+fn is_let_pass(state: &State, packet: &Packet, direction: Direction) -> bool {
+    let mut foreign = state.policies.iter().filter(|policy| !policy.belongs_to(REQID));
+    foreign.any(|policy| {
+        policy.priority < REQID.0
+            && policy.lets_clear_text_pass()
+            && is_asked(policy, packet, direction)
+    })
+}
+
+/// Whether a step may open what the file no longer protects.
+fn takes_down(step: &PlannedStep) -> bool {
+    step.name().starts_with("delete_") || matches!(step.phase, Phase::Mark | Phase::DeleteGuards)
+}
+
+/// No key speaks for more than it did, or than the file says.
+fn no_new_impostor(run: &Run<'_>, start: &Start, state: &State) -> Result<(), String> {
+    for sa in state.sas.iter().filter(|sa| !start.sas.contains(&sa.id)) {
+        if !run.desired.sas.contains_key(&sa.id) {
+            return Err(format!("{} is there, and nothing asks for it", sa.id));
+        }
+        for packet in run.packets.iter().map(|packet| packet.answer()) {
+            if sa.src != packet.src && arrives_under(state, &packet, sa.id.spi) {
+                return Err(format!("{:?} is taken under the key of {}", packet, sa.src));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What holds after the last step.
+fn ends_well(run: &Run<'_>, kernel: &mut Memory) -> Result<(), TestCaseError> {
+    let live = observe(kernel);
+    let again = Plan::new(&run.desired, &live, REQID);
+    let left: Vec<String> = again.changes.iter().map(|change| change.id()).collect();
+    prop_assert!(left.is_empty(), "a second plan would change {left:?}");
+    prop_assert_eq!(&again.conflicts, &run.plan.conflicts);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(25_000))]
+
+    #[test]
+    fn every_prefix_of_a_plan_is_safe_where_the_mesh_was_applied(case in any_case(0)) {
+        every_prefix_is_safe(&case, false)?;
+    }
+
+    #[test]
+    fn every_prefix_of_a_destroy_is_safe(case in any_case(4)) {
+        every_prefix_is_safe(&case, true)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(50_000))]
+
+    #[test]
+    fn every_prefix_of_a_plan_is_safe_on_any_host(case in any_case(6)) {
+        every_prefix_is_safe(&case, false)?;
+    }
+}

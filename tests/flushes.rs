@@ -10,7 +10,7 @@ use meshsec::{
     config::{Config, Rotation, Select, Traffic},
     desired::{Desired, Keyring},
     kernel::{Kernel, memory::Memory},
-    model::{ChainRole, Generation, Mark, State},
+    model::{ChainRole, Generation, Mark, Spi, State},
     plan::Plan,
 };
 
@@ -117,6 +117,16 @@ fn sas_that_never_had_a_policy_tell_nothing() {
     let mut kernel = applied_host(&unguarded());
     kernel.state_mut().policies.clear();
     assert!(tells(&unguarded(), &mut kernel).is_empty());
+}
+
+/// The trial SA, of a peer to itself, is added before the first guard.
+#[test]
+fn a_trial_that_a_killed_run_left_behind_tells_nothing() {
+    let mut kernel = host(&lab());
+    let mut trial = applied_host(&lab()).state().sas[0].clone();
+    trial.id.spi = Spi::from_raw(0x8000_1001);
+    kernel.state_mut().sas.push(trial);
+    assert!(tells(&lab(), &mut kernel).is_empty());
 }
 
 /// Performs a plan step by step; after none of them may the plan for `config` tell of a flush.

@@ -30,6 +30,25 @@ fn is_told(lab: &Lab, lines: &[&str]) {
     }
 }
 
+/// Fails unless the plan is to create so many guards, SAs and policies, and nothing else.
+#[track_caller]
+fn creates(lab: &Lab, wanted: [usize; 3]) {
+    let plan = lab.plan(A);
+    let changes = plan["changes"].as_array().expect("a list");
+    let of = |kind| changes.iter().filter(|change| change["kind"] == kind).count();
+    assert!(changes.iter().all(|change| change["action"] == "create"), "{plan:#}");
+    assert_eq!(["guard", "sa", "policy"].map(of), wanted, "{plan:#}");
+    assert_eq!(changes.len(), wanted.iter().sum::<usize>(), "{plan:#}");
+}
+
+/// Fails unless packets of host a leave in clear, as the plan says.
+#[track_caller]
+fn leaks(lab: &Lab) {
+    let capture = lab.capture();
+    lab.does_not_reach(A, B);
+    capture.stop().has_clear(1);
+}
+
 /// Applies on host a; from the first encrypted packet on none leaves it in clear.
 #[track_caller]
 fn heals(lab: &Lab) {
@@ -55,6 +74,7 @@ fn all_sas_flushed_is_told_and_heals() {
     lab.host(A).ip("xfrm state flush");
     let capture = lab.capture();
     is_told(&lab, &["`ip xfrm state flush`", "what goes to b is blocked until apply"]);
+    creates(&lab, [0, 4, 0]);
     lab.does_not_reach(A, B);
     heals(&lab);
     capture.stop().has_none(CLEAR);
@@ -67,6 +87,8 @@ fn all_policies_flushed_is_told_and_heals() {
     lab.apply_all();
     lab.host(A).ip("xfrm policy flush");
     is_told(&lab, &["`ip xfrm policy flush`", "what goes to b leaves in clear until apply"]);
+    creates(&lab, [4, 0, 2]);
+    leaks(&lab);
     heals(&lab);
 }
 
@@ -79,6 +101,7 @@ fn a_stop_of_libreswan_heals() {
     libreswan_stops(lab.host(A));
     assert_eq!(xfrm::databases(lab.host(A)), "");
     is_told(&lab, &[]);
+    creates(&lab, [4, 4, 2]);
     heals(&lab);
 }
 
@@ -107,6 +130,7 @@ fn a_flushed_iptables_is_told_and_heals() {
             backend.tables(lab.host(A), Underlay::V6, words);
         }
         is_told(&lab, &["something has flushed the table", "leaves in clear until apply"]);
+        leaks(&lab);
         heals(&lab);
     }
 }

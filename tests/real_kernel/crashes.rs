@@ -1,165 +1,241 @@
-//! An apply that is killed leaves nothing that leaks, and the next one goes on from there.
+//! A run that is killed leaves nothing that leaks, and the next one goes on from there.
 //!
-//! It is killed right before each of its requests to change something, which
-//! makes every state that a crash can leave, and at moments spread over its run.
-
-use std::{
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+//! Here it is killed right before each of its requests to change something, and right after the
+//! last: that is every state that a crash can leave. `crashes_at_random` chooses other moments,
+//! `crash_by_mark` those around iptables.
 
 use crate::{
     capture::CLEAR,
-    fixture::{A, B, Lab},
-    inject,
+    destroy::add_foreign,
+    fixture::{A, B, Lab, VXLAN},
+    inject, kill,
     ping::Stream,
-    shell, xfrm,
+    traffic::Tcp,
+    xfrm,
 };
 
-pub const KILL_AT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_kernel/kill_at.py");
+pub const APPLY: &[&str] = &["apply", "--auto-approve"];
+pub const DESTROY: &[&str] = &["destroy", "--auto-approve"];
 
-/// Kills by the clock, besides those by request.
-const BY_CLOCK: u32 = 3;
+/// Brings host a to where a run begins, and says which run that is.
+type Goal<'a> = &'a mut dyn FnMut(&Lab) -> &'static [&'static str];
 
-/// When an apply is killed.
-enum Kill {
-    /// Right before its change of this number, beginning with 1.
-    AtChange(u32),
-    /// After a time.
-    After(Duration),
-}
-
-impl Kill {
-    /// Runs an apply on host a and kills it; false if it was done before.
-    fn an_apply(&self, lab: &Lab) -> bool {
-        match self {
-            Self::AtChange(number) => {
-                let mut command = Command::new("python3");
-                command.args([KILL_AT, &number.to_string(), env!("CARGO_BIN_EXE_meshsec")]);
-                command.args(["--netns", &lab.host(A).0, "apply", "--auto-approve"]);
-                command.arg("-c").arg(lab.file(A));
-                let ran = shell::run(&mut command);
-                assert!(ran.stderr.is_empty(), "apply or its killer failed: {ran}");
-                ran.status == 0
+/// Kills a run for each of the goals, in turn, at every request. `check` is called after each kill
+/// and `finish` makes what the killed run was to make. Returns the number of kills.
+fn at_every_request(
+    lab: &Lab,
+    goals: &mut [Goal<'_>],
+    check: &mut dyn FnMut(&Lab),
+    finish: &mut dyn FnMut(&Lab, &'static [&'static str]),
+) -> usize {
+    let requests: Vec<Vec<usize>> = goals
+        .iter_mut()
+        .map(|goal| {
+            let words = goal(lab);
+            let requests = kill::requests(lab, words);
+            finish(lab, words);
+            requests
+        })
+        .collect();
+    let longest = requests.iter().map(Vec::len).max().unwrap_or(0);
+    for at in 0..longest {
+        for (goal, requests) in goals.iter_mut().zip(&requests) {
+            let words = goal(lab);
+            if let Some(&number) = requests.get(at) {
+                kill::at_request(lab, words, number);
+                check(lab);
             }
-            Self::After(time) => {
-                let mut command = lab.command(A, &["apply", "--auto-approve"]);
-                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-                let mut child = command.spawn().expect("meshsec can be run");
-                thread::sleep(*time);
-                let done = matches!(child.try_wait(), Ok(Some(_)));
-                let _ = child.kill();
-                let _ = child.wait();
-                !done
-            }
+            finish(lab, words);
         }
     }
+    requests.iter().map(Vec::len).sum()
 }
 
-/// Calls `once` with all the moments to kill at, until it says that nothing was left to be killed.
-/// Returns how many kills were right before a change.
-///
-/// `once` says too how long a whole apply takes, for the kills by the clock.
-fn everywhere(mut once: impl FnMut(&Kill) -> (bool, Duration)) -> u32 {
-    let mut kills = 0;
-    let mut whole = Duration::ZERO;
-    loop {
-        let (killed, duration) = once(&Kill::AtChange(kills + 1));
-        whole = whole.max(duration);
-        if !killed {
-            break;
-        }
-        kills += 1;
-    }
-    for part in 0..BY_CLOCK {
-        once(&Kill::After(whole * part / BY_CLOCK));
-    }
-    kills
+/// The next run goes to the end: an apply proves that nothing is left to be done.
+pub fn finish(lab: &Lab, words: &[&str]) {
+    lab.meshsec(A, words).exits(0);
 }
 
-/// Lets an apply on host a finish what a killed one began, and times it.
-fn finish(lab: &Lab) -> Duration {
-    let begin = Instant::now();
-    lab.apply(A);
-    begin.elapsed()
+/// Sends a burst where there is a guard. Where there is none nothing has begun, or nothing is
+/// left, and clear text flows as before: it is not sent.
+pub fn send_if_guarded(lab: &Lab, guarded: &mut usize) {
+    if xfrm::has_guard(lab.host(A), 4789) {
+        *guarded += 1;
+        inject::try_send(lab, lab.host(A), &lab.address(A), B);
+    }
+}
+
+/// Fails unless the mesh works and what is foreign on host a is as it was.
+fn is_well(lab: &Lab, foreign: &str) {
+    lab.apply_all();
+    lab.has_converged(A);
+    lab.reaches(A, B);
+    lab.meshsec(A, DESTROY).exits(0);
+    assert_eq!(xfrm::databases(lab.host(A)), foreign, "something foreign was touched");
+}
+
+/// A laboratory with objects of others on host a, and how they look.
+pub fn lab_with_foreign() -> (Lab, String) {
+    let lab = Lab::new(2);
+    add_foreign(&lab);
+    let foreign = xfrm::databases(lab.host(A));
+    (lab, foreign)
 }
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
-fn an_apply_killed_on_a_bare_host_lets_nothing_out_once_the_guard_is_there() {
-    let lab = Lab::new(2);
+fn a_first_apply_or_a_destroy_that_is_killed_lets_nothing_out_as_long_as_there_is_a_guard() {
+    let (lab, foreign) = lab_with_foreign();
     let capture = lab.capture();
     let mut guarded = 0;
-    let kills = everywhere(|kill| {
-        lab.host(A).ip_batch("xfrm policy flush\nxfrm state flush\n");
-        let killed = kill.an_apply(&lab);
-        // Without a guard nothing has begun, and clear text flows as before: it is not sent here.
-        if xfrm::has_guard(lab.host(A)) {
-            guarded += 1;
-            inject::try_send(&lab, lab.host(A), &lab.address(A), B);
-        }
-        (killed, finish(&lab))
-    });
-    lab.has_converged(A);
-    lab.apply(B);
-    lab.reaches(A, B);
-    let recording = capture.stop();
-    recording.has_none(CLEAR);
-    // The probe and its end, guards, inbound SAs, outbound SAs, policies.
-    assert!(kills >= 6, "{kills} kills at requests, wanted 6");
-    assert!(guarded >= 3, "{guarded} applies put up a guard before they were killed");
+    let mut turn = 0;
+    let kills = at_every_request(
+        &lab,
+        &mut [&mut |_| APPLY, &mut |_| DESTROY],
+        &mut |lab| send_if_guarded(lab, &mut guarded),
+        // What was killed is finished in one turn, and undone in the other.
+        &mut |lab, words| {
+            turn += 1;
+            if turn % 4 < 2 {
+                finish(lab, if words == APPLY { DESTROY } else { APPLY });
+            }
+            finish(lab, words);
+        },
+    );
+    capture.stop().has_none(CLEAR);
+    is_well(&lab, &foreign);
+    // The probe and its end, guards, inbound SAs, outbound SAs, policies, and the end; policies,
+    // SAs, guards, and the end.
+    assert!(kills >= 11, "{kills} kills at requests, wanted 11");
+    assert!(guarded >= 6, "{guarded} runs were killed while there was a guard");
+}
+
+/// Goes to and fro between two files on host a, killing at every request, while both hosts send.
+/// Nothing but ESP may leave. Returns the number of kills.
+fn to_and_fro(
+    lab: &Lab,
+    foreign: &str,
+    to: &mut dyn FnMut(&Lab),
+    fro: &mut dyn FnMut(&Lab),
+) -> usize {
+    lab.apply_all();
+    let capture = lab.capture();
+    let streams = [Stream::start_unanswered(lab, A, B), Stream::start_unanswered(lab, B, A)];
+    let kills = at_every_request(
+        lab,
+        &mut [
+            &mut |lab| {
+                to(lab);
+                APPLY
+            },
+            &mut |lab| {
+                fro(lab);
+                APPLY
+            },
+        ],
+        &mut |lab| {
+            inject::try_send(lab, lab.host(A), &lab.address(A), B);
+        },
+        &mut |lab, words| finish(lab, words),
+    );
+    lab.write_all(&lab.mesh);
+    lab.apply_all();
+    streams.iter().for_each(|stream| stream.wait_for_more(5));
+    drop(streams);
+    capture.stop().has_only_esp(10);
+    is_well(lab, foreign);
+    kills
 }
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn an_apply_killed_while_it_adds_or_removes_a_peer_lets_nothing_out() {
-    let lab = Lab::new(2);
-    let (alone, both) = (lab.mesh.of_peers(&[A]), lab.mesh.clone());
-    lab.apply(B);
-    lab.write(A, &alone);
-    lab.apply(A);
-    let capture = lab.capture();
-    let stream = Stream::start_unanswered(&lab, A, B);
-    let kills = everywhere(|kill| {
-        lab.write(A, &both);
-        let added = !kill.an_apply(&lab);
-        finish(&lab);
-        lab.write(A, &alone);
-        let removed = !kill.an_apply(&lab);
-        (!added || !removed, finish(&lab))
+    let (lab, foreign) = lab_with_foreign();
+    let alone = lab.mesh.of_peers(&[A]);
+    let kills = to_and_fro(&lab, &foreign, &mut |lab| lab.write(A, &alone), &mut |lab| {
+        lab.write(A, &lab.mesh)
     });
-    // Inbound SAs, outbound SA, policies.
-    assert!(kills >= 3, "{kills} kills at requests, wanted 3");
-    lab.write(A, &both);
-    lab.apply(A);
-    lab.has_converged(A);
-    stream.wait_for_more(5);
-    drop(stream);
-    capture.stop().has_only_esp(10);
+    // Policies, SAs, and the end; the probe and its end, SAs, policies, and the end.
+    assert!(kills >= 9, "{kills} kills at requests, wanted 9");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn an_apply_killed_while_it_replaces_sas_lets_nothing_out() {
+    let (lab, foreign) = lab_with_foreign();
+    let mut other = lab.mesh.clone();
+    other.esp = "cipher = \"chacha20-poly1305\"";
+    let kills = to_and_fro(&lab, &foreign, &mut |lab| lab.write(A, &other), &mut |lab| {
+        lab.write(A, &lab.mesh)
+    });
+    // The probe and its end, inbound SAs, outbound SAs, and the end; twice.
+    assert!(kills >= 10, "{kills} kills at requests, wanted 10");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn an_apply_killed_while_it_moves_the_port_or_sets_an_mtu_lets_nothing_out() {
+    let (lab, foreign) = lab_with_foreign();
+    let mut other = lab.mesh.clone();
+    other.traffic = "kind = \"vxlan\"\nport = 4790";
+    other.link = "device = \"vxlan42\"\nmtu = 1300";
+    // What goes to the old port has no guard any more once the apply is done, so that nothing but
+    // bursts is sent, and only while it has.
+    lab.apply_all();
+    let capture = lab.capture();
+    let mut guarded = 0;
+    let kills = at_every_request(
+        &lab,
+        &mut [
+            &mut |lab| {
+                lab.write(A, &other);
+                lab.host(A).ip(&format!("link set {VXLAN} mtu 1400"));
+                APPLY
+            },
+            &mut |lab| {
+                lab.write(A, &lab.mesh);
+                APPLY
+            },
+        ],
+        &mut |lab| send_if_guarded(lab, &mut guarded),
+        &mut |lab, words| finish(lab, words),
+    );
+    capture.stop().has_none(CLEAR);
+    is_well(&lab, &foreign);
+    // Guards, the MTU, policies, policies that go, guards that go, and the end; as many back, but
+    // for the MTU.
+    assert!(kills >= 11, "{kills} kills at requests, wanted 11");
+    assert!(guarded >= 8, "{guarded} runs were killed while there was a guard");
 }
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn an_apply_killed_while_it_changes_the_generation_lets_nothing_out_and_loses_nothing() {
-    let lab = Lab::new(2);
+    let (mut lab, foreign) = lab_with_foreign();
     lab.apply_all();
     let capture = lab.capture();
-    let stream = Stream::start(&lab, A, B);
+    let streams = [Stream::start(&lab, A, B), Stream::start(&lab, B, A)];
+    let tcp = Tcp::start(&lab, A, B);
     let mut generation = lab.mesh.generation;
-    let kills = everywhere(|kill| {
-        generation += 1;
-        lab.write_all(&lab.mesh.of_generation(generation));
-        let killed = kill.an_apply(&lab);
-        stream.wait_for_more(3);
-        let duration = finish(&lab);
-        lab.apply(B);
-        (killed, duration)
-    });
-    lab.has_converged(A);
+    let kills = at_every_request(
+        &lab,
+        &mut [&mut |lab| {
+            generation += 1;
+            lab.write_all(&lab.mesh.of_generation(generation));
+            APPLY
+        }],
+        &mut |_| streams.iter().for_each(|stream| stream.wait_for_more(2)),
+        &mut |lab, words| {
+            finish(lab, words);
+            lab.apply(B);
+        },
+    );
     // Every step leaves the SAs that are in use, so even a killed apply costs no packet.
-    stream.lost_nothing();
+    streams.into_iter().for_each(Stream::lost_nothing);
+    tcp.all_arrived();
     capture.stop().has_only_esp(50);
-    // Inbound SA, outbound SA, policy, and what goes.
-    assert!(kills >= 4, "{kills} kills at requests, wanted 4");
+    lab.mesh = lab.mesh.of_generation(generation);
+    is_well(&lab, &foreign);
+    // The probe and its end, inbound SA, outbound SA, policy, what goes, and the end.
+    assert!(kills >= 7, "{kills} kills at requests, wanted 7");
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Objects of somebody else, which are in nobody's way.
-fn add_foreign(lab: &Lab) {
+pub fn add_foreign(lab: &Lab) {
     let host = lab.host(A);
     host.ip(&format!(
         "xfrm state add src 198.51.100.1 dst 192.0.2.1 proto esp spi 0x1234 reqid 77 \

@@ -348,6 +348,7 @@ fn missing() -> Option<String> {
         ("ping", "-V"),
         ("tcpdump", "--version"),
         ("python3", "-V"),
+        ("strace", "-V"),
         ("iptables-nft", "-V"),
         ("iptables-legacy", "-V"),
     ] {

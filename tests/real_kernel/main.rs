@@ -12,13 +12,16 @@ mod capture;
 mod fixture;
 mod inject;
 mod iptables;
+mod kill;
 mod mesh_file;
 mod namespace;
 mod ping;
+mod random;
 mod replay;
 #[path = "../memory/secrets.rs"]
 mod secrets;
 mod shell;
+mod traffic;
 mod wait;
 #[path = "../memory/watch.rs"]
 mod watch;
@@ -30,7 +33,9 @@ mod clock;
 mod concurrency;
 mod confirm;
 mod conflicts;
+mod crash_by_mark;
 mod crashes;
+mod crashes_at_random;
 mod destroy;
 mod drift;
 mod full_mesh;

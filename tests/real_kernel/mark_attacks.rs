@@ -1,20 +1,11 @@
 //! Chains of ours among thousands of rules of others, and what gets in their way.
 
-use std::{
-    process::Stdio,
-    thread,
-    time::{Duration, Instant},
-};
-
 use crate::{
     capture::CLEAR,
     fixture::{A, B, Underlay},
-    iptables::{self, BY_MARK, Backend, MARK, OUT, failing_restore},
+    iptables::{self, Backend, MARK, OUT, failing_restore},
     marks::chains,
-    ping::Stream,
 };
-
-const OTHER_MARK: &str = "kind = \"vxlan\"\nselect = \"mark\"\nmark = \"0x1/0x3\"";
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
@@ -106,31 +97,4 @@ fn a_failing_iptables_changes_nothing_and_lets_nothing_out() {
         lab.does_not_reach(A, B);
         capture.stop().has_none(CLEAR);
     }
-}
-
-#[test]
-#[ignore = "needs a kernel with ESP: cargo xtask test"]
-fn an_apply_that_is_killed_lets_nothing_out() {
-    let mut lab = Backend::Nft.lab(&[Underlay::V4; 2]);
-    lab.apply_all();
-    let capture = lab.capture();
-    let stream = Stream::start(&lab, A, B);
-    let mut whole = Duration::ZERO;
-    for part in 0..10 {
-        lab.mesh.traffic = if part % 2 == 0 { OTHER_MARK } else { BY_MARK };
-        lab.write(A, &lab.mesh);
-        let mut command = lab.command(A, &["apply", "--auto-approve"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("meshsec can be run");
-        thread::sleep(whole * part / 10);
-        let _ = child.kill();
-        let _ = child.wait();
-        let begin = Instant::now();
-        lab.apply(A);
-        whole = whole.max(begin.elapsed());
-        lab.has_converged(A);
-    }
-    stream.wait_for_more(5);
-    drop(stream);
-    capture.stop().has_only_esp(50);
 }

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use crate::{
-    crashes::KILL_AT,
     fixture::{A, B, C, Lab},
+    kill::KILL_AT,
     ping::Stream,
     shell::{self, Ran},
     xfrm,

@@ -141,9 +141,12 @@ pub fn databases(host: &Namespace) -> String {
     format!("{}{}", host.ip("xfrm state"), host.ip("xfrm policy"))
 }
 
-/// Whether a host has our guard against outgoing packets.
-pub fn has_guard(host: &Namespace) -> bool {
+/// Whether a host has our guard against outgoing packets to this UDP port, over IPv4.
+pub fn has_guard(host: &Namespace, port: u16) -> bool {
     let text = host.ip("xfrm policy");
-    let mut lines = text.lines();
-    lines.any(|line| line.trim().starts_with("dir out action block"))
+    let selector = format!("src 0.0.0.0/0 dst 0.0.0.0/0 proto udp dport {port}");
+    let mut lines = text.lines().zip(text.lines().skip(1));
+    lines.any(|(first, second)| {
+        first.trim() == selector && second.trim().starts_with("dir out action block")
+    })
 }

@@ -24,9 +24,10 @@ const MACHINE: [Package; 3] = [
 ];
 
 /// What the tests and the demo call.
-const TOOLS: [Package; 11] = [
+const TOOLS: [Package; 12] = [
     Package { name: "iproute2", present: || has("ip") },
     Package { name: "iputils-ping", present: || has("ping") },
+    Package { name: "strace", present: || has("strace") },
     Package { name: "tcpdump", present: || has("tcpdump") },
     Package { name: "iptables", present: || has("iptables") },
     Package { name: "mandoc", present: || has("mandoc") },

@@ -57,7 +57,7 @@ pub struct Desired {
 }
 
 /// An SA that should be there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedSa {
     /// The SA.
     pub sa: Sa,

@@ -57,11 +57,11 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         prepared.warnings.extend(ratchet::warning(&loaded, moment));
         prepared.warn_of_missing_address(&live);
         let turn = Turn::of(&loaded.config, moment);
-        if let Some(path) = &args.plan {
+        let saved = args.plan.as_ref();
+        if let Some(path) = saved {
             Premises::of(&loaded, &prepared, &live)?.check_saved(path)?;
         }
-        let args =
-            RunArgs { auto_approve: args.run.auto_approve || args.plan.is_some(), ..args.run };
+        let args = RunArgs { auto_approve: args.run.auto_approve || saved.is_some(), ..args.run };
         let run = Run { global, args: &args, config: &loaded.config, verb: "apply", turn };
         let file = file_name(global);
         if !run.approved(&prepared.view(&loaded.config, &file))? {
@@ -69,7 +69,11 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         }
         let again = kernel.observe(loaded.config.reqid)?;
         let same_generation = moment::now(&loaded.config)?.generation == moment.generation;
-        if same_generation && again.0.same_objects(&live.0) {
+        // What is approved is the plan. Where other programs add and delete SAs all the time no two
+        // looks are the same. A saved plan pins all that was seen, and is checked again.
+        let same = again.0.same_objects(&live.0)
+            || (saved.is_none() && prepared.holds_for(global, &loaded, &again)?);
+        if same_generation && same {
             return run.perform(&mut kernel, &prepared, &again);
         }
         let what = if same_generation { "The kernel's state" } else { "The generation" };

@@ -50,7 +50,8 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
             return Ok(Status::Error);
         }
         let again = kernel.observe(config.reqid)?;
-        if again.0.same_objects(&live.0) {
+        let other = Plan::new(&desired, &again, config.reqid);
+        if again.0.same_objects(&live.0) || other.asks_the_same_as(&plan) {
             let goal = Goal { desired: &desired, keyring: &keyring, reqid: config.reqid };
             return run.carry_out(&mut kernel, &goal, &view, &again);
         }

@@ -81,6 +81,17 @@ pub(super) fn prepare<'a>(
 }
 
 impl Prepared<'_> {
+    /// Whether it is the plan for another live state as well.
+    pub(super) fn holds_for(
+        &self,
+        global: &Global,
+        loaded: &Loaded,
+        live: &Live,
+    ) -> Result<bool, Error> {
+        let other = prepare(global, loaded, self.moment, live)?;
+        Ok(other.local.name == self.local.name && other.plan.asks_the_same_as(&self.plan))
+    }
+
     /// The plan as it is to be shown.
     pub(super) fn view<'a>(&'a self, config: &'a Config, file: &'a str) -> View<'a> {
         let (local, plan, warnings) = (Some(self.local), &self.plan, &self.warnings);

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// One object that isn't as it should be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The peer that it is for; guards, chains and leftovers of nobody's have none.
     pub peer: Option<PeerName>,
@@ -23,7 +23,7 @@ pub struct Change {
 ///
 /// An SA has no update: the kernel answers one with success and does nothing
 /// (`xfrm_state_update`), so an SA that differs is replaced.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "a plan has some thousand of them, once")]
 pub enum What {
     /// A missing SA.

@@ -59,6 +59,11 @@ impl Plan {
         self.changes.is_empty() && self.conflicts.is_empty()
     }
 
+    /// Whether another one would do the same, and sees the same in the way.
+    pub fn asks_the_same_as(&self, other: &Self) -> bool {
+        self.changes == other.changes && self.conflicts == other.conflicts
+    }
+
     /// Whether nothing is to do on which protection depends.
     pub fn protects(&self) -> bool {
         self.conflicts.is_empty()

@@ -6,10 +6,11 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{applied_host, golden, host, mesh};
+use common::{applied_host, golden, host, mesh, wanted};
 use meshsec::{
     config::{Config, LinkWish, Traffic},
-    model::{Action, Mtu, Policy, PolicyId, Reqid, State},
+    model::{Action, MeshName, Mtu, Policy, PolicyId, Reqid, Spi, State},
+    plan::{Plan, StepKind},
 };
 
 const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -207,4 +208,54 @@ fn an_offload_that_the_device_does_not_take_changes_nothing() {
     let error = report.stopped.unwrap().to_string();
     assert!(error.starts_with("cannot offload ESP to eth0: "), "{error}");
     assert_eq!(kernel.state().sas, host.state().sas);
+}
+
+/// A mesh of another file, with the reqid of [`lab`]: another name, so other keys.
+fn same_reqid() -> Config {
+    Config {
+        mesh: MeshName::new("other").unwrap(),
+        traffic: Traffic::Geneve { port: 6081 },
+        ..lab()
+    }
+}
+
+#[test]
+fn another_file_has_the_same_reqid() {
+    let mut kernel = applied_host(&same_reqid());
+    let before = kernel.state_mut().clone();
+    golden("another-file-has-the-same-reqid", &lab(), &mut kernel);
+    let report = common::applied(&lab(), &mut kernel);
+    assert!(report.done.is_empty() && !report.is_complete());
+    assert!(*kernel.state_mut() == before, "nothing of the other mesh was touched");
+}
+
+#[test]
+fn what_has_an_sa_of_this_file_is_of_this_file() {
+    // The port was edited, and then, before the next apply, most SAs were deleted.
+    let mut kernel = applied_host(&lab());
+    kernel.state_mut().sas.truncate(1);
+    let config = Config { traffic: Traffic::Geneve { port: 6081 }, ..lab() };
+    assert!(common::applied(&config, &mut kernel).is_complete());
+}
+
+#[test]
+fn a_plan_holds_while_others_add_and_delete_what_is_in_nobodys_way() {
+    let mut kernel = host(&lab());
+    let planned = common::plan(&lab(), &mut kernel);
+    let mut theirs = wanted(&same_reqid()).0.sas.into_values().next().unwrap().sa;
+    theirs.reqid = Reqid(77);
+    theirs.id.spi = Spi::from_raw(0x5000);
+    kernel.state_mut().sas.push(theirs);
+    assert!(common::plan(&lab(), &mut kernel).asks_the_same_as(&planned));
+    kernel.state_mut().sas[0].id.spi = planned_spi(&planned);
+    assert!(!common::plan(&lab(), &mut kernel).asks_the_same_as(&planned));
+}
+
+/// The SPI of the first SA that a plan adds.
+fn planned_spi(plan: &Plan) -> Spi {
+    let added = plan.steps.iter().find_map(|planned| match &planned.step.kind {
+        StepKind::AddSa { sa, .. } => Some(sa.id.spi),
+        _ => None,
+    });
+    added.expect("it adds SAs")
 }

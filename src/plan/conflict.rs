@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::chains;
+use super::{chains, same_reqid};
 use crate::{
     desired::Desired,
     model::{
@@ -68,6 +68,7 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict
     }
     conflicts.extend(bypasses(desired, live));
     conflicts.extend(chains::conflicts(desired, live));
+    conflicts.extend(same_reqid::conflict(desired, live, reqid));
     conflicts.sort_by(|a, b| (&a.peer, &a.object).cmp(&(&b.peer, &b.object)));
     conflicts
 }
@@ -228,7 +229,8 @@ fn other_mesh(reqid: Reqid) -> Option<&'static str> {
     )
 }
 
-fn describe(policy: &Policy) -> String {
+/// A policy in the words of `ip xfrm`.
+pub(super) fn describe(policy: &Policy) -> String {
     let mut text = format!("policy {} {} priority {}", policy.id, policy.action, policy.priority);
     for template in &policy.templates {
         text.push_str(&format!(" tmpl {template}"));

@@ -12,6 +12,7 @@ mod fields;
 mod flow;
 mod flush;
 mod link;
+mod same_reqid;
 mod sequence;
 mod step;
 mod undo;

@@ -1,0 +1,58 @@
+//! Whether what has our reqid is another file's, which gives the same.
+//!
+//! An object is ours by its reqid alone. A second file with another name and
+//! the same explicit reqid would take all that the first has set up for its
+//! own, and delete its guards: what they blocked would leave in clear. A name
+//! is nowhere in the kernel, but it is in the keys. So live objects for other
+//! traffic than this file's, without one SA as this file wants it, are left
+//! alone: a file whose port was edited still has its SAs.
+
+use std::collections::BTreeSet;
+
+use super::conflict::{Conflict, describe};
+use crate::{
+    desired::Desired,
+    model::{Live, Policy, PortMatch, Reqid, Selector},
+};
+
+/// What a selector asks of a packet besides its addresses.
+type Kind = (u8, PortMatch, PortMatch);
+
+fn kind(selector: &Selector) -> Kind {
+    (selector.proto, selector.sport, selector.dport)
+}
+
+/// Says so, once, of the first object. It stops everything.
+pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<Conflict> {
+    if desired.destroying || has_wanted_sa(desired, live) {
+        return None;
+    }
+    let guards = desired.guards.keys().map(|id| kind(&id.selector));
+    let policies = desired.policies.values().map(|wanted| kind(&desired.packets(wanted)));
+    let wanted: BTreeSet<Kind> = guards.chain(policies).collect();
+    // What a mark selects does not show its port.
+    let told = |policy: &&Policy| {
+        policy.belongs_to(reqid) && policy.id.mark.is_none() && !policy.is_discovery_of(reqid)
+    };
+    let ours: Vec<&Policy> = live.0.policies.iter().filter(told).collect();
+    if ours.iter().any(|policy| wanted.contains(&kind(&policy.id.selector))) {
+        return None;
+    }
+    let other = ours.first()?;
+    Some(Conflict {
+        peer: None,
+        object: describe(other),
+        reason: "it has this mesh's reqid, for other traffic, and no SA is there that mesh.toml \
+                 asks for: if another mesh has set it up, give one of the two another reqid; if \
+                 this one has, under older settings, run destroy with the old file first"
+            .into(),
+    })
+}
+
+/// Whether an SA is there that this file wants, under its key as far as that is known.
+fn has_wanted_sa(desired: &Desired, live: &Live) -> bool {
+    live.0.sas.iter().any(|sa| {
+        let wanted = desired.sas.get(&sa.id);
+        wanted.is_some_and(|wanted| wanted.sa.reqid == sa.reqid && !wanted.sa.key.differs(sa.key))
+    })
+}

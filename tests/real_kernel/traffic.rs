@@ -89,7 +89,7 @@ impl Tcp {
     }
 }
 
-/// Datagrams from one host to another, 250 a second, whatever becomes of them.
+/// Datagrams from one host to another, a hundred a second, whatever becomes of them.
 pub struct Flood {
     stop: Arc<AtomicBool>,
     sender: Option<JoinHandle<()>>,
@@ -106,7 +106,7 @@ impl Flood {
             while !stopped.load(Ordering::Relaxed) {
                 // What a policy blocks is refused here, and that is no failure.
                 let _ = socket.send_to(&[0; 64], (to.0.as_str(), to.1));
-                thread::sleep(Duration::from_millis(4));
+                thread::sleep(Duration::from_millis(10));
             }
         });
         Self { stop, sender: Some(sender) }

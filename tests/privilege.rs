@@ -79,7 +79,8 @@ fn may(mut command: Command) -> BTreeMap<String, u64> {
     child.kill().unwrap();
     child.wait().unwrap();
     let core = core.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    let limits: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(limits, ["0", "0"], "{core}");
     let line = |line: &str| {
         let (name, value) = line.split_once(":\t")?;
         let known = name.starts_with("Cap") || name == "NoNewPrivs";
@@ -164,6 +165,38 @@ fn commands_that_look_at_no_kernel_have_no_power_over_it() {
     locked.lock().unwrap();
     let rotate = meshsec(&file, &["rotate"]);
     assert_eq!(may(rotate), sets(REPLACING, REPLACING, 0, 0));
+}
+
+/// Whether a process without capabilities may look into another of its user.
+fn may_be_looked_into(child: &Child) -> bool {
+    let mut look = without_capabilities();
+    look.args(["cat", &format!("/proc/{}/environ", child.id())]);
+    look.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+}
+
+fn without_capabilities() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"]);
+    command
+}
+
+#[test]
+fn another_process_of_the_same_user_can_not_look_into_the_program() {
+    if !inside("another_process_of_the_same_user_can_not_look_into_the_program") {
+        return;
+    }
+    let (_reader, mut full) = io::pipe().unwrap();
+    full.write_all(&[0; 64 << 10]).unwrap();
+    for (program, may) in [("cat", true), (env!("CARGO_BIN_EXE_meshsec"), false)] {
+        let mut command = without_capabilities();
+        let words = if may { ["/dev/zero"] } else { ["genkey"] };
+        command.arg(program).args(words).stdout(full.try_clone().unwrap());
+        let mut child = command.spawn().unwrap();
+        wait_until_it_sleeps(&mut child);
+        assert_eq!(may_be_looked_into(&child), may, "{program}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 /// The capabilities, environment and directory of a program in iptables' place.

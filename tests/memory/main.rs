@@ -16,11 +16,11 @@ use std::{
 use meshsec::{
     apply::{Goal, apply},
     config::{self, SecretsMode},
-    desired::desired,
+    desired::{WantedSa, desired},
     kernel::{Kernel, Linux, memory::Memory},
     keys::Ratchet,
     model::{Generation, Key, Live, LocalAddress, MeshName, PrivateKey},
-    plan::Plan,
+    plan::{Plan, Step, StepKind},
 };
 
 use secrets::{forms, marked};
@@ -196,10 +196,38 @@ fn what_is_sent_to_the_kernel_is_wiped_whether_it_is_taken_or_not() {
     write(&directory.path().join("mesh.key"), &hex::encode(marked(11)));
     let looking = Looking::for_all(secrets::of_mesh_key(&marked(11), [1, 2], 5));
     looking.at(|| {
-        let mut kernel = Linux::open().unwrap();
-        load_and_apply(&file, &mut kernel);
+        let loaded = config::load(&file, SecretsMode::Required).expect("the file is right");
+        let config = &loaded.config;
+        let moment = config.rotation.at(Default::default());
+        let (wanted, keyring) = desired(config, moment, &config.peers[0], loaded.secrets.as_ref());
+        let add = |wanted: &WantedSa| {
+            let key = keyring.get(&wanted.sa.id).expect("the secret is at hand");
+            let kind = StepKind::AddSa { sa: wanted.sa.clone(), key, start: wanted.start };
+            Step { peer: None, kind }
+        };
+        let steps: Vec<_> = wanted.sas.values().map(add).collect();
+        let answers = Linux::open().unwrap().perform(&steps).unwrap();
+        assert_eq!(answers.len(), 4);
     });
     looking.found_nothing("requests");
+}
+
+/// Gives some bytes at a time, and does not say how many are to come.
+struct Trickle<'a>(&'a [u8]);
+
+impl std::io::Read for Trickle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = buffer.len().min(20);
+        self.0.read(&mut buffer[..length])
+    }
+}
+
+#[test]
+fn a_secret_that_trickles_in_leaves_no_copies_of_a_buffer_that_grows() {
+    let text = hex::encode(marked(12)) + &" ".repeat(2000);
+    let looking = Looking::for_all(forms("the secret", &marked(12)));
+    looking.at(|| config::fill(Trickle(text.as_bytes()), 4096).map(drop).unwrap());
+    looking.found_nothing("a pipe");
 }
 
 fn base64(key: &[u8]) -> String {

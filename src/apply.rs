@@ -47,8 +47,10 @@ pub struct Report {
     pub failed: Vec<(PlannedStep, KernelError)>,
     /// Steps that were not tried after that.
     pub left: Vec<PlannedStep>,
-    /// Whether the SA is still there by which the transform was tried.
+    /// Whether an SA or a chain is still there by which the kernel was tried.
     pub probe_stays: bool,
+    /// Whether answers got lost on the way, so that more was done than is told here.
+    pub answers_lost: bool,
     /// Why the run as a whole ended early.
     pub stopped: Option<KernelError>,
     /// What the second plan still wanted; `None` if the kernel could not be looked at.
@@ -94,6 +96,7 @@ impl Report {
     pub fn changed_anything(&self) -> bool {
         !self.done.is_empty()
             || self.probe_stays
+            || self.answers_lost
             || matches!(self.stopped, Some(KernelError::Lost { .. }))
     }
 }
@@ -127,6 +130,7 @@ pub fn apply(
     for round in 1.. {
         report.left.clear();
         let Err(lost) = run(kernel, goal.keyring, &steps, &mut report, progress) else { break };
+        report.answers_lost = true;
         let again = match (round < ROUNDS, kernel.observe(goal.reqid)) {
             (true, Ok(live)) => Plan::new(goal.desired, &live, goal.reqid),
             _ => {
@@ -178,12 +182,12 @@ fn take_back(
 /// By trying, since a kernel's version tells little of its modules.
 fn probe(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<(), KernelError> {
     probe_sa(kernel, plan, stays)?;
-    probe_chains(kernel, plan)
+    probe_chains(kernel, plan, stays)
 }
 
 /// Makes each chain that is missing, without a rule that leads to it: no packet
 /// gets there before its own step. Where one can't be made, those that were go.
-fn probe_chains(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError> {
+fn probe_chains(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<(), KernelError> {
     let mut made = Vec::new();
     for change in &plan.changes {
         let What::SetChain { live: None, id, rules } = &change.what else { continue };
@@ -192,7 +196,7 @@ fn probe_chains(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), KernelError>
         if let Err(error) = perform_one(kernel, set) {
             for delete in made {
                 // What can't go either has nothing that leads to it.
-                let _ = perform_one(kernel, delete);
+                *stays |= perform_one(kernel, delete).is_err();
             }
             return Err(error);
         }

@@ -58,7 +58,7 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
         let _ = writeln!(text, "  stopped: {}", Plain(error));
     }
     if report.probe_stays {
-        text += "  the SA by which the cipher was tried stays until the next apply\n";
+        text += "  that by which the kernel was tried, an SA or an empty chain, stays until the next apply\n";
     }
     if let Some(after) = &report.after {
         let conflicts = after.conflicts.iter().map(|conflict| {

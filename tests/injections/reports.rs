@@ -1,0 +1,168 @@
+//! What a report says, beside what the kernel holds.
+
+use std::collections::BTreeSet;
+
+use meshsec::{
+    apply::{Goal, Report, apply},
+    kernel::{Kernel, KernelError, Memory},
+    model::{Chain, ChainId, Policy, Sa, State},
+    plan::{Flow, Plan, PlannedStep, StepKind},
+};
+
+use crate::{
+    common::{REQID, observe},
+    faulty::{Faults, Faulty},
+    packets::{Fate, leaves},
+    scenarios::Scenario,
+};
+
+/// Applies with faults, and then without.
+///
+/// # Errors
+///
+/// The first thing that is not as it should be.
+pub fn check(scenario: &Scenario, faults: &Faults) -> Result<Faulty, String> {
+    let before = scenario.kernel.state().clone();
+    let mut kernel = Faulty::new(scenario.kernel.clone(), faults.clone(), &scenario.packets);
+    let report = applied(scenario, &mut kernel);
+    if let Some(leaked) = kernel.leaked {
+        return Err(format!("in clear: {leaked}"));
+    }
+    let mut memory = kernel.memory.clone();
+    if foreign(memory.state()) != foreign(&before) {
+        return Err("what is foreign was touched".into());
+    }
+    is_right(scenario, faults, &report, &before, &mut memory)?;
+    converges(scenario, memory)?;
+    Ok(kernel)
+}
+
+fn applied(scenario: &Scenario, kernel: &mut Faulty) -> Report {
+    let Scenario { desired, keyring, .. } = scenario;
+    let goal = Goal { desired, keyring, reqid: REQID };
+    let plan = Plan::new(desired, &observe(&mut kernel.memory), REQID);
+    apply(kernel, &goal, &plan, &mut |_| {})
+}
+
+fn foreign(state: &State) -> (Vec<Sa>, Vec<Policy>) {
+    let sas = state.sas.iter().filter(|sa| sa.reqid != REQID);
+    let policies = state.policies.iter().filter(|policy| !policy.belongs_to(REQID));
+    (sas.cloned().collect(), policies.cloned().collect())
+}
+
+/// What is ours, and what may be told apart of it.
+fn ours(state: &State) -> (Vec<Sa>, Vec<Policy>, Vec<Chain>, Vec<u32>) {
+    let state = state.clone().sorted();
+    let links = state.links.iter().map(|link| link.mtu).collect();
+    (state.sas, state.policies, state.firewall.chains, links)
+}
+
+fn is_right(
+    scenario: &Scenario,
+    faults: &Faults,
+    report: &Report,
+    before: &State,
+    memory: &mut Memory,
+) -> Result<(), String> {
+    let plan = Plan::new(&scenario.desired, &observe(memory), REQID);
+    let is_lost = matches!(report.stopped, Some(KernelError::Lost { .. }));
+    if report.is_complete() && !(plan.is_empty() && faults_are_harmless(report)) {
+        return Err("complete, and a second plan is not empty".into());
+    }
+    if report.after.as_ref().is_some_and(|after| after.is_empty() != plan.is_empty()) {
+        return Err("its second plan is not that of the kernel".into());
+    }
+    if !report.changed_anything() && ours(before) != ours(memory.state()) {
+        return Err("nothing changed, it says".into());
+    }
+    let state = memory.state();
+    for (number, step) in report.done.iter().enumerate() {
+        let later = &report.done[number + 1..];
+        // On the way back a loss leaves open what is still done.
+        if !is_lost && !is_overtaken(step, later) && !is_visible(step, state) {
+            return Err(format!("{} {} is done and not there", step.name(), step.id()));
+        }
+    }
+    let failed = report.failed.iter().map(|(step, _)| step).filter(|_| faults.lost.is_empty());
+    let not_done = report.left.iter().chain(failed).chain(&report.undone).filter(|_| !is_lost);
+    for step in not_done {
+        if adds(step) && is_visible(step, state) && !is_visible(step, before) {
+            return Err(format!("{} {} is not done and there", step.name(), step.id()));
+        }
+    }
+    match report.after {
+        Some(_) => flows_are_right(scenario, report, state),
+        None => Ok(()),
+    }
+}
+
+fn faults_are_harmless(report: &Report) -> bool {
+    report.failed.is_empty() && report.left.is_empty()
+}
+
+/// Whether a later step of the run is about the same object.
+fn is_overtaken(step: &PlannedStep, later: &[PlannedStep]) -> bool {
+    later.iter().any(|other| other.id() == step.id())
+}
+
+fn adds(step: &PlannedStep) -> bool {
+    matches!(
+        step.step.kind,
+        StepKind::AddSa { .. } | StepKind::AddPolicy(_) | StepKind::UpdatePolicy(_)
+    )
+}
+
+/// Whether a state is as a step makes it.
+fn is_visible(planned: &PlannedStep, state: &State) -> bool {
+    let chain = |id: &ChainId| state.firewall.chains.iter().find(|chain| chain.id == *id);
+    match &planned.step.kind {
+        StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => {
+            state.sas.iter().any(|there| there.id == sa.id && there.algorithm == sa.algorithm)
+        }
+        StepKind::DeleteSa(id) => state.sas.iter().all(|sa| sa.id != *id),
+        StepKind::AddPolicy(policy) | StepKind::UpdatePolicy(policy) => {
+            state.policies.iter().any(|there| there.same_as(policy))
+        }
+        StepKind::DeletePolicy(policy) => state.policies.iter().all(|there| there.id != policy.id),
+        StepKind::SetMtu { device, mtu } => state.link(device).unwrap().mtu == *mtu,
+        StepKind::SetChain { id, rules, jump } => {
+            chain(id).is_some_and(|chain| chain.rules == *rules && chain.is_reached() == *jump)
+        }
+        StepKind::DeleteChain(id) => chain(id).is_none(),
+        StepKind::Wait(_) => true,
+    }
+}
+
+/// What it says of a peer's traffic is the worst that becomes of it; of a peer
+/// of which it says nothing, all is protected.
+fn flows_are_right(scenario: &Scenario, report: &Report, state: &State) -> Result<(), String> {
+    let peers: BTreeSet<_> = scenario.of_peers.iter().map(|packet| packet.dst).collect();
+    for peer in peers {
+        let packets = scenario.of_peers.iter().filter(|packet| packet.dst == peer);
+        let worst = packets.flat_map(|packet| leaves(state, packet)).max().unwrap();
+        let name = &scenario.desired.peers[&peer];
+        let told = report.flows.get(name);
+        let right = matches!(
+            (told, worst),
+            (None | Some(Flow::Protected(_)), Fate::Protected(_))
+                | (Some(Flow::Blocked), Fate::Dropped)
+                | (Some(Flow::Clear), Fate::Leaks)
+        );
+        if !right {
+            return Err(format!("of {name} it says {told:?}, and it is {worst:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The next apply does all that is left, or all but what is in conflict.
+fn converges(scenario: &Scenario, memory: Memory) -> Result<(), String> {
+    let mut kernel = Faulty::new(memory, Faults::default(), &scenario.packets);
+    let report = applied(scenario, &mut kernel);
+    if let Some(leaked) = kernel.leaked {
+        return Err(format!("in clear in the next apply: {leaked}"));
+    }
+    let plan = Plan::new(&scenario.desired, &kernel.observe(REQID).unwrap(), REQID);
+    let done = report.failed.is_empty() && report.left.is_empty() && plan.changes.is_empty();
+    if done { Ok(()) } else { Err("the next apply does not converge".into()) }
+}

@@ -9,7 +9,7 @@ use meshsec::{
     config::{Config, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::{Kernel, memory::Memory},
-    model::{Direction, PeerName, State},
+    model::{Direction, PeerName, Policy, State},
     plan::{Phase, Plan, PlannedStep},
 };
 use proptest::prelude::*;
@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
             }),
             sas: state.sas.iter().map(|sa| sa.id).collect(),
             steady: steady
-                .filter(|packet| flows(state, packet) && !is_others(state, packet))
+                .filter(|packet| flows(state, packet) && !is_others(&self.desired, state, packet))
                 .copied()
                 .collect(),
         }
@@ -260,13 +260,19 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         .map_err(|who| TestCaseError::fail(format!("{who} {}", told())))
 }
 
-/// Whether somebody else has a policy for a packet, or for its answer.
-fn is_others(state: &State, packet: &Packet) -> bool {
+/// Whether somebody else has a policy for a packet, or for its answer; or whether
+/// there are several of ours that nothing asks for, of which one may hide another.
+fn is_others(desired: &Desired, state: &State, packet: &Packet) -> bool {
     let back = packet.answer();
-    let mut foreign = state.policies.iter().filter(|policy| !policy.belongs_to(REQID));
-    foreign.any(|policy| {
+    let asked = |policy: &&Policy| {
         is_asked(policy, packet, Direction::Out) || is_asked(policy, &back, Direction::In)
-    })
+    };
+    let is_wanted = |policy: &&Policy| {
+        desired.policies.contains_key(&policy.id) || desired.guards.contains_key(&policy.id)
+    };
+    let mut foreign = state.policies.iter().filter(|policy| !policy.belongs_to(REQID));
+    let odd = state.policies.iter().filter(|policy| !is_wanted(policy));
+    foreign.any(|policy| asked(&policy)) || odd.filter(asked).count() > 1
 }
 
 /// Whether somebody else's policy lets a packet pass that a guard would block.

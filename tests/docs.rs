@@ -378,6 +378,28 @@ fn the_table_of_dependencies_has_no_others() {
     }
 }
 
+/// `fuzz/Cargo.lock` is of another workspace, and cargo doesn't keep the two alike.
+#[test]
+fn the_lock_file_of_the_fuzz_targets_has_the_dependencies_of_the_program() {
+    let locked = |path: &str| -> BTreeSet<String> {
+        let file: toml::Table = read(path).parse().unwrap();
+        let packages = file["package"].as_array().unwrap();
+        packages
+            .iter()
+            .map(|package| format!("{} {}", package["name"], package["version"]))
+            .collect()
+    };
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let (program, fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    for name in manifest["dependencies"].as_table().unwrap().keys() {
+        let of_name = |package: &&String| package.starts_with(&format!("\"{name}\" "));
+        let wanted: Vec<_> = program.iter().filter(of_name).collect();
+        let found: Vec<_> = fuzz.iter().filter(of_name).collect();
+        let hint = "copy Cargo.lock to fuzz/Cargo.lock, and run cargo metadata in fuzz";
+        assert_eq!(found, wanted, "fuzz/Cargo.lock has another {name}; {hint}");
+    }
+}
+
 #[test]
 fn no_file_is_too_long() {
     for directory in ["src", "xtask", "tests"] {

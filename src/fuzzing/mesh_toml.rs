@@ -17,7 +17,7 @@ use crate::{
 
 const FILE: &str = "mesh.toml";
 /// One accepted file in so many is planned and applied, and one error shown by its `Debug`.
-const SAMPLE: usize = 8;
+const SAMPLE: usize = 32;
 
 /// Every error has its place in the file and can be shown; what is accepted has a
 /// plan, and once that is performed a second one is empty.

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, ops::Range};
 
 use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR};
-use netlink_packet_xfrm::{XFRM_USER_SA_INFO_LEN, constants as xfrm};
+use netlink_packet_xfrm::{
+    XFRM_USER_POLICY_INFO_LEN, XFRM_USER_SA_INFO_LEN, XFRM_USER_TEMPLATE_LEN, constants as xfrm,
+};
 
 use super::{
     decode::{self, Names},
@@ -142,27 +144,34 @@ fn acknowledgements(payload: &mut [u8]) {
     let _ = Messages::of(payload).count();
 }
 
-/// Where the keys of an SA's attributes lie; worked out by nothing that is tested here.
+/// Where the keys of an SA's attributes lie.
 fn keys(payload: &[u8]) -> Vec<Range<usize>> {
-    let field =
-        |at: usize| payload.get(at..at + 2).map(|b| usize::from(u16::from_ne_bytes([b[0], b[1]])));
-    let (mut at, mut keys) = (XFRM_USER_SA_INFO_LEN, Vec::new());
-    while let (Some(length), Some(kind)) = (field(at), field(at + 2)) {
+    let key = |(kind, value): (usize, Range<usize>)| {
         // A name, the bits of the key, and in some the bits of the ICV or of the truncated hash.
-        let header = match kind & 0x3fff {
+        let header = match kind {
             1..=3 => 68,
             18 | 20 => 72,
-            _ => length,
+            _ => return None,
         };
+        Some(value.start + header..value.end)
+    };
+    let keys = attributes(payload, XFRM_USER_SA_INFO_LEN).into_iter().filter_map(key);
+    keys.filter(|key| !key.is_empty()).collect()
+}
+
+/// The attributes behind a fixed part; worked out by nothing that is tested here.
+fn attributes(payload: &[u8], mut at: usize) -> Vec<(usize, Range<usize>)> {
+    let field =
+        |at: usize| payload.get(at..at + 2).map(|b| usize::from(u16::from_ne_bytes([b[0], b[1]])));
+    let mut found = Vec::new();
+    while let (Some(length), Some(kind)) = (field(at), field(at + 2)) {
         if length < 4 || at + length > payload.len() {
             break;
         }
-        if 4 + header < length {
-            keys.push(at + 4 + header..at + length);
-        }
+        found.push((kind & 0x3fff, at + 4..at + length));
         at += length.next_multiple_of(4);
     }
-    keys
+    found
 }
 
 /// Checks that a text has a key neither in hex nor as a list of numbers.
@@ -219,6 +228,10 @@ fn index(device: &str, names: &Names) -> u32 {
 
 fn checked_policy(payload: &[u8]) -> Result<Option<Policy>, KernelError> {
     let Some(policy) = decode::policy(payload)? else { return Ok(None) };
+    let templates = attributes(payload, XFRM_USER_POLICY_INFO_LEN).into_iter();
+    let templates = templates.filter(|(kind, _)| *kind == usize::from(xfrm::XFRMA_TMPL));
+    let bytes: usize = templates.map(|(_, value)| value.len()).sum();
+    assert_eq!(bytes, policy.templates.len() * XFRM_USER_TEMPLATE_LEN, "a template is lost");
     if number(payload).is_multiple_of(SAMPLE) {
         let json = serde_json::to_string(&policy).expect("a policy is JSON");
         assert_eq!(serde_json::from_str::<Policy>(&json).expect("and back"), policy);

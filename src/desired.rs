@@ -50,6 +50,9 @@ pub struct Desired {
     pub peers: BTreeMap<IpAddr, PeerName>,
     /// Whether all of the mesh is to go.
     pub destroying: bool,
+    /// Whether it is what was there before an apply, which is to be taken back:
+    /// all that has come since goes, whatever it is for.
+    pub restoring: bool,
     /// The clock that says which generation it is, if one does.
     pub clock: Option<Clock>,
     /// Peers of the other address family, with which it forms none.

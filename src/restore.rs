@@ -45,6 +45,7 @@ pub fn restore(
         local: wanted.local,
         peers: wanted.peers.clone(),
         sas: held.sas().map(|sa| (sa.sa.id, sa)).collect(),
+        restoring: true,
         link: plan.changes.iter().find_map(|change| link(&change.what, wanted)),
         ..Desired::default()
     };

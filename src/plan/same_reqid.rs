@@ -4,8 +4,8 @@
 //! the same explicit reqid would take all that the first has set up for its
 //! own, and delete its guards: what they blocked would leave in clear. A name
 //! is nowhere in the kernel, but it is in the keys. So live objects for other
-//! traffic than this file's, without one SA as this file wants it, are left
-//! alone: a file whose port was edited still has its SAs. Of another generation
+//! traffic than this file's, with SAs of which not one is as this file wants it,
+//! are left alone: a file whose port was edited still has its SAs. Of another generation
 //! the keys can't be compared, and an SA between the same peers under the same
 //! ShortIDs is taken for this mesh's, as no other may have one.
 
@@ -26,7 +26,7 @@ fn kind(selector: &Selector) -> Kind {
 
 /// Says so, once, of the first object. It stops everything.
 pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<Conflict> {
-    if desired.destroying || desired.restoring || has_wanted_sa(desired, live, reqid) {
+    if desired.destroying || desired.restoring || may_be_ours(desired, live, reqid) {
         return None;
     }
     let guards = desired.guards.keys().map(|id| kind(&id.selector));
@@ -52,13 +52,15 @@ pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<C
 }
 
 /// Whether an SA is there that this file wants, under its key as far as that is
-/// known, or wanted in another generation.
-fn has_wanted_sa(desired: &Desired, live: &Live, reqid: Reqid) -> bool {
+/// known, or wanted in another generation. Or none at all, which tells nothing.
+fn may_be_ours(desired: &Desired, live: &Live, reqid: Reqid) -> bool {
     let ends = |sa: &Sa| (sa.src, sa.id.dst, sa.id.spi.from(), sa.id.spi.to());
     let pairs: BTreeSet<_> = desired.sas.values().map(|wanted| ends(&wanted.sa)).collect();
     let ours = |sa: &&Sa| sa.reqid == reqid && !sa.is_larval();
-    live.0.sas.iter().filter(ours).any(|sa| match desired.sas.get(&sa.id) {
-        Some(wanted) => !wanted.sa.key.differs(sa.key),
-        None => pairs.contains(&ends(sa)),
-    })
+    let sas: Vec<&Sa> = live.0.sas.iter().filter(ours).collect();
+    sas.is_empty()
+        || sas.into_iter().any(|sa| match desired.sas.get(&sa.id) {
+            Some(wanted) => !wanted.sa.key.differs(sa.key),
+            None => pairs.contains(&ends(sa)),
+        })
 }

@@ -57,6 +57,9 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     if let Some(error) = &report.stopped {
         let _ = writeln!(text, "  stopped: {}", Plain(error));
     }
+    if report.answers_lost {
+        text += "  answers of the kernel got lost: more may be done than is told here\n";
+    }
     if report.probe_stays {
         text += "  that by which the kernel was tried, an SA or an empty chain, stays until the next apply\n";
     }
@@ -149,6 +152,8 @@ struct JsonReport<'a> {
     undone: Vec<json::JsonStep>,
     failed: Vec<JsonFailure>,
     left: Vec<json::JsonStep>,
+    answers_lost: bool,
+    trial_left: bool,
     stopped: Option<String>,
     conflicts: Vec<json::JsonConflict>,
     not_as_wanted: Vec<String>,
@@ -203,6 +208,8 @@ pub fn report_json<'a>(
         undone: report.undone.iter().map(json::JsonStep::of).collect(),
         failed: failures(report),
         left: report.left.iter().map(json::JsonStep::of).collect(),
+        answers_lost: report.answers_lost,
+        trial_left: report.probe_stays,
         stopped: report.stopped.as_ref().map(ToString::to_string),
         conflicts: after.map(json::conflicts).unwrap_or_default(),
         not_as_wanted: after

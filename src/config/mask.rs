@@ -39,6 +39,8 @@ const KEYS: [&str; 19] = [
     "address",
     "public_key",
 ];
+/// Tables that a line may begin with in other formats.
+const TABLES: [&str; 6] = ["mesh", "traffic", "esp", "rotation", "link", "peer"];
 /// Keys whose values say where a secret is, not what it is.
 const PLACES: [&str; 3] = ["file", "credential", "env"];
 
@@ -112,7 +114,9 @@ impl Reading {
         }
         // What begins with neither a key nor a bracket nor a # may be a secret's second line.
         let begins = assigns || matches!(tokens[0].kind, Kind::Comment | Kind::Sign(b'{'));
-        self.open || self.secretive || !(begins || KEYS.contains(&of(&tokens[0])))
+        let first = without_colon(of(&tokens[0]));
+        let known = KEYS.contains(&first) || TABLES.contains(&first) || first == "---";
+        self.open || self.secretive || !(begins || known)
     }
 
     /// Adds what is to be hidden of a statement of `text`, which begins at `base`.
@@ -146,13 +150,18 @@ fn is_damaged_header(tokens: &[Token]) -> bool {
     sign(b']') && !sign(b'=') && !sign(b'[')
 }
 
+/// A key as YAML has it, `name:`. What follows it without a space is no part of a key.
+fn without_colon(word: &str) -> &str {
+    word.strip_suffix(':').unwrap_or(word)
+}
+
 /// Whether token `i` of a statement with a secret may be shown all the same.
 fn may_show(text: &str, tokens: &[Token], i: usize) -> bool {
     let of = |i: usize| &text[tokens[i].range.clone()];
     match tokens[i].kind {
         Kind::Sign(_) => true,
         Kind::Comment => false,
-        _ if is_key(tokens, i) || (i == 0 && KEYS.contains(&of(i))) => true,
+        _ if is_key(tokens, i) || (i == 0 && KEYS.contains(&without_colon(of(i)))) => true,
         // Its end is lost, and what follows may be in it.
         Kind::Text { closed: false, .. } => false,
         _ if i < 2 || tokens[i - 1].kind != Kind::Sign(b'=') => false,
@@ -321,6 +330,15 @@ mod tests {
         assert_eq!(masked("psk = { file = 'hunter2"), "psk = { file = '*******");
         assert_eq!(masked("psk 'hunter2'"), "psk '*******'");
         assert_eq!(masked("psk = 'hun'ter2'"), "psk = '***'****'");
+    }
+
+    #[test]
+    fn a_colon_in_place_of_an_equals_sign_hides_no_less() {
+        assert_eq!(masked("name: \"b\"\nshort_id : 2"), "name: \"b\"\nshort_id : 2");
+        assert_eq!(masked("psk: hunter2"), "psk: *******");
+        assert_eq!(masked("psk:hunter2"), "***********");
+        assert_eq!(masked("name:psk:hunter2"), "*".repeat(16));
+        assert_eq!(masked("keys: { psk: hunter2 }"), "***** { **** ******* }");
     }
 
     #[test]

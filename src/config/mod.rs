@@ -10,6 +10,7 @@
 //! sees to it that no secret is shown. Nothing here looks at the kernel.
 #![forbid(unsafe_code)]
 
+mod address;
 mod diagnostic;
 mod files;
 mod loaded;

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     ops::Range,
 };
 
@@ -12,8 +12,9 @@ use toml::de::DeValue;
 use crate::model::{PeerName, PublicKey, ShortId};
 
 use super::{
+    address::{self, ADDRESS},
     mask,
-    reader::{Bounds, Field, Findings, Section, Value},
+    reader::{Bounds, Field, Findings, Section, Value, lowered},
     secrets::{self, Malformed},
     tables::Kind,
     types::Peer,
@@ -27,10 +28,6 @@ const NAME: Field = Field { name: "name", write: "write 1 to 63 of a-z 0-9 . - i
 const SHORT_ID: Field =
     Field { name: "short_id", write: "write a number from 0 to 4095, unique in the mesh" };
 const SHORT_IDS: Bounds = Bounds { min: 0, max: ShortId::MAX as u64, hex: false };
-const ADDRESS: Field = Field {
-    name: "address",
-    write: "write an IPv4 or IPv6 address in quotes, such as \"192.0.2.1\"",
-};
 const PUBLIC_KEY: Field =
     Field { name: "public_key", write: "write what meshsec pubkey prints on that host, in quotes" };
 const PEER: Field =
@@ -77,7 +74,7 @@ fn peer(
     };
     let section = Section::open(findings, "[[peer]]", value.span(), table, KNOWN);
     let name = section.require(findings, NAME).and_then(|value| {
-        let name = self::name(findings, value)?;
+        let name = self::name(findings, value, seen)?;
         let what = format!("peer name {}", mask::plain(name.as_str()));
         seen.names.unique(findings, value.span(), what, name)
     });
@@ -87,7 +84,7 @@ fn peer(
         seen.short_ids.unique(findings, value.span(), format!("short_id {short_id}"), short_id)
     });
     let address = section.require(findings, ADDRESS).and_then(|value| {
-        let address = self::address(findings, value)?;
+        let address = address::read(findings, value)?;
         seen.addresses.unique(findings, value.span(), format!("address {address}"), address)
     });
     let given = section.get(PUBLIC_KEY.name);
@@ -140,6 +137,8 @@ fn public_key(
 #[derive(Default)]
 struct Seen {
     names: Taken<PeerName>,
+    /// Names that hints have offered.
+    offered: BTreeSet<PeerName>,
     short_ids: Taken<ShortId>,
     addresses: Taken<IpAddr>,
     public_keys: Taken<PublicKey>,
@@ -155,6 +154,10 @@ impl<T> Default for Taken<T> {
 }
 
 impl<T: Ord + Clone> Taken<T> {
+    fn has(&self, value: &T) -> bool {
+        self.0.contains_key(value)
+    }
+
     /// Passes a new value on; points at one that is there already, and calls it `what`.
     fn unique(
         &mut self,
@@ -174,90 +177,16 @@ impl<T: Ord + Clone> Taken<T> {
     }
 }
 
-fn name(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<PeerName> {
+fn name(findings: &mut Findings<'_>, value: &Value<'_>, seen: &mut Seen) -> Option<PeerName> {
     let text = findings.text(value, NAME)?;
     let name = PeerName::new(text);
     if name.is_none() {
         let message = format!("{} can't be a peer's name", mask::quote(text));
-        findings.wrong(value.span(), message, NAME.write);
+        let near = lowered(text, true).and_then(|lowered| PeerName::new(&lowered));
+        // A name that somebody has, or that another one was told to take, is refused in turn.
+        let free = near.filter(|near| !seen.names.has(near) && seen.offered.insert(near.clone()));
+        let hint = free.map_or(NAME.write.into(), |free| format!("write \"{free}\""));
+        findings.wrong(value.span(), message, hint);
     }
     name
-}
-
-fn address(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<IpAddr> {
-    let text = findings.text(value, ADDRESS)?;
-    let problem = match text.parse() {
-        Ok(address) => match unsuitable(address) {
-            None => return Some(address),
-            Some(problem) => (problem, ADDRESS.write.to_owned()),
-        },
-        Err(_) => unparsed(text),
-    };
-    let message = format!("{} is {}", mask::quote(text), problem.0);
-    findings.wrong(value.span(), message, problem.1);
-    None
-}
-
-/// Why a packet can't come from this address by way of the underlay.
-fn unsuitable(address: IpAddr) -> Option<&'static str> {
-    match address {
-        _ if address.is_unspecified() => Some("the unspecified address, not a host's"),
-        _ if address.is_multicast() => Some("a multicast address, not a host's"),
-        _ if address.is_loopback() => Some("a loopback address, which no other host reaches"),
-        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address, not a host's"),
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-            Some("an IPv4 address in an IPv6 one; the kernel sends from the IPv4 address")
-        }
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            Some("a link-local address, which says nothing without its link")
-        }
-        _ => None,
-    }
-}
-
-/// What text that is no address is instead, and what to write.
-fn unparsed(text: &str) -> (&'static str, String) {
-    let alone = |address: IpAddr| format!("write \"{address}\"");
-    let part = |separator| text.split_once(separator).and_then(|(part, _)| part.parse().ok());
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    if let Some(address) = part('/') {
-        return ("an address with a prefix length", alone(address));
-    }
-    if let Some(address) = part('%') {
-        return ("an address with a zone", alone(address));
-    }
-    if let Ok(socket) = text.parse::<SocketAddr>() {
-        let hint = alone(socket.ip()) + "; the port is in [traffic]";
-        return ("an address with a port", hint);
-    }
-    if let Some(address) = bracketed() {
-        return ("an address in brackets", alone(address));
-    }
-    ("no IP address", ADDRESS.write.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_that_packets_cannot_come_from_is_refused() {
-        let refused = ["0.0.0.0", "::", "224.0.0.5", "ff02::1", "127.0.0.1", "127.9.9.9", "::1"];
-        let more = ["255.255.255.255", "::ffff:192.0.2.1", "fe80::1"];
-        for address in refused.iter().chain(&more) {
-            assert!(unsuitable(address.parse().unwrap()).is_some(), "{address}");
-        }
-        for address in ["192.0.2.1", "10.0.0.0", "169.254.1.1", "2001:db8::1", "fd00::1"] {
-            assert!(unsuitable(address.parse().unwrap()).is_none(), "{address}");
-        }
-    }
-
-    #[test]
-    fn what_is_too_much_on_an_address_is_named() {
-        assert_eq!(unparsed("192.0.2.1/24").1, "write \"192.0.2.1\"");
-        assert_eq!(unparsed("fe80::1%eth0").0, "an address with a zone");
-        assert_eq!(unparsed("[2001:db8::1]:4789").0, "an address with a port");
-        assert_eq!(unparsed("[2001:db8::1]").1, "write \"2001:db8::1\"");
-        assert_eq!(unparsed("192.0.2.01").0, "no IP address");
-    }
 }

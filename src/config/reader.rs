@@ -127,7 +127,8 @@ impl<'v, 'i> Section<'v, 'i> {
                 continue;
             }
             let near = nearest(written, known.iter());
-            guessed.extend(near);
+            let elsewhere = elsewhere(name, written);
+            guessed.extend(near.or(elsewhere.and_then(|elsewhere| elsewhere.is)));
             let message = format!("unknown key {} in {name}", mask::quote(written));
             findings.wrong(key.span(), message, hint(written, near, name, known));
         }
@@ -179,6 +180,7 @@ const BELONGS: &[(&str, &str)] = &[
     ("cipher", "[esp]"),
     ("esn", "[esp]"),
     ("replay_window", "[esp]"),
+    ("offload", "[esp]"),
     ("mesh_key", "[keys]"),
     ("private_key", "[keys]"),
     ("psk", "[keys]"),
@@ -197,12 +199,67 @@ pub(super) fn belongs(key: &str) -> Option<&'static str> {
     BELONGS.iter().find(|(known, _)| *known == key).map(|(_, table)| *table)
 }
 
+/// What other programs' files call what this one has, or has not.
+struct Elsewhere {
+    table: &'static str,
+    key: &'static str,
+    /// What it is called here.
+    is: Option<&'static str>,
+    write: &'static str,
+}
+
+const fn elsewhere_in(
+    table: &'static str,
+    key: &'static str,
+    is: Option<&'static str>,
+    write: &'static str,
+) -> Elsewhere {
+    Elsewhere { table, key, is, write }
+}
+
+const ADDRESS: &str = "write address = \"192.0.2.1\", without a port";
+const LEAVE: &str = "leave it out: what is protected is said in [traffic]";
+const ELSEWHERE: [Elsewhere; 11] = [
+    elsewhere_in("[[peer]]", "endpoint", Some("address"), ADDRESS),
+    elsewhere_in("[[peer]]", "ip", Some("address"), ADDRESS),
+    elsewhere_in("[[peer]]", "host", Some("address"), ADDRESS),
+    elsewhere_in("[[peer]]", "id", Some("short_id"), "write short_id, a number from 0 to 4095"),
+    elsewhere_in("[[peer]]", "allowed_ips", None, LEAVE),
+    elsewhere_in("[[peer]]", "allowedips", None, LEAVE),
+    elsewhere_in(
+        "[[peer]]",
+        "persistent_keepalive",
+        None,
+        "leave it out: nothing has to be kept alive",
+    ),
+    elsewhere_in(
+        "[[peer]]",
+        "preshared_key",
+        None,
+        "write psk = { file = \"psk\" } in [keys], for the whole mesh",
+    ),
+    elsewhere_in("[keys]", "file", Some("mesh_key"), "write mesh_key = { file = \"mesh.key\" }"),
+    elsewhere_in(
+        "[keys]",
+        "credential",
+        Some("mesh_key"),
+        "write mesh_key = { credential = \"mesh.key\" }",
+    ),
+    elsewhere_in("[keys]", "env", Some("mesh_key"), "write mesh_key = { env = \"MESH_KEY\" }"),
+];
+
+fn elsewhere(table: &str, key: &str) -> Option<&'static Elsewhere> {
+    let lower = key.to_ascii_lowercase();
+    ELSEWHERE.iter().find(|elsewhere| elsewhere.table == table && elsewhere.key == lower)
+}
+
 fn hint(written: &str, near: Option<&str>, name: &str, known: &[&str]) -> String {
     let list = format!("known in {name}: {}", known.join(", "));
-    match (belongs(written).filter(|table| *table != name), near) {
-        (Some(table), _) => format!("it belongs in {table}"),
-        (None, Some(near)) => format!("did you mean {near}? {list}"),
-        (None, None) => list,
+    match (belongs(written).filter(|table| *table != name), near, elsewhere(name, written)) {
+        (Some(table), ..) => format!("it belongs in {table}"),
+        (None, Some(near), _) => format!("did you mean {near}? {list}"),
+        (None, None, Some(elsewhere)) => elsewhere.write.into(),
+        (None, None, None) => list,
     }
 }
 
@@ -241,6 +298,15 @@ fn distance(a: &str, b: &str) -> usize {
         rows.push(row);
     }
     rows[a.len()][b.len()]
+}
+
+/// A text as a name could have it: in lower case, with - in place of what names lack;
+/// `None` where that says nothing.
+pub(super) fn lowered(text: &str, dots: bool) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || (dots && c == '.');
+    let lower = text.trim().to_ascii_lowercase();
+    let lowered = lower.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+    (lower.is_ascii() && lower.contains(allowed)).then_some(lowered)
 }
 
 fn type_name(value: &DeValue<'_>) -> &'static str {

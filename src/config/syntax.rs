@@ -5,12 +5,16 @@
 //! [`without_follow_ups`] drops what may be a consequence of it.
 #![forbid(unsafe_code)]
 
-use std::ops::Range;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
 
 use super::{
     diagnostic::{Finding, Source, Weight},
     mask,
-    scan::{self, Kind, Statement},
+    scan::{self, Kind, Statement, Token},
 };
 
 /// The syntax errors of a text, at most one for a statement.
@@ -22,6 +26,9 @@ pub(super) fn findings(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<F
         return Vec::new();
     }
     let statements = scan::statements(source.text);
+    if let Some(finding) = other_format(source.text, &statements) {
+        return vec![finding];
+    }
     let place = |error: &toml::de::Error| error.span().unwrap_or(0..0);
     let mut found: Vec<_> = errors
         .iter()
@@ -29,10 +36,52 @@ pub(super) fn findings(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<F
         .collect();
     found.sort_by_key(|(index, at, _)| (*index, at.start));
     found.dedup_by_key(|(index, ..)| *index);
+    without_keys_of_another_peer(&statements, source.text, &mut found);
     found
         .into_iter()
         .map(|(index, at, message)| finding(source.text, statements.get(index), message, at))
         .collect()
+}
+
+/// A second `[peer]` is one error: its keys are not those of the first one.
+fn without_keys_of_another_peer(
+    statements: &[Statement],
+    text: &str,
+    found: &mut Vec<(usize, Range<usize>, &str)>,
+) {
+    let header = |index: usize| (0..=index).rev().find(|&at| statements[at].is_header());
+    let second: BTreeSet<usize> = found
+        .iter()
+        .filter(|(index, ..)| statements.get(*index).is_some_and(|s| is_single_peer(text, s)))
+        .map(|(index, ..)| *index)
+        .collect();
+    found.retain(|(index, _, message)| {
+        let below = statements.get(*index).and_then(|_| header(*index));
+        let of_second = below.is_some_and(|header| header != *index && second.contains(&header));
+        !(of_second && message.starts_with("duplicate key"))
+    });
+}
+
+/// `[peer]`, which makes one table where `[[peer]]` makes one of many.
+fn is_single_peer(text: &str, statement: &Statement) -> bool {
+    let tokens: Vec<_> = statement.tokens.iter().map(|token| &text[token.range.clone()]).collect();
+    tokens.starts_with(&["[", "peer", "]"])
+}
+
+/// Another format than TOML, told from how the text begins: one error for all of it.
+fn other_format(text: &str, statements: &[Statement]) -> Option<Finding> {
+    let word = |token: &Token| &text[token.range.clone()];
+    let statement = statements.iter().find(|s| s.tokens[0].kind != Kind::Comment)?;
+    let first = &statement.tokens[0];
+    let mapping = |word: &str| word.len() > 1 && word.ends_with(':') && statement.tokens.len() == 1;
+    let format = match first.kind {
+        Kind::Sign(b'{') => "JSON",
+        Kind::Word if word(first) == "---" || mapping(word(first)) => "YAML",
+        _ => return None,
+    };
+    let message = format!("this looks like {format}, and mesh.toml is TOML");
+    let hint = "write [mesh] and name = \"lab\" below it, and so on: see meshsec.toml(5)";
+    Some(Finding { weight: Weight::Syntax, span: first.range.clone(), message, hint: hint.into() })
 }
 
 /// Drops findings that may only be there because of a syntax error: what is said
@@ -74,9 +123,34 @@ const TWICE: &str = "is there twice";
 fn finding(text: &str, statement: Option<&Statement>, message: &str, at: Range<usize>) -> Finding {
     let (span, message, hint) = statement
         .and_then(|statement| unclosed(statement, &at))
+        .or_else(|| statement.and_then(|statement| colon(text, statement)))
+        .or_else(|| statement.and_then(|statement| bare_address(text, statement)))
         .or_else(|| known(text, statement, message, &at))
         .unwrap_or_else(|| other(message, at));
     Finding { weight: Weight::Syntax, span, message, hint }
+}
+
+/// `name: "b"`, as in YAML.
+fn colon(text: &str, statement: &Statement) -> Option<Said> {
+    let is_sign = |sign| statement.tokens.iter().any(|token| token.kind == Kind::Sign(sign));
+    let colon = statement.tokens.iter().take(2).find_map(|token| {
+        let at = text[token.range.clone()].find(':')?;
+        (token.kind == Kind::Word).then_some(token.range.start + at)
+    })?;
+    let message = "a colon after a key";
+    (!is_sign(b'=')).then(|| (colon..colon + 1, message.into(), "write = instead of :".into()))
+}
+
+/// `address = 192.0.2.1`: an address needs quotes.
+fn bare_address(text: &str, statement: &Statement) -> Option<Said> {
+    let [.., equals, value] = &statement.tokens[..] else { return None };
+    let word = &text[value.range.clone()];
+    let bare = word.split(['/', '%']).next().unwrap_or("").trim_end_matches(',');
+    let is_address = bare.parse::<IpAddr>().is_ok() || bare.parse::<SocketAddr>().is_ok();
+    (equals.kind == Kind::Sign(b'=') && value.kind == Kind::Word && is_address).then(|| {
+        let hint = format!("put it in quotes: \"{bare}\"");
+        (value.range.clone(), "an address without quotes".into(), hint)
+    })
 }
 
 type Said = (Range<usize>, String, String);
@@ -114,6 +188,10 @@ fn known(
     }
     let description = message.split(", expected").next().unwrap_or(message);
     match description {
+        "duplicate key" if statement.is_some_and(|s| is_single_peer(text, s)) => said(
+            "[peer] is there more than once",
+            "write [[peer]], with two brackets, for each of them",
+        ),
         "duplicate key" => {
             let of = statement.filter(|statement| statement.is_header());
             let what = if of.is_some() { "table" } else { "key" };
@@ -124,6 +202,9 @@ fn known(
         "key with no value" => said("a key without = and value", "write key = value"),
         "unclosed table" | "unclosed array table" => {
             said("the table's header has no end", "write the closing ]")
+        }
+        "unexpected key or value" if ends_in_comma(text, at.start) => {
+            said("a comma at the end of a line", "leave the comma out")
         }
         "unexpected key or value" => {
             said("something follows what is complete", "write it on a line of its own")
@@ -141,6 +222,13 @@ fn known(
         | "invalid comment character" => said("a control character", "remove it"),
         _ => None,
     }
+}
+
+/// Whether a comma stands here and nothing else follows on its line.
+fn ends_in_comma(text: &str, at: usize) -> bool {
+    let line = text[at..].lines().next().unwrap_or("");
+    let rest = line.strip_prefix(',').map(str::trim_start);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
 }
 
 const UNQUOTED: &str = "this is no number, no true or false, and no string in quotes";

@@ -15,11 +15,11 @@ use toml::de::{DeTable, DeValue};
 use crate::model::{MeshName, Replay, Reqid};
 
 use super::{
-    mask,
+    address, mask,
     peers::{self, PublicKeySpans},
-    reader::{Bounds, Field, Findings, Section, Value, belongs, nearest},
+    reader::{Bounds, Field, Findings, Section, Value, belongs, lowered, nearest},
     secrets::Spans,
-    types::{Config, KeySource, Rotation},
+    types::{Config, KeySource, Peer, Rotation, Traffic},
 };
 
 pub(super) use keys::Kind;
@@ -107,9 +107,43 @@ fn warnings(config: &Config) -> Vec<String> {
         );
     }
     if config.peers.len() == 1 {
-        warnings.push(format!("mesh {} has one peer, so there is nothing to protect", config.mesh));
+        warnings.push(alone(config));
     }
+    warnings.extend(reserved(config));
     warnings
+}
+
+/// A file with one peer, as a template with an empty list of hosts makes it.
+fn alone(config: &Config) -> String {
+    let nothing = format!("mesh {} has one peer, so there is nothing to protect", config.mesh);
+    match (config.guard, config.traffic) {
+        (true, Traffic::Vxlan { port }) => {
+            format!("{nothing}, and the guards block all VXLAN of this host (UDP port {port})")
+        }
+        (true, Traffic::Geneve { port }) => {
+            format!("{nothing}, and the guards block all Geneve of this host (UDP port {port})")
+        }
+        (
+            _,
+            Traffic::All | Traffic::Port { .. } | Traffic::Vxlan { .. } | Traffic::Geneve { .. },
+        ) => nothing,
+    }
+}
+
+/// Addresses that Linux takes and many routers and other systems don't.
+fn reserved(config: &Config) -> Option<String> {
+    let odd =
+        |peer: &Peer| Some((peer.name.clone(), peer.address, address::reserved(peer.address)?));
+    let mut found = config.peers.iter().filter_map(odd);
+    let (name, address, range) = found.next()?;
+    let more = match found.count() {
+        0 => String::new(),
+        more => format!(", and {more} more like it"),
+    };
+    Some(format!(
+        "address {address} of {name} is of {range}{more}: Linux sends to it, but many routers don't \
+         pass it on"
+    ))
 }
 
 /// The file's top level.
@@ -191,7 +225,9 @@ fn read_mesh(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<(
         let name = MeshName::new(text);
         if name.is_none() {
             let message = format!("{} can't be a mesh's name", mask::quote(text));
-            findings.wrong(value.span(), message, NAME.write);
+            let near = lowered(text, false).and_then(|lowered| MeshName::new(&lowered));
+            let hint = near.map_or(NAME.write.into(), |near| format!("write \"{near}\""));
+            findings.wrong(value.span(), message, hint);
         }
         name
     });

@@ -1,6 +1,8 @@
 //! `[traffic]`.
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroU16;
+
 use super::word;
 use crate::{
     config::{
@@ -41,7 +43,7 @@ const MARK: Field = Field {
 const GUARD: Field = Field { name: "guard", write: "write true or false" };
 
 pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Read> {
-    let given = section.get("port").map(|value| read_port(findings, value));
+    let given = section.get("port").map(|value| read_port(findings, value, ONE_PORT));
     let port = given.flatten();
     let traffic = match section.get("kind") {
         Some(value) => read_kind(findings, value, port),
@@ -152,9 +154,27 @@ fn read_bits(text: &str) -> Option<u32> {
     plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
 }
 
-fn read_port(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u16> {
-    findings.number(value, PORT, PORTS).and_then(|port| u16::try_from(port).ok())
+/// A file has one port. `write` is for a list of them and for a range.
+fn read_port(findings: &mut Findings<'_>, value: &Value<'_>, write: &str) -> Option<u16> {
+    let value_is = value.get_ref();
+    let range = |text: &str| text.contains(['-', ':', ',', ' ']) || text.contains("..");
+    let what = match (value_is.as_array(), value_is.as_str()) {
+        (Some(_), _) => "a list of ports",
+        (_, Some(text)) if range(text) => "a list or a range of ports",
+        (_, Some(text)) if text.parse::<NonZeroU16>().is_ok() => {
+            let hint = format!("write {text}, without quotes");
+            findings.wrong(value.span(), "port must be an integer, not a string".into(), hint);
+            return None;
+        }
+        _ => return findings.number(value, PORT, PORTS).and_then(|port| u16::try_from(port).ok()),
+    };
+    findings.wrong(value.span(), format!("port must be one number, not {what}"), write);
+    None
 }
+
+const ONE_PORT: &str = "write one port: a mesh's tunnel has one";
+const A_FILE_EACH: &str = "write one port; for more of them, a file for each with another name in \
+                           [mesh] and other short_ids, or kind = \"all\" for all traffic between the hosts";
 
 fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>, port: Option<u16>) -> Option<Traffic> {
     if let Some(table) = value.get_ref().as_table() {
@@ -164,7 +184,9 @@ fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>, port: Option<u16>) 
             let name = word(findings, value, PROTOCOL, &Protocol::ALL.map(Protocol::name))?;
             Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
         });
-        let port = section.require(findings, PORT).and_then(|value| read_port(findings, value));
+        let port = section
+            .require(findings, PORT)
+            .and_then(|value| read_port(findings, value, A_FILE_EACH));
         return Some(Traffic::Port { protocol: protocol?, port: port? });
     }
     Some(match word(findings, value, KIND, &["vxlan", "geneve", "all"])? {

@@ -41,13 +41,37 @@ fn directory() -> tempfile::TempDir {
     write("notbase64.key", &BASE64.replace('3', "-"), 0o600);
     write("zeros.key", &"0".repeat(64), 0o600);
     write("large.key", &HEX.repeat(100), 0o600);
+    write("mark.key", &format!("\u{feff}{BASE64}\n"), 0o600);
+    write("0x.key", &format!("0x{HEX}\n"), 0o600);
+    write("quoted.key", &format!("\"{BASE64}\"\n"), 0o600);
+    write("unpadded.key", BASE64.trim_end_matches('='), 0o600);
+    write("wg.key", &format!("[Interface]\nPrivateKey = {BASE64}\n"), 0o600);
+    write("empty.key", "\n", 0o600);
+    let raw: Vec<u8> = (200..232).collect();
+    fs::write(dir.path().join("raw.key"), raw).unwrap();
+    fs::set_permissions(dir.path().join("raw.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::net::UnixListener::bind(dir.path().join("socket.key")).unwrap();
+    volume(dir.path());
     fs::create_dir(dir.path().join("directory.key")).unwrap();
     dir
 }
 
+/// A volume of Kubernetes with a secret in it.
+fn volume(dir: &Path) {
+    let data = dir.join("volume/..2026_11_28");
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("mesh.key"), HEX).unwrap();
+    fs::set_permissions(data.join("mesh.key"), fs::Permissions::from_mode(0o440)).unwrap();
+    std::os::unix::fs::symlink("..2026_11_28", dir.join("volume/..data")).unwrap();
+    std::os::unix::fs::symlink("..data/mesh.key", dir.join("volume/mesh.key")).unwrap();
+}
+
 /// What loading `name` in `dir` gives, as text without the directory.
 fn outcome(dir: &Path, name: &str, mode: SecretsMode) -> Result<String, String> {
-    let shown = |text: String| text.replace(&format!("{}/", dir.display()), "");
+    let shown = |text: String| {
+        let dir = dir.display().to_string();
+        text.replace(&format!("{dir}/"), "").replace(&dir, "DIR")
+    };
     match load(&dir.join(name), mode) {
         Ok(loaded) => {
             let secret = if loaded.secrets.is_some() { "read" } else { "not read" };
@@ -138,6 +162,8 @@ fn a_file_that_is_no_mesh_toml_is_refused_as_a_whole() {
         ("large.toml", "it is larger than 4096 KiB"),
         ("directory.key", "it is a directory"),
         ("/dev/zero", "it is not a regular file"),
+        ("socket.key", "it is not a regular file"),
+        ("-", "no such file"),
     ] {
         let refused = refused(name);
         assert!(

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
 use zeroize::Zeroizing;
 
 /// 4 MiB: six times what the 4,096 peers of the largest mesh need.
@@ -33,6 +33,11 @@ pub(super) enum FileError {
     Growing,
     #[error("group or others may use it (mode {0:04o})")]
     Loose(u32),
+    /// The same where chmod changes nothing, or not for long.
+    #[error("group or others may use it (mode {0:04o}), and chmod does not last in this volume")]
+    LooseVolume(u32),
+    #[error("permission denied")]
+    Denied,
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -75,7 +80,8 @@ fn read(
     }
     let mode = stat.st_mode & 0o7777;
     if permissions == Permissions::OwnerOnly && mode & 0o077 != 0 {
-        return Err(FileError::Loose(mode));
+        let kept = is_kept_by_others(path, &file);
+        return Err(if kept { FileError::LooseVolume(mode) } else { FileError::Loose(mode) });
     }
     let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
     if size > limit {
@@ -84,10 +90,23 @@ fn read(
     contents(file, size)
 }
 
+/// Whether somebody else sees to a file's mode: its file system is mounted
+/// read-only, or it is a part of a volume of Kubernetes, where `mesh.key` leads to
+/// `..data/mesh.key`, and that to a directory that is replaced as a whole.
+fn is_kept_by_others(path: &Path, file: &File) -> bool {
+    let read_only = rustix::fs::fstatvfs(file)
+        .is_ok_and(|volume| volume.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let link = std::fs::read_link(path);
+    read_only || link.is_ok_and(|link| link.starts_with("..data"))
+}
+
 fn unopened(errno: rustix::io::Errno) -> FileError {
     use rustix::io::Errno;
     match errno {
         Errno::NOENT | Errno::NOTDIR => FileError::Absent,
+        Errno::ACCESS | Errno::PERM => FileError::Denied,
+        // A socket, which can't be opened.
+        Errno::NXIO => FileError::Special,
         errno => FileError::Io(errno.into()),
     }
 }
@@ -135,6 +154,9 @@ mod tests {
         assert!(matches!(mesh(dir.path()), Err(FileError::Directory)));
         assert!(matches!(mesh(&dir.path().join("none")), Err(FileError::Absent)));
         assert!(matches!(mesh(Path::new("/dev/zero")), Err(FileError::Special)));
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(matches!(mesh(&socket), Err(FileError::Special)));
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
         assert!(matches!(mesh(&fifo), Err(FileError::Special)));
@@ -161,5 +183,19 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(secret(&path).is_ok(), good, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn a_volume_of_kubernetes_is_told_from_a_file_that_chmod_mends() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("..2026_11_28");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("mesh.key"), "x").unwrap();
+        fs::set_permissions(data.join("mesh.key"), fs::Permissions::from_mode(0o440)).unwrap();
+        std::os::unix::fs::symlink("..2026_11_28", dir.path().join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/mesh.key", dir.path().join("mesh.key")).unwrap();
+        let error = secret(&dir.path().join("mesh.key"));
+        assert!(matches!(error, Err(FileError::LooseVolume(0o440))), "{error:?}");
+        assert!(matches!(secret(&data.join("mesh.key")), Err(FileError::Loose(0o440))));
     }
 }

@@ -15,6 +15,7 @@ mod diagnostic;
 mod files;
 mod loaded;
 mod local;
+mod malformed;
 mod mask;
 mod peers;
 mod raise;
@@ -35,8 +36,9 @@ pub use diagnostic::ConfigError;
 pub use files::fill;
 pub use loaded::Raised;
 pub use local::{LocalError, local_peer};
+pub use malformed::{Form, Malformed};
 pub use mask::{printable, quote as quoted, readable};
-pub use secrets::{Malformed, RatchetError, read_ratchet, secret};
+pub use secrets::{RatchetError, read_ratchet, secret};
 pub use types::{
     Clock, Config, Esp, KeySource, LinkWish, Moment, Peer, Protocol, Rotation, SecretSource,
     Secrets, Select, Traffic,
@@ -144,14 +146,22 @@ const EMPTY: &str = "write [mesh], [keys] and [rotation], and a [[peer]] for eac
 
 fn unread(path: &Path, error: &FileError) -> ConfigError {
     let hint = match error {
+        FileError::Absent if path == Path::new("-") => {
+            "standard input is not read: write it to a file and name that with -c FILE"
+        }
         FileError::Absent => "write one there, or name another file with -c FILE",
         FileError::Directory => "name the file in it with -c FILE",
-        FileError::Special => "name a regular file with -c FILE",
+        FileError::Special => {
+            "name a regular file with -c FILE: pipes, as <(COMMAND) gives them, are not read"
+        }
         FileError::Large(_) => {
             "a mesh of 4096 peers needs less than 1 MiB; is this the right file?"
         }
         FileError::Growing => "try again when it is complete",
-        FileError::Loose(_) | FileError::Io(_) => "make it readable for this user",
+        FileError::Denied => "run as root (sudo), or make it readable for this user",
+        FileError::Loose(_) | FileError::LooseVolume(_) | FileError::Io(_) => {
+            "see to it that this user can read it"
+        }
     };
     ConfigError::file(path, format!("cannot read {}: {error}", mask::path(path)), hint.into())
 }

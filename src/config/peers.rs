@@ -13,9 +13,10 @@ use crate::model::{PeerName, PublicKey, ShortId};
 
 use super::{
     address::{self, ADDRESS},
+    malformed::Malformed,
     mask,
     reader::{Bounds, Field, Findings, Section, Value, lowered},
-    secrets::{self, Malformed},
+    secrets,
     tables::Kind,
     types::Peer,
 };
@@ -121,15 +122,19 @@ fn public_key(
         return None;
     }
     let text = findings.text(value, PUBLIC_KEY)?;
-    let problem = match secrets::parse(text.as_bytes()) {
-        Ok(bytes) if **bytes == [0; 32] => format!("is {}", Malformed::Zeros),
+    let (problem, hint) = match secrets::parse(text.as_bytes()) {
+        Ok(bytes) if **bytes == [0; 32] => (format!("is {}", Malformed::Zeros), None),
         Ok(bytes) => match PublicKey::new(**bytes) {
             Ok(public_key) => return Some(public_key),
-            Err(problem) => problem.to_string(),
+            Err(problem) => (problem.to_string(), None),
         },
-        Err(problem) => format!("is {problem}"),
+        Err(malformed) => {
+            let malformed = malformed.of(text.as_bytes());
+            (format!("is {malformed}"), Some(malformed.hint(PUBLIC_KEY.write)))
+        }
     };
-    findings.wrong(value.span(), format!("public_key {problem}"), PUBLIC_KEY.write);
+    let hint = hint.unwrap_or(PUBLIC_KEY.write.into());
+    findings.wrong(value.span(), format!("public_key {problem}"), hint);
     None
 }
 

@@ -1,6 +1,7 @@
 //! Secrets: where mesh.toml says that they are, and their 32 bytes.
 //!
-//! No error says more of a secret than its length. Files are opened in `files`.
+//! No error says more of a secret than its length, or the form that it has.
+//! What forms there are is in `malformed`; files are opened in `files`.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -21,6 +22,7 @@ use crate::{
 
 use super::{
     files::{self, FileError},
+    malformed::{EXPECTED, Malformed},
     mask,
     reader::{Field, Findings, Section, Value},
     types::{KeySource, SecretSource, Secrets},
@@ -39,10 +41,9 @@ const CREDENTIAL: Field = Field {
     write: "write the name of a file in $CREDENTIALS_DIRECTORY, without /",
 };
 const ENV: Field = Field { name: "env", write: "write the name of an environment variable" };
-const GENPSK: &str = "meshsec genpsk prints a secret";
-const GENKEY: &str = "meshsec genkey prints a private key";
+const GENPSK: &str = "for a new mesh, meshsec genpsk prints one";
+const GENKEY: &str = "for a new host, meshsec genkey prints one";
 const RATCHET_INIT: &str = "the first one of a mesh is made by meshsec ratchet init";
-const EXPECTED: &str = "64 hex digits or 44 characters of base64";
 
 /// Reads `{ file = … }`, `{ credential = … }` or `{ env = … }`.
 pub(super) fn source(
@@ -81,9 +82,18 @@ pub(super) fn source(
 }
 
 fn refuse_inline(findings: &mut Findings<'_>, value: &Value<'_>, field: Field) {
-    if value.get_ref().is_str() {
-        let message = "secrets don't belong in mesh.toml".into();
-        let hint = format!("put it into a file of its own and {}", field.write);
+    if let Some(text) = value.get_ref().as_str() {
+        let is_path = text.contains(['/', '.']) && !text.contains(char::is_whitespace);
+        let (message, hint) = if is_path && parse(text.as_bytes()).is_err() {
+            let message = format!(
+                "{} must be a table that says where the secret is, not a string",
+                field.name
+            );
+            (message, format!("{}, with the path", field.write))
+        } else {
+            let hint = format!("put it into a file of its own and {}", field.write);
+            ("secrets don't belong in mesh.toml".into(), hint)
+        };
         findings.wrong(value.span(), message, hint);
     } else {
         findings.wrong_type(value, field, "a table that says where the secret is");
@@ -107,8 +117,12 @@ fn named(place: Field, text: &str, dir: &Path) -> Option<SecretSource> {
 pub(super) enum SecretError {
     #[error("cannot read secret {path}: {error}")]
     File { path: String, error: FileError },
-    #[error("cannot read credential {}: CREDENTIALS_DIRECTORY is not set", mask::quote(.0))]
-    NoDirectory(String),
+    #[error("cannot read credential {}: CREDENTIALS_DIRECTORY is not set", mask::quote(name))]
+    NoDirectory {
+        name: String,
+        /// Where mesh.toml is, and so perhaps the file of that name.
+        dir: String,
+    },
     #[error("environment variable {} is not set", mask::quote(.0))]
     NoVariable(String),
     #[error("the secret in {0} is {1}")]
@@ -117,29 +131,22 @@ pub(super) enum SecretError {
     Ratchet(String, Damage),
 }
 
-/// Why a text is no key. Says no more of it than its length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// Another length, in bytes, than keys have.
-    #[error("{0} bytes long, not {EXPECTED}")]
-    Length(usize),
-    /// Of a key's length in bytes, but not of its alphabet.
-    #[error("{0} bytes long but not {1} throughout")]
-    Characters(usize, &'static str),
-    /// Nobody's key.
-    #[error("all zeros")]
-    Zeros,
-}
-
 impl SecretError {
-    /// Whether there is nothing, rather than something wrong.
+    /// Whether there is nothing to see, rather than something wrong. What this
+    /// user may not read he can do without where no secret is needed.
     pub(super) fn is_absence(&self) -> bool {
-        matches!(
-            self,
-            Self::NoDirectory(_)
-                | Self::NoVariable(_)
-                | Self::File { error: FileError::Absent, .. }
-        )
+        match self {
+            Self::NoDirectory { .. } | Self::NoVariable(_) => true,
+            Self::File { error, .. } => {
+                matches!(error, FileError::Absent | FileError::Denied)
+            }
+            Self::Malformed(..) | Self::Ratchet(..) => false,
+        }
+    }
+
+    /// Whether it is there, for others to read.
+    fn is_hidden(&self) -> bool {
+        matches!(self, Self::File { error: FileError::Denied, .. })
     }
 
     /// What to do about it; `name` is the key in the file.
@@ -147,26 +154,54 @@ impl SecretError {
         let (whose, prints) = match name {
             "private_key" => ("this host's private key", GENKEY),
             "ratchet" => ("a copy of another host's", RATCHET_INIT),
-            _ => ("the mesh's secret", GENPSK),
+            _ => ("the secret that the mesh's other hosts have", GENPSK),
         };
         match self {
-            Self::File { path, error: FileError::Loose(_) } => {
-                format!("type: chmod 600 {}", shell_word(path))
-            }
-            Self::File { error: FileError::Absent, .. } => {
-                format!("put {whose} there; {prints}")
-            }
-            Self::File { error: FileError::Io(_), .. } => "make it readable for this user".into(),
-            Self::File { .. } => format!("write the path of a file that holds {EXPECTED}"),
-            Self::NoDirectory(_) => "run as a systemd service with LoadCredential=".into(),
+            Self::File { path, error } => of_file(error, name, path, whose, prints),
+            Self::NoDirectory { dir, .. } => format!(
+                "type: CREDENTIALS_DIRECTORY={} meshsec plan; in a unit, LoadCredential= sets it",
+                shell_word(dir)
+            ),
             Self::NoVariable(_) => "set it, or name another place".into(),
-            Self::Malformed(..) => prints.into(),
+            Self::Malformed(_, malformed) => {
+                malformed.hint(&format!("put {whose} there; {prints}"))
+            }
             Self::Ratchet(_, Damage::Title) => {
                 "name a file that meshsec ratchet init has made, or a copy of one".into()
             }
             Self::Ratchet(..) => {
                 "put a copy of another host's there; what it held before can't be had back".into()
             }
+        }
+    }
+}
+
+/// What to do about a file that isn't read.
+fn of_file(error: &FileError, name: &str, path: &str, whose: &str, prints: &str) -> String {
+    match error {
+        FileError::Loose(_) => format!("type: chmod 600 {}", shell_word(path)),
+        FileError::LooseVolume(_) if name == "ratchet" => {
+            "keep it where only root reads and writes it: apply writes it".into()
+        }
+        FileError::LooseVolume(_) => {
+            let file = Path::new(path);
+            let dir = file.parent().map_or("".into(), |dir| dir.to_string_lossy());
+            let file = file.file_name().unwrap_or_default().to_string_lossy();
+            format!(
+                "write {name} = {{ credential = \"{file}\" }} and set CREDENTIALS_DIRECTORY={}: \
+                 modes are then the volume's affair",
+                shell_word(if dir.is_empty() { "." } else { &dir })
+            )
+        }
+        FileError::Absent => format!("put {whose} there; {prints}"),
+        FileError::Denied => "run as root (sudo)".into(),
+        FileError::Special => format!(
+            "write the path of a regular file, or {name} = {{ env = \"NAME\" }}: \
+             pipes and sockets are not read"
+        ),
+        FileError::Io(_) | FileError::Growing => "see to it that the file can be read".into(),
+        FileError::Directory | FileError::Large(_) => {
+            format!("write the path of a file that holds {EXPECTED}")
         }
     }
 }
@@ -224,7 +259,8 @@ impl Judge<'_, '_> {
         match fetched {
             Ok(secret) => return Some(secret),
             Err(error) if self.optional && error.is_absence() => {
-                self.warnings.push(format!("{name} is absent, keys are not checked: {error}"));
+                let what = if error.is_hidden() { "can't be read" } else { "is absent" };
+                self.warnings.push(format!("{name} {what}, keys are not checked: {error}"));
             }
             Err(error) => {
                 let span = self.spans.get(name).cloned().unwrap_or_default();
@@ -286,7 +322,10 @@ fn fetch(source: &SecretSource, dir: &Path, env: Env<'_>) -> Result<Bytes, Secre
             }
         }
         SecretSource::Credential(name) => {
-            let missing = || SecretError::NoDirectory(name.clone());
+            let missing = || {
+                let dir = if dir == Path::new("") { Path::new(".") } else { dir };
+                SecretError::NoDirectory { name: name.clone(), dir: mask::path(dir) }
+            };
             let set = env("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty());
             let credentials = PathBuf::from(set.ok_or_else(missing)?);
             let path = credentials.join(name);
@@ -315,7 +354,7 @@ fn decode(text: &[u8], place: &str) -> Result<Bytes, SecretError> {
 ///
 /// It is neither 64 hex digits nor 44 characters of base64, or all zeros.
 pub fn secret(text: &[u8]) -> Result<Box<Zeroizing<[u8; 32]>>, Malformed> {
-    let bytes = parse(text.trim_ascii())?;
+    let bytes = parse(text.trim_ascii()).map_err(|malformed| malformed.of(text))?;
     if bytes.iter().all(|&byte| byte == 0) { Err(Malformed::Zeros) } else { Ok(bytes) }
 }
 
@@ -371,7 +410,7 @@ mod tests {
             decoded("hunter2").unwrap_err(),
             format!("the secret in x is 7 bytes long, not {EXPECTED}")
         );
-        for (text, what) in [(HEX.replace('A', "g"), "hex"), (BASE64.replace('A', "-"), "base64")] {
+        for (text, what) in [(HEX.replace('A', "g"), "hex"), (BASE64.replace('A', "!"), "base64")] {
             let length = text.len();
             let expected =
                 format!("the secret in x is {length} bytes long but not {what} throughout");

@@ -1,0 +1,78 @@
+//! What somebody may do who may not read the secrets.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::{Command, Output},
+};
+
+/// The user nobody of most distributions.
+const NOBODY: u32 = 65534;
+
+/// A program, a mesh.toml and a mesh.key that only its owner reads, where anybody may enter.
+fn host() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    mode(dir.path(), 0o755).unwrap();
+    let program = dir.path().join("meshsec");
+    fs::copy(env!("CARGO_BIN_EXE_meshsec"), &program).unwrap();
+    mode(&program, 0o755).unwrap();
+    let text = "[mesh]\nname = \"lab\"\n[keys]\nmesh_key = { file = \"mesh.key\" }\n\
+                [rotation]\ngeneration = 5\n\
+                [[peer]]\nname = \"a\"\nshort_id = 1\naddress = \"192.0.2.1\"\n\
+                [[peer]]\nname = \"b\"\nshort_id = 2\naddress = \"192.0.2.2\"\n";
+    fs::write(dir.path().join("mesh.toml"), text).unwrap();
+    mode(&dir.path().join("mesh.toml"), 0o644).unwrap();
+    fs::write(dir.path().join("mesh.key"), "5f".repeat(32)).unwrap();
+    // Nobody but root reads a file of this mode, its owner included.
+    mode(&dir.path().join("mesh.key"), 0o000).unwrap();
+    dir
+}
+
+fn meshsec(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(dir.join("meshsec"));
+    command.args(["-c", "mesh.toml", "--local", "a"]).args(arguments).current_dir(dir);
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn a_secret_that_is_not_readable_is_absent_where_none_is_needed() {
+    let dir = host();
+    let plan = meshsec(dir.path(), &["plan", "--live", "empty"]);
+    let (out, err) = (String::from_utf8_lossy(&plan.stdout), String::from_utf8_lossy(&plan.stderr));
+    assert_eq!(plan.status.code(), Some(0), "{out}{err}");
+    let warning = "mesh_key can't be read, keys are not checked: \
+                   cannot read secret mesh.key: permission denied";
+    assert!(out.contains(warning), "{out}{err}");
+}
+
+#[test]
+fn who_may_not_read_a_secret_is_told_to_run_as_root() {
+    let dir = host();
+    let validate = meshsec(dir.path(), &["validate"]);
+    let err = String::from_utf8_lossy(&validate.stderr);
+    assert_eq!(validate.status.code(), Some(1), "{err}");
+    assert!(err.contains("cannot read secret mesh.key: permission denied"), "{err}");
+    assert!(err.contains("^ run as root (sudo)"), "{err}");
+}
+
+#[test]
+fn a_credential_can_be_had_by_hand() {
+    let dir = host();
+    let path = dir.path().join("mesh.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("file = ", "credential = ")).unwrap();
+    let validate = meshsec(dir.path(), &["validate"]);
+    let err = String::from_utf8_lossy(&validate.stderr);
+    assert!(err.contains("type: CREDENTIALS_DIRECTORY=. meshsec plan"), "{err}");
+    // A volume of Kubernetes has such a mode, and a credential may have any.
+    fs::set_permissions(dir.path().join("mesh.key"), fs::Permissions::from_mode(0o444)).unwrap();
+    let mut command = Command::new(dir.path().join("meshsec"));
+    command.args(["-c", "mesh.toml", "validate"]).current_dir(dir.path());
+    let validate = command.env("CREDENTIALS_DIRECTORY", ".").output().unwrap();
+    assert!(validate.status.success(), "{}", String::from_utf8_lossy(&validate.stderr));
+}

@@ -367,11 +367,12 @@ fn verify(kernel: &mut dyn Kernel, goal: &Goal<'_>, report: &mut Report) {
         .iter()
         .filter(|change| change.kind() != ObjectKind::Link)
         .map(|change| change.peer.as_ref())
-        .chain(after.conflicts.iter().map(|conflict| conflict.peer.as_ref()))
         .chain(failed.map(|(step, _)| step.step.peer.as_ref()))
         .collect();
-    let concerned =
-        |peer: &PeerName| unfinished.contains(&None) || unfinished.contains(&Some(peer));
+    let stopped = after.stopped();
+    let concerned = |peer: &PeerName| {
+        unfinished.contains(&None) || unfinished.contains(&Some(peer)) || stopped.covers(Some(peer))
+    };
     report.flows = flows_out(&live.0, goal.desired, concerned);
     report.after = Some(after);
 }

@@ -1,7 +1,7 @@
 //! The documents say what the program does: man pages, README, completions, and the rules that
 //! ARCHITECTURE.md and CONTRIBUTING.md state of the source.
 //!
-//! `UPDATE_GOLDEN=1` rewrites the completions and the README's plan.
+//! `UPDATE_GOLDEN=1` rewrites the completions, the README's plan and the lists of codes.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +12,10 @@ use std::{
 };
 
 use clap::CommandFactory;
-use meshsec::cli::Cli;
+use meshsec::{
+    cli::Cli,
+    plan::{ConflictCode, ReasonCode, WarningCode},
+};
 
 const LONGEST_FILE: usize = 600;
 const MANIFESTS: [&str; 3] = ["Cargo.toml", "xtask/Cargo.toml", "fuzz/Cargo.toml"];
@@ -155,6 +158,55 @@ fn meshsec_8_explains_every_word_of_a_plan_in_json() {
         });
         assert!(explained, "JSON in meshsec(8) has no {word}");
     }
+}
+
+/// A list of codes with their meanings, as meshsec(8) has it.
+fn listed<'c>(title: &str, codes: impl Iterator<Item = (&'c str, &'c str)>) -> String {
+    let mut text = format!(".Ss {title}\n.Bl -tag -width Ds -compact\n");
+    for (word, meaning) in codes {
+        text += &format!(".It Ql {word}\n");
+        let mut column = 0;
+        for word in meaning.split(' ') {
+            column += word.len() + 1;
+            if column > 79 {
+                column = word.len() + 1;
+                text.pop();
+                text.push('\n');
+            }
+            text = text + word + " ";
+        }
+        text.pop();
+        text.push('\n');
+    }
+    text + ".El\n"
+}
+
+#[test]
+fn meshsec_8_lists_every_code_and_no_other() {
+    let codes = [
+        listed("Of warnings", WarningCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
+        listed("Of conflicts", ConflictCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
+        listed("Of reasons", ReasonCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
+    ]
+    .concat();
+    let page = read("man/meshsec.8");
+    let found = section(&page, "CODES");
+    let found = &found[found.find(".Ss ").expect("lists")..];
+    if updating() {
+        fs::write(root().join("man/meshsec.8"), page.replace(found, &codes)).unwrap();
+        return;
+    }
+    assert_eq!(found, codes, "UPDATE_GOLDEN=1 cargo test --test docs writes it");
+}
+
+#[test]
+fn no_code_stands_for_two_things() {
+    let words = WarningCode::ALL.iter().map(|code| code.word());
+    assert_eq!(words.clone().collect::<BTreeSet<_>>().len(), words.count());
+    let words = ReasonCode::ALL.iter().map(|code| code.word());
+    assert_eq!(words.clone().collect::<BTreeSet<_>>().len(), words.count());
+    let words = ConflictCode::ALL.iter().map(|code| code.word());
+    assert_eq!(words.clone().collect::<BTreeSet<_>>().len(), words.count());
 }
 
 /// The known keys of each table, by asking for one that is not: the error lists them.

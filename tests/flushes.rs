@@ -95,9 +95,8 @@ fn all_of_iptables_was_flushed() {
 
 /// That a flush is told of in `config`'s plan for this host.
 fn tells(config: &Config, kernel: &mut Memory) -> Vec<String> {
-    let mut warnings = plan(config, kernel).warnings;
-    warnings.retain(|line| line.contains("something has"));
-    warnings
+    let warnings = plan(config, kernel).warnings.into_iter().map(|warning| warning.text);
+    warnings.filter(|line| line.contains("something has")).collect()
 }
 
 /// Both databases flushed leave nothing that a bare host has not, where no chain is.

@@ -12,7 +12,7 @@ use meshsec::{
         Cipher, Direction, KeyView, Live, Mark, Mtu, Period, Replay, Rule, SaId, Selector, Spi,
         Start, State, Time,
     },
-    plan::{Flow, Plan, flow_out},
+    plan::{ConflictCode, Flow, Plan, flow_out},
     restore::{forget_ended, restore},
 };
 
@@ -82,7 +82,7 @@ fn there_and_back(
     let plan = Plan::new(&to.0, &live, REQID);
     if let [conflict] = plan.conflicts.as_slice() {
         // Other traffic and other keys at once: that may be another mesh.
-        assert!(conflict.reason.contains("this mesh's reqid"), "{name}: {}", conflict.reason);
+        assert_eq!(conflict.code, ConflictCode::SameReqid, "{name}: {}", conflict.text);
         assert!(name.contains("another port") || name.contains("all traffic"), "{name}");
         return;
     }

@@ -17,8 +17,8 @@ pub(super) struct Kind {
     pub(super) noun: &'static str,
     /// With whose it is.
     pub(super) whose: &'static str,
-    /// The version of its format.
-    pub(super) version: &'static str,
+    /// The versions of its format that are read, the last of which is written.
+    pub(super) versions: &'static [&'static str],
 }
 
 #[derive(Deserialize)]
@@ -43,8 +43,8 @@ impl Kind {
     /// The document that a text is; the path is for errors.
     pub(super) fn of<T: DeserializeOwned>(&self, path: &Path, text: &[u8]) -> Result<T, Error> {
         let Version { format_version } = self.parse(path, text)?;
-        if format_version != self.version {
-            let (found, known) = (config::quoted(&format_version), self.version);
+        if !self.versions.contains(&format_version.as_str()) {
+            let (found, known) = (config::quoted(&format_version), self.versions.join(" and "));
             let reason = format!("format {found} is not known; this meshsec reads {known}");
             return Err(unread(path, reason));
         }
@@ -75,7 +75,7 @@ pub(super) fn unread(path: &Path, reason: String) -> Error {
 mod tests {
     use super::*;
 
-    const KIND: Kind = Kind { noun: "note", whose: "a note", version: "1.0" };
+    const KIND: Kind = Kind { noun: "note", whose: "a note", versions: &["1.0"] };
 
     fn error(text: &str) -> String {
         #[derive(Debug, Deserialize)]

@@ -10,13 +10,14 @@ use crate::{
     error::Error,
     kernel::{Kernel, linux},
     model::{Live, State, Time},
+    render::FORMAT_VERSION,
 };
 
-/// The version of a snapshot's format.
-const FORMAT_VERSION: &str = "1.0";
+/// The versions of a snapshot's format. What 1.0 lacks is not known of that host.
+const VERSIONS: &[&str] = &["1.0", FORMAT_VERSION];
 
 const SNAPSHOT: Kind =
-    Kind { noun: "snapshot", whose: "a snapshot of meshsec", version: FORMAT_VERSION };
+    Kind { noun: "snapshot", whose: "a snapshot of meshsec", versions: VERSIONS };
 
 /// `--live`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use crate::{
     config::{Config, Moment, Rotation},
     error::Error,
     kernel::linux::clock,
-    model::Time,
+    model::{Time, Warning, WarningCode},
 };
 
 /// Midnight of 2026-11-21 in UTC: the day of this release. No clock that is
@@ -33,10 +33,10 @@ pub(super) fn at(config: &Config, now: Time) -> Result<Moment, Error> {
 }
 
 /// What to say of a clock that nothing keeps right.
-pub(super) fn warning(moment: Moment) -> Option<String> {
+pub(super) fn warning(moment: Moment) -> Option<Warning> {
     (moment.clock.is_some() && clock::is_synchronised() == Some(false)).then(|| {
-        "the kernel says that its clock is not synchronised, and generations follow the clock: a \
-         host that is off by more than a period is cut off; run chrony or another NTP client"
-            .into()
+        let text = "the kernel says that its clock is not synchronised, and generations follow the clock: a \
+         host that is off by more than a period is cut off; run chrony or another NTP client";
+        Warning::new(WarningCode::ClockNotSynchronised, text)
     })
 }

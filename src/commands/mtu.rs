@@ -6,7 +6,7 @@ use crate::{
     config::{self, Config, LocalError, SecretsMode},
     error::Error,
     kernel::linux::devices_and_addresses,
-    model::{Link, Mtu, State},
+    model::{Link, Mtu, State, Warning, WarningCode},
     mtu::fit,
     plan::underlay,
     privilege::Files,
@@ -64,22 +64,24 @@ fn one_family(config: &Config) -> bool {
     config.peers.iter().all(|peer| peer.address.is_ipv4() == config.peers[0].address.is_ipv4())
 }
 
-fn warnings(config: &Config, fitting: Option<u32>, link: Option<&Link>) -> Vec<String> {
+fn warnings(config: &Config, fitting: Option<u32>, link: Option<&Link>) -> Vec<Warning> {
     let mut lines = Vec::new();
     if let (Some(link), Some(fitting)) = (link, fitting)
         && link.mtu > fitting
     {
-        lines.push(format!(
+        let text = format!(
             "{} takes packets of {} bytes, and those above {fitting} are lost or leave in \
              fragments; `meshsec apply` sets the MTU",
             link.name, link.mtu
-        ));
+        );
+        lines.push(Warning::new(WarningCode::MtuTooLarge, text));
     }
     if let (Some(Mtu::Exactly(mtu)), Some(fitting)) =
         (config.link.as_ref().map(|link| link.mtu), fitting)
         && mtu > fitting
     {
-        lines.push(format!("mtu = {mtu} of [link] is more than {fitting}"));
+        let text = format!("mtu = {mtu} of [link] is more than {fitting}");
+        lines.push(Warning::new(WarningCode::MtuTooLarge, text));
     }
     lines
 }

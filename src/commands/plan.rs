@@ -7,7 +7,7 @@ use crate::{
     desired::{Keyring, desired},
     error::Error,
     model::Live,
-    plan::Plan,
+    plan::{Plan, Warning, WarningCode},
     privilege::Files,
     render::{View, plan_json, plan_text},
 };
@@ -59,7 +59,7 @@ pub(super) struct Prepared<'a> {
     pub(super) desired: crate::desired::Desired,
     pub(super) keyring: Keyring,
     pub(super) plan: Plan,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Plans at a moment for the host whose live state this is.
@@ -102,7 +102,8 @@ impl Prepared<'_> {
     pub(super) fn warn_of_missing_address(&mut self, live: &Live) {
         let Peer { name, address, .. } = self.local;
         if !live.0.has_address(*address) {
-            self.warnings.push(format!("this host does not have {address}, the address of {name}"));
+            let text = format!("this host does not have {address}, the address of {name}");
+            self.warnings.push(Warning::new(WarningCode::AddressMissing, text));
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     kernel::linux::clock,
     keys::Ratchet,
-    model::{Generation, Key},
+    model::{Generation, Key, Warning, WarningCode},
     render::Turned,
 };
 
@@ -161,7 +161,7 @@ impl<'a> Turn<'a> {
 }
 
 /// Says so if an apply will leave a ratchet where it is.
-pub(super) fn warning(loaded: &Loaded, moment: Moment) -> Option<String> {
+pub(super) fn warning(loaded: &Loaded, moment: Moment) -> Option<Warning> {
     let Some(Secrets::Ratchet(ratchet)) = &loaded.secrets else { return None };
     let (at, to) = (ratchet.generation(), oldest_accepted(moment));
     if may_turn(at, moment, clock::is_synchronised()) {
@@ -171,12 +171,13 @@ pub(super) fn warning(loaded: &Loaded, moment: Moment) -> Option<String> {
         Some(_) => "no kernel clock that is known to be synchronised says that it is right",
         None => "a number may be mistyped, or raised twice",
     };
-    Some(format!(
+    let text = format!(
         "the ratchet is at generation {at} and apply leaves it there, because a turn to {to} is by \
          more than one generation and {doubt}; if generation {} is right, run meshsec ratchet advance \
          --to {to}, or keys of generation {at} and after stay on this host",
         moment.generation
-    ))
+    );
+    Some(Warning::new(WarningCode::RatchetStays, text))
 }
 
 /// Far turns only by a clock that is known to be right.

@@ -20,14 +20,11 @@ use crate::{
     config::Loaded,
     error::Error,
     model::{Live, State},
-    render::plan_json,
+    render::{FORMAT_VERSION, plan_json},
 };
 
-/// The version of a saved plan's format.
-const FORMAT_VERSION: &str = "1.0";
-
 const SAVED_PLAN: Kind =
-    Kind { noun: "plan", whose: "a plan that meshsec saved", version: FORMAT_VERSION };
+    Kind { noun: "plan", whose: "a plan that meshsec saved", versions: &[FORMAT_VERSION] };
 
 /// What a plan follows from.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,9 +252,9 @@ mod tests {
             ("", "not a plan that meshsec saved"),
             ("{}", "not a plan that meshsec saved"),
             ("[1]", "not a plan that meshsec saved"),
-            (r#"{"format_version":"2.0"}"#, "is not known"),
+            (r#"{"format_version":"1.0"}"#, "format \"1.0\" is not known"),
             (
-                r#"{"format_version":"1.0","premises":{},"plan":{}}"#,
+                r#"{"format_version":"2.0","premises":{},"plan":{}}"#,
                 "not a plan that meshsec saved",
             ),
         ] {

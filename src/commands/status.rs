@@ -10,7 +10,7 @@ use crate::{
         Kernel,
         linux::{clock, counters},
     },
-    plan::Plan,
+    plan::{Plan, Warning},
     privilege::Files,
     render::{StatusView, status_json, status_prometheus, status_text},
 };
@@ -26,7 +26,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
     let local = config::local_peer(config, global.local.as_deref(), has_address)?;
     let (desired, _) = desired(config, moment, local, None);
     let plan = Plan::new(&desired, &live, config.reqid);
-    let warnings: Vec<String> = moment::warning(moment).into_iter().collect();
+    let warnings: Vec<Warning> = moment::warning(moment).into_iter().collect();
     let view = StatusView {
         config,
         moment,

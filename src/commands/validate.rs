@@ -8,18 +8,20 @@ use crate::{
     config::{self, Loaded, Secrets, SecretsMode},
     error::Error,
     kernel::linux,
+    model::{Warning, WarningCode},
     privilege::Files,
-    render::{JsonClock, generation},
+    render::{FORMAT_VERSION, JsonClock, generation},
 };
 
 #[derive(Serialize)]
 struct Valid<'a> {
+    format_version: &'static str,
     valid: bool,
     mesh: &'a str,
     peers: usize,
     generation: u64,
     clock: Option<JsonClock>,
-    warnings: &'a [String],
+    warnings: &'a [Warning],
 }
 
 /// An invalid file is an error before anything is printed here.
@@ -44,6 +46,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
             print(&text)?;
         }
         Format::Json => print_json(&Valid {
+            format_version: FORMAT_VERSION,
             valid: true,
             mesh: config.mesh.as_str(),
             peers: config.peers.len(),
@@ -66,7 +69,7 @@ fn check_local(global: &Global, loaded: &mut Loaded) -> Result<(), Error> {
         Err(_) if matches!(loaded.secrets, Some(Secrets::PrivateKey { .. })) => {
             let warning = "which peer this host is can't be told, so that private_key was not \
                            compared with a public_key; use --local NAME";
-            loaded.warnings.push(warning.into());
+            loaded.warnings.push(Warning::new(WarningCode::LocalPeerUnknown, warning));
         }
         Err(_) => {}
     }

@@ -44,7 +44,7 @@ pub use types::{
     Secrets, Select, Traffic,
 };
 
-use crate::model::without_traces;
+use crate::model::{Warning, without_traces};
 
 use diagnostic::{Finding, Source, Weight};
 use files::FileError;
@@ -71,7 +71,7 @@ pub struct Loaded {
     /// The secrets that it names, if they were asked for and are there.
     pub secrets: Option<Secrets>,
     /// What is right and may surprise all the same, a line each.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// SHA-256 of the file's bytes.
     pub digest: [u8; 32],
     /// The file, for errors that are found later.

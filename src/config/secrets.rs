@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     keys::ratchet::{Damage, Ratchet},
-    model::{Key, MeshName, PrivateKey},
+    model::{Key, MeshName, PrivateKey, Warning, WarningCode},
 };
 
 use super::{
@@ -223,7 +223,7 @@ impl Reader<'_> {
         source: &KeySource,
         spans: &Spans,
         findings: &mut Findings<'_>,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Warning>,
     ) -> Option<Secrets> {
         let mut judge = Judge { optional: self.optional, spans, findings, warnings };
         let fetch = |source| fetch(source, self.dir, self.env);
@@ -251,7 +251,7 @@ struct Judge<'j, 's> {
     optional: bool,
     spans: &'j Spans,
     findings: &'j mut Findings<'s>,
-    warnings: &'j mut Vec<String>,
+    warnings: &'j mut Vec<Warning>,
 }
 
 impl Judge<'_, '_> {
@@ -260,7 +260,8 @@ impl Judge<'_, '_> {
             Ok(secret) => return Some(secret),
             Err(error) if self.optional && error.is_absence() => {
                 let what = if error.is_hidden() { "can't be read" } else { "is absent" };
-                self.warnings.push(format!("{name} {what}, keys are not checked: {error}"));
+                let text = format!("{name} {what}, keys are not checked: {error}");
+                self.warnings.push(Warning::new(WarningCode::KeysNotChecked, text));
             }
             Err(error) => {
                 let span = self.spans.get(name).cloned().unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config, ConfigError, Loaded, Secrets, SecretsMode},
     desired::desired,
     kernel::{Kernel, Memory},
-    model::{Key, Link, LocalAddress},
+    model::{Key, Link, LocalAddress, Warning},
     plan::Plan,
     render::{View, plan_json, plan_text},
 };
@@ -57,14 +57,14 @@ fn assert_in_file(text: &str, place: &str) {
 }
 
 fn check(input: &[u8], loaded: &Loaded) {
-    loaded.warnings.iter().for_each(|warning| harmless_and_secretless(warning));
+    loaded.warnings.iter().for_each(|warning| harmless_and_secretless(&warning.text));
     if number(input).is_multiple_of(SAMPLE) {
         converges(&loaded.config, &loaded.warnings);
     }
 }
 
 /// Plans and applies on an empty host, that of the first peer.
-fn converges(config: &Config, warnings: &[String]) {
+fn converges(config: &Config, warnings: &[Warning]) {
     let (moment, local) = (config.rotation.at(NOW), &config.peers[0]);
     let secret = Secrets::MeshKey(Key::new((0..32).collect()));
     let (desired, keyring) = desired(config, moment, local, Some(&secret));

@@ -60,9 +60,9 @@ fn nothing_in_a_snapshot_moves_the_cursor() {
         let given = |field: &&String| !state.starts_with(field.trim_end_matches("[]"));
         let fields: Vec<&String> = empty.iter().filter(given).chain([&state]).collect();
         let state = fields.into_iter().map(String::as_str).collect::<Vec<_>>().join(",");
-        for taken in 0..8 {
+        for (taken, version) in (0..8).flat_map(|taken| [(taken, "1.0"), (taken, "2.0")]) {
             let text = format!(
-                r#"{{"format_version":"1.0","taken":{taken},"mesh":"lab","state":{{{state}}}}}"#
+                r#"{{"format_version":"{version}","taken":{taken},"mesh":"lab","state":{{{state}}}}}"#
             );
             crate::commands::fuzzing::read(text.as_bytes());
             super::snapshot(text.as_bytes());

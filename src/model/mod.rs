@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod code;
 mod ids;
 mod key;
 mod policy;
@@ -19,6 +20,7 @@ pub use chain::{
     Backend, CHAIN_PREFIX, Chain, ChainId, ChainRole, Family, Firewall, Jump, MarkUser, Rule,
     Unseen,
 };
+pub use code::{ConflictCode, Reason, ReasonCode, Warning, WarningCode};
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use super::{
     change::{Change, What},
     conflict::Conflict,
+    stops::Stops,
 };
 use crate::{
     desired::{Desired, Marking},
     model::{
-        Backend, Chain, ChainId, ChainRole, Direction, Family, Firewall, Live, Reqid, Rule, SaId,
-        Unseen,
+        Backend, Chain, ChainId, ChainRole, ConflictCode, Direction, Family, Firewall, Live,
+        Reason, ReasonCode, Reqid, Rule, SaId, Unseen, Warning, WarningCode,
     },
 };
 
@@ -35,49 +36,51 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
         .filter_map(|(id, rules)| {
             let live = live.get(id).copied();
             let reason = match live {
-                None => "missing",
+                None => Reason::MISSING,
                 Some(chain) => difference(chain, rules)?,
             };
             let (live, id) = (live.cloned(), id.clone());
             let what = What::SetChain { live, id, rules: (*rules).clone() };
-            Some(Change { peer: None, what, reason: reason.into() })
+            Some(Change { peer: None, what, reason })
         })
         .collect();
     for (id, chain) in live {
         if !wanted.contains_key(id) {
             let reason = unwanted(desired, firewall, id);
             let what = What::DeleteChain(chain.clone());
-            changes.push(Change { peer: None, what, reason: reason.into() });
+            changes.push(Change { peer: None, what, reason });
         }
     }
     changes
 }
 
 /// Why a chain isn't as it should be.
-fn difference(chain: &Chain, rules: &[Rule]) -> Option<&'static str> {
-    if chain.rules != rules {
-        return Some("its rules are not those of the mesh");
-    }
-    match chain.jumps.as_slice() {
-        [] => Some("no rule leads to it"),
-        [jump] if jump.behind.is_some() => Some("a rule ahead of it accepts"),
-        [jump] if jump.conditions.is_some() => Some("the rule that leads to it has conditions"),
-        [_] => None,
-        _ => Some("several rules lead to it"),
-    }
+fn difference(chain: &Chain, rules: &[Rule]) -> Option<Reason> {
+    let (code, text) = match chain.jumps.as_slice() {
+        _ if chain.rules != rules => (ReasonCode::Rules, "its rules are not those of the mesh"),
+        [] => (ReasonCode::NoJump, "no rule leads to it"),
+        [jump] if jump.behind.is_some() => (ReasonCode::JumpBehind, "a rule ahead of it accepts"),
+        [jump] if jump.conditions.is_some() => {
+            (ReasonCode::JumpConditions, "the rule that leads to it has conditions")
+        }
+        [_] => return None,
+        _ => (ReasonCode::SeveralJumps, "several rules lead to it"),
+    };
+    Some(Reason::new(code, text))
 }
 
-fn unwanted(desired: &Desired, firewall: &Firewall, id: &ChainId) -> &'static str {
+fn unwanted(desired: &Desired, firewall: &Firewall, id: &ChainId) -> Reason {
     let role = id.role().map(|role| (id.family, role));
-    if desired.destroying {
-        "all of the mesh goes"
+    let (code, text) = if desired.destroying {
+        (ReasonCode::Destroying, "all of the mesh goes")
     } else if role.is_some_and(|role| desired.chains.contains_key(&role))
         && firewall.backends.get(&id.family) != Some(&id.backend)
     {
-        "left in the backend that is not the system's"
+        (ReasonCode::OtherBackend, "left in the backend that is not the system's")
     } else {
-        "nothing in mesh.toml asks for this chain"
-    }
+        (ReasonCode::Unwanted, "nothing in mesh.toml asks for this chain")
+    };
+    Reason::new(code, text)
 }
 
 /// Whether there are chains to come that can't be set, because there is no
@@ -87,7 +90,12 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
         return Vec::new();
     }
     let firewall = &live.0.firewall;
-    let conflict = |object: String, reason: String| Conflict { peer: None, object, reason };
+    let conflict = |object: String, text: String| Conflict {
+        code: ConflictCode::FirewallUnusable,
+        stops: Stops::All,
+        object,
+        text,
+    };
     Family::ALL
         .into_iter()
         .filter(|family| !firewall.absent.contains(family))
@@ -108,29 +116,31 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
 }
 
 /// What can't be looked at where that stops nothing.
-pub(super) fn unseen(desired: &Desired, live: &Live) -> Vec<String> {
+pub(super) fn unseen(desired: &Desired, live: &Live) -> Vec<Warning> {
     let stops = |unseen: &&Unseen| unseen.system && desired.marking.is_some();
     let unseen = live.0.firewall.unseen.iter().filter(|unseen| !stops(unseen));
     let then = match desired.marking {
         Some(_) => "",
         None => ". Chains of this mesh, if any are there, stay",
     };
-    unseen.map(|Unseen { what, reason, .. }| format!("{what}: {reason}{then}")).collect()
+    let text = |Unseen { what, reason, .. }: &Unseen| format!("{what}: {reason}{then}");
+    unseen.map(|unseen| Warning::new(WarningCode::FirewallUnseen, text(unseen))).collect()
 }
 
 /// Families in which both backends hold rules.
-pub(super) fn both_backends(desired: &Desired, live: &Live) -> Vec<String> {
+pub(super) fn both_backends(desired: &Desired, live: &Live) -> Vec<Warning> {
     let firewall = &live.0.firewall;
     let has_both = |family: &&Family| {
         Backend::ALL.iter().all(|backend| firewall.foreign.contains(&(**family, *backend)))
     };
     let used = |family: &Family| {
         let backend = firewall.backends.get(family)?;
-        Some(format!(
+        let text = format!(
             "{} has rules in both backends, legacy and nf_tables, and the kernel asks both; the \
              chains of this mesh go into the system's, {backend}",
             family.program()
-        ))
+        );
+        Some(Warning::new(WarningCode::BothBackends, text))
     };
     match desired.chains.is_empty() {
         true => Vec::new(),
@@ -139,7 +149,7 @@ pub(super) fn both_backends(desired: &Desired, live: &Live) -> Vec<String> {
 }
 
 /// Who else uses the bits of our mark, a line each.
-pub(super) fn mark_users(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
+pub(super) fn mark_users(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     let (Some(Marking { mark, .. }), false) = (desired.marking, desired.chains.is_empty()) else {
         return Vec::new();
     };
@@ -167,11 +177,11 @@ pub(super) fn mark_users(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<St
     if let Some(more) = users.len().checked_sub(LINES_SHOWN).filter(|more| *more > 0) {
         lines.push(format!("mark {mark} shares bits with {more} more"));
     }
-    lines
+    lines.into_iter().map(|line| Warning::new(WarningCode::MarkShared, line)).collect()
 }
 
 /// Traffic to an old port, between the step that marks the new one and the end.
-pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<String> {
+pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<Warning> {
     let ports: Vec<String> = changes
         .iter()
         .filter_map(|change| match &change.what {
@@ -189,11 +199,12 @@ pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<String> {
         })
         .collect();
     (!ports.is_empty()).then(|| {
-        format!(
+        let text = format!(
             "what goes to udp port {} is blocked from the step \"mark the traffic\" on, until its \
              guards go at the end",
             ports.join(", ")
-        )
+        );
+        Warning::new(WarningCode::BlockedOnTheWay, text)
     })
 }
 

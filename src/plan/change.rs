@@ -1,11 +1,11 @@
 //! Changes: what differs between file and kernel, in words and values.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use super::fields::{self, Field};
 use crate::{
     desired::WantedSa,
-    model::{Chain, ChainId, Direction, PeerName, Policy, Rule, Sa},
+    model::{Chain, ChainId, Direction, PeerName, Policy, Reason, Rule, Sa},
 };
 
 /// One object that isn't as it should be.
@@ -16,7 +16,7 @@ pub struct Change {
     /// The object, and what it is to become.
     pub what: What,
     /// Why.
-    pub reason: Cow<'static, str>,
+    pub reason: Reason,
 }
 
 /// An object and what it is to become.

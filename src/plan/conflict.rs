@@ -2,29 +2,42 @@
 
 use std::collections::BTreeSet;
 
-use super::{chains, same_reqid};
+use super::{
+    chains, same_reqid,
+    stops::{Peers, Stops},
+};
 use crate::{
     desired::Desired,
     model::{
-        Bypass, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, PolicyId, Reqid, Sa, SaId,
-        Selector,
+        Bypass, ConflictCode, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, PolicyId,
+        Reqid, Sa, SaId, Selector,
     },
 };
 
 /// Something foreign in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// The peer that it stops; `None` stops all.
-    pub peer: Option<PeerName>,
+    /// What kind of thing it is.
+    pub code: ConflictCode,
+    /// Whom it stops.
+    pub stops: Stops,
     /// The foreign object, in the words of `ip xfrm` or `sysctl`, or what iptables
     /// lacks.
     pub object: String,
     /// Why it is in the way, and what to do about it.
-    pub reason: String,
+    pub text: String,
+}
+
+impl Conflict {
+    /// Where it is listed: what stops all, then by peer and object.
+    fn place(&self) -> (Option<&PeerName>, &str) {
+        (self.stops.peers().and_then(|peers| peers.iter().next()), &self.object)
+    }
 }
 
 /// Whose changes the conflicts rule out.
-pub(super) enum Blocked {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocked {
     /// Everybody's.
     All,
     /// These peers'.
@@ -33,9 +46,13 @@ pub(super) enum Blocked {
 
 impl Blocked {
     pub(super) fn by(conflicts: &[Conflict]) -> Self {
-        let peers: Option<BTreeSet<_>> =
-            conflicts.iter().map(|conflict| conflict.peer.clone()).collect();
-        peers.map_or(Self::All, Self::Peers)
+        let peers: Option<Vec<&Peers>> =
+            conflicts.iter().map(|conflict| conflict.stops.peers()).collect();
+        let names = |peers: Vec<&Peers>| {
+            let lists = Peers::union(peers.into_iter());
+            lists.iter().flat_map(Peers::iter).cloned().collect()
+        };
+        peers.map_or(Self::All, |peers| Self::Peers(names(peers)))
     }
 
     /// Whether they stop nothing.
@@ -43,7 +60,8 @@ impl Blocked {
         matches!(self, Self::Peers(peers) if peers.is_empty())
     }
 
-    pub(super) fn covers(&self, peer: Option<&PeerName>) -> bool {
+    /// Whether they stop a peer, or what is of no peer.
+    pub fn covers(&self, peer: Option<&PeerName>) -> bool {
         match self {
             Self::All => true,
             Self::Peers(peers) => peer.is_some_and(|peer| peers.contains(peer)),
@@ -69,7 +87,7 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict
     conflicts.extend(bypasses(desired, live));
     conflicts.extend(chains::conflicts(desired, live));
     conflicts.extend(same_reqid::conflict(desired, live, reqid));
-    conflicts.sort_by(|a, b| (&a.peer, &a.object).cmp(&(&b.peer, &b.object)));
+    conflicts.sort_by(|a, b| a.place().cmp(&b.place()));
     conflicts
 }
 
@@ -82,9 +100,10 @@ fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<Conflict> {
     let unmarked = SaId { mark: Mark::NONE, ..sa.id };
     let wanted = desired.sas.get(&unmarked)?;
     Some(Conflict {
-        peer: Some(wanted.peer.clone()),
+        code: ConflictCode::SpiTaken,
+        stops: Stops::peer(&wanted.peer),
         object: format!("sa {} reqid {}", sa.id, sa.reqid),
-        reason: format!(
+        text: format!(
             "a foreign SA has the destination and SPI of ours{}",
             other_mesh(sa.reqid).unwrap_or("; delete it, or give the peer another short_id")
         ),
@@ -97,9 +116,10 @@ fn taken_index(desired: &Desired, policy: &Policy) -> Option<Conflict> {
     let taken = policy.index.is_some()
         && desired.discovery.values().any(|wanted| wanted.index == policy.index);
     taken.then(|| Conflict {
-        peer: None,
+        code: ConflictCode::IndexTaken,
+        stops: Stops::All,
         object: describe(policy),
-        reason: "a foreign policy has the index of the one that lets neighbour discovery pass; \
+        text: "a foreign policy has the index of the one that lets neighbour discovery pass; \
                  delete it, or give the mesh another reqid"
             .into(),
     })
@@ -111,18 +131,19 @@ fn taken_selector(desired: &Desired, policy: &Policy) -> Option<Conflict> {
     if discovery.is_some_and(|wanted| policy.serves_as(wanted)) {
         return None;
     }
-    let (peer, what) = match desired.policies.get(&policy.id) {
-        Some(wanted) => (Some(wanted.peer.clone()), "policy"),
-        None if discovery.is_some() => (None, "policy for neighbour discovery"),
-        None => desired.guards.get(&policy.id).map(|_| (None, "guard"))?,
+    let (stops, what) = match desired.policies.get(&policy.id) {
+        Some(wanted) => (Stops::peer(&wanted.peer), "policy"),
+        None if discovery.is_some() => (Stops::All, "policy for neighbour discovery"),
+        None => desired.guards.get(&policy.id).map(|_| (Stops::All, "guard"))?,
     };
     // A guard has its mesh's reqid as its priority.
     let reqids = policy.templates.iter().map(|template| template.reqid);
     let hint = reqids.chain([Reqid(policy.priority)]).find_map(other_mesh);
     Some(Conflict {
-        peer,
+        code: ConflictCode::SelectorTaken,
+        stops,
         object: describe(policy),
-        reason: format!(
+        text: format!(
             "a foreign policy has the selector of our {what}{}",
             hint.unwrap_or("; delete it if nothing needs it")
         ),
@@ -150,10 +171,11 @@ fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict>
     let same_packets = |direction: Direction, selector: &Selector| {
         direction == policy.id.direction && selector.overlaps(&policy.id.selector)
     };
-    let conflict = |peer: Option<&PeerName>, what: &str| Conflict {
-        peer: peer.cloned(),
+    let conflict = |code, stops, what: &str| Conflict {
+        code,
+        stops,
         object: describe(policy),
-        reason: format!(
+        text: format!(
             "a foreign policy outranks {what} and lets the traffic pass in clear; \
              delete it, narrow its selector or raise its priority number"
         ),
@@ -170,7 +192,7 @@ fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict>
     let outranks_guard =
         |guard: &Policy| !between_peers && same_packets(guard.id.direction, &guard.id.selector);
     if policy.priority <= reqid.0 && desired.guards.values().any(outranks_guard) {
-        return vec![conflict(None, "the guard")];
+        return vec![conflict(ConflictCode::OutranksGuard, Stops::All, "the guard")];
     }
     if policy.priority > PEER_PRIORITY {
         return Vec::new();
@@ -181,7 +203,8 @@ fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict>
         .filter(|wanted| same_packets(wanted.policy.id.direction, &wanted.policy.id.selector))
         .map(|wanted| &wanted.peer)
         .collect();
-    peers.into_iter().map(|peer| conflict(Some(peer), "ours")).collect()
+    let stops = peers.into_iter().map(Stops::peer);
+    stops.map(|stops| conflict(ConflictCode::OutranksPeer, stops, "ours")).collect()
 }
 
 /// Sysctls that take a device's packets past all policies (`IN_DEV_NOXFRM`,
@@ -210,8 +233,9 @@ fn bypasses(desired: &Desired, live: &Live) -> Vec<Conflict> {
             let family = if bypass.ipv6 { "ipv6" } else { "ipv4" };
             let key = format!("net/{family}/conf/{}/{}", bypass.device, bypass.name);
             Conflict {
-                peer: None,
-                reason: format!(
+                code: ConflictCode::Bypass,
+                stops: Stops::All,
+                text: format!(
                     "packets of {} pass all policies; run: sysctl -w {key}=0",
                     if bypass.device == "all" { "every device" } else { &bypass.device }
                 ),

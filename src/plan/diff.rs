@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     desired::{Desired, WantedSa},
-    model::{Direction, Live, Mark, PeerName, Policy, PolicyId, Reqid, Sa, SaId, Selector},
+    model::{
+        Direction, Live, Mark, PeerName, Policy, PolicyId, Reason, ReasonCode, Reqid, Sa, SaId,
+        Selector,
+    },
 };
-
-/// The reason for what is to be created.
-const MISSING: Cow<'static, str> = Cow::Borrowed("missing");
 
 /// All changes, guards and the link first, then by peer, SAs before policies.
 pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Blocked) -> Vec<Change> {
@@ -89,40 +89,42 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
     let reason = match (same, twins.is_empty()) {
         (None, true) => {
             let what = What::CreateSa(wanted.clone());
-            return Some(Change { peer: Some(wanted.peer.clone()), what, reason: MISSING });
+            return Some(Change { peer: Some(wanted.peer.clone()), what, reason: Reason::MISSING });
         }
-        (_, false) => {
-            "an SA of ours with a mark has this SPI, and the kernel can't tell the two apart"
-        }
+        (_, false) => Reason::new(
+            ReasonCode::MarkedTwin,
+            "an SA of ours with a mark has this SPI, and the kernel can't tell the two apart",
+        ),
         (Some(sa), true) => difference(sa, &wanted.sa)?,
     };
     let what = What::ReplaceSa { live: same.cloned(), wanted: wanted.clone(), twins };
-    Some(Change { peer: Some(wanted.peer.clone()), what, reason: Cow::Borrowed(reason) })
+    Some(Change { peer: Some(wanted.peer.clone()), what, reason })
 }
 
 /// Why an SA isn't the wanted one, the most telling reason first.
-fn difference(live: &Sa, wanted: &Sa) -> Option<&'static str> {
-    Some(if live.is_larval() {
-        "the kernel holds a larval SA in its place"
+fn difference(live: &Sa, wanted: &Sa) -> Option<Reason> {
+    let (code, text) = if live.is_larval() {
+        (ReasonCode::Larval, "the kernel holds a larval SA in its place")
     } else if live.extras != wanted.extras {
-        "it has attributes that a mesh's SA never has"
+        (ReasonCode::Attributes, "it has attributes that a mesh's SA never has")
     } else if live.selector != wanted.selector {
-        "its selector doesn't tie the key to the two addresses"
+        (ReasonCode::Selector, "its selector doesn't tie the key to the two addresses")
     } else if (live.src, live.mode) != (wanted.src, wanted.mode) {
-        "its addresses or mode differ"
+        (ReasonCode::Addresses, "its addresses or mode differ")
     } else if live.algorithm != wanted.algorithm {
-        "its cipher differs"
+        (ReasonCode::Cipher, "its cipher differs")
     } else if live.key.differs(wanted.key) {
-        "its key differs"
+        (ReasonCode::Key, "its key differs")
     } else if live.offload != wanted.offload {
-        "its offload to a device differs"
+        (ReasonCode::Offload, "its offload to a device differs")
     } else if live.replay != wanted.replay {
-        "its anti-replay window differs"
+        (ReasonCode::ReplayWindow, "its anti-replay window differs")
     } else if !live.ends_with(wanted) {
-        "its lifetime differs"
+        (ReasonCode::Lifetime, "its lifetime differs")
     } else {
         return None;
-    })
+    };
+    Some(Reason::new(code, text))
 }
 
 fn unwanted_sa(desired: &Desired, sa: &Sa) -> Option<Change> {
@@ -131,12 +133,13 @@ fn unwanted_sa(desired: &Desired, sa: &Sa) -> Option<Change> {
         return None; // wanted, a twin that goes with the replacement, or kept for its numbers
     }
     let peer = peer_of(desired, sa.src, sa.id.dst);
-    let reason = match peer {
-        _ if desired.destroying => "all of the mesh goes",
-        Some(_) => "not one of the generations before, now and next",
-        None => "no peer of mesh.toml has it",
+    let (code, text) = match peer {
+        _ if desired.destroying => (ReasonCode::Destroying, "all of the mesh goes"),
+        Some(_) => (ReasonCode::OtherGeneration, "not one of the generations before, now and next"),
+        None => (ReasonCode::NoPeer, "no peer of mesh.toml has it"),
     };
-    Some(Change { peer: peer.cloned(), what: What::DeleteSa(sa.clone()), reason: reason.into() })
+    let reason = Reason::new(code, text);
+    Some(Change { peer: peer.cloned(), what: What::DeleteSa(sa.clone()), reason })
 }
 
 fn wanted_policy(
@@ -145,7 +148,7 @@ fn wanted_policy(
     live: Option<&Policy>,
 ) -> Option<Change> {
     let (what, reason) = match live {
-        None => (What::CreatePolicy(wanted.clone()), MISSING),
+        None => (What::CreatePolicy(wanted.clone()), Reason::MISSING),
         Some(live) if live.same_as(wanted) => return None,
         Some(live) => {
             let what = What::UpdatePolicy { live: live.clone(), wanted: wanted.clone() };
@@ -155,26 +158,29 @@ fn wanted_policy(
     Some(Change { peer: peer.cloned(), what, reason })
 }
 
-fn policy_difference(live: &Policy, wanted: &Policy) -> Cow<'static, str> {
+fn policy_difference(live: &Policy, wanted: &Policy) -> Reason {
     let spis = |policy: &Policy| match policy.templates.as_slice() {
         [one] => Some(one.spi),
         _ => None,
     };
-    if live.lets_clear_text_pass() && !wanted.lets_clear_text_pass() {
-        "it lets the traffic pass in clear".into()
+    let (code, text) = if live.lets_clear_text_pass() && !wanted.lets_clear_text_pass() {
+        (ReasonCode::LetsClearTextPass, "it lets the traffic pass in clear".into())
     } else if live.action != wanted.action {
-        "its action differs".into()
+        (ReasonCode::Action, "its action differs".into())
     } else if !live.extras.is_empty() {
-        "it has attributes that a mesh's policy never has".into()
+        (ReasonCode::Attributes, "it has attributes that a mesh's policy never has".into())
     } else if live.templates.len() != wanted.templates.len() {
-        format!("it has {} templates", live.templates.len()).into()
+        let several: Cow<'static, str> =
+            format!("it has {} templates", live.templates.len()).into();
+        (ReasonCode::Templates, several)
     } else if spis(live) != spis(wanted) && wanted.id.direction == Direction::Out {
-        "it sends under another SPI".into()
+        (ReasonCode::Spi, "it sends under another SPI".into())
     } else if live.templates != wanted.templates {
-        "its template differs".into()
+        (ReasonCode::Template, "its template differs".into())
     } else {
-        "its priority differs".into()
-    }
+        (ReasonCode::Priority, "its priority differs".into())
+    };
+    Reason::new(code, text)
 }
 
 fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
@@ -193,23 +199,26 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     let peer = (of_two && !guard)
         .then(|| peer_of(desired, selector.src.address, selector.dst.address))
         .flatten();
-    let reason = if desired.destroying {
-        "all of the mesh goes"
+    let (code, text) = if desired.destroying {
+        (ReasonCode::Destroying, "all of the mesh goes")
     } else if !mark.is_none() || if_id != 0 || sub {
-        "ours by its reqid, with a mark, an interface or a table that mesh.toml doesn't ask for"
+        (
+            ReasonCode::ForeignIdentity,
+            "ours by its reqid, with a mark, an interface or a table that mesh.toml doesn't ask for",
+        )
     } else if guard {
-        "nothing in mesh.toml asks for this guard"
+        (ReasonCode::Unwanted, "nothing in mesh.toml asks for this guard")
     } else if discovery {
-        "no policy of the mesh covers neighbour discovery any more"
+        (ReasonCode::Unwanted, "no policy of the mesh covers neighbour discovery any more")
     } else if peer.is_some() {
-        "nothing in mesh.toml asks for this selector"
+        (ReasonCode::Unwanted, "nothing in mesh.toml asks for this selector")
     } else {
-        "no peer of mesh.toml has it"
+        (ReasonCode::NoPeer, "no peer of mesh.toml has it")
     };
     Some(Change {
         peer: peer.cloned(),
         what: What::DeletePolicy(policy.clone()),
-        reason: reason.into(),
+        reason: Reason::new(code, text),
     })
 }
 

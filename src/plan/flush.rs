@@ -16,13 +16,16 @@ use super::{
 };
 use crate::{
     desired::Desired,
-    model::{Chain, ChainRole, Direction, Family, Live, Mark, PeerName, Policy, Reqid, Sa},
+    model::{
+        Chain, ChainRole, Direction, Family, Live, Mark, PeerName, Policy, Reqid, Sa, Warning,
+        WarningCode,
+    },
 };
 
 /// A line for each thing that was flushed, and what becomes of packets now.
-pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
+pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     let left = Left { desired, live, reqid };
-    let told: Vec<String> = left.databases().into_iter().chain(left.firewall()).collect();
+    let told: Vec<Warning> = left.databases().into_iter().chain(left.firewall()).collect();
     if told.is_empty() {
         return told;
     }
@@ -38,36 +41,39 @@ struct Left<'a> {
 
 impl Left<'_> {
     /// Whether SAD, SPD or both were flushed.
-    fn databases(&self) -> Option<String> {
+    fn databases(&self) -> Option<Warning> {
         let has_policies = self.policies().any(|_| true);
-        let told = match (self.has_sas(), has_policies) {
+        let (code, told) = match (self.has_sas(), has_policies) {
             _ if self.desired.policies.is_empty() => return None,
             (true, true) => return None,
             (false, true) if self.policies().all(|policy| policy.templates.is_empty()) => {
                 return None;
             }
-            (false, true) => {
+            (false, true) => (
+                WarningCode::SasFlushed,
                 "no SA of the mesh is here, and its policies are: something has deleted all SAs, \
-                 as `ip xfrm state flush` does"
-            }
+                 as `ip xfrm state flush` does",
+            ),
             (true, false) if !self.had_policies() => return None,
-            (true, false) => {
+            (true, false) => (
+                WarningCode::PoliciesFlushed,
                 "no policy of the mesh is here, and its SAs are: something has deleted all \
-                 policies, as `ip xfrm policy flush` does"
-            }
+                 policies, as `ip xfrm policy flush` does",
+            ),
             (false, false) if !self.is_marking() => return None,
-            (false, false) => {
+            (false, false) => (
+                WarningCode::AllFlushed,
                 "neither SAs nor policies of the mesh are here, and its chains are: something has \
                  deleted both, as `ip xfrm state flush` and `ip xfrm policy flush` do, which \
-                 libreswan's service runs when it stops"
-            }
+                 libreswan's service runs when it stops",
+            ),
         };
-        Some(told.into())
+        Some(Warning::new(code, told))
     }
 
     /// Whether the chains were flushed that drop what is not protected. They
     /// are there before the first policy that needs a mark, and after the last.
-    fn firewall(&self) -> Option<String> {
+    fn firewall(&self) -> Option<Warning> {
         let firewall = &self.live.0.firewall;
         if self.desired.chains.is_empty() || !firewall.unseen.is_empty() || !self.has_marked() {
             return None;
@@ -86,11 +92,12 @@ impl Left<'_> {
             .map(|family| family.program())
             .collect();
         (!families.is_empty()).then(|| {
-            format!(
+            let text = format!(
                 "policies of the mesh are here, and its chains in the filter table of {} are gone \
                  or empty: something has flushed the table, as `iptables -F` does",
                 families.join(" and ")
-            )
+            );
+            Warning::new(WarningCode::ChainsFlushed, text)
         })
     }
 
@@ -136,13 +143,17 @@ impl Left<'_> {
 }
 
 /// What becomes of packets to the peers, the worst first.
-fn fates(desired: &Desired, live: &Live) -> Vec<String> {
+fn fates(desired: &Desired, live: &Live) -> Vec<Warning> {
     let flows = flow::flows_out(&live.0, desired, |_| true);
-    let fate = |(flow, what): (Flow, &str)| {
+    let fate = |(flow, code, what): (Flow, WarningCode, &str)| {
         let peers: BTreeSet<&PeerName> =
             flows.iter().filter(|(_, other)| **other == flow).map(|(peer, _)| peer).collect();
-        (!peers.is_empty()).then(|| format!("what goes to {} {what} until apply", names(&peers)))
+        let text = || format!("what goes to {} {what} until apply", names(&peers));
+        (!peers.is_empty()).then(|| Warning::new(code, text()))
     };
-    let fates = [(Flow::Clear, "leaves in clear"), (Flow::Blocked, "is blocked")];
+    let fates = [
+        (Flow::Clear, WarningCode::ClearUntilApply, "leaves in clear"),
+        (Flow::Blocked, WarningCode::BlockedUntilApply, "is blocked"),
+    ];
     fates.into_iter().filter_map(fate).collect()
 }

@@ -1,11 +1,11 @@
 //! The MTU of the tunnel's device: what it should be, and what to warn of.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::net::IpAddr;
 
 use super::change::{Change, What};
 use crate::{
     desired::{Desired, WantedLink},
-    model::{Link, Live, Mtu, State},
+    model::{Link, Live, Mtu, Reason, ReasonCode, State, Warning, WarningCode},
     mtu,
 };
 
@@ -14,11 +14,12 @@ pub(super) fn change(desired: &Desired, live: &Live) -> Option<Change> {
     let wanted = desired.link.as_ref()?;
     let device = tunnel_device(wanted, &live.0).ok()?;
     let (after, reason) = match wanted.mtu {
-        Mtu::Exactly(mtu) => (mtu, Cow::Borrowed("mesh.toml says so")),
+        Mtu::Exactly(mtu) => (mtu, Reason::new(ReasonCode::MtuWanted, "mesh.toml says so")),
         Mtu::Auto => {
             let (underlay, after) = fitting(wanted, &live.0).ok()?;
             let Link { name, mtu, .. } = underlay;
-            (after, format!("the largest that fits the {mtu} of {name} when encrypted").into())
+            let text = format!("the largest that fits the {mtu} of {name} when encrypted");
+            (after, Reason::new(ReasonCode::MtuFits, text))
         }
     };
     let what = What::SetMtu { device: device.name.clone(), before: device.mtu, after };
@@ -26,7 +27,7 @@ pub(super) fn change(desired: &Desired, live: &Live) -> Option<Change> {
 }
 
 /// Why the MTU can't be kept right, or what comes of it.
-pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<String> {
+pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     let Some(wanted) = &desired.link else { return Vec::new() };
     let device = match tunnel_device(wanted, &live.0) {
         Ok(device) => device,
@@ -37,65 +38,72 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<String> {
         (Mtu::Auto, Err(warning)) => return vec![warning],
         (Mtu::Auto, Ok((_, after))) => after,
         (Mtu::Exactly(mtu), Ok((underlay, fitting))) if mtu > fitting => {
-            lines.push(format!(
+            let text = format!(
                 "mtu = {mtu} of [link] is more than {fitting}, the largest that fits the {} of {} \
                  when encrypted: larger packets are lost, or leave in fragments",
                 underlay.mtu, underlay.name
-            ));
+            );
+            lines.push(Warning::new(WarningCode::MtuTooLarge, text));
             mtu
         }
         (Mtu::Exactly(mtu), _) => mtu,
     };
     if after < mtu::IPV6_SMALLEST && device.mtu >= mtu::IPV6_SMALLEST {
-        lines.push(format!(
+        let text = format!(
             "with an MTU of {after}, below 1280, the kernel takes IPv6 off {}, addresses included",
             device.name
-        ));
+        );
+        lines.push(Warning::new(WarningCode::MtuTakesIpv6, text));
     }
     lines
 }
 
 /// The device that `[link]` names, or why nothing is done about its MTU.
-fn tunnel_device<'s>(wanted: &WantedLink, state: &'s State) -> Result<&'s Link, String> {
+fn tunnel_device<'s>(wanted: &WantedLink, state: &'s State) -> Result<&'s Link, Warning> {
     let name = &wanted.device;
     if state.links.is_empty() {
-        return Err(format!(
-            "no device of this host is known, so the MTU of {name} is not checked"
-        ));
+        let text = format!("no device of this host is known, so the MTU of {name} is not checked");
+        return Err(Warning::new(WarningCode::MtuNotChecked, text));
     }
     let device = state.link(name).ok_or_else(|| {
-        format!(
+        let text = format!(
             "this host has no device {name}, which [link] names, so its MTU is not set; apply \
              again when it is there"
-        )
+        );
+        Warning::new(WarningCode::LinkMissing, text)
     })?;
     if state.carriers(wanted.address).any(|carrier| carrier == device) {
-        return Err(format!(
+        let text = format!(
             "{name}, which [link] names, carries {} itself, so its MTU is left alone; name the \
              tunnel's device instead",
             wanted.address
-        ));
+        );
+        return Err(Warning::new(WarningCode::LinkIsUnderlay, text));
     }
     Ok(device)
 }
 
 /// The underlay's device and the MTU that fits it, or why that isn't known.
-fn fitting<'s>(wanted: &WantedLink, state: &'s State) -> Result<(&'s Link, u32), String> {
+fn fitting<'s>(wanted: &WantedLink, state: &'s State) -> Result<(&'s Link, u32), Warning> {
     let WantedLink { device, address, .. } = wanted;
     let underlay = underlay(state, *address).map_err(|why| {
-        format!(
+        let text = format!(
             "{why}, so the MTU of {device} is left alone; write it as a number in [link], which \
              `meshsec mtu --underlay-mtu BYTES` computes"
-        )
+        );
+        Warning::new(WarningCode::UnderlayUnknown, text)
     })?;
     match mtu::fit(underlay.mtu, *address, wanted.tunnel).inner {
         Some(inner) if inner >= mtu::SMALLEST => Ok((underlay, inner)),
-        _ => Err(format!(
-            "the {} of {name} leaves no room for encrypted packets, so the MTU of {device} is left \
-             alone; raise that of {name}",
-            underlay.mtu,
-            name = underlay.name
-        )),
+        _ => {
+            let text = format!(
+                "the {} of {name} leaves no room for encrypted packets, so the MTU of {device} is \
+                 left alone; raise that of {name}",
+                underlay.mtu,
+                name = underlay.name
+            );
+            Err(Warning::new(WarningCode::UnderlayTooSmall, text))
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod link;
 mod same_reqid;
 mod sequence;
 mod step;
+mod stops;
 mod undo;
 mod warn;
 
@@ -23,13 +24,15 @@ use crate::{
     model::{Live, Reqid},
 };
 
+pub use crate::model::{ConflictCode, Reason, ReasonCode, Warning, WarningCode};
 pub use change::{Change, ChangeAction, ObjectKind, What};
-pub use conflict::Conflict;
+pub use conflict::{Blocked, Conflict};
 pub use fields::Field;
 pub use flow::{Flow, flow_out, flows_out};
 pub use link::underlay;
 pub use sequence::{Phase, PlannedStep};
 pub use step::{Step, StepKind};
+pub use stops::{NAMES_SHOWN, Peers, Stops};
 pub use undo::undo;
 
 /// Everything that is to happen to one host, and what is in the way of it.
@@ -42,7 +45,7 @@ pub struct Plan {
     /// Foreign objects in the way; their peers' changes are left out.
     pub conflicts: Vec<Conflict>,
     /// What else the operator should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 impl Plan {
@@ -69,6 +72,11 @@ impl Plan {
     pub fn protects(&self) -> bool {
         self.conflicts.is_empty()
             && self.changes.iter().all(|change| change.kind() == ObjectKind::Link)
+    }
+
+    /// Whose changes the conflicts leave out.
+    pub fn stopped(&self) -> Blocked {
+        Blocked::by(&self.conflicts)
     }
 
     /// How many changes do this.

@@ -11,10 +11,13 @@
 
 use std::collections::BTreeSet;
 
-use super::conflict::{Conflict, describe};
+use super::{
+    conflict::{Conflict, describe},
+    stops::Stops,
+};
 use crate::{
     desired::Desired,
-    model::{Live, Policy, PortMatch, Reqid, Sa, Selector},
+    model::{ConflictCode, Live, Policy, PortMatch, Reqid, Sa, Selector},
 };
 
 /// What a selector asks of a packet besides its addresses.
@@ -42,9 +45,10 @@ pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<C
     }
     let other = ours.first()?;
     Some(Conflict {
-        peer: None,
+        code: ConflictCode::SameReqid,
+        stops: Stops::All,
         object: describe(other),
-        reason: "it has this mesh's reqid, for other traffic, and no SA is there that mesh.toml \
+        text: "it has this mesh's reqid, for other traffic, and no SA is there that mesh.toml \
                  asks for: if another mesh has set it up, give one of the two another reqid; if \
                  this one has, under older settings, run destroy with the old file first"
             .into(),

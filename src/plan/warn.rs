@@ -15,6 +15,7 @@ use crate::{
     model::{
         Action, Bypass, ChainId, ChainRole, Direction, Family, IPPROTO_TCP, IPPROTO_UDP, Live,
         PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Spi, Usage,
+        Warning, WarningCode,
     },
 };
 
@@ -29,7 +30,7 @@ pub(super) fn warnings(
     live: &Live,
     reqid: Reqid,
     changes: &[Change],
-) -> Vec<String> {
+) -> Vec<Warning> {
     let mut lines = Vec::new();
     lines.extend(flush::warnings(desired, live, reqid));
     lines.extend(unpaired(desired));
@@ -52,15 +53,19 @@ pub(super) fn warnings(
     lines
 }
 
-fn unpaired(desired: &Desired) -> Option<String> {
+fn unpaired(desired: &Desired) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = desired.unpaired.iter().collect();
     (!peers.is_empty()).then(|| {
-        format!("no pair with {}: the address is of the other family, IPv4 or IPv6", names(&peers))
+        let text = format!(
+            "no pair with {}: the address is of the other family, IPv4 or IPv6",
+            names(&peers)
+        );
+        Warning::new(WarningCode::NoPair, text)
     })
 }
 
 /// A raise by more than one: the peer has no SA of the new generation yet.
-fn large_step(changes: &[Change]) -> Option<String> {
+fn large_step(changes: &[Change]) -> Option<Warning> {
     let mut steps = BTreeSet::new();
     let mut peers = BTreeSet::new();
     for (old, new, peer) in changes.iter().filter_map(switched) {
@@ -72,11 +77,12 @@ fn large_step(changes: &[Change]) -> Option<String> {
     }
     (!peers.is_empty()).then(|| {
         let (old, new) = steps.first().expect("there is a step for every peer");
-        format!(
+        let text = format!(
             "the generation moves by more than one (from {old} to {new} modulo 128): traffic with \
              {} is cut until they have applied it too; only g to g+1 or g-1 is lossless",
             names(&peers)
-        )
+        );
+        Warning::new(WarningCode::GenerationJump, text)
     })
 }
 
@@ -89,7 +95,7 @@ fn switched(change: &Change) -> Option<(Spi, Spi, &PeerName)> {
 }
 
 /// An SPI with other ShortIDs: the peer has no SA of it yet.
-fn other_short_ids(changes: &[Change]) -> Option<String> {
+fn other_short_ids(changes: &[Change]) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = changes
         .iter()
         .filter_map(switched)
@@ -97,16 +103,17 @@ fn other_short_ids(changes: &[Change]) -> Option<String> {
         .map(|(_, _, peer)| peer)
         .collect();
     (!peers.is_empty()).then(|| {
-        format!(
+        let text = format!(
             "a ShortID changes: traffic with {} is cut until they have applied it too",
             names(&peers)
-        )
+        );
+        Warning::new(WarningCode::ShortIdChanges, text)
     })
 }
 
 /// Without a clock a new outbound SA begins at 0. If its generation was in use
 /// before, the peer's window stands where that one ended.
-fn behind_the_window(desired: &Desired, changes: &[Change]) -> Option<String> {
+fn behind_the_window(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let has_window =
         desired.clock.is_none() && desired.sas.values().any(|sa| sa.sa.replay.window > 0);
     let goes_back = |(old, new, _): &(Spi, Spi, &PeerName)| {
@@ -119,16 +126,17 @@ fn behind_the_window(desired: &Desired, changes: &[Change]) -> Option<String> {
         .map(|(_, _, peer)| peer)
         .collect();
     (!peers.is_empty()).then(|| {
-        format!(
+        let text = format!(
             "the generation goes back, and with a replay window packets to {} are refused as old \
              if it was in use before; raise it by two instead, on all hosts",
             names(&peers)
-        )
+        );
+        Warning::new(WarningCode::GenerationGoesBack, text)
     })
 }
 
 /// SAs that are replaced where they stand: the other end must follow.
-fn cut(changes: &[Change]) -> Option<String> {
+fn cut(changes: &[Change]) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = changes
         .iter()
         .filter(|change| {
@@ -137,16 +145,17 @@ fn cut(changes: &[Change]) -> Option<String> {
         .filter_map(|change| change.peer.as_ref())
         .collect();
     (!peers.is_empty()).then(|| {
-        format!(
+        let text = format!(
             "SAs with {} are deleted and made anew under the same SPI: packets are dropped, never \
              sent in clear, until both ends hold the same keys",
             names(&peers)
-        )
+        );
+        Warning::new(WarningCode::SasReplaced, text)
     })
 }
 
 /// Traffic that flowed in clear until now, and waits for the other end.
-fn closed(desired: &Desired, changes: &[Change]) -> Option<String> {
+fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = changes
         .iter()
         .filter(|change| matches!(change.what, What::CreatePolicy(_)))
@@ -161,19 +170,21 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<String> {
         } else {
             "Where your own ssh is a part of it, apply on the far host first, then here"
         };
-        format!(
+        let text = format!(
             "{stops} flowed in clear with {names} stops here and flows again, encrypted, when \
              they have applied too; open connections survive that. {advice}"
-        )
+        );
+        Warning::new(WarningCode::ClearTextStops, text)
     })
 }
 
 /// A device of `[esp] offload` that isn't there: no SA can be added.
-fn no_such_offload(desired: &Desired, live: &Live) -> Option<String> {
+fn no_such_offload(desired: &Desired, live: &Live) -> Option<Warning> {
     let mut offloads = desired.sas.values().filter_map(|wanted| wanted.sa.offload.as_ref());
     let device = &offloads.next()?.device;
     (!live.0.links.is_empty() && live.0.link(device).is_none()).then(|| {
-        format!("this host has no device {device}, to which [esp] offload wants SAs to go: none can be added")
+        let text = format!("this host has no device {device}, to which [esp] offload wants SAs to go: none can be added");
+        Warning::new(WarningCode::OffloadDeviceMissing, text)
     })
 }
 
@@ -186,7 +197,7 @@ fn covers_ssh(desired: &Desired) -> bool {
 }
 
 /// Traffic that was covered by what goes, and isn't by what stays.
-fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<String> {
+fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let chains: Vec<Selector> = desired
         .chains
         .iter()
@@ -218,7 +229,11 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<String> {
         .map(ToString::to_string)
         .collect();
     (!widest.is_empty()).then(|| {
-        format!("nothing protects these packets afterwards; they leave in clear: {}", list(&widest))
+        let text = format!(
+            "nothing protects these packets afterwards; they leave in clear: {}",
+            list(&widest)
+        );
+        Warning::new(WarningCode::LeftInTheClear, text)
     })
 }
 
@@ -259,7 +274,7 @@ fn may_protect(policy: &Policy) -> bool {
 const AHEAD: u64 = 1 << 20;
 
 /// Without ESN the kernel stops an SA at 2^32 (`xfrm_replay_overflow`).
-fn nearly_spent(desired: &Desired, live: &Live) -> Option<String> {
+fn nearly_spent(desired: &Desired, live: &Live) -> Option<Warning> {
     let percent = |usage: &Usage| usage.sent.saturating_mul(100) >> 32;
     let mut peers = BTreeSet::new();
     let mut most = 0;
@@ -273,15 +288,16 @@ fn nearly_spent(desired: &Desired, live: &Live) -> Option<String> {
     }
     (!peers.is_empty()).then(|| {
         let how_soon = if most >= 75 { "now" } else { "soon" };
-        format!(
+        let text = format!(
             "{most} % of the sequence numbers to {} are used; at 100 % traffic is blocked: raise \
              the generation {how_soon} (meshsec rotate)",
             names(&peers)
-        )
+        );
+        Warning::new(WarningCode::NumbersNearlySpent, text)
     })
 }
 
-fn ahead_of_the_clock(desired: &Desired, live: &Live) -> Option<String> {
+fn ahead_of_the_clock(desired: &Desired, live: &Live) -> Option<Warning> {
     let clock = desired.clock?;
     let ahead = |usage: &&Usage| {
         let wanted = desired.sas.get(&usage.id).filter(|sa| sa.direction == Direction::Out);
@@ -296,18 +312,19 @@ fn ahead_of_the_clock(desired: &Desired, live: &Live) -> Option<String> {
         .filter_map(|usage| desired.sas.get(&usage.id).map(|wanted| &wanted.peer))
         .collect();
     (!peers.is_empty()).then(|| {
-        format!(
+        let text = format!(
             "more packets go to {} than the {} per second that a period of {} allows: if this \
              host restarted now, the others would refuse its packets as old; choose a shorter period",
             names(&peers),
             (1u64 << 31) / clock.period.seconds(),
             clock.period,
-        )
+        );
+        Warning::new(WarningCode::TooManyPackets, text)
     })
 }
 
 /// Foreign policies that come before ours without letting clear text pass.
-fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
+fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     let foreign = live.0.policies.iter().filter(|policy| {
         !policy.belongs_to(reqid)
             && policy.priority <= PEER_PRIORITY
@@ -332,12 +349,13 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
                 Action::Block => "blocks",
                 Action::Allow => "transforms in its own way",
             };
-            lines.push(format!(
+            let text = format!(
                 "the foreign policy {} priority {} outranks ours and {does} traffic with {}",
                 policy.id,
                 policy.priority,
                 names(&peers)
-            ));
+            );
+            lines.push(Warning::new(WarningCode::Outranked, text));
         }
     }
     lines
@@ -346,7 +364,7 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
 /// Sysctls of devices that no peer is reached by, as strongSwan's manual sets
 /// them for those of its tunnels. What others send by one is not the mesh's,
 /// and the guard is to stop it. A chain that guards looks at no sysctl.
-fn past_the_guard(desired: &Desired, live: &Live) -> Vec<String> {
+fn past_the_guard(desired: &Desired, live: &Live) -> Vec<Warning> {
     let local = |device: &str| {
         let mut addresses = live.0.addresses.iter();
         addresses.any(|at| at.device == device && Some(at.address) == desired.local)
@@ -360,10 +378,11 @@ fn past_the_guard(desired: &Desired, live: &Live) -> Vec<String> {
     let line = |Bypass { device, ipv6, name }: &Bypass| {
         let moves = if name == "disable_xfrm" { "leaves" } else { "comes in" };
         let family = if *ipv6 { "ipv6" } else { "ipv4" };
-        format!(
+        let text = format!(
             "what {moves} by {device} passes all policies, the guard too \
              (net/{family}/conf/{device}/{name} = 1)"
-        )
+        );
+        Warning::new(WarningCode::PastTheGuard, text)
     };
     live.0.bypasses.iter().filter(elsewhere).map(line).collect()
 }

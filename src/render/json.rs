@@ -5,12 +5,12 @@ use serde::Serialize;
 use super::View;
 use crate::{
     config::Moment,
-    plan::{ChangeAction, Plan, PlannedStep},
+    plan::{ChangeAction, ConflictCode, NAMES_SHOWN, Plan, PlannedStep, Reason, Stops, Warning},
 };
 
-/// The version of the format; the number before the dot changes when a reader
+/// The version of all documents' format; the number before the dot changes when a reader
 /// of the old format would be misled.
-pub const FORMAT_VERSION: &str = "1.0";
+pub const FORMAT_VERSION: &str = "2.0";
 
 /// `plan --format json`.
 #[derive(Serialize)]
@@ -23,7 +23,7 @@ pub struct JsonPlan {
     changes: Vec<JsonChange>,
     steps: Vec<JsonStep>,
     conflicts: Vec<JsonConflict>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
     summary: JsonSummary,
 }
 
@@ -58,7 +58,7 @@ struct JsonChange {
     id: String,
     peer: Option<String>,
     action: &'static str,
-    reason: String,
+    reason: Reason,
     fields: Vec<JsonField>,
 }
 
@@ -79,9 +79,13 @@ pub(super) struct JsonStep {
 
 #[derive(Serialize)]
 pub(super) struct JsonConflict {
-    peer: Option<String>,
+    code: ConflictCode,
+    text: String,
     object: String,
-    reason: String,
+    /// Null where it stops all; else the first names.
+    peers: Option<Vec<String>>,
+    /// How many more it stops than are named.
+    more_peers: usize,
 }
 
 #[derive(Serialize)]
@@ -134,7 +138,7 @@ fn changes(plan: &Plan) -> Vec<JsonChange> {
             id: change.id(),
             peer: change.peer.as_ref().map(ToString::to_string),
             action: change.action().word(),
-            reason: change.reason.to_string(),
+            reason: change.reason.clone(),
             fields: fields(change),
         })
         .collect()
@@ -145,11 +149,22 @@ pub(super) fn conflicts(plan: &Plan) -> Vec<JsonConflict> {
     plan.conflicts
         .iter()
         .map(|conflict| JsonConflict {
-            peer: conflict.peer.as_ref().map(ToString::to_string),
+            code: conflict.code,
+            text: conflict.text.clone(),
             object: conflict.object.clone(),
-            reason: conflict.reason.clone(),
+            peers: first_peers(&conflict.stops),
+            more_peers: more_peers(&conflict.stops),
         })
         .collect()
+}
+
+fn first_peers(stops: &Stops) -> Option<Vec<String>> {
+    let peers = stops.peers()?;
+    Some(peers.iter().take(NAMES_SHOWN).map(ToString::to_string).collect())
+}
+
+fn more_peers(stops: &Stops) -> usize {
+    stops.peers().map_or(0, |peers| peers.len().saturating_sub(NAMES_SHOWN))
 }
 
 fn summary(plan: &Plan) -> JsonSummary {

@@ -12,10 +12,10 @@ mod text;
 
 use crate::{
     config::{Config, Moment, Peer},
-    plan::Plan,
+    plan::{Plan, Warning},
 };
 
-pub use json::{JsonClock, JsonPlan, plan_json};
+pub use json::{FORMAT_VERSION, JsonClock, JsonPlan, plan_json};
 pub use mtu::{Underlay, mtu_json, mtu_text};
 pub use plain::Plain;
 pub use prometheus::status_prometheus;
@@ -35,14 +35,14 @@ pub struct View<'a> {
     /// The plan.
     pub plan: &'a Plan,
     /// Warnings that aren't the plan's own: the file's, the secrets'.
-    pub warnings: &'a [String],
+    pub warnings: &'a [Warning],
     /// The file's name, for the line that says that nothing differs.
     pub file: &'a str,
 }
 
 impl View<'_> {
     /// All warnings, the plan's own last.
-    fn all_warnings(&self) -> impl Iterator<Item = &String> {
+    fn all_warnings(&self) -> impl Iterator<Item = &Warning> {
         self.warnings.iter().chain(&self.plan.warnings)
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Plain, json::FORMAT_VERSION, text};
 use crate::{
     config::{Config, Peer},
-    model::Link,
+    model::{Link, Warning},
     mtu::{Fit, Part},
 };
 
@@ -31,7 +31,7 @@ pub struct Underlay<'a> {
     /// The device that \[link\] names, if the host has it.
     pub link: Option<&'a Link>,
     /// What the operator should know.
-    pub warnings: &'a [String],
+    pub warnings: &'a [Warning],
 }
 
 impl Underlay<'_> {
@@ -97,7 +97,7 @@ struct JsonMtu<'a> {
     parts: Vec<JsonPart>,
     mtu: Option<u32>,
     link: Option<JsonDevice<'a>>,
-    warnings: &'a [String],
+    warnings: &'a [Warning],
 }
 
 #[derive(Serialize)]

@@ -5,7 +5,11 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{JsonPlan, Plain, View, json, plan_json};
-use crate::{apply::Report, kernel::KernelError, plan::Flow};
+use crate::{
+    apply::Report,
+    kernel::KernelError,
+    plan::{Conflict, Flow},
+};
 
 /// How many lines of one kind are shown before the rest is counted.
 const LINES_SHOWN: usize = 20;
@@ -65,8 +69,8 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     }
     if let Some(after) = &report.after {
         let conflicts = after.conflicts.iter().map(|conflict| {
-            let whose = conflict.peer.as_ref().map_or("all".into(), |peer| format!("peer {peer}"));
-            format!("in conflict, stops {whose}: {}: {}", conflict.object, conflict.reason)
+            let Conflict { stops, object, text, .. } = conflict;
+            format!("in conflict, stops {stops}: {object}: {text}")
         });
         write_some(&mut text, conflicts);
         // What failed and what is left was named above; this is what another

@@ -14,7 +14,7 @@ use crate::{
     config::{Config, Moment, Peer},
     desired::{Desired, WantedSa},
     model::{Direction, Live, PeerName, Time, Usage},
-    plan::{Flow, Plan, flows_out},
+    plan::{Flow, Plan, Warning, flows_out},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -39,7 +39,7 @@ pub struct StatusView<'a> {
     /// `/proc/net/xfrm_stat`, the counters that are not 0.
     pub counters: &'a BTreeMap<String, u64>,
     /// Warnings that aren't the plan's own.
-    pub warnings: &'a [String],
+    pub warnings: &'a [Warning],
 }
 
 /// `status --format json`.
@@ -54,7 +54,7 @@ struct JsonStatus<'a> {
     counters: &'a BTreeMap<String, u64>,
     changes: usize,
     conflicts: usize,
-    warnings: Vec<&'a String>,
+    warnings: Vec<&'a Warning>,
 }
 
 #[derive(Serialize)]
@@ -108,7 +108,7 @@ impl StatusView<'_> {
         self.desired.peers.iter().map(peer).collect()
     }
 
-    fn all_warnings(&self) -> Vec<&String> {
+    fn all_warnings(&self) -> Vec<&Warning> {
         self.warnings.iter().chain(&self.plan.warnings).collect()
     }
 }

@@ -175,12 +175,9 @@ fn write_conflicts(text: &mut String, conflicts: &[Conflict]) {
     }
     let _ = writeln!(text, "\n{BOLD}Conflicts{BOLD:#}");
     for conflict in conflicts {
-        let whose = match &conflict.peer {
-            Some(peer) => format!("stops peer {peer}"),
-            None => "stops all".into(),
-        };
-        let _ = writeln!(text, "{RED}    !{RED:#} {}  {whose}", Plain(&conflict.object));
-        let _ = writeln!(text, "        {DIM}# {}{DIM:#}", Plain(&conflict.reason));
+        let Conflict { object, stops, text: why, .. } = conflict;
+        let _ = writeln!(text, "{RED}    !{RED:#} {}  stops {stops}", Plain(object));
+        let _ = writeln!(text, "        {DIM}# {}{DIM:#}", Plain(why));
     }
 }
 

@@ -6,7 +6,7 @@ use meshsec::{
     model::{
         Action, Bypass, Direction, Level, Mark, Policy, Prefix, Reqid, Rule, Sa, Selector, State,
     },
-    plan::{Flow, Phase, flow_out},
+    plan::{Flow, Phase, WarningCode, flow_out},
 };
 
 use crate::{
@@ -177,9 +177,8 @@ fn a_plan_that_stops_marking_says_what_is_in_clear_then() {
     kernel.state_mut().policies.retain(|policy| !policy.is_guard());
     let other = meshsec::config::Traffic::Geneve { port: 6081 };
     let planned = plan(&Config { traffic: other, ..open() }, &mut kernel);
-    let said = planned
-        .warnings
-        .iter()
-        .any(|line| line.contains("leave in clear") && line.contains("proto udp dport 4789"));
+    let said = planned.warnings.iter().any(|line| {
+        line.code == WarningCode::LeftInTheClear && line.text.contains("proto udp dport 4789")
+    });
     assert!(said, "{:?}", planned.warnings);
 }

@@ -27,7 +27,7 @@ use meshsec::{
         KeyView, Mark, Mode, Mtu, Period, Policy, PolicyId, Replay, Reqid, Rule, Sa, SaId,
         Selector, Spi, State, Template, Time,
     },
-    plan::{Flow, Phase, Plan, flow_out},
+    plan::{ConflictCode, Flow, Phase, Plan, WarningCode, flow_out},
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -301,7 +301,7 @@ fn step_by_step(
 /// alone: other traffic, and not one SA that the file asks for.
 fn is_taken_for_another_mesh(config: &Config, kernel: &mut Memory) -> bool {
     let conflicts = common::plan(config, kernel).conflicts;
-    conflicts.iter().any(|conflict| conflict.reason.contains("this mesh's reqid"))
+    conflicts.iter().any(|conflict| conflict.code == ConflictCode::SameReqid)
 }
 
 fn flow(kernel: &mut Memory, packet: &Selector) -> Flow {
@@ -373,7 +373,7 @@ proptest! {
             .filter(|packet| flow(&mut kernel, packet) != Flow::Clear)
             .collect();
         if closed.len() == packets(&before).len() {
-            let said = plan.warnings.iter().any(|line| line.contains("leave in clear"));
+            let said = plan.warnings.iter().any(|line| line.code == WarningCode::LeftInTheClear);
             prop_assert!(said, "{:?}", plan.warnings);
         }
         step_by_step(&after, &mut kernel, |kernel, number| {

@@ -10,7 +10,7 @@ use meshsec::{
     desired::{Desired, Keyring, Marking},
     kernel::{Kernel, memory::Memory},
     model::{Direction, PeerName, Policy, State},
-    plan::{Phase, Plan, PlannedStep},
+    plan::{Phase, Plan, PlannedStep, WarningCode},
 };
 use proptest::prelude::*;
 
@@ -152,12 +152,12 @@ impl<'a> Run<'a> {
     /// Whether a conflict stops the peer that a packet goes to.
     fn is_stopped(&self, packet: &Packet) -> bool {
         let peer: Option<&PeerName> = self.desired.peers.get(&packet.dst);
-        let mut peers = self.plan.conflicts.iter().map(|conflict| conflict.peer.as_ref());
-        peers.any(|stopped| stopped.is_none() || stopped == peer)
+        let stopped = self.plan.stopped();
+        stopped.covers(None) || stopped.covers(peer)
     }
 
     fn warns_of_clear_text(&self) -> bool {
-        self.plan.warnings.iter().any(|line| line.contains("leave in clear"))
+        self.plan.warnings.iter().any(|line| line.code == WarningCode::LeftInTheClear)
     }
 }
 

@@ -60,10 +60,11 @@ fn a_foreign_policy_that_outranks_the_guard_stops_everything() {
     lab.host(A).ip("xfrm policy add dir out action allow priority 10");
     let before = xfrm::databases(lab.host(A));
     let plan = lab.meshsec(A, &["plan", "--format", "json"]).exits(1).json();
-    let all = plan["conflicts"].as_array().expect("a list").iter().any(|conflict| {
-        let reason = conflict["reason"].as_str().unwrap_or_default();
-        conflict["peer"].is_null() && reason.contains("outranks the guard")
-    });
+    let all = plan["conflicts"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .any(|conflict| conflict["peers"].is_null() && conflict["code"] == "outranks-guard");
     assert!(all, "no conflict with the guard in {plan:#}");
     lab.meshsec(A, &APPLY).exits(1);
     assert_eq!(before, xfrm::databases(lab.host(A)), "something was changed");

@@ -65,7 +65,7 @@ impl Patient {
         let [change] = plan["changes"].as_array().expect("a list").as_slice() else {
             panic!("wanted one change, for {reason:?}: {plan:#}");
         };
-        assert_eq!(change["reason"], reason, "{change:#}");
+        assert_eq!(change["reason"]["text"], reason, "{change:#}");
         assert_eq!(change["kind"], kind, "{change:#}");
         assert_eq!(change["action"], action, "{change:#}");
         self.lab.apply(A).says("Apply complete");

@@ -158,7 +158,7 @@ fn a_snapshot_has_the_chains_and_show_tells_of_them() {
     let there = lab.meshsec(A, &["plan", "--format", "json", "--live", live]).exits(0).json();
     let here = lab.plan(A);
     assert_eq!(here["changes"], there["changes"]);
-    assert_eq!(here["changes"][0]["reason"], "no rule leads to it", "{here:#}");
+    assert_eq!(here["changes"][0]["reason"]["text"], "no rule leads to it", "{here:#}");
     assert_eq!(here["changes"][0]["kind"], "chain");
     let shown = lab.meshsec(A, &["show"]).exits(0);
     shown

@@ -12,7 +12,7 @@ use std::{ops::Range, path::Path};
 use sha2::{Digest, Sha256};
 use toml::de::{DeTable, DeValue};
 
-use crate::model::{MeshName, Replay, Reqid};
+use crate::model::{MeshName, Replay, Reqid, Warning, WarningCode};
 
 use super::{
     address, mask,
@@ -55,7 +55,7 @@ pub(super) struct Draft {
     /// Where the public keys are.
     pub public_keys: PublicKeySpans,
     /// What is right and may surprise all the same.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Reads the whole tree; `dir` is the directory of mesh.toml.
@@ -96,20 +96,18 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
     Draft { config, keys, public_keys, warnings }
 }
 
-fn warnings(config: &Config) -> Vec<String> {
+fn warnings(config: &Config) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let by_file = matches!(config.rotation, Rotation::Generation(_));
     if by_file && config.esp.replay != (Replay { window: 0, esn: false }) {
-        warnings.push(
-            "esn or replay_window with generation: after a restart a host is cut off from the \
-             others until generation is raised"
-                .into(),
-        );
+        let text = "esn or replay_window with generation: after a restart a host is cut off from \
+                    the others until generation is raised";
+        warnings.push(Warning::new(WarningCode::WindowWithGeneration, text));
     }
     if config.peers.len() == 1 {
-        warnings.push(alone(config));
+        warnings.push(Warning::new(WarningCode::OnePeer, alone(config)));
     }
-    warnings.extend(reserved(config));
+    warnings.extend(reserved(config).map(|text| Warning::new(WarningCode::AddressReserved, text)));
     warnings
 }
 

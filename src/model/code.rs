@@ -1,0 +1,189 @@
+//! Codes: what programs tell warnings, conflicts and reasons by.
+//!
+//! A text is for people and may be worded anew; its code stays. A new kind of
+//! warning is one line here and one item in meshsec(8), CODES, which a test
+//! compares with these lists.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{Serialize, Serializer};
+
+/// An enum of words with a meaning for each; both are those of meshsec(8).
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident $word:literal $meaning:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name {
+            $(#[doc = $meaning] $variant,)+
+        }
+
+        impl $name {
+            /// All of them, as they are listed in meshsec(8).
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The word in JSON.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// What it stands for, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)+ }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.word())
+            }
+        }
+    };
+}
+
+codes! {
+    /// What a warning is about.
+    WarningCode {
+        // The file and its secrets.
+        WindowWithGeneration "window-with-generation" "ESN or a replay window is used with generation, so a restart cuts a host off.",
+        OnePeer "one-peer" "The mesh has a single peer.",
+        AddressReserved "address-reserved" "A peer's address is of a range that many routers and systems refuse.",
+        KeysNotChecked "keys-not-checked" "A secret is absent, and keys are not compared.",
+        LocalPeerUnknown "local-peer-unknown" "Which peer this host is can't be told, so private_key is not checked.",
+        AddressMissing "address-missing" "This host does not have the address of the peer that it is said to be.",
+        ClockNotSynchronised "clock-not-synchronised" "Generations follow a clock that nothing keeps right.",
+        RatchetStays "ratchet-stays" "Apply will not turn the ratchet.",
+        NoPair "no-pair" "A peer's address is of the other family.",
+        // What a plan's changes cost.
+        GenerationJump "generation-jump" "The generation moves by more than one.",
+        GenerationGoesBack "generation-goes-back" "The generation goes back, and replay windows stay.",
+        ShortIdChanges "short-id-changes" "A ShortID changes.",
+        SasReplaced "sas-replaced" "SAs are deleted and made anew under their SPIs.",
+        ClearTextStops "clear-text-stops" "What flowed in the clear stops until the peer has applied too.",
+        LeftInTheClear "left-in-the-clear" "Packets that were protected or blocked leave in the clear afterwards.",
+        BlockedOnTheWay "blocked-on-the-way" "Packets to an old port are blocked while the plan is performed.",
+        // What was found on the host.
+        SasFlushed "sas-flushed" "Something has deleted all SAs of the mesh.",
+        PoliciesFlushed "policies-flushed" "Something has deleted all policies of the mesh.",
+        AllFlushed "all-flushed" "Something has deleted all SAs and policies of the mesh.",
+        ChainsFlushed "chains-flushed" "Something has flushed the chains of the mesh.",
+        ClearUntilApply "clear-until-apply" "After a flush, packets to peers leave in the clear until apply.",
+        BlockedUntilApply "blocked-until-apply" "After a flush, packets to peers are blocked until apply.",
+        Outranked "outranked" "A foreign policy outranks those of peers, and blocks their traffic or transforms it in its own way.",
+        PastTheGuard "past-the-guard" "A sysctl takes packets of a device past all policies.",
+        MarkShared "mark-shared" "Somebody else uses bits of the mark.",
+        BothBackends "both-backends" "Both backends of iptables hold rules.",
+        FirewallUnseen "firewall-unseen" "A part of the firewall can't be looked at.",
+        TooManyPackets "too-many-packets" "More packets are sent than the period allows for.",
+        NumbersNearlySpent "numbers-nearly-spent" "An SA without ESN has used half of its sequence numbers.",
+        OffloadDeviceMissing "offload-device-missing" "The device of [esp] offload is not there.",
+        // MTUs.
+        MtuNotChecked "mtu-not-checked" "The devices of the host are not known, nor their MTU.",
+        LinkMissing "link-missing" "The device of [link] is not there.",
+        LinkIsUnderlay "link-is-underlay" "The device of [link] carries the underlay's address.",
+        UnderlayUnknown "underlay-unknown" "The MTU below the tunnel is not known.",
+        UnderlayTooSmall "underlay-too-small" "The MTU below the tunnel leaves no room for packets.",
+        MtuTooLarge "mtu-too-large" "The tunnel's MTU is more than what fits.",
+        MtuTakesIpv6 "mtu-takes-ipv6" "The tunnel's MTU is below 1280, and the kernel takes IPv6 off it.",
+    }
+}
+
+codes! {
+    /// What kind of thing is in the way.
+    ConflictCode {
+        SpiTaken "spi-taken" "A foreign SA has the destination and SPI of an SA to come.",
+        SelectorTaken "selector-taken" "A foreign policy has the selector of a policy to come.",
+        IndexTaken "index-taken" "A foreign policy has the index of a policy for neighbour discovery.",
+        OutranksPeer "outranks-peer" "A foreign policy outranks those of peers and lets their traffic pass in the clear.",
+        OutranksGuard "outranks-guard" "A foreign policy outranks the guard and lets traffic pass in the clear.",
+        Bypass "bypass" "A sysctl takes packets of the mesh past all policies.",
+        FirewallUnusable "firewall-unusable" "The chains of the mesh can't be set or looked at.",
+        SameReqid "same-reqid" "Objects with the mesh's reqid seem to be another mesh's.",
+    }
+}
+
+codes! {
+    /// Why an object is to be changed.
+    ReasonCode {
+        Missing "missing" "It should be there, and is not.",
+        // SAs.
+        MarkedTwin "marked-twin" "An SA with a mark has its SPI.",
+        Larval "larval" "The kernel holds a placeholder in its place.",
+        Attributes "attributes" "It has attributes that those of a mesh never have.",
+        Selector "selector" "Its selector differs.",
+        Addresses "addresses" "Its addresses or mode differ.",
+        Cipher "cipher" "Its cipher differs.",
+        Key "key" "Its key differs.",
+        Offload "offload" "Its offload differs.",
+        ReplayWindow "replay-window" "Its anti-replay window or ESN differs.",
+        Lifetime "lifetime" "Its lifetime differs.",
+        OtherGeneration "other-generation" "It is of a generation that is not in use any more.",
+        // Policies.
+        LetsClearTextPass "lets-clear-text-pass" "It lets traffic pass in the clear.",
+        Action "action" "Its action differs.",
+        Templates "templates" "It has another number of templates.",
+        Spi "spi" "It sends under another SPI.",
+        Template "template" "Its template differs.",
+        Priority "priority" "Its priority differs.",
+        ForeignIdentity "foreign-identity" "It has the mesh's reqid, and a mark, an interface or a table that nothing asks for.",
+        // Chains and devices.
+        Rules "rules" "The rules of a chain differ.",
+        NoJump "no-jump" "No rule leads to a chain.",
+        JumpBehind "jump-behind" "A rule ahead of the one that leads to a chain accepts.",
+        JumpConditions "jump-conditions" "The rule that leads to a chain has conditions.",
+        SeveralJumps "several-jumps" "Several rules lead to a chain.",
+        OtherBackend "other-backend" "A chain is in the backend that is not the system's.",
+        MtuWanted "mtu-wanted" "The file names the MTU.",
+        MtuFits "mtu-fits" "It is the largest MTU that fits.",
+        // What goes.
+        Destroying "destroying" "All of the mesh goes.",
+        NoPeer "no-peer" "No peer of the file has it.",
+        Unwanted "unwanted" "Nothing in the file asks for it.",
+    }
+}
+
+/// What an operator should know. It stops nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// What it is about.
+    pub code: WarningCode,
+    /// In words, which may hold foreign text: for a terminal it has to be made plain.
+    pub text: String,
+}
+
+impl Warning {
+    /// A warning of a kind.
+    pub fn new(code: WarningCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Why an object is to be changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// Of which kind it is.
+    pub code: ReasonCode,
+    /// In words.
+    pub text: Cow<'static, str>,
+}
+
+impl Reason {
+    /// The reason of everything that is to be made.
+    pub const MISSING: Self = Self { code: ReasonCode::Missing, text: Cow::Borrowed("missing") };
+
+    /// A reason of a kind.
+    pub fn new(code: ReasonCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}

@@ -60,7 +60,9 @@ pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<C
 fn may_be_ours(desired: &Desired, live: &Live, reqid: Reqid) -> bool {
     let ends = |sa: &Sa| (sa.src, sa.id.dst, sa.id.spi.from(), sa.id.spi.to());
     let pairs: BTreeSet<_> = desired.sas.values().map(|wanted| ends(&wanted.sa)).collect();
-    let ours = |sa: &&Sa| sa.reqid == reqid && !sa.is_larval();
+    // Nor the trial of a run that was killed, which is of a peer to itself.
+    let is_trial = |sa: &Sa| sa.id.spi.from() == sa.id.spi.to();
+    let ours = |sa: &&Sa| sa.reqid == reqid && !sa.is_larval() && !is_trial(sa);
     let sas: Vec<&Sa> = live.0.sas.iter().filter(ours).collect();
     sas.is_empty()
         || sas.into_iter().any(|sa| match desired.sas.get(&sa.id) {

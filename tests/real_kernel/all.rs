@@ -3,12 +3,12 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, TcpListener, TcpStream, UdpSocket},
-    process::Command,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use crate::{
+    capture::MARKER,
     fixture::{A, B, Lab, Underlay, write_secret},
     ping,
     wait::wait_for,
@@ -65,12 +65,12 @@ fn an_open_connection_goes_on(underlay: Underlay) {
     assert_eq!(&answer, b"in between");
 
     let capture = lab.capture();
-    converse(&mut stream, &[7; 3000]);
+    converse(&mut stream, &MARKER.repeat(200));
     drop(stream);
     server.join().expect("the server does not panic");
     assert_eq!(ping::answers(lab.host(A), &lab.address(B), 3), 3);
     assert_eq!(ping::answers(lab.host(B), &lab.address(A), 3), 3);
-    datagrams(&lab, 9000);
+    datagrams(&lab, 500 * MARKER.len());
     closed_port(&lab);
     let recording = capture.stop();
     recording.has_only_esp(20);
@@ -95,7 +95,8 @@ fn datagrams(lab: &Lab, length: usize) {
     let (a, b) = (socket(lab, A), socket(lab, B));
     let mut bytes = vec![0; length + 1];
     for (from, to, place) in [(&a, &b, B), (&b, &a, A)] {
-        from.send_to(&vec![9; length], (address(lab, place), 5000)).expect("it can be sent");
+        from.send_to(&MARKER.repeat(length / MARKER.len()), (address(lab, place), 5000))
+            .expect("it can be sent");
         assert_eq!(to.recv(&mut bytes).expect("it arrives"), length);
     }
 }
@@ -106,7 +107,7 @@ fn closed_port(lab: &Lab) {
     let socket = socket.expect("the port is free");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     socket.connect((address(lab, B), 5002)).expect("UDP connects to anything");
-    socket.send(b"is anybody there?").expect("it can be sent");
+    socket.send(MARKER).expect("it can be sent");
     let error = socket.recv(&mut [0; 10]).expect_err("nobody answers");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
@@ -137,8 +138,8 @@ fn find_each_other(lab: &Lab) -> bool {
     let pairs = [(A, B), (B, A)];
     pairs.iter().for_each(|&(place, other)| forget(lab, place, other));
     pairs.iter().all(|&(place, other)| {
-        let mut ping = Command::new("ping");
-        ping.args(["-n", "-q", "-c", "1", "-W", "1", &lab.address(other)]);
+        let mut ping = ping::command();
+        ping.args(["-q", "-c", "1", "-W", "1", &lab.address(other)]);
         lab.host(place).run(&mut ping);
         neighbour(lab, place, other).contains("lladdr")
     })

@@ -25,8 +25,15 @@ const HARMLESS: &str = "arp or (icmp6 and ip6[40] >= 133 and ip6[40] <= 137) \
 /// For IPv6, tcpdump's `esp` does not see behind a fragment header.
 const FRAGMENT_OF_ESP: &str = "(ip6[6] = 44 and ip6[40] = 50)";
 
+/// What every ping, datagram and stream of these tests carries. Where it can be read on the wire,
+/// something has leaked, by whatever protocol and port.
+pub const MARKER: &[u8; 16] = b"SECRETPLAINTEXT!";
+
 /// VXLAN that nothing protects. tcpdump's `udp` is of both families.
-pub const CLEAR: &str = "udp port 4789";
+const CLEAR: &str = "udp port 4789";
+
+/// A filter that every packet matches.
+const ANY: &str = "greater 1";
 
 /// A recording under way.
 pub struct Capture {
@@ -123,18 +130,66 @@ impl Recording {
         assert!(packets.is_empty(), "{} packets match {filter:?}: {shown:#?}", packets.len());
     }
 
+    /// The packets that match and in which the marker can be read.
+    #[track_caller]
+    pub fn marked(&self, filter: &str) -> Vec<Vec<u8>> {
+        let selected = self.file.with_extension("selected");
+        let mut command = Command::new("tcpdump");
+        command.arg("-r").arg(&self.file).arg("-w").arg(&selected).arg(filter);
+        shell::run(&mut command).exits(0);
+        let bytes = fs::read(&selected).expect("tcpdump has written it");
+        let shows = |packet: &&[u8]| packet.windows(MARKER.len()).any(|window| window == MARKER);
+        packets_of(&bytes).into_iter().filter(shows).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Fails if the marker can be read in any packet, or if one is clear VXLAN.
+    #[track_caller]
+    pub fn is_closed(&self) {
+        self.is_closed_for(ANY);
+    }
+
+    /// Fails if the marker can be read in a packet that matches, or if one is clear VXLAN.
+    #[track_caller]
+    pub fn is_closed_for(&self, filter: &str) {
+        let marked = self.marked(filter);
+        let first = marked.first().map(|packet| String::from_utf8_lossy(packet).into_owned());
+        assert!(
+            marked.is_empty(),
+            "the marker can be read in {} packets, the first {first:?}, of {:#?}",
+            marked.len(),
+            self.packets(&format!("({filter}) and not esp")),
+        );
+        self.has_none(&format!("({filter}) and {CLEAR}"));
+    }
+
     /// Fails if there is anything but ESP, or too little of that.
     #[track_caller]
     pub fn has_only_esp(&self, at_least: usize) {
+        self.is_closed();
         self.has_none(&format!("not (esp or {FRAGMENT_OF_ESP} or {HARMLESS})"));
         let esp = self.packets("esp").len();
         assert!(esp >= at_least, "{esp} packets of ESP, wanted {at_least}");
     }
 
-    /// Fails if there are fewer clear VXLAN packets: what can't see them proves nothing elsewhere.
+    /// Fails if the marker can be read in fewer packets of clear VXLAN: what can't see it there
+    /// proves nothing elsewhere.
     #[track_caller]
     pub fn has_clear(&self, at_least: usize) {
-        let clear = self.packets(CLEAR).len();
+        let clear = self.marked(CLEAR).len();
         assert!(clear >= at_least, "{clear} packets of clear VXLAN, wanted {at_least}");
     }
+}
+
+/// The packets of a pcap file: behind a header of 24 bytes, each behind one of 16, which has its
+/// length in bytes 8 to 12, in the byte order of this machine.
+fn packets_of(file: &[u8]) -> Vec<&[u8]> {
+    let mut rest = &file[24..];
+    let mut packets = Vec::new();
+    while let Some((header, behind)) = rest.split_at_checked(16) {
+        let length = header[8..12].try_into().map(u32::from_ne_bytes).expect("four bytes");
+        let (packet, behind) = behind.split_at(length as usize);
+        packets.push(packet);
+        rest = behind;
+    }
+    packets
 }

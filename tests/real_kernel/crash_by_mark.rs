@@ -1,7 +1,6 @@
 //! A run that is killed around the programs of iptables that it starts.
 
 use crate::{
-    capture::CLEAR,
     crashes::{APPLY, DESTROY, finish},
     fixture::{A, B, Lab, Underlay},
     inject,
@@ -85,7 +84,7 @@ fn a_first_apply_by_mark_that_is_killed_at_an_iptables_lets_nothing_out_once_the
                 inject::try_send(lab, lab.host(A), &lab.address(A), B);
             }
         });
-    capture.stop().has_none(CLEAR);
+    capture.stop().is_closed();
     is_well(&mut lab, backend, &rules);
     println!("{kills} kills, {guarded} guarded");
     // Six chains are made, and six are set.

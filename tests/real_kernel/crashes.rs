@@ -5,7 +5,6 @@
 //! `crash_by_mark` those around iptables.
 
 use crate::{
-    capture::CLEAR,
     destroy::add_foreign,
     fixture::{A, B, Lab, VXLAN},
     inject, kill,
@@ -102,7 +101,7 @@ fn a_first_apply_or_a_destroy_that_is_killed_lets_nothing_out_as_long_as_there_i
             finish(lab, words);
         },
     );
-    capture.stop().has_none(CLEAR);
+    capture.stop().is_closed();
     is_well(&lab, &foreign);
     // The probe and its end, guards, inbound SAs, outbound SAs, policies, and the end; policies,
     // SAs, guards, and the end.
@@ -200,7 +199,7 @@ fn an_apply_killed_while_it_moves_the_port_or_sets_an_mtu_lets_nothing_out() {
         &mut |lab| send_if_guarded(lab, &mut guarded),
         &mut |lab, words| finish(lab, words),
     );
-    capture.stop().has_none(CLEAR);
+    capture.stop().is_closed();
     is_well(&lab, &foreign);
     // Guards, the MTU, policies, policies that go, guards that go, and the end; as many back, but
     // for the MTU.

@@ -1,9 +1,6 @@
 //! A mesh of several hosts: all of its traffic arrives, and none of it in clear.
 
-use crate::{
-    capture::CLEAR,
-    fixture::{A, B, C, D, Lab, Underlay},
-};
+use crate::fixture::{A, B, C, D, Lab, Underlay};
 
 const WITH_ESN: &str = "esn = true\nreplay_window = 1024";
 const AES128: &str = "cipher = \"aes128-gcm\"";
@@ -56,7 +53,7 @@ fn peers_of_the_same_family_pair_and_the_plan_says_once_that_others_do_not() {
     lab.reaches(C, D);
     let recording = capture.stop();
     recording.has_only_esp(12);
-    recording.has_none(CLEAR);
+    recording.is_closed();
     for place in lab.places() {
         let sas = crate::xfrm::sas(lab.host(place));
         // One peer: three generations in, one out.

@@ -2,7 +2,10 @@
 
 use std::net::UdpSocket;
 
-use crate::{fixture, fixture::Lab, fixture::VXLAN, namespace::Namespace, wait::wait_for, xfrm};
+use crate::{
+    capture::MARKER, fixture, fixture::Lab, fixture::VXLAN, namespace::Namespace, wait::wait_for,
+    xfrm,
+};
 
 /// How many packets are sent at a time.
 pub const PACKETS: u64 = 5;
@@ -86,6 +89,7 @@ fn frame(place: usize) -> Vec<u8> {
     // The least of an IPv4 header that is looked at on the way: version and length.
     frame.extend([0x45, 0, 0, 40]);
     frame.extend([0; 36]);
+    frame.extend(MARKER);
     frame
 }
 

@@ -92,7 +92,6 @@ fn geneve_address(place: usize) -> String {
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn geneve_leaves_encrypted_or_not_at_all() {
-    const CLEAR: &str = "udp port 6081";
     let mut lab = Lab::new(2);
     lab.mesh.traffic = "kind = \"geneve\"";
     lab.write_all(&lab.mesh);
@@ -102,7 +101,7 @@ fn geneve_leaves_encrypted_or_not_at_all() {
 
     let before = lab.capture();
     assert_eq!(ping(3), 3, "Geneve works without meshsec");
-    assert!(before.stop().packets(CLEAR).len() >= 6, "clear Geneve would be seen");
+    assert!(before.stop().marked("udp port 6081").len() >= 6, "clear Geneve would be seen");
 
     let capture = lab.capture();
     lab.apply(A);
@@ -110,7 +109,7 @@ fn geneve_leaves_encrypted_or_not_at_all() {
     lab.apply(B);
     assert_eq!(ping(3), 3);
     let recording = capture.stop();
-    recording.has_none(CLEAR);
+    recording.has_none("udp port 6081");
     recording.has_only_esp(6);
     lab.places().for_each(|place| lab.has_converged(place));
 }

@@ -3,12 +3,12 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::Command,
     thread,
 };
 
 use crate::{
     fixture::{A, B, Lab, Underlay, VXLAN, inner},
+    ping,
     shell::Ran,
 };
 
@@ -28,23 +28,9 @@ fn mtu(lab: &Lab, place: usize, device: &str) -> String {
 
 /// One ping whose packet in the VXLAN has this length and must not be fragmented there.
 fn ping(lab: &Lab, length: usize) -> bool {
-    let mut ping = Command::new("ping");
+    let mut ping = ping::command();
     let payload = (length - 28).to_string();
-    ping.args([
-        "-n",
-        "-q",
-        "-c",
-        "2",
-        "-i",
-        "0.1",
-        "-W",
-        "1",
-        "-M",
-        "do",
-        "-s",
-        &payload,
-        &inner(B),
-    ]);
+    ping.args(["-q", "-c", "2", "-i", "0.1", "-W", "1", "-M", "do", "-s", &payload, &inner(B)]);
     lab.host(A).run(&mut ping).status == 0
 }
 
@@ -218,5 +204,6 @@ fn over_ipv4_what_is_too_large_leaves_in_encrypted_fragments_unless_df_is_set() 
     assert!(ping(&lab, 1417));
     let recording = capture.stop();
     recording.has_none("udp port 4789 or (udp and ip[6:2] & 0x1fff != 0)");
+    recording.is_closed();
     assert!(!recording.packets("ip[6:2] & 0x2000 != 0 and ip proto 50").is_empty());
 }

@@ -1,7 +1,6 @@
 //! Chains of ours among thousands of rules of others, and what gets in their way.
 
 use crate::{
-    capture::CLEAR,
     fixture::{A, B, Underlay},
     iptables::{self, Backend, MARK, OUT, failing_restore},
     marks::chains,
@@ -95,6 +94,6 @@ fn a_failing_iptables_changes_nothing_and_lets_nothing_out() {
             lab.meshsec(A, &["apply", "--auto-approve"]).exits(1).says(&says).says("blocked");
         }
         lab.does_not_reach(A, B);
-        capture.stop().has_none(CLEAR);
+        capture.stop().is_closed();
     }
 }

@@ -1,12 +1,11 @@
 //! Traffic selected by a mark, in both backends of iptables.
 
 use crate::{
-    capture::CLEAR,
     fixture::{A, B, D, Lab, Underlay},
     guards::waits_for_its_peer,
     inject,
     iptables::{Backend, IN, MARK, OUT},
-    ping::Stream,
+    ping::{self, Stream},
     xfrm,
 };
 
@@ -72,7 +71,7 @@ fn nothing_leaves_for_a_stranger_nor_gets_in_from_one() {
         let capture = lab.capture();
         lab.does_not_reach(A, D);
         inject::try_send(&lab, lab.host(A), &lab.address(A), D);
-        capture.stop().has_none(CLEAR);
+        capture.stop().is_closed();
         // The chain in the filter table is asked after the policies for a packet to a socket.
         let stranger = lab.host(D);
         inject::never_gets_in(&lab, stranger, &lab.address(D), A);
@@ -89,12 +88,12 @@ fn packets_that_carry_the_mark_already_are_protected_or_dropped() {
             lab.apply_all();
             let capture = lab.capture();
             let ping = |value: &str| {
-                let mut ping = std::process::Command::new("ping");
-                ping.args(["-n", "-q", "-m", value, "-i", "0.05", "-W", "1", "-c", "5"]);
+                let mut ping = ping::command();
+                ping.args(["-q", "-m", value, "-i", "0.05", "-W", "1", "-c", "5"]);
                 lab.host(A).run(ping.arg(crate::fixture::inner(B)))
             };
             let said = ping(value).stdout;
-            capture.stop().has_none(CLEAR);
+            capture.stop().is_closed();
             assert!(said.contains("5 received"), "with {mark}: {said}");
         }
     }

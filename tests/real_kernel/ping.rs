@@ -8,12 +8,20 @@ use std::{
     thread,
 };
 
-use crate::{fixture::Lab, fixture::inner, namespace::Namespace, wait::wait_for};
+use crate::{capture::MARKER, fixture::Lab, fixture::inner, namespace::Namespace, wait::wait_for};
+
+/// ping, whose packets carry the marker.
+pub fn command() -> Command {
+    let pattern: String = MARKER.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut ping = Command::new("ping");
+    ping.args(["-n", "-p", &pattern]);
+    ping
+}
 
 /// Sends `count` pings and returns how many were answered.
 pub fn answers(from: &Namespace, to: &str, count: u32) -> u32 {
-    let mut ping = Command::new("ping");
-    ping.args(["-n", "-q", "-i", "0.02", "-W", "1", "-c", &count.to_string(), to]);
+    let mut ping = command();
+    ping.args(["-q", "-i", "0.02", "-W", "1", "-c", &count.to_string(), to]);
     let ran = from.run(&mut ping);
     let received = ran.stdout.split_once(" packets transmitted, ").and_then(|(_, rest)| {
         let digits = rest.split(' ').next()?;
@@ -61,8 +69,8 @@ impl Stream {
     }
 
     fn to(seconds: &str, lab: &Lab, from: usize, to: &str) -> Self {
-        let mut ping = Command::new("ping");
-        ping.args(["-n", "-i", seconds, to]);
+        let mut ping = command();
+        ping.args(["-i", seconds, to]);
         ping.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = lab.host(from).spawn(&mut ping);
         let output = BufReader::new(child.stdout.take().expect("it is piped"));

@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    capture::MARKER,
     fixture::{Lab, inner},
     wait::wait_for,
 };
@@ -29,7 +30,8 @@ pub struct Tcp {
 
 /// What is sent at this place of the stream.
 fn byte(at: u64) -> u8 {
-    (at % 251) as u8
+    let place = (at % 160) as usize;
+    MARKER.get(place).copied().unwrap_or((at % 251) as u8)
 }
 
 impl Tcp {
@@ -105,7 +107,7 @@ impl Flood {
         let sender = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 // What a policy blocks is refused here, and that is no failure.
-                let _ = socket.send_to(&[0; 64], (to.0.as_str(), to.1));
+                let _ = socket.send_to(&MARKER.repeat(4), (to.0.as_str(), to.1));
                 thread::sleep(Duration::from_millis(10));
             }
         });

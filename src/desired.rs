@@ -357,12 +357,17 @@ fn session(config: &Config, local: &Peer, peer: &Peer, secrets: &Secrets) -> Opt
 /// The out template pins the SPI, which switches a pair to a generation; the
 /// in template takes any SA of the mesh, since the SA's own selector ties its
 /// key to the two addresses.
+///
+/// What a rule of destination NAT sends on to a container is asked of policies
+/// fwd instead of in, with the addresses that it arrived with. So each policy in
+/// has a twin there, or else clear text under a peer's address would pass.
 fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, .. } = *mesh;
     let out_spi = Spi::new(moment.generation, local.short_id, peer.short_id);
     let ends = [
         (Direction::Out, local.address, peer.address, out_spi),
         (Direction::In, peer.address, local.address, Spi::from_raw(0)),
+        (Direction::Fwd, peer.address, local.address, Spi::from_raw(0)),
     ];
     for (direction, src, dst, spi) in ends {
         for id in policy_ids(config, direction, src, dst) {

@@ -155,10 +155,7 @@ fn taken_selector(desired: &Desired, policy: &Policy) -> Option<Conflict> {
 /// On equal priority the kernel prefers the older one, which may be theirs.
 fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict> {
     // An XFRM interface's policies see only that interface's packets.
-    if !policy.lets_clear_text_pass()
-        || policy.id.if_id != 0
-        || policy.id.direction == Direction::Fwd
-    {
+    if !policy.lets_clear_text_pass() || policy.id.if_id != 0 {
         return Vec::new();
     }
     // What ours let pass as well is in nobody's way.

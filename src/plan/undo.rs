@@ -123,10 +123,11 @@ impl Now<'_> {
     }
 
     /// Whether a guard blocks what comes in when this policy is gone. What goes
-    /// out is asked of the look-ups, in [`Self::stays_closed`].
+    /// out is asked of the look-ups, in [`Self::stays_closed`]. No guard is for
+    /// what is forwarded: a policy fwd goes where its twin in may.
     fn is_guarded(&self, policy: &Policy) -> bool {
         let guards = |guard: &&Policy| guard.is_guard_of(self.reqid) && guard.is_guard();
-        policy.id.direction != Direction::In
+        policy.id.direction == Direction::Out
             || self.state.policies.iter().filter(guards).any(|guard| {
                 guard.id.direction == Direction::In && guard.id.selector.covers(&policy.id.selector)
             })

@@ -105,7 +105,14 @@ pub fn is_protected(state: &State, packet: &Packet) -> bool {
 
 /// Whether a packet that arrives as it is may be taken.
 pub fn arrives_in_clear(state: &State, packet: &Packet) -> bool {
-    !is_dropped(state, packet, Direction::In) && passes_policies(state, packet, None)
+    !is_dropped(state, packet, Direction::In) && passes_policies(state, packet, Direction::In, None)
+}
+
+/// Whether a packet that arrives as it is may be sent on, as destination NAT does with it: the
+/// kernel turns that back for the look-up, so policies see the packet as it came. Chains of the
+/// filter table for what comes in don't see it at all.
+pub fn is_forwarded_in_clear(state: &State, packet: &Packet) -> bool {
+    passes_policies(state, packet, Direction::Fwd, None)
 }
 
 /// Whether a packet that arrives inside ESP, under an SPI and from somebody who
@@ -115,7 +122,7 @@ pub fn arrives_under(state: &State, packet: &Packet, spi: Spi) -> bool {
         (sa.id.dst, sa.id.proto, sa.id.spi) == (packet.dst, ESP, spi)
             && packet.mark & sa.id.mark.mask == sa.id.mark.value
             && sa.algorithm != Algorithm::Larval
-            && passes_policies(state, packet, Some(sa))
+            && passes_policies(state, packet, Direction::In, Some(sa))
     })
 }
 
@@ -262,14 +269,19 @@ fn finds(
 }
 
 /// Whether policies take what arrives, after the SA under which it came.
-fn passes_policies(state: &State, packet: &Packet, under: Option<&Sa>) -> bool {
+fn passes_policies(
+    state: &State,
+    packet: &Packet,
+    direction: Direction,
+    under: Option<&Sa>,
+) -> bool {
     if is_bypassed(state, packet.dst, "disable_policy") {
         return true;
     }
     if under.is_some_and(|sa| sa.selector.is_some_and(|selector| !selects(&selector, packet))) {
         return false;
     }
-    policies(state, packet, Direction::In).iter().any(|policies| {
+    policies(state, packet, direction).iter().any(|policies| {
         let blocks = policies.iter().any(|policy| policy.action == Action::Block);
         let mut templates = policies.iter().flat_map(|policy| &policy.templates).rev();
         let satisfied = match under {

@@ -19,7 +19,10 @@ use crate::{
     common::{REQID, observe, wanted_at},
     foreign,
     hosts::{Case, any_case, stranger},
-    packets::{Packet, arrives_in_clear, arrives_under, is_asked, is_protected, leaks, marks},
+    packets::{
+        Packet, arrives_in_clear, arrives_under, is_asked, is_forwarded_in_clear, is_protected,
+        leaks, marks,
+    },
 };
 
 /// What is to become of a host, and what the plan for it is about.
@@ -79,6 +82,8 @@ fn samples(traffic: Traffic) -> Vec<(u8, u16, u16)> {
 struct Start {
     closed: Vec<Packet>,
     refused: Vec<Packet>,
+    /// Of those that arrive and are sent on by destination NAT.
+    not_forwarded: Vec<Packet>,
     /// Whether somebody had made a guard come before policies that it should follow.
     edited_guard: bool,
     sas: BTreeSet<meshsec::model::SaId>,
@@ -108,11 +113,13 @@ impl<'a> Run<'a> {
 
     fn start(&self, state: &State) -> Start {
         let closed = self.packets.iter().filter(|packet| !leaks(state, packet));
-        let back = self.packets.iter().map(|packet| packet.answer());
+        let back: Vec<Packet> = self.packets.iter().map(|packet| packet.answer()).collect();
+        let back = || back.iter().copied();
         let steady = self.packets.iter().filter(|packet| self.is_steady(packet));
         Start {
             closed: closed.copied().collect(),
-            refused: back.filter(|packet| !arrives_in_clear(state, packet)).collect(),
+            refused: back().filter(|packet| !arrives_in_clear(state, packet)).collect(),
+            not_forwarded: back().filter(|packet| !is_forwarded_in_clear(state, packet)).collect(),
             edited_guard: state.policies.iter().any(|policy| {
                 self.desired.guards.contains_key(&policy.id) && policy.priority != REQID.0
             }),
@@ -239,7 +246,26 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
             told()
         );
     }
+    for packet in &start.not_forwarded {
+        // No guard is for what is forwarded, so a former peer is as any stranger.
+        let is_peer = run.desired.peers.contains_key(&packet.src);
+        let unwanted = !(is_peer && run.wants(&packet.answer())) && takes_down;
+        let may_open = unwanted || run.is_held_open(state, packet, Direction::Fwd);
+        prop_assert!(
+            may_open || !is_forwarded_in_clear(state, packet),
+            "{:?} in clear is sent on {}",
+            packet,
+            told()
+        );
+    }
     let kind = |packet: &&Packet| run.wants(packet) && !run.is_stopped(packet);
+    for packet in run.packets.iter().filter(|_| ended).filter(kind) {
+        let back = packet.answer();
+        let refused = !run.desired.peers.contains_key(&packet.dst)
+            || is_let_pass(state, &back, Direction::Fwd)
+            || !is_forwarded_in_clear(state, &back);
+        prop_assert!(refused, "{:?} in clear is sent on {}", back, told());
+    }
     for packet in run.packets.iter().filter(|_| guarded).filter(kind) {
         // Until the peer's policy is there, which ranks before it.
         let passed = |packet, direction| !ended && is_let_pass(state, packet, direction);

@@ -39,7 +39,7 @@ fn a_new_peer_whose_policy_is_refused_has_nothing_and_the_others_all() {
     let ran = apply_with(&lab, POLICIES, &format!("xfrm policy add {theirs} {template}"));
     let report = ran.exits(3).json();
     assert_eq!(names(&report, "failed"), ["add_policy"]);
-    let undone = ["add_sa", "add_sa", "add_sa", "add_sa", "add_policy"];
+    let undone = ["add_sa", "add_sa", "add_sa", "add_sa", "add_policy", "add_policy"];
     assert_eq!(names(&report, "undone"), undone);
     assert_eq!(report["traffic"], serde_json::json!({ "b": "blocked" }));
     let text = xfrm::databases(lab.host(A));

@@ -1,0 +1,144 @@
+//! What a rule of destination NAT sends on to a container: the kernel asks policies fwd.
+
+use std::{io::ErrorKind, net::UdpSocket, process::Command, time::Duration};
+
+use crate::{
+    capture::MARKER,
+    fixture::{A, B, D, Lab, Underlay},
+    namespace::Namespace,
+    shell,
+    wait::wait_for,
+    xfrm,
+};
+
+/// The port that host a publishes, and the container's own.
+const PORT: u16 = 9999;
+/// How many datagrams are sent at a time.
+const DATAGRAMS: usize = 3;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A container behind host a, with a service that host a publishes.
+struct Container {
+    namespace: Namespace,
+    service: UdpSocket,
+}
+
+impl Container {
+    fn start(lab: &Lab, underlay: Underlay) -> Self {
+        let host = lab.host(A);
+        let namespace = Namespace(format!("{}-container", host.0));
+        let name = &namespace.0;
+        let (gateway, address, length, program, own) = match underlay {
+            Underlay::V4 => ("172.17.0.1", "172.17.0.2", 16, "iptables-nft", "172.17.0.2:9999"),
+            Underlay::V6 => ("fd00:17::1", "fd00:17::2", 64, "ip6tables-nft", "[fd00:17::2]:9999"),
+        };
+        shell::ip(&format!("netns add {name}"));
+        host.ip_batch(&format!(
+            "link add docker0 type veth peer name eth0 netns {name}\n\
+             link set docker0 addrgenmode none\nlink set docker0 up\naddress add {gateway}/{length} dev docker0 nodad\n"
+        ));
+        namespace.ip_batch(&format!(
+            "link set lo up\nlink set eth0 addrgenmode none\nlink set eth0 up\naddress add {address}/{length} dev eth0 nodad\n\
+             route add default via {gateway}\n"
+        ));
+        host.set_sysctl("ipv4/ip_forward", "1");
+        host.set_sysctl("ipv6/conf/all/forwarding", "1");
+        let words = format!("-t nat -A PREROUTING -p udp --dport {PORT} -j DNAT --to {own}");
+        host.run(Command::new(program).args(words.split(' '))).exits(0);
+        let service = namespace.inside(|| UdpSocket::bind(own)).expect("the port is free");
+        service.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        Self { namespace, service }
+    }
+
+    /// Fails unless datagrams arrive. It answers the last of them.
+    #[track_caller]
+    fn receives(&self, what: &str) {
+        let mut bytes = [0; 100];
+        let mut sender = None;
+        for _ in 0..DATAGRAMS {
+            let (length, from) = self.service.recv_from(&mut bytes).expect(what);
+            assert_eq!(&bytes[..length], MARKER);
+            sender = Some(from);
+        }
+        self.service.send_to(MARKER, sender.expect("one was received")).expect("it can be sent");
+    }
+
+    /// Fails if anything has arrived.
+    #[track_caller]
+    fn has_received_nothing(&self) {
+        self.service.set_nonblocking(true).expect("a socket can be so");
+        let error = self.service.recv(&mut [0; 100]).expect_err("a datagram was forwarded");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        self.service.set_nonblocking(false).expect("a socket can be so");
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let words = ["netns", "delete", &self.namespace.0];
+        let _ = shell::run(Command::new("ip").args(words));
+    }
+}
+
+/// Sends datagrams to the port that host a publishes, under an address of the sender.
+fn send(lab: &Lab, sender: usize, source: &str) -> UdpSocket {
+    let socket = lab
+        .host(sender)
+        .inside(|| UdpSocket::bind((source.parse::<std::net::IpAddr>().expect("an address"), 0)));
+    let socket = socket.expect("the sender has the address");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    for _ in 0..DATAGRAMS {
+        socket.send_to(MARKER, (lab.address(A).as_str(), PORT)).expect("it can be sent");
+    }
+    socket
+}
+
+/// Host d is no member, and sends under the address of b.
+fn forged_clear_text_is_not_forwarded(underlay: Underlay, traffic: &'static str) {
+    let mut lab = Lab::over(&[underlay; 4]);
+    lab.mesh.traffic = traffic;
+    lab.mesh.guard = false;
+    lab.write_all(&lab.mesh.of_peers(&[A, B]));
+    let container = Container::start(&lab, underlay);
+    let (peer, length) = (lab.address(B), if underlay == Underlay::V4 { 32 } else { 128 });
+    lab.host(D).ip(&format!("address add {peer}/{length} dev eth0 nodad"));
+    send(&lab, D, &peer);
+    container.receives("without meshsec");
+
+    lab.apply(A);
+    let mismatches = || xfrm::counters(lab.host(A))["XfrmInTmplMismatch"];
+    let before = mismatches();
+    send(&lab, D, &peer);
+    wait_for("the kernel to refuse clear text under the address of b", || {
+        container.has_received_nothing();
+        (mismatches() >= before + DATAGRAMS as u64).then_some(())
+    });
+    container.has_received_nothing();
+    // Who is no peer is served as before.
+    send(&lab, D, &lab.address(D));
+    container.receives("from a stranger under its own address");
+
+    lab.host(D).ip(&format!("address delete {peer}/{length} dev eth0"));
+    lab.apply(B);
+    let capture = lab.capture();
+    let socket = send(&lab, B, &peer);
+    container.receives("from b, encrypted");
+    let mut bytes = [0; 100];
+    let length = socket.recv(&mut bytes).expect("the answer comes back");
+    assert_eq!(&bytes[..length], MARKER);
+    capture.stop().has_only_esp(DATAGRAMS + 1);
+    lab.has_converged(A);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn clear_text_under_a_peers_address_is_not_sent_on_to_a_container() {
+    forged_clear_text_is_not_forwarded(Underlay::V4, "kind = \"all\"");
+    forged_clear_text_is_not_forwarded(Underlay::V4, "kind = { protocol = \"udp\", port = 9999 }");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn clear_text_over_ipv6_under_a_peers_address_is_not_sent_on_to_a_container() {
+    forged_clear_text_is_not_forwarded(Underlay::V6, "kind = \"all\"");
+}

@@ -11,12 +11,12 @@ use std::{
 };
 
 use crate::{
-    config::{Clock, Config, Moment, Peer, Secrets, Select, Traffic},
+    config::{Clock, Config, Moment, Peer, Protocol, Secrets, Select, Traffic},
     keys::{Ratchet, Session},
     model::{
         Action, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView, Mark, Mode,
         Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Sa, SaId,
-        Selector, Spi, Start, Template, without_traces,
+        Selector, Spi, Start, Template, TunnelKind, Ways, without_traces,
     },
     mtu,
 };
@@ -105,6 +105,26 @@ impl Marking {
     }
 }
 
+/// Whose routes a plan for this file needs, seen from the peer that is named, or
+/// else from the one whose address the host has.
+pub fn ways(config: &Config, local: Option<&str>) -> Ways {
+    let named = |peer: &&Peer| Some(peer.name.as_str()) == local;
+    let port = match config.traffic {
+        Traffic::Vxlan { port } | Traffic::Geneve { port } => Some((IPPROTO_UDP, port)),
+        // The kernel takes no other protocol in the question.
+        Traffic::Port { protocol: protocol @ (Protocol::Tcp | Protocol::Udp), port } => {
+            Some((protocol.number(), port))
+        }
+        Traffic::Port { .. } | Traffic::All => None,
+    };
+    Ways {
+        local: config.peers.iter().find(named).map(|peer| peer.address),
+        members: config.peers.iter().map(|peer| peer.address).collect(),
+        tunnel: config.traffic.device().map(|(kind, _)| kind),
+        port,
+    }
+}
+
 /// A policy that should be there.
 #[derive(Debug, Clone)]
 pub struct WantedPolicy {
@@ -176,6 +196,16 @@ impl Traffic {
         match self {
             Self::Vxlan { .. } => Some(&mtu::VXLAN),
             Self::Geneve { .. } => Some(&mtu::GENEVE),
+            Self::All | Self::Port { .. } => None,
+        }
+    }
+
+    /// The kind of device that makes such packets, and their port; `None` for what
+    /// is not a tunnel.
+    pub fn device(self) -> Option<(TunnelKind, u16)> {
+        match self {
+            Self::Vxlan { port } => Some((TunnelKind::Vxlan, port)),
+            Self::Geneve { port } => Some((TunnelKind::Geneve, port)),
             Self::All | Self::Port { .. } => None,
         }
     }

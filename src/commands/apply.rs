@@ -48,7 +48,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     };
     privilege::file_read(&loaded.config, later).map_err(Error::Privilege)?;
     let _lock = lock::acquire(args.run.lock_timeout)?;
-    let mut kernel = super::kernel_for(&loaded.config)?;
+    let mut kernel = super::kernel_for(global, &loaded.config)?;
     let mut live = kernel.observe(loaded.config.reqid)?;
     loop {
         let moment = moment::now(&loaded.config)?;

@@ -26,7 +26,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
     let loaded = super::load(global, SecretsMode::Ignored, Files::Leaves)?;
     let config = &loaded.config;
     let _lock = lock::acquire(args.lock_timeout)?;
-    let mut kernel = super::kernel_for(config)?;
+    let mut kernel = super::kernel_for(global, config)?;
     let mut live = kernel.observe(config.reqid)?;
     let local = super::local_if_any(global, config, &live)?;
     // Only names, for the plan's text: nothing is wanted.

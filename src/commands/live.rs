@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Kind, unread};
 use crate::{
+    cli::Global,
     config::{self, Config},
     error::Error,
     kernel::{Kernel, linux},
@@ -81,10 +82,10 @@ impl Snapshot {
 }
 
 /// The live state, from wherever it is to come, and when it was taken.
-pub fn observe(source: &Source, config: &Config) -> Result<(Live, Time), Error> {
+pub fn observe(source: &Source, global: &Global, config: &Config) -> Result<(Live, Time), Error> {
     match source {
         Source::Kernel => {
-            let live = super::kernel_for(config)?.observe(config.reqid)?;
+            let live = super::kernel_for(global, config)?.observe(config.reqid)?;
             Ok((live, linux::clock::now()))
         }
         Source::Empty => {

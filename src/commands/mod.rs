@@ -33,7 +33,7 @@ use serde::Serialize;
 use crate::{
     cli::{Cli, Command, Format, Global},
     config::{self, Config, Loaded, Peer, SecretsMode},
-    desired::Marking,
+    desired::{self, Marking},
     error::Error,
     kernel::{Linux, linux::netns},
     model::Live,
@@ -113,8 +113,9 @@ fn load(global: &Global, secrets: SecretsMode, later: Files) -> Result<Loaded, E
 }
 
 /// The kernel, looked at as far as a plan for this file needs it.
-fn kernel_for(config: &Config) -> Result<Linux, Error> {
-    Ok(Linux::open()?.by_mark(Marking::of(config).is_some()))
+fn kernel_for(global: &Global, config: &Config) -> Result<Linux, Error> {
+    let ways = desired::ways(config, global.local.as_deref());
+    Ok(Linux::open()?.by_mark(Marking::of(config).is_some()).asking_for(ways))
 }
 
 /// The local peer, for commands that do without one: only a name that was

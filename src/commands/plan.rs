@@ -30,7 +30,7 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
         _ => Files::Leaves,
     };
     let loaded = super::load(global, secrets, later)?;
-    let (live, taken) = live::observe(&source, &loaded.config)?;
+    let (live, taken) = live::observe(&source, global, &loaded.config)?;
     let moment = moment::at(&loaded.config, taken)?;
     let mut prepared = prepare(global, &loaded, moment, &live)?;
     if source == live::Source::Kernel {

@@ -71,7 +71,7 @@ impl Premises {
             keys.update(format!("{} {}\n", wanted.sa.id, wanted.sa.key));
         }
         let (usage, links, addresses) = (Vec::new(), Vec::new(), Vec::new());
-        let objects = State { usage, links, addresses, ..live.0.clone() };
+        let objects = State { usage, links, addresses, tunnels: None, ..live.0.clone() };
         let live = serde_json::to_vec(&objects).map_err(std::io::Error::from)?;
         let what = ["changes", "steps", "conflicts"].map(|key| shown[key].to_string());
         Ok(Self {

@@ -13,7 +13,7 @@ use crate::{
 /// Shows what the kernel holds, whichever peer this host is.
 pub fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
-    let live = super::kernel_for(&config)?.observe(config.reqid)?;
+    let live = super::kernel_for(global, &config)?.observe(config.reqid)?;
     let local = super::local_if_any(global, &config, &live)?;
     let moment = moment::now(&config)?;
     let shown = Shown { config: &config, moment, local, live: &live, all: args.all };

@@ -4,6 +4,7 @@ use super::{Status, live::Snapshot, print_json};
 use crate::{
     cli::Global,
     config::SecretsMode,
+    desired,
     error::Error,
     kernel::{Kernel, linux::Linux},
     privilege::Files,
@@ -12,7 +13,9 @@ use crate::{
 /// Prints JSON whatever `--format` says: there is no other form.
 pub fn run(global: &Global) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
-    let live = Linux::open()?.observe(config.reqid)?;
+    // Unlike a plan it has all of iptables, whatever the file says today.
+    let ways = desired::ways(&config, global.local.as_deref());
+    let live = Linux::open()?.asking_for(ways).observe(config.reqid)?;
     print_json(&Snapshot::now(&config, live))?;
     Ok(Status::Done)
 }

@@ -19,7 +19,7 @@ use crate::{
 pub fn run(global: &Global) -> Result<Status, Error> {
     let loaded = super::load(global, SecretsMode::Ignored, Files::Leaves)?;
     let config = &loaded.config;
-    let live = super::kernel_for(config)?.observe(config.reqid)?;
+    let live = super::kernel_for(global, config)?.observe(config.reqid)?;
     let now = clock::now();
     let moment = moment::at(config, now)?;
     let has_address = |address| live.0.has_address(address);

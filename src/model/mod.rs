@@ -14,6 +14,7 @@ mod sa;
 mod selector;
 mod state;
 mod time;
+mod way;
 mod x25519;
 
 pub use chain::{
@@ -26,8 +27,9 @@ pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
 pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
-pub use state::{Bypass, Link, Live, LocalAddress, Mtu, State};
+pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, State};
 pub use time::{Period, Time};
+pub use way::{Destination, Route, Tunnel, TunnelKind, Ways};
 pub use x25519::{PrivateKey, PublicKey, PublicKeyError};
 
 /// ESP's number as an IP protocol (RFC 4303).

@@ -1,10 +1,10 @@
 //! Everything of one host that meshsec reads.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Firewall, Policy, Sa, Usage};
+use super::{Firewall, Policy, Route, Sa, Tunnel, Usage};
 
 /// An address of this host and the device that carries it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,6 +59,14 @@ pub struct Bypass {
     pub name: String,
 }
 
+/// Something that could not be looked at, and is not taken for absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hidden {
+    /// The sysctls of `/proc/sys/net`.
+    Sysctls,
+}
+
 /// What one network namespace holds, sorted by identity.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +82,15 @@ pub struct State {
     pub links: Vec<Link>,
     /// Sysctls in the way.
     pub bypasses: Vec<Bypass>,
+    /// The ways to peers; of those that are not here the way is not known.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Devices that make VXLAN or Geneve; `None` where they are not known.
+    #[serde(default)]
+    pub tunnels: Option<Vec<Tunnel>>,
+    /// What could not be looked at.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hidden: BTreeSet<Hidden>,
     /// How far SAs of the mesh have come.
     #[serde(default)]
     pub usage: Vec<Usage>,
@@ -90,6 +107,8 @@ impl State {
         self.addresses.sort();
         self.links.sort();
         self.bypasses.sort();
+        self.routes.sort();
+        self.tunnels.iter_mut().for_each(|tunnels| tunnels.sort());
         self.usage.sort_by_key(|usage| usage.id);
         self.firewall.sort();
         self
@@ -99,7 +118,8 @@ impl State {
     ///
     /// Devices come and go on hosts of containers, with link-local addresses,
     /// which no peer has: a plan is asked about again only where a device that
-    /// both have differs.
+    /// both have differs. Forwarding entries of tunnel devices are learned and
+    /// forgotten all the time.
     pub fn same_objects(&self, other: &Self) -> bool {
         let objects = |state: &Self| {
             let mut state = Self { usage: Vec::new(), links: Vec::new(), ..state.clone() };
@@ -130,6 +150,11 @@ impl State {
             device != "lo" && local.any(|local| local.device == device)
         };
         bypasses.into_iter().any(|bypass| bypass.device == "all" || carries(&bypass.device))
+    }
+
+    /// The way from one address to another, if it is known.
+    pub fn route(&self, from: IpAddr, to: IpAddr) -> Option<&Route> {
+        self.routes.iter().find(|route| (route.from, route.to) == (from, to))
     }
 
     /// The device of this name.

@@ -9,6 +9,7 @@ mod chains;
 mod numbers;
 mod real;
 mod suite;
+mod ways;
 
 /// Runs each function of the suite on both kernels.
 macro_rules! contract {

@@ -1,15 +1,10 @@
 //! Sysctls that plans depend on, and the counters of errors.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    io::ErrorKind,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
 
 use crate::{
     kernel::KernelError,
-    model::{Bypass, LocalAddress},
+    model::{Bypass, Link},
 };
 
 /// The text of a file of `/proc`; `None` where the kernel has no such file.
@@ -44,30 +39,39 @@ pub fn counters() -> Result<BTreeMap<String, u64>, KernelError> {
 }
 
 /// The sysctls that are set and let packets pass policies, of `all` and of
-/// each device that has an address.
+/// all devices. `None` where they can't be seen, as with `ProcSubset=pid`, or in
+/// a container without `/proc/sys`.
+///
+/// lo is left out, over IPv4: it has them set from the start, and what leaves by
+/// it doesn't leave the host.
 ///
 /// # Errors
 ///
 /// [`KernelError::System`] if one exists and can't be read.
-pub fn bypasses(addresses: &[LocalAddress]) -> Result<Vec<Bypass>, KernelError> {
-    bypasses_under(Path::new("/proc/sys/net"), addresses)
+pub fn bypasses(links: &[Link]) -> Result<Option<Vec<Bypass>>, KernelError> {
+    bypasses_under(Path::new("/proc/sys/net"), links)
 }
 
-fn bypasses_under(root: &Path, addresses: &[LocalAddress]) -> Result<Vec<Bypass>, KernelError> {
-    let devices: BTreeSet<&str> =
-        addresses.iter().map(|local| local.device.as_str()).chain(["all"]).collect();
+fn bypasses_under(root: &Path, links: &[Link]) -> Result<Option<Vec<Bypass>>, KernelError> {
+    // Every kernel with IPv4 has this one.
+    if read_if_any(&root.join("ipv4/conf/all/disable_policy"))?.is_none() {
+        return Ok(None);
+    }
+    let devices = links.iter().map(|link| link.name.as_str()).chain(["all"]);
     let mut found = Vec::new();
     for device in devices {
         for ipv6 in [false, true] {
+            let family = root.join(if ipv6 { "ipv6/conf" } else { "ipv4/conf" }).join(device);
             for name in ["disable_xfrm", "disable_policy"] {
-                let family = if ipv6 { "ipv6" } else { "ipv4" };
-                if is_set(&root.join(family).join("conf").join(device).join(name))? {
+                let counts = ipv6 || device != "lo";
+                if counts && is_set(&family.join(name))? {
                     found.push(Bypass { device: device.into(), ipv6, name: name.into() });
                 }
             }
         }
     }
-    Ok(found)
+    found.sort();
+    Ok(Some(found))
 }
 
 /// Whether a sysctl is set. One that doesn't exist is not: IPv6 has no
@@ -80,14 +84,17 @@ fn is_set(path: &Path) -> Result<bool, KernelError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn this_host_can_be_asked() {
-        let lo = LocalAddress { address: [127, 0, 0, 1].into(), device: "lo".into() };
-        assert!(bypasses(&[lo]).is_ok());
+    fn link(name: &str) -> Link {
+        Link { name: name.into(), mtu: 1500, kind: None }
     }
 
     #[test]
-    fn a_sysctl_counts_if_it_is_not_0_and_the_device_has_an_address() {
+    fn this_host_can_be_asked() {
+        assert!(bypasses(&[link("lo")]).is_ok());
+    }
+
+    #[test]
+    fn a_sysctl_counts_if_it_is_not_0_on_any_device_but_lo() {
         let root = tempfile::tempdir().unwrap();
         let set = |family: &str, device: &str, name: &str, value: &str| {
             let directory = root.path().join(family).join("conf").join(device);
@@ -97,21 +104,24 @@ mod tests {
         set("ipv4", "eth0", "disable_xfrm", "1\n");
         set("ipv4", "eth0", "disable_policy", "0\n");
         set("ipv6", "eth0", "disable_policy", "1\n");
-        set("ipv4", "eth1", "disable_xfrm", "1\n");
+        set("ipv4", "gone", "disable_xfrm", "1\n");
+        set("ipv4", "lo", "disable_xfrm", "1\n");
+        set("ipv6", "lo", "disable_policy", "1\n");
+        assert_eq!(bypasses_under(root.path(), &[link("eth0")]).unwrap(), None, "not to be seen");
         set("ipv4", "all", "disable_policy", "2\n");
-        let local = LocalAddress { address: [192, 0, 2, 1].into(), device: "eth0".into() };
-        let found = bypasses_under(root.path(), &[local.clone(), local]).unwrap();
+        let found = bypasses_under(root.path(), &[link("lo"), link("eth0")]).unwrap();
         let bypass = |device: &str, ipv6, name: &str| Bypass {
             device: device.into(),
             ipv6,
             name: name.into(),
         };
         assert_eq!(
-            found,
+            found.unwrap(),
             [
                 bypass("all", false, "disable_policy"),
                 bypass("eth0", false, "disable_xfrm"),
                 bypass("eth0", true, "disable_policy"),
+                bypass("lo", true, "disable_policy"),
             ]
         );
     }

@@ -1,6 +1,11 @@
 //! Devices, their addresses and their MTU, by rtnetlink.
 
-use std::{collections::BTreeMap, error::Error, future::Future, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    future::Future,
+    net::IpAddr,
+};
 
 use futures_util::TryStreamExt;
 use rtnetlink::{
@@ -12,10 +17,10 @@ use rtnetlink::{
 };
 use rustix::net::{self, AddressFamily, SocketType};
 
-use super::decode::Names;
+use super::{decode::Names, tunnels};
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{Link, LocalAddress, Sa},
+    model::{Link, LocalAddress, Sa, Tunnel},
     plan::StepKind,
 };
 
@@ -36,6 +41,10 @@ pub struct Devices {
     pub names: Names,
     pub links: Vec<Link>,
     pub addresses: Vec<LocalAddress>,
+    /// Without their forwarding entries.
+    pub tunnels: Vec<Tunnel>,
+    /// The VRF of each device that is in one, and of each VRF itself.
+    vrfs: BTreeMap<String, u32>,
 }
 
 impl Devices {
@@ -49,8 +58,10 @@ impl Devices {
         if devices.is_empty() {
             return Err(failed("the kernel shows no device, not even lo".into()));
         }
+        let names: Names =
+            devices.iter().map(|(index, device)| (*index, device.link.name.clone())).collect();
         let mut addresses: Vec<_> =
-            messages.iter().filter_map(|message| local(message, &devices)).collect();
+            messages.iter().filter_map(|message| local(message, &names)).collect();
         if addresses.is_empty() {
             return Err(failed(
                 "the kernel shows no address, not even that of lo: is lo up?".into(),
@@ -58,11 +69,56 @@ impl Devices {
         }
         addresses.sort();
         addresses.dedup();
-        let names = devices.iter().map(|(index, link)| (*index, link.name.clone())).collect();
-        let mut links: Vec<_> = devices.into_values().collect();
+        let mut links: Vec<_> = devices.values().map(|device| device.link.clone()).collect();
         links.sort();
-        Ok(Self { names, links, addresses })
+        let vrfs = vrfs(&devices);
+        let messages = devices.values().map(|device| &device.message);
+        let tunnels = messages.filter_map(|message| tunnels::device(message, &names)).collect();
+        Ok(Self { names, links, addresses, tunnels, vrfs })
     }
+
+    /// The name of a device. One that came after they were listed has none yet.
+    pub fn name(&self, index: u32) -> String {
+        self.names.get(&index).cloned().unwrap_or_else(|| format!("index {index}"))
+    }
+
+    /// The number of a device.
+    pub fn index(&self, name: &str) -> Option<u32> {
+        self.names.iter().find(|(_, known)| *known == name).map(|(index, _)| *index)
+    }
+
+    /// The VRFs that the devices with an address are in.
+    pub fn vrfs_of(&self, address: IpAddr) -> BTreeSet<u32> {
+        let carriers = self.addresses.iter().filter(|local| local.address == address);
+        carriers.filter_map(|local| self.vrfs.get(&local.device).copied()).collect()
+    }
+
+    /// The name of a device that is a VRF.
+    pub fn vrf_by_index(&self, index: u32) -> Option<String> {
+        let name = self.names.get(&index)?;
+        (self.vrfs.get(name) == Some(&index)).then(|| name.clone())
+    }
+}
+
+/// A device and the message that tells of it.
+struct Device {
+    link: Link,
+    message: LinkMessage,
+}
+
+fn vrfs(devices: &BTreeMap<u32, Device>) -> BTreeMap<String, u32> {
+    let is_vrf = |index: &u32| {
+        devices.get(index).is_some_and(|device| device.link.kind.as_deref() == Some("vrf"))
+    };
+    let of = |(index, device): (&u32, &Device)| {
+        let master = device.message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Controller(master) => Some(*master),
+            _ => None,
+        });
+        let vrf = [Some(*index), master].into_iter().flatten().find(is_vrf)?;
+        Some((device.link.name.clone(), vrf))
+    };
+    devices.iter().filter_map(of).collect()
 }
 
 /// The index of the device that an SA is to be offloaded to, or 0; `step` is
@@ -121,10 +177,13 @@ where
 
 async fn list(
     handle: Handle,
-) -> Result<(BTreeMap<u32, Link>, Vec<AddressMessage>), Box<dyn Error>> {
+) -> Result<(BTreeMap<u32, Device>, Vec<AddressMessage>), Box<dyn Error>> {
     let links: Vec<_> = handle.link().get().execute().try_collect().await?;
     let addresses = handle.address().get().execute().try_collect().await?;
-    let devices = links.into_iter().filter_map(|link| Some((link.header.index, device(&link)?)));
+    let devices = links.into_iter().filter_map(|message| {
+        let link = device(&message)?;
+        Some((message.header.index, Device { link, message }))
+    });
     Ok((devices.collect(), addresses))
 }
 
@@ -151,7 +210,7 @@ fn device(message: &LinkMessage) -> Option<Link> {
 
 /// This host's address in a message. With a point-to-point device, the other
 /// attribute is the other end's.
-fn local(message: &AddressMessage, devices: &BTreeMap<u32, Link>) -> Option<LocalAddress> {
+fn local(message: &AddressMessage, names: &Names) -> Option<LocalAddress> {
     let (mut own, mut any) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -163,8 +222,7 @@ fn local(message: &AddressMessage, devices: &BTreeMap<u32, Link>) -> Option<Loca
     let address: IpAddr = own.or(any)?;
     let index = message.header.index;
     // A device that came between the two dumps has no name yet.
-    let device = devices.get(&index).map(|link| link.name.clone());
-    let device = device.unwrap_or_else(|| format!("index {index}"));
+    let device = names.get(&index).cloned().unwrap_or_else(|| format!("index {index}"));
     Some(LocalAddress { address, device })
 }
 

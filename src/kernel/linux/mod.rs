@@ -6,7 +6,8 @@
 //! private: `wire` is netlink's framing, `netlink` the socket, `decode`
 //! and `encode` turn messages into the model and back, `perform` has the
 //! rules of each step, `explain` says what an error number means, `host`
-//! reads sysctls, `link` devices and their addresses, and `iptables` has the chains.
+//! reads sysctls, `link` devices and their addresses, `tunnels` those that make
+//! VXLAN or Geneve, `routes` the ways to peers, and `iptables` has the chains.
 
 pub mod clock;
 mod decode;
@@ -21,12 +22,14 @@ pub mod lock;
 mod netlink;
 pub mod netns;
 mod perform;
+mod routes;
+mod tunnels;
 mod wire;
 
 use netlink_packet_xfrm::constants as xfrm;
 
 use crate::{
-    model::{Key, Live, Reqid, Sa, SaId, State, Usage},
+    model::{Hidden, Key, Live, Reqid, Sa, SaId, State, Usage, Ways},
     plan::Step,
 };
 
@@ -47,6 +50,7 @@ pub struct Linux {
     engine: netlink::Engine,
     iptables: iptables::Iptables,
     marks: bool,
+    ways: Ways,
 }
 
 impl Linux {
@@ -58,7 +62,12 @@ impl Linux {
     /// needed to observe and to perform, not to open.
     pub fn open() -> Result<Self, KernelError> {
         let engine = netlink::Engine::open(netlink::Protocol::Xfrm).map_err(explain::of_access)?;
-        Ok(Self { engine, iptables: iptables::Iptables::default(), marks: true })
+        Ok(Self {
+            engine,
+            iptables: iptables::Iptables::default(),
+            marks: true,
+            ways: Ways::default(),
+        })
     }
 
     /// Whether traffic is selected by a mark, as it is taken to be until this
@@ -67,6 +76,12 @@ impl Linux {
     #[must_use]
     pub fn by_mark(self, marks: bool) -> Self {
         Self { marks, ..self }
+    }
+
+    /// Whose routes are asked for, as long as nothing is said nobody's.
+    #[must_use]
+    pub fn asking_for(self, ways: Ways) -> Self {
+        Self { ways, ..self }
     }
 
     /// The keys of the SAs with this reqid, for somebody who may have to make
@@ -87,7 +102,10 @@ impl Linux {
 impl Kernel for Linux {
     fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError> {
         let engine = &mut self.engine;
-        let Devices { names, links, addresses } = Devices::observe()?;
+        let devices = Devices::observe()?;
+        let routes = routes::observe(&self.ways, &devices)?;
+        let tunnels = Some(tunnels::with_entries(&devices)?);
+        let Devices { names, links, addresses, .. } = devices;
         let sas = engine
             .dump(LIST_SAS, &[], "SAs", |message| decode::sa(message, reqid, &names).map(Some))
             .map_err(explain::of_access)?;
@@ -97,12 +115,26 @@ impl Kernel for Linux {
         let policies = engine
             .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message))
             .map_err(explain::of_access)?;
-        let bypasses = host::bypasses(&addresses)?;
+        let bypasses = host::bypasses(&links)?;
+        let hidden = bypasses.is_none().then_some(Hidden::Sysctls).into_iter().collect();
+        let bypasses = bypasses.unwrap_or_default();
         let firewall = match self.marks {
             true => self.iptables.observe(reqid),
             false => self.iptables.leftovers(reqid),
         };
-        Ok(Live(State { sas, policies, addresses, links, bypasses, usage, firewall }.sorted()))
+        let state = State {
+            sas,
+            policies,
+            addresses,
+            links,
+            bypasses,
+            routes,
+            tunnels,
+            hidden,
+            usage,
+            firewall,
+        };
+        Ok(Live(state.sorted()))
     }
 
     fn perform(&mut self, steps: &[Step]) -> Result<Vec<Result<(), KernelError>>, KernelError> {

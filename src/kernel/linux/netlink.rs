@@ -1,7 +1,7 @@
 //! A blocking engine over one netlink socket: dumps, and windows of requests.
 //!
-//! It knows nothing of SAs and policies. For [`super`], [`super::perform`] and
-//! [`super::iptables`].
+//! It knows nothing of SAs and policies. For [`super`], [`super::perform`],
+//! [`super::routes`], [`super::tunnels`] and [`super::iptables`].
 //!
 //! Two promises: a dump is whole or an error, and every request is answered
 //! for or the whole is an error. After an error the socket is drained, so that
@@ -16,7 +16,7 @@ use std::{
 use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP};
 use netlink_sys::{
     Socket, SocketAddr,
-    protocols::{NETLINK_NETFILTER, NETLINK_XFRM},
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM},
 };
 use rustix::net::{RecvFlags, sockopt};
 use zeroize::{Zeroize, Zeroizing};
@@ -50,6 +50,8 @@ pub enum Protocol {
     Xfrm,
     /// `NETLINK_NETFILTER`.
     Netfilter,
+    /// `NETLINK_ROUTE`.
+    Route,
 }
 
 /// A socket, its sequence numbers and its receive buffer.
@@ -78,6 +80,7 @@ impl Engine {
         let (number, name) = match protocol {
             Protocol::Xfrm => (NETLINK_XFRM, "NETLINK_XFRM"),
             Protocol::Netfilter => (NETLINK_NETFILTER, "NETLINK_NETFILTER"),
+            Protocol::Route => (NETLINK_ROUTE, "NETLINK_ROUTE"),
         };
         let refused = |error: io::Error| KernelError::Refused {
             doing: format!("cannot open a {name} socket"),

@@ -44,6 +44,8 @@ pub struct Desired {
     pub chains: BTreeMap<(Family, ChainRole), Vec<Rule>>,
     /// How traffic is selected, if by a mark, even where all of the mesh is to go.
     pub marking: Option<Marking>,
+    /// Which traffic is protected, unless all of it is to go.
+    pub traffic: Option<Traffic>,
     /// The local peer's address, unless all of it is to go.
     pub local: Option<IpAddr>,
     /// The peers that it forms a pair with, by address.
@@ -237,7 +239,8 @@ fn work_out(
 ) -> (Desired, Keyring) {
     let marking = Marking::of(config);
     let (clock, address) = (moment.clock, Some(local.address));
-    let mut wanted = Desired { local: address, clock, marking, ..Desired::default() };
+    let traffic = Some(config.traffic);
+    let mut wanted = Desired { traffic, local: address, clock, marking, ..Desired::default() };
     let links = links(moment.generation, secrets);
     let mesh = Mesh { config, moment, local, secrets, links: &links };
     let mut keyring = Keyring::default();

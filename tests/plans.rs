@@ -7,6 +7,8 @@
 mod common;
 #[path = "plans/marks.rs"]
 mod marks;
+#[path = "plans/ways.rs"]
+mod ways;
 
 use std::collections::BTreeSet;
 
@@ -238,7 +240,9 @@ fn the_generation_is_raised_by_two() {
 
 #[test]
 fn a_peer_is_added() {
-    golden("a-peer-is-added", &lab(), &mut applied_host(&mesh(1, &LAB[..2])));
+    let mut kernel = applied_host(&mesh(1, &LAB[..2]));
+    kernel.state_mut().routes = host(&lab()).state().routes.clone();
+    golden("a-peer-is-added", &lab(), &mut kernel);
 }
 
 #[test]

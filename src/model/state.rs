@@ -138,18 +138,27 @@ impl State {
         self.addresses.iter().any(|local| local.address == address)
     }
 
-    /// Whether a sysctl takes packets from an address past all policies out
-    /// (`IN_DEV_NOXFRM`). Loopback has it set, and nothing leaves by that.
-    pub fn passes_policies(&self, address: IpAddr) -> bool {
-        let bypasses = self
+    /// Whether a sysctl may take packets between two addresses past all policies
+    /// out (`IN_DEV_NOXFRM`): that of the device that they leave by.
+    pub fn passes_policies(&self, from: IpAddr, to: IpAddr) -> bool {
+        let mut bypasses = self
             .bypasses
             .iter()
-            .filter(|bypass| bypass.name == "disable_xfrm" && bypass.ipv6 == address.is_ipv6());
-        let carries = |device: &str| {
-            let mut local = self.addresses.iter().filter(|local| local.address == address);
-            device != "lo" && local.any(|local| local.device == device)
-        };
-        bypasses.into_iter().any(|bypass| bypass.device == "all" || carries(&bypass.device))
+            .filter(|bypass| bypass.name == "disable_xfrm" && bypass.ipv6 == from.is_ipv6());
+        bypasses.any(|bypass| bypass.device == "all" || self.may_leave_by(&bypass.device, from, to))
+    }
+
+    /// Whether packets may leave by a device. Where the route is not known they
+    /// may by those that carry their address, and by any if that is one which
+    /// no packet leaves by. Loopback has disable_xfrm set, and nothing leaves by it.
+    fn may_leave_by(&self, device: &str, from: IpAddr, to: IpAddr) -> bool {
+        if let Some(route) = self.route(from, to) {
+            return route.devices.contains(device);
+        }
+        let outward = |link: &Link| !link.ends_here() && link.kind.as_deref() != Some("vrf");
+        let mut local = self.addresses.iter().filter(|local| local.address == from);
+        device != "lo"
+            && (local.any(|local| local.device == device) || !self.carriers(from).any(outward))
     }
 
     /// The way from one address to another, if it is known.

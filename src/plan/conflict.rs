@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::{
-    chains, same_reqid,
+    bypass, chains, same_reqid,
     stops::{Peers, Stops},
 };
 use crate::{
     desired::Desired,
     model::{
-        Bypass, ConflictCode, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, PolicyId,
-        Reqid, Sa, SaId, Selector,
+        ConflictCode, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, PolicyId, Reqid, Sa,
+        SaId, Selector,
     },
 };
 
@@ -84,7 +84,7 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict
             None => conflicts.extend(outranking(desired, policy, reqid)),
         }
     }
-    conflicts.extend(bypasses(desired, live));
+    conflicts.extend(bypass::conflicts(desired, live));
     conflicts.extend(chains::conflicts(desired, live));
     conflicts.extend(same_reqid::conflict(desired, live, reqid));
     conflicts.sort_by(|a, b| a.place().cmp(&b.place()));
@@ -202,44 +202,6 @@ fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict>
         .collect();
     let stops = peers.into_iter().map(Stops::peer);
     stops.map(|stops| conflict(ConflictCode::OutranksPeer, stops, "ours")).collect()
-}
-
-/// Sysctls that take a device's packets past all policies (`IN_DEV_NOXFRM`,
-/// `IN_DEV_NOPOLICY`).
-///
-/// Loopback has them set from the start, and no packet of a mesh uses it.
-fn bypasses(desired: &Desired, live: &Live) -> Vec<Conflict> {
-    let Some(local) = desired.local else { return Vec::new() };
-    let devices: BTreeSet<&str> = live
-        .0
-        .addresses
-        .iter()
-        .filter(|address| address.address == local && address.device != "lo")
-        .map(|address| address.device.as_str())
-        .chain(["all"])
-        .collect();
-    let relevant = |bypass: &&Bypass| {
-        devices.contains(bypass.device.as_str())
-            && (bypass.ipv6 != local.is_ipv4() || !desired.guards.is_empty())
-    };
-    live.0
-        .bypasses
-        .iter()
-        .filter(relevant)
-        .map(|bypass| {
-            let family = if bypass.ipv6 { "ipv6" } else { "ipv4" };
-            let key = format!("net/{family}/conf/{}/{}", bypass.device, bypass.name);
-            Conflict {
-                code: ConflictCode::Bypass,
-                stops: Stops::All,
-                text: format!(
-                    "packets of {} pass all policies; run: sysctl -w {key}=0",
-                    if bypass.device == "all" { "every device" } else { &bypass.device }
-                ),
-                object: format!("sysctl {key} = 1"),
-            }
-        })
-        .collect()
 }
 
 /// What to do about an object whose reqid looks like a mesh's.

@@ -150,7 +150,7 @@ fn is_dropped(state: &State, packet: &Selector) -> bool {
 
 /// All that policies and SAs may make of a packet with a mark, before any chain drops it.
 fn look_up(state: &State, packet: &Selector, mark: u32) -> BTreeSet<Flow> {
-    if state.passes_policies(packet.src.address) {
+    if state.passes_policies(packet.src.address, packet.dst.address) {
         return BTreeSet::from([Flow::Clear]);
     }
     // Those of the table of sub policies are asked first, and the main ones all the same.

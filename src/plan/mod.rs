@@ -4,6 +4,7 @@
 //! here holds a key.
 #![forbid(unsafe_code)]
 
+mod bypass;
 mod chains;
 mod change;
 mod conflict;
@@ -12,6 +13,7 @@ mod fields;
 mod flow;
 mod flush;
 mod link;
+mod route;
 mod same_reqid;
 mod sequence;
 mod step;

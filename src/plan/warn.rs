@@ -6,14 +6,14 @@ use std::{
 };
 
 use super::{
-    chains,
+    bypass, chains,
     change::{Change, What},
-    flush, link,
+    flush, link, route,
 };
 use crate::{
     desired::Desired,
     model::{
-        Action, Bypass, ChainId, ChainRole, Direction, Family, IPPROTO_TCP, IPPROTO_UDP, Live,
+        Action, ChainId, ChainRole, Direction, Family, IPPROTO_TCP, IPPROTO_UDP, Live,
         PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Spi, Usage,
         Warning, WarningCode,
     },
@@ -41,7 +41,8 @@ pub(super) fn warnings(
     lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
     lines.extend(outranked(desired, live, reqid));
-    lines.extend(past_the_guard(desired, live));
+    lines.extend(bypass::warnings(desired, live));
+    lines.extend(route::warnings(desired, live));
     lines.extend(ahead_of_the_clock(desired, live));
     lines.extend(nearly_spent(desired, live));
     lines.extend(link::warnings(desired, live));
@@ -359,32 +360,6 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
         }
     }
     lines
-}
-
-/// Sysctls of devices that no peer is reached by, as strongSwan's manual sets
-/// them for those of its tunnels. What others send by one is not the mesh's,
-/// and the guard is to stop it. A chain that guards looks at no sysctl.
-fn past_the_guard(desired: &Desired, live: &Live) -> Vec<Warning> {
-    let local = |device: &str| {
-        let mut addresses = live.0.addresses.iter();
-        addresses.any(|at| at.device == device && Some(at.address) == desired.local)
-    };
-    let elsewhere = |bypass: &&Bypass| {
-        !["all", "lo"].contains(&bypass.device.as_str()) && !local(&bypass.device)
-    };
-    if desired.guards.is_empty() || !desired.chains.is_empty() {
-        return Vec::new();
-    }
-    let line = |Bypass { device, ipv6, name }: &Bypass| {
-        let moves = if name == "disable_xfrm" { "leaves" } else { "comes in" };
-        let family = if *ipv6 { "ipv6" } else { "ipv4" };
-        let text = format!(
-            "what {moves} by {device} passes all policies, the guard too \
-             (net/{family}/conf/{device}/{name} = 1)"
-        );
-        Warning::new(WarningCode::PastTheGuard, text)
-    };
-    live.0.bypasses.iter().filter(elsewhere).map(line).collect()
 }
 
 /// A list of peers.

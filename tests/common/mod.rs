@@ -13,7 +13,7 @@ use meshsec::{
     kernel::{Kernel, memory::Memory},
     model::{
         Cipher, Generation, Key, Link, Live, LocalAddress, MeshName, PeerName, Replay, Reqid,
-        ShortId, Time,
+        Route, ShortId, Time,
     },
     plan::Plan,
 };
@@ -76,7 +76,19 @@ pub fn host(config: &Config) -> Memory {
     let state = kernel.state_mut();
     state.addresses.push(address(config.peers[0].address));
     state.links = vec![link("eth0", 1500), link(VXLAN, 1450)];
+    let local = &config.peers[0];
+    let peers =
+        config.peers.iter().filter(|peer| peer.address.is_ipv4() == local.address.is_ipv4());
+    state.routes =
+        peers.skip(1).map(|peer| route(local.address, peer.address, &["eth0"])).collect();
     kernel
+}
+
+/// The way between two addresses, by these devices.
+pub fn route(from: IpAddr, to: IpAddr, devices: &[&str]) -> Route {
+    let (none, source) = (std::collections::BTreeSet::new, Some(from));
+    let devices = devices.iter().map(ToString::to_string).collect();
+    Route { to, from, devices, no_carrier: none(), vrfs: none(), source, refused: None }
 }
 
 /// A device.

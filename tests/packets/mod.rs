@@ -128,7 +128,7 @@ pub fn arrives_under(state: &State, packet: &Packet, spi: Spi) -> bool {
 
 /// The SAs that a packet goes through, by all ways; `None` where it is dropped.
 fn look_up<'s>(state: &'s State, packet: &Packet) -> Vec<Option<Vec<&'s Sa>>> {
-    if is_bypassed(state, packet.src, "disable_xfrm") {
+    if leaves_past_policies(state, packet) {
         return vec![Some(Vec::new())];
     }
     let mut ways = Vec::new();
@@ -275,7 +275,7 @@ fn passes_policies(
     direction: Direction,
     under: Option<&Sa>,
 ) -> bool {
-    if is_bypassed(state, packet.dst, "disable_policy") {
+    if arrives_past_policies(state, packet) {
         return true;
     }
     if under.is_some_and(|sa| sa.selector.is_some_and(|selector| !selects(&selector, packet))) {
@@ -317,15 +317,59 @@ fn fits(sa: &Sa, template: &Template) -> bool {
                 && (template.dst.is_unspecified() || template.dst == sa.id.dst))
 }
 
-/// Whether a sysctl takes packets of a device past all policies.
-fn is_bypassed(state: &State, local: IpAddr, sysctl: &str) -> bool {
+/// Whether a sysctl lets a packet leave past all policies: IN_DEV_NOXFRM of the
+/// device of its route (`__mkroute_output`), wherever its source address is.
+fn leaves_past_policies(state: &State, packet: &Packet) -> bool {
+    let set = |device: &str| is_set(state, device, packet.src, "disable_xfrm");
+    let route =
+        state.routes.iter().find(|route| route.from == packet.src && route.to == packet.dst);
+    set("all")
+        || match route {
+            Some(route) => route.devices.iter().any(|device| set(device)),
+            None => ways_out(state, packet.src).iter().any(|device| set(device)),
+        }
+}
+
+/// Where nobody knows the route: the devices that carry the source address, or
+/// all if these are some by which nothing leaves.
+fn ways_out(state: &State, src: IpAddr) -> Vec<&str> {
+    let inner = |device: &str| {
+        let link = state.links.iter().find(|link| link.name == device);
+        let kind = link.and_then(|link| link.kind.as_deref());
+        device == "lo" || matches!(kind, Some("loopback" | "dummy" | "vrf"))
+    };
+    let carriers = carriers(state, src);
+    let known = |device: &&&str| state.links.iter().any(|link| link.name == **device);
+    if carriers.iter().filter(known).any(|device| !inner(device)) {
+        return carriers;
+    }
+    let all = state.bypasses.iter().map(|bypass| &*bypass.device);
+    all.filter(|device| *device != "lo").collect()
+}
+
+/// Whether a sysctl lets a packet in past all policies: IN_DEV_NOPOLICY of the
+/// device that it comes in by (`ip_route_input_slow`), of which those are taken that
+/// packets to peers leave by; over IPv6 of the one that has its address
+/// (`addrconf_f6i_alloc`).
+fn arrives_past_policies(state: &State, packet: &Packet) -> bool {
+    let set = |device: &str| is_set(state, device, packet.dst, "disable_policy");
+    let mut routes = state.routes.iter().filter(|route| route.from == packet.dst);
+    set("all")
+        || carriers(state, packet.dst).iter().any(|device| set(device))
+        || packet.dst.is_ipv4()
+            && routes.any(|route| route.devices.iter().chain(&route.vrfs).any(|device| set(device)))
+}
+
+/// The devices that have an address; lo counts for IPv6 alone.
+fn carriers(state: &State, local: IpAddr) -> Vec<&str> {
+    let here = state.addresses.iter().filter(|address| address.address == local);
+    let devices = here.map(|address| &*address.device);
+    devices.filter(|device| *device != "lo" || local.is_ipv6()).collect()
+}
+
+fn is_set(state: &State, device: &str, like: IpAddr, sysctl: &str) -> bool {
     state.bypasses.iter().any(|bypass| {
-        let carries = state.addresses.iter().any(|address| {
-            address.address == local && address.device == bypass.device && address.device != "lo"
-        });
-        bypass.name == sysctl
-            && bypass.ipv6 == local.is_ipv6()
-            && (bypass.device == "all" || carries)
+        (&*bypass.device, &*bypass.name, bypass.ipv6) == (device, sysctl, like.is_ipv6())
     })
 }
 

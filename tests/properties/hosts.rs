@@ -10,9 +10,9 @@ use meshsec::{
     kernel::memory::Memory,
     model::{
         Action, Algorithm, Backend, Bypass, Chain, ChainId, ChainRole, Cipher, Direction, Family,
-        Fingerprint, Generation, Jump, KeyView, Level, Mark, Mode, Mtu, Period, Policy, PortMatch,
-        Prefix, Replay, Reqid, Rule, Sa, Selector, ShortId, Spi, Start, State, Template, Time,
-        Usage,
+        Fingerprint, Generation, Jump, KeyView, Level, Link, Mark, Mode, Mtu, Period, Policy,
+        PortMatch, Prefix, Replay, Reqid, Rule, Sa, Selector, ShortId, Spi, Start, State, Template,
+        Time, Usage,
     },
 };
 use proptest::prelude::*;
@@ -124,6 +124,11 @@ impl Case {
         let mut kernel = common::host(&after);
         kernel.set_now(NOW);
         let state = kernel.state_mut();
+        let kinds = [("lo", "loopback"), ("dummy0", "dummy"), ("red", "vrf")];
+        state.links.extend(
+            kinds.map(|(name, kind)| Link { kind: Some(kind.into()), ..common::link(name, 1500) }),
+        );
+        state.links.push(common::link("eth1", 1500));
         match self.base {
             0 | 1 => fill(state, &wanted[0]),
             2 => fill(state, &wanted[1]),
@@ -328,17 +333,33 @@ fn odd_chain(chains: &mut Vec<Chain>, wanted: &[Desired; 2], n: &[u8; 12]) {
 
 /// What is around SAs, policies and chains.
 fn odd_surroundings(state: &mut State, n: &[u8; 12]) {
-    match n[0] % 6 {
+    match n[0] % 8 {
         0 => state.sas.iter_mut().for_each(|sa| sa.key = KeyView::Unknown),
         1 => state.policies.clear(),
         2 => state.sas.clear(),
         3 => state.firewall.backends = [(Family::Ipv6, Backend::NfTables)].into(),
         4 => state.firewall.backends = Family::ALL.map(|family| (family, Backend::Legacy)).into(),
+        5 => odd_routes(state, n),
         _ => state.bypasses.push(Bypass {
-            device: pick(&["eth0", "all", "eth1"], n[1]).into(),
+            device: pick(&["eth0", "all", "eth1", "red", "lo"], n[1]).into(),
             ipv6: state.addresses.iter().any(|local| local.address.is_ipv6()),
             name: pick(&["disable_xfrm", "disable_policy"], n[2]).into(),
         }),
+    }
+}
+
+/// The address on another device than packets leave by, and other ways to peers.
+fn odd_routes(state: &mut State, n: &[u8; 12]) {
+    let carrier = pick(&["eth0", "lo", "dummy0", "eth1"], n[1]);
+    state.addresses.iter_mut().for_each(|local| local.device = carrier.into());
+    for (route, by) in state.routes.iter_mut().zip(n[2..].iter().cycle()) {
+        let devices: &[&str] = pick(&[&["eth0"], &["eth1"], &["eth0", "eth1"], &[]], *by);
+        route.devices = devices.iter().map(ToString::to_string).collect();
+        route.refused = devices.is_empty().then(|| "ENETUNREACH".into());
+        route.vrfs = if by & 4 == 0 { BTreeSet::new() } else { ["red".to_owned()].into() };
+    }
+    if n[3] & 0x80 != 0 {
+        state.routes.pop();
     }
 }
 

@@ -1,0 +1,154 @@
+//! Sysctls that take packets past all policies (`IN_DEV_NOXFRM`, `IN_DEV_NOPOLICY`).
+//!
+//! `disable_xfrm` counts on the device that a packet leaves by, which its route
+//! picks, whatever device carries its source address. `disable_policy` counts on
+//! the device that a packet comes in by, over IPv6 on the one that carries its
+//! destination. What is certain to concern a mesh is a conflict, all else a warning.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use super::{
+    conflict::Conflict,
+    stops::{Peers, Stops},
+};
+use crate::{
+    desired::Desired,
+    model::{Bypass, ConflictCode, Hidden, Live, PeerName, Route, State, Warning, WarningCode},
+};
+
+/// A sysctl, and what plans need to know of its place.
+struct Place<'a> {
+    desired: &'a Desired,
+    state: &'a State,
+    local: IpAddr,
+    routes: BTreeMap<IpAddr, &'a Route>,
+}
+
+impl<'a> Place<'a> {
+    /// None where all of the mesh is to go, and nothing can be in the way.
+    fn of(desired: &'a Desired, live: &'a Live) -> Option<Self> {
+        let (local, state) = (desired.local.filter(|_| !desired.destroying)?, &live.0);
+        let from_here = state.routes.iter().filter(|route| route.from == local);
+        let routes = from_here.map(|route| (route.to, route)).collect();
+        Some(Self { desired, state, local, routes })
+    }
+
+    /// Whether a sysctl is of the family of the mesh.
+    fn is_of_mesh(&self, bypass: &Bypass) -> bool {
+        bypass.ipv6 == self.local.is_ipv6()
+    }
+
+    /// Whether a device has the local address. IPv4 knows no such lo.
+    fn carries(&self, bypass: &Bypass) -> bool {
+        let mut addresses = self.state.addresses.iter();
+        (bypass.ipv6 || bypass.device != "lo")
+            && addresses.any(|at| at.address == self.local && at.device == bypass.device)
+    }
+
+    /// Whom a sysctl is certain to concern, if anybody.
+    fn stops(&self, bypass: &Bypass) -> Option<Stops> {
+        let everybody = bypass.device == "all"
+            || match (self.is_of_mesh(bypass), bypass.name.as_str()) {
+                (true, "disable_xfrm") => false,
+                (true, _) => self.carries(bypass) || self.comes_in_by(bypass),
+                (false, _) => bypass.device != "lo" && self.carries(bypass),
+            };
+        if everybody {
+            return (self.is_of_mesh(bypass) || !self.desired.guards.is_empty())
+                .then_some(Stops::All);
+        }
+        if !self.is_of_mesh(bypass) || bypass.name != "disable_xfrm" {
+            return None;
+        }
+        self.leave_by(&bypass.device)
+    }
+
+    /// Whether packets of peers are known to come in by a device: over IPv4, by
+    /// those that packets to them leave by, or the VRF that these are in.
+    fn comes_in_by(&self, bypass: &Bypass) -> bool {
+        let by = |route: &&Route| {
+            route.devices.contains(&bypass.device) || route.vrfs.contains(&bypass.device)
+        };
+        !bypass.ipv6 && self.routes.values().any(by)
+    }
+
+    /// The peers to which packets leave by a device.
+    fn leave_by(&self, device: &str) -> Option<Stops> {
+        let mut carriers = self.state.addresses.iter();
+        let carries = carriers.any(|at| at.address == self.local && at.device == device);
+        let by = |to: &IpAddr| match self.routes.get(to) {
+            Some(route) => route.devices.contains(device),
+            None => carries && device != "lo",
+        };
+        let list: Arc<[PeerName]> = self.desired.peers.values().cloned().collect();
+        let places = self.desired.peers.keys().enumerate().filter(|(_, to)| by(to));
+        let peers = Peers::new(&list, places.map(|(at, _)| at..at + 1).collect());
+        (!peers.is_empty()).then(|| match peers.len() == list.len() {
+            true => Stops::All,
+            false => Stops::Peers(peers),
+        })
+    }
+}
+
+/// Those that certainly take packets of the mesh past its policies.
+pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
+    let Some(place) = Place::of(desired, live) else { return Vec::new() };
+    let conflict = |bypass: &Bypass| {
+        let stops = place.stops(bypass)?;
+        let whose = match (&stops, bypass.device.as_str()) {
+            (Stops::Peers(peers), device) => format!("packets to {peers} leave by {device} and"),
+            (Stops::All, "all") => "packets of every device".into(),
+            (Stops::All, device) => format!("packets of {device}"),
+        };
+        let key = key(bypass);
+        Some(Conflict {
+            code: ConflictCode::Bypass,
+            stops,
+            text: format!("{whose} pass all policies; run: sysctl -w {key}=0"),
+            object: format!("sysctl {key} = 1"),
+        })
+    };
+    live.0.bypasses.iter().filter_map(conflict).collect()
+}
+
+/// The others, as strongSwan's manual sets them for the devices of its tunnels,
+/// and what can't be known of them.
+pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
+    let Some(place) = Place::of(desired, live) else { return Vec::new() };
+    let mut lines = Vec::new();
+    if live.0.hidden.contains(&Hidden::Sysctls) {
+        let text = "sysctls can't be seen, as /proc/sys/net is not there (ProcSubset=pid, or a \
+                    container): whether disable_xfrm or disable_policy take packets past all \
+                    policies is not known";
+        lines.push(Warning::new(WarningCode::SysctlsHidden, text));
+    }
+    let others = live.0.bypasses.iter().filter(|bypass| place.stops(bypass).is_none());
+    lines.extend(others.filter_map(|bypass| elsewhere(&place, bypass)));
+    lines
+}
+
+/// A sysctl of a device by which no peer is known to be reached. What others send
+/// by it is not the mesh's, and a guard is to stop it; a chain that guards looks at
+/// no sysctl. What comes in by it may be forged.
+fn elsewhere(place: &Place<'_>, bypass: &Bypass) -> Option<Warning> {
+    let Place { desired, .. } = place;
+    let Bypass { device, ipv6: _, name } = bypass;
+    let guarded = !desired.guards.is_empty() && desired.chains.is_empty();
+    let key = key(bypass);
+    let moves = if name == "disable_xfrm" { "leaves" } else { "comes in" };
+    let text = if guarded && device != "lo" {
+        format!("what {moves} by {device} passes all policies, the guard too ({key} = 1)")
+    } else if desired.guards.is_empty() && name == "disable_policy" && place.is_of_mesh(bypass) {
+        format!(
+            "what comes in by {device} passes all policies, also in the name of a peer ({key} = 1)"
+        )
+    } else {
+        return None;
+    };
+    Some(Warning::new(WarningCode::PastTheGuard, text))
+}
+
+fn key(Bypass { device, ipv6, name }: &Bypass) -> String {
+    let family = if *ipv6 { "ipv6" } else { "ipv4" };
+    format!("net/{family}/conf/{device}/{name}")
+}

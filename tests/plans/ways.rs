@@ -1,0 +1,119 @@
+//! Golden plans about the ways to peers: routes, and sysctls of their devices.
+
+use std::net::IpAddr;
+
+use super::*;
+use common::{observe, plan, route};
+use meshsec::{
+    model::{Hidden, Link, Route},
+    plan::{Flow, flow_out},
+};
+
+fn bypass(device: &str, name: &str) -> Bypass {
+    Bypass { device: device.into(), ipv6: false, name: name.into() }
+}
+
+/// The way to the peer whose address ends in this number.
+fn way(state: &mut State, to: u8) -> &mut Route {
+    state.routes.iter_mut().find(|route| route.to == IpAddr::from([192, 0, 2, to])).unwrap()
+}
+
+fn ways(state: &mut State, to: u8, devices: &[&str]) {
+    let way = way(state, to);
+    *way = route(way.from, way.to, devices);
+}
+
+/// As in a fabric where hosts announce their addresses.
+fn address_to_lo(state: &mut State) {
+    state.addresses[0].device = "lo".into();
+    state.links.push(Link { kind: Some("loopback".into()), ..common::link("lo", 65536) });
+}
+
+/// What is said to become of the tunnel's packets to the first peer.
+fn flow(kernel: &mut Memory) -> Flow {
+    let hosts = Selector::hosts([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+    let packet = Selector { sport: meshsec::model::PortMatch::exactly(49_152), ..hosts };
+    flow_out(&observe(kernel).0, &packet.to_port(17, 4789))
+}
+
+#[test]
+fn the_address_is_on_lo_and_the_device_of_the_route_bypasses_policies() {
+    let mut kernel = applied_host(&lab());
+    address_to_lo(kernel.state_mut());
+    assert!(plan(&lab(), &mut kernel).is_empty());
+    kernel.state_mut().bypasses.push(bypass("eth0", "disable_xfrm"));
+    golden("the-address-is-on-lo-and-the-route-bypasses", &lab(), &mut kernel);
+    assert_eq!(flow(&mut kernel), Flow::Clear);
+}
+
+#[test]
+fn one_of_the_ways_to_a_peer_bypasses_policies() {
+    let mut kernel = host(&lab());
+    ways(kernel.state_mut(), 3, &["eth0", "eth1"]);
+    kernel.state_mut().bypasses.push(bypass("eth1", "disable_xfrm"));
+    golden("one-of-the-ways-to-a-peer-bypasses", &lab(), &mut kernel);
+}
+
+#[test]
+fn the_device_of_the_address_bypasses_and_no_packet_leaves_by_it() {
+    let mut kernel = applied_host(&lab());
+    [2, 3].map(|to| ways(kernel.state_mut(), to, &["eth1"]));
+    kernel.state_mut().bypasses.push(bypass("eth0", "disable_xfrm"));
+    assert!(plan(&lab(), &mut kernel).conflicts.is_empty());
+    assert!(matches!(flow(&mut kernel), Flow::Protected(_)));
+}
+
+#[test]
+fn where_the_route_is_not_known_the_worst_is_told() {
+    let mut kernel = applied_host(&lab());
+    address_to_lo(kernel.state_mut());
+    kernel.state_mut().routes.clear();
+    assert!(matches!(flow(&mut kernel), Flow::Protected(_)));
+    kernel.state_mut().bypasses.push(bypass("eth0", "disable_xfrm"));
+    golden("the-routes-are-not-known", &lab(), &mut kernel);
+    assert_eq!(flow(&mut kernel), Flow::Clear);
+}
+
+#[test]
+fn packets_come_in_by_a_vrf_that_bypasses_policies() {
+    let mut kernel = applied_host(&lab());
+    way(kernel.state_mut(), 2).vrfs.insert("red".into());
+    kernel.state_mut().bypasses.push(bypass("red", "disable_policy"));
+    golden("packets-come-in-by-a-vrf-that-bypasses", &lab(), &mut kernel);
+}
+
+#[test]
+fn over_ipv6_the_device_with_the_address_counts() {
+    let config = mesh(1, &["2001:db8::1", "2001:db8::2"]);
+    for (device, conflicts) in [("eth0", 0), ("eth1", 0), ("lo", 1)] {
+        let mut kernel = applied_host(&config);
+        address_to_lo(kernel.state_mut());
+        let bypass = Bypass { ipv6: true, ..bypass(device, "disable_policy") };
+        kernel.state_mut().bypasses.push(bypass);
+        let plan = plan(&config, &mut kernel);
+        assert_eq!(plan.conflicts.len(), conflicts, "{device}");
+        assert_eq!(plan.warnings.len(), 1 - conflicts, "{device}");
+    }
+}
+
+#[test]
+fn routes_that_lead_nowhere_are_told() {
+    edited("routes-that-lead-nowhere", |state| {
+        ways(state, 2, &[]);
+        way(state, 2).refused = Some("ENETUNREACH".into());
+        way(state, 3).no_carrier.insert("eth0".into());
+    });
+}
+
+#[test]
+fn the_kernel_picks_another_source_address() {
+    let config = Config { traffic: Traffic::All, guard: false, ..mesh(1, &LAB[..2]) };
+    let mut kernel = applied_host(&config);
+    way(kernel.state_mut(), 2).source = Some([192, 0, 2, 101].into());
+    golden("the-kernel-picks-another-source-address", &config, &mut kernel);
+}
+
+#[test]
+fn sysctls_that_cannot_be_seen_are_told() {
+    edited("sysctls-that-cannot-be-seen", |state| state.hidden = [Hidden::Sysctls].into());
+}

@@ -57,7 +57,9 @@ fn one_of_the_ways_to_a_peer_bypasses_policies() {
 #[test]
 fn the_device_of_the_address_bypasses_and_no_packet_leaves_by_it() {
     let mut kernel = applied_host(&lab());
-    [2, 3].map(|to| ways(kernel.state_mut(), to, &["eth1"]));
+    for to in [2, 3] {
+        ways(kernel.state_mut(), to, &["eth1"]);
+    }
     kernel.state_mut().bypasses.push(bypass("eth0", "disable_xfrm"));
     assert!(plan(&lab(), &mut kernel).conflicts.is_empty());
     assert!(matches!(flow(&mut kernel), Flow::Protected(_)));

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
-    model::{Algorithm, Key, PeerName, Reqid, Sa, SaId, Spi, Start},
+    model::{Algorithm, Key, Live, PeerName, Reqid, Sa, SaId, Spi, Start},
     plan::{Flow, ObjectKind, Phase, Plan, PlannedStep, Step, StepKind, What, flows_out, undo},
 };
 
@@ -38,9 +38,9 @@ pub struct Goal<'a> {
 /// What an apply did.
 #[derive(Default)]
 pub struct Report {
-    /// Steps that the kernel took, and that were not taken back.
+    /// Steps that the kernel took, and that were not rolled back.
     pub done: Vec<PlannedStep>,
-    /// Steps that the kernel took and that were taken back, because another of
+    /// Steps that the kernel took and that were rolled back, because another of
     /// the same peer had failed.
     pub undone: Vec<PlannedStep>,
     /// Steps that it refused, and how.
@@ -57,6 +57,9 @@ pub struct Report {
     pub after: Option<Plan>,
     /// What becomes of each peer's traffic where not all is as it should be.
     pub flows: BTreeMap<PeerName, Flow>,
+    /// Of a revert, what is not as it was held; `None` of what is none, and where the kernel
+    /// could not be looked at.
+    pub unlike: Option<Vec<String>>,
 }
 
 impl Report {
@@ -68,13 +71,9 @@ impl Report {
             && self.after.as_ref().is_some_and(Plan::is_empty)
     }
 
-    /// Whether, of an apply that takes another one back, nothing is left to do: a conflict
-    /// that was there before may be there again.
+    /// Whether, after a revert, the host was seen to hold what it held before.
     pub fn is_restored(&self) -> bool {
-        self.failed.is_empty()
-            && self.left.is_empty()
-            && self.stopped.is_none()
-            && self.after.as_ref().is_some_and(|plan| plan.changes.is_empty())
+        self.unlike.as_ref().is_some_and(Vec::is_empty)
     }
 
     /// Whether all that protects is in place: an MTU may be missing.
@@ -105,12 +104,42 @@ impl Report {
 pub enum Progress<'a> {
     /// The kernel took a step.
     Done(&'a PlannedStep),
-    /// A step was taken back by this one.
-    TakenBack(&'a PlannedStep),
+    /// A step was rolled back by this one.
+    RolledBack(&'a PlannedStep),
     /// The kernel refused a step.
     Failed(&'a PlannedStep, &'a KernelError),
     /// Answers got lost: another look, another plan.
     Again,
+    /// This is what a revert is going to do.
+    Planned(&'a Plan),
+    /// A part of what was held has not come back: another look, another plan.
+    Retry,
+}
+
+/// Which steps are left out after others have failed.
+pub(crate) trait Course {
+    /// Learns of a step that failed.
+    fn failed(&mut self, step: &Step<()>);
+    /// Whether a step is still to be performed.
+    fn allows(&self, step: &PlannedStep) -> bool;
+}
+
+/// The course of an apply: a step that fails stops its own peer, or all.
+#[derive(Default)]
+struct Stopped(BTreeSet<Option<PeerName>>);
+
+impl Course for Stopped {
+    fn failed(&mut self, step: &Step<()>) {
+        self.0.insert(step.peer.clone());
+    }
+
+    fn allows(&self, step: &PlannedStep) -> bool {
+        // The policies of a peer that was stopped may still need it, and
+        // where a guard is all that is left of them it goes on blocking.
+        let last = matches!(step.phase, Phase::DeleteGuards | Phase::DeleteDiscovery);
+        let needed = last && !self.0.is_empty();
+        !needed && !self.0.contains(&None) && !self.0.contains(&step.step.peer)
+    }
 }
 
 /// Performs `plan`, looks again, and reports.
@@ -129,7 +158,9 @@ pub fn apply(
     }
     for round in 1.. {
         report.left.clear();
-        let Err(lost) = run(kernel, goal.keyring, &steps, &mut report, progress) else { break };
+        let mut course = Stopped::default();
+        let ended = run(kernel, goal.keyring, &steps, &mut report, &mut course, progress);
+        let Err(lost) = ended else { break };
         report.answers_lost = true;
         let again = match (round < ROUNDS, kernel.observe(goal.reqid)) {
             (true, Ok(live)) => Plan::new(goal.desired, &live, goal.reqid),
@@ -141,7 +172,7 @@ pub fn apply(
         progress(Progress::Again);
         steps = again.steps;
     }
-    take_back(kernel, goal, plan, &mut report, progress);
+    roll_back(kernel, goal, plan, &mut report, progress);
     verify(kernel, goal, &mut report);
     report
 }
@@ -149,7 +180,7 @@ pub fn apply(
 /// Makes peers that could not be finished what they were before `plan` was
 /// begun, where that is safe. Not after answers got lost: nobody knows then
 /// what the next ones would mean.
-fn take_back(
+fn roll_back(
     kernel: &mut dyn Kernel,
     goal: &Goal<'_>,
     plan: &Plan,
@@ -164,10 +195,11 @@ fn take_back(
     let steps = undo(plan, goal.desired, &live, goal.reqid, &unfinished);
     let mut back = Report::default();
     let mut tell = |told: Progress<'_>| match told {
-        Progress::Done(step) => progress(Progress::TakenBack(step)),
+        Progress::Done(step) => progress(Progress::RolledBack(step)),
         other => progress(other),
     };
-    if let Err(lost) = run(kernel, goal.keyring, &steps, &mut back, &mut tell) {
+    let mut course = Stopped::default();
+    if let Err(lost) = run(kernel, goal.keyring, &steps, &mut back, &mut course, &mut tell) {
         report.stopped = Some(lost);
     }
     report.failed.append(&mut back.failed);
@@ -276,28 +308,23 @@ fn random_key(length: usize) -> Result<Key, KernelError> {
 }
 
 /// Runs steps phase by phase; `Err` if answers got lost on the way.
-fn run(
+pub(crate) fn run(
     kernel: &mut dyn Kernel,
     keyring: &Keyring,
     steps: &[PlannedStep],
     report: &mut Report,
+    course: &mut dyn Course,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), KernelError> {
-    let mut stopped: BTreeSet<Option<PeerName>> = BTreeSet::new();
     for phase in steps.chunk_by(|a, b| a.phase == b.phase) {
         for batch in phase.chunks(BATCH) {
-            let (go, skip): (Vec<_>, Vec<_>) = batch.iter().cloned().partition(|step| {
-                // The policies of a peer that was stopped may still need it, and
-                // where a guard is all that is left of them it goes on blocking.
-                let last = matches!(step.phase, Phase::DeleteGuards | Phase::DeleteDiscovery);
-                let needed = last && !stopped.is_empty();
-                !needed && !stopped.contains(&None) && !stopped.contains(&step.step.peer)
-            });
+            let (go, skip): (Vec<_>, Vec<_>) =
+                batch.iter().cloned().partition(|step| course.allows(step));
             report.left.extend(skip);
             for (step, error) in perform(kernel, keyring, go, report, progress)? {
                 progress(Progress::Failed(&step, &error));
                 if !step.step.kind.is_optional() {
-                    stopped.insert(step.step.peer.clone());
+                    course.failed(&step.step);
                 }
                 report.failed.push((step, error));
             }
@@ -352,12 +379,16 @@ fn with_key(step: &Step<()>, keyring: &Keyring) -> Result<Step<Arc<Key>>, Kernel
 }
 
 /// Looks again. What is still wanted, and what becomes of those peers' traffic.
-fn verify(kernel: &mut dyn Kernel, goal: &Goal<'_>, report: &mut Report) {
+pub(crate) fn verify(
+    kernel: &mut dyn Kernel,
+    goal: &Goal<'_>,
+    report: &mut Report,
+) -> Option<Live> {
     let live = match kernel.observe(goal.reqid) {
         Ok(live) => live,
         Err(error) => {
             report.stopped.get_or_insert(error);
-            return;
+            return None;
         }
     };
     let after = Plan::new(goal.desired, &live, goal.reqid);
@@ -375,4 +406,5 @@ fn verify(kernel: &mut dyn Kernel, goal: &Goal<'_>, report: &mut Report) {
     };
     report.flows = flows_out(&live.0, goal.desired, concerned);
     report.after = Some(after);
+    Some(live)
 }

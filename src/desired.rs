@@ -14,9 +14,9 @@ use crate::{
     config::{Clock, Config, Moment, Peer, Protocol, Secrets, Select, Traffic},
     keys::{Ratchet, Session},
     model::{
-        Action, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView, Mark, Mode,
-        Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Sa, SaId,
-        Selector, Spi, Start, Template, TunnelKind, Ways, without_traces,
+        Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView, Mark,
+        Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Sa,
+        SaId, Selector, Spi, Start, Template, TunnelKind, Ways, without_traces,
     },
     mtu,
 };
@@ -52,9 +52,13 @@ pub struct Desired {
     pub peers: BTreeMap<IpAddr, PeerName>,
     /// Whether all of the mesh is to go.
     pub destroying: bool,
-    /// Whether it is what was there before an apply, which is to be taken back:
-    /// all that has come since goes, whatever it is for.
+    /// Whether it is what was there before an apply that is to be reverted: all
+    /// that has come since goes, whatever it is for, and nothing foreign stops that.
     pub restoring: bool,
+    /// Chains that stay as they are, because the apply to be reverted left them alone.
+    pub kept_chains: BTreeSet<ChainId>,
+    /// Whether, to revert an apply, chains have to be looked at.
+    pub needs_chains: bool,
     /// The clock that says which generation it is, if one does.
     pub clock: Option<Clock>,
     /// Peers of the other address family, with which it forms none.

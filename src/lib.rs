@@ -21,3 +21,4 @@ pub mod plan;
 pub mod privilege;
 pub mod render;
 pub mod restore;
+pub mod revert;

@@ -3,8 +3,9 @@
 //! Desired state comes from mesh.toml, with this one exception: an apply that
 //! waits to be confirmed has to be able to bring back what it found, whoever
 //! made that and from whatever file. So this is made before the first step,
-//! from the live state and the keys that the kernel shows, and taking an apply
-//! back is a plan like any other, in the same order and with the same proof.
+//! from the live state and the keys that the kernel shows, and
+//! reverting an apply is a plan like any other, in the same order. Afterwards
+//! the host is compared with what it held.
 #![forbid(unsafe_code)]
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -12,10 +13,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 use crate::{
     desired::{Desired, Keyring, Marking, WantedLink, WantedPolicy, WantedSa},
     model::{
-        Algorithm, Chain, Direction, Firewall, Generation, KeyView, Live, Mark, Mtu, PeerName,
-        Policy, Reqid, Rule, Sa, Start, State, Time,
+        Algorithm, Chain, ChainId, Direction, Firewall, Generation, KeyView, Live, Mark, Mtu,
+        PeerName, Policy, PolicyId, Reqid, Rule, Sa, SaId, Start, State, Time,
     },
-    plan::{Plan, What},
+    plan::{Change, Plan, What},
 };
 
 /// Packets that may still be sent under an SA between the look at it and its
@@ -23,7 +24,7 @@ use crate::{
 const MEANWHILE: u64 = 1 << 23;
 
 /// What `live` has of the mesh with this reqid, and the keys for it, so that
-/// `plan`, which leads to `wanted`, can be taken back.
+/// `plan`, which leads to `wanted`, can be reverted.
 ///
 /// # Errors
 ///
@@ -46,12 +47,118 @@ pub fn restore(
         peers: wanted.peers.clone(),
         sas: held.sas().map(|sa| (sa.sa.id, sa)).collect(),
         restoring: true,
+        kept: held.marked().collect(),
         link: plan.changes.iter().find_map(|change| link(&change.what, wanted)),
         ..Desired::default()
     };
     held.add_policies(&mut before);
     held.add_chains(&mut before);
+    let of_chain =
+        |change: &Change| matches!(change.what, What::SetChain { .. } | What::DeleteChain(_));
+    before.needs_chains = !before.chains.is_empty() || plan.changes.iter().any(of_chain);
     Ok((before, keys))
+}
+
+/// What of the mesh is not as it was held, in words; nothing if all is.
+///
+/// Counters are not compared, nor placeholders that the kernel makes.
+pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
+    let now = Now { before, state: &live.0, reqid };
+    let mut unlike = Vec::new();
+    unlike.extend(now.unlike_sas());
+    unlike.extend(now.unlike_policies());
+    unlike.extend(now.unlike_chains());
+    unlike.extend(now.unlike_link());
+    unlike
+}
+
+/// What there is after a revert, beside what there should be.
+struct Now<'a> {
+    before: &'a Desired,
+    state: &'a State,
+    reqid: Reqid,
+}
+
+impl Now<'_> {
+    fn unlike_sas(&self) -> Vec<String> {
+        let ours = |sa: &&Sa| sa.reqid == self.reqid && !sa.is_larval();
+        let sas: BTreeMap<SaId, &Sa> =
+            self.state.sas.iter().filter(ours).map(|sa| (sa.id, sa)).collect();
+        let same = |held: &Sa, now: &Sa| {
+            now.ends_with(held) && Sa { ends: held.ends, ..now.clone() } == *held
+        };
+        let held = self.before.sas.values().filter_map(|wanted| match sas.get(&wanted.sa.id) {
+            None => Some(format!("SA {} is missing", wanted.sa.id)),
+            Some(now) if !same(&wanted.sa, now) => Some(format!("SA {} differs", wanted.sa.id)),
+            Some(_) => None,
+        });
+        let expected =
+            |id: &&SaId| self.before.sas.contains_key(id) || self.before.kept.contains(id);
+        let new = sas.keys().filter(|id| !expected(id));
+        held.chain(new.map(|id| format!("SA {id} was not there"))).collect()
+    }
+
+    fn unlike_policies(&self) -> Vec<String> {
+        let Desired { policies, guards, discovery, .. } = self.before;
+        let policies = policies.values().map(|wanted| &wanted.policy);
+        let expected: BTreeMap<PolicyId, &Policy> = policies
+            .chain(guards.values())
+            .chain(discovery.values())
+            .map(|policy| (policy.id, policy))
+            .collect();
+        let ours = |policy: &&Policy| policy.belongs_to(self.reqid);
+        let found: BTreeMap<PolicyId, &Policy> =
+            self.state.policies.iter().filter(ours).map(|policy| (policy.id, policy)).collect();
+        let held = expected.iter().filter_map(|(id, wanted)| match found.get(id) {
+            None => Some(format!("policy {id} is missing")),
+            Some(policy) if !policy.same_as(wanted) => Some(format!("policy {id} differs")),
+            Some(_) => None,
+        });
+        let new = found.keys().filter(|id| !expected.contains_key(id));
+        held.chain(new.map(|id| format!("policy {id} was not there"))).collect()
+    }
+
+    fn unlike_chains(&self) -> Vec<String> {
+        let firewall = &self.state.firewall;
+        let chains: BTreeMap<&ChainId, &Chain> =
+            firewall.chains_of(self.reqid).map(|chain| (&chain.id, chain)).collect();
+        let mut unlike = Vec::new();
+        let mut expected = self.before.kept_chains.clone();
+        for ((family, role), rules) in &self.before.chains {
+            let Some(backend) = firewall.backends.get(family) else { continue };
+            let id = ChainId::new(*backend, *family, *role, self.reqid);
+            match chains.get(&id) {
+                None => unlike.push(format!("chain {id} is missing")),
+                Some(chain) if chain.rules != *rules || !chain.is_reached() => {
+                    unlike.push(format!("chain {id} differs"));
+                }
+                Some(_) => {}
+            }
+            expected.insert(id);
+        }
+        let new = chains.keys().filter(|id| !expected.contains(**id));
+        unlike.extend(new.map(|id| format!("chain {id} was not there")));
+        if self.before.needs_chains {
+            let system = firewall.unseen.iter().filter(|unseen| unseen.system);
+            unlike.extend(system.map(|unseen| {
+                format!("chains can't be looked at: {}: {}", unseen.what, unseen.reason)
+            }));
+        }
+        unlike
+    }
+
+    fn unlike_link(&self) -> Option<String> {
+        let WantedLink { device, mtu: Mtu::Exactly(mtu), .. } = self.before.link.as_ref()? else {
+            return None;
+        };
+        match self.state.link(device) {
+            None => Some(format!("device {device} is missing")),
+            Some(link) if link.mtu != *mtu => {
+                Some(format!("device {device} has an MTU of {}, not {mtu}", link.mtu))
+            }
+            Some(_) => None,
+        }
+    }
 }
 
 /// Leaves out the SAs that have come to their end by now.
@@ -150,6 +257,12 @@ impl Held<'_> {
         })
     }
 
+    /// SAs with a mark, which nobody could make again: the plan leaves them alone.
+    fn marked(&self) -> impl Iterator<Item = SaId> {
+        let marked = |sa: &&Sa| sa.reqid == self.reqid && sa.id.mark != Mark::NONE;
+        self.state.sas.iter().filter(marked).map(|sa| sa.id)
+    }
+
     /// The peer at the far end. One that the file doesn't know is called by its address.
     fn peer(&self, src: IpAddr, dst: IpAddr) -> PeerName {
         let far = if self.state.has_address(src) { dst } else { src };
@@ -176,9 +289,14 @@ impl Held<'_> {
     /// Chains go back into the backend that is the system's, with a rule that leads to each.
     fn add_chains(&self, before: &mut Desired) {
         for chain in self.state.firewall.chains_of(self.reqid) {
-            let Some(role) = chain.id.role() else { continue };
+            let Some(role) = chain.id.role() else {
+                before.kept_chains.insert(chain.id.clone());
+                continue;
+            };
             if self.state.firewall.backends.get(&chain.id.family) == Some(&chain.id.backend) {
                 before.chains.insert((chain.id.family, role), chain.rules.clone());
+            } else {
+                before.kept_chains.insert(chain.id.clone());
             }
             let mark = |rule: &Rule| match rule {
                 Rule::Mark { port, mark } => Some(Marking { mark: *mark, port: *port }),

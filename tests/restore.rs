@@ -1,4 +1,4 @@
-//! Taking an apply back: what a host held before comes back, whatever that was.
+//! Reverting an apply: what a host held before comes back, whatever that was.
 
 mod common;
 
@@ -9,11 +9,13 @@ use meshsec::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, memory::Memory},
     model::{
-        Cipher, Direction, KeyView, Live, Mark, Mtu, Period, Replay, Rule, SaId, Selector, Spi,
-        Start, State, Time,
+        Action, Bypass, Cipher, Direction, Family, KeyView, Live, Mark, Mtu, Period, Policy,
+        PolicyId, PortMatch, Prefix, Replay, Rule, SaId, Selector, Spi, Start, State, Time, Unseen,
     },
-    plan::{ConflictCode, Flow, Plan, flow_out},
+    plan::{ConflictCode, Flow, Plan, StepKind, flow_out},
+    render::{REVERT, report_text},
     restore::{forget_ended, restore},
+    revert::revert,
 };
 
 const PEERS: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -65,6 +67,10 @@ fn perform(kernel: &mut Memory, desired: &Desired, keyring: &Keyring) -> Report 
     apply(kernel, &Goal { desired, keyring, reqid: REQID }, &plan, &mut |_| {})
 }
 
+fn go_back(kernel: &mut Memory, before: &Desired, keyring: &Keyring) -> Report {
+    revert(kernel, &Goal { desired: before, keyring, reqid: REQID }, &mut |_| {})
+}
+
 fn destroying() -> (Desired, Keyring) {
     (Desired { destroying: true, ..Desired::default() }, Keyring::default())
 }
@@ -92,13 +98,13 @@ fn there_and_back(
     }
     let report = perform(&mut kernel, &to.0, &to.1);
     assert_eq!(report.is_complete(), refused.is_none(), "{name}, {refused:?}");
-    let report = perform(&mut kernel, &back, &keyring);
-    assert!(report.is_restored(), "{name}, {refused:?}: {} failed", report.failed.len());
+    let report = go_back(&mut kernel, &back, &keyring);
+    assert!(report.is_restored(), "{name}, {refused:?}: {:?}", report.unlike);
     assert_eq!(held(&mut kernel), before, "{name}, {refused:?}");
 }
 
 #[test]
-fn every_change_of_the_file_can_be_taken_back() {
+fn every_change_of_the_file_can_be_reverted() {
     for (to, after) in files() {
         let after = wanted(&after);
         there_and_back(&format!("from nothing to {to}"), None, &after, None);
@@ -109,14 +115,14 @@ fn every_change_of_the_file_can_be_taken_back() {
 }
 
 #[test]
-fn a_destroy_can_be_taken_back() {
+fn a_destroy_can_be_reverted() {
     for (name, config) in files() {
         there_and_back(name, Some(&config), &destroying(), None);
     }
 }
 
 #[test]
-fn an_apply_that_failed_anywhere_can_be_taken_back() {
+fn an_apply_that_failed_anywhere_can_be_reverted() {
     for (to, after) in files() {
         let after = wanted(&after);
         for (from, before) in files().iter().filter(|(from, _)| *from != to) {
@@ -170,7 +176,7 @@ fn numbers_go_on_beyond_those_that_peers_have_seen() {
     let plan = Plan::new(&to.0, &live, REQID);
     let (back, keyring) = way_back(&live, wanted(&before).1, &plan, &to.0);
     perform(&mut kernel, &to.0, &to.1);
-    assert!(perform(&mut kernel, &back, &keyring).is_restored());
+    assert!(go_back(&mut kernel, &back, &keyring).is_restored());
     for usage in observe(&mut kernel).0.usage {
         if usage.id == out {
             assert!(usage.sent > 5000 && usage.sent < 1 << 25, "{}", usage.sent);
@@ -258,4 +264,267 @@ fn an_sa_that_has_ended_is_not_brought_back() {
     assert_eq!(back.sas.len(), 8);
     forget_ended(&mut back, Time::from_seconds(600 * 1002));
     assert_eq!(back.sas.len(), 6, "the two outbound ones have ended");
+}
+
+type Spoil = fn(&mut State);
+
+/// What somebody else may do to a host, by name.
+fn troubles() -> [(&'static str, Spoil); 4] {
+    [
+        ("a policy that outranks the guard", |state| {
+            state.policies.push(outranking("0.0.0.0/0", "10.9.0.0/16"));
+        }),
+        ("a policy that outranks one peer", |state| {
+            state.policies.push(outranking("192.0.2.1/32", "192.0.2.2/31"));
+        }),
+        ("a sysctl of all", |state| {
+            let (device, name) = ("all".into(), "disable_policy".into());
+            state.bypasses.push(Bypass { device, ipv6: false, name });
+        }),
+        ("a sysctl of the device", |state| {
+            let (device, name) = ("eth0".into(), "disable_xfrm".into());
+            state.bypasses.push(Bypass { device, ipv6: false, name });
+        }),
+    ]
+}
+
+/// A foreign policy out that lets packets pass before any of ours.
+fn outranking(src: &str, dst: &str) -> Policy {
+    let prefix = |text: &str| {
+        let (address, length) = text.split_once('/').unwrap();
+        Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() }
+    };
+    Policy {
+        id: PolicyId::new(Direction::Out, Selector::between(prefix(src), prefix(dst))),
+        priority: 5,
+        action: Action::Allow,
+        index: None,
+        templates: Vec::new(),
+        extras: Default::default(),
+    }
+}
+
+/// Where a host comes from and goes to, and the files of both.
+fn ways() -> Vec<(&'static str, Option<Config>, (Desired, Keyring))> {
+    let all = Config { traffic: Traffic::All, guard: false, ..lab(1) };
+    vec![
+        ("a first apply", None, wanted(&lab(1))),
+        ("another generation", Some(lab(1)), wanted(&lab(2))),
+        ("a destroy", Some(lab(1)), destroying()),
+        ("a first apply of all traffic", None, wanted(&all)),
+        ("from all traffic", Some(all), destroying()),
+        ("a first apply by mark", None, wanted(&by_mark())),
+        ("from a mark", Some(by_mark()), destroying()),
+        ("from a mark to a port", Some(by_mark()), wanted(&lab(2))),
+    ]
+}
+
+/// A host on its way, with what takes it back.
+fn on_the_way(
+    from: Option<&Config>,
+    to: &(Desired, Keyring),
+    before: impl FnOnce(&mut State),
+) -> (Memory, Live, (Desired, Keyring)) {
+    let mut kernel = from.map_or_else(|| host(&lab(1)), applied_host);
+    before(kernel.state_mut());
+    let live = observe(&mut kernel);
+    let keys = from.map(|config| wanted(config).1).unwrap_or_default();
+    let plan = Plan::new(&to.0, &live, REQID);
+    let back = way_back(&live, keys, &plan, &to.0);
+    perform(&mut kernel, &to.0, &to.1);
+    (kernel, live, back)
+}
+
+#[test]
+fn what_others_do_before_or_meanwhile_keeps_nothing_from_coming_back() {
+    for (trouble, spoil) in troubles() {
+        for (name, from, to) in ways() {
+            for early in [true, false] {
+                let before = |state: &mut State| {
+                    if early {
+                        spoil(state)
+                    }
+                };
+                let (mut kernel, live, (back, keyring)) = on_the_way(from.as_ref(), &to, before);
+                let mut expected = live.0;
+                if !early {
+                    spoil(kernel.state_mut());
+                    spoil(&mut expected);
+                }
+                let report = go_back(&mut kernel, &back, &keyring);
+                assert!(report.is_restored(), "{trouble}, {name}: {:?}", report.unlike);
+                let expected = State { usage: Vec::new(), ..expected.sorted() };
+                assert!(held(&mut kernel) == expected, "{trouble}, {name}");
+            }
+        }
+    }
+}
+
+/// Somebody else's in the place of one of the mesh's.
+fn foreign(policy: &Policy) -> Policy {
+    Policy { priority: 7, action: Action::Allow, templates: Vec::new(), ..policy.clone() }
+}
+
+#[test]
+fn only_what_something_foreign_has_taken_meanwhile_stays_away_and_is_named() {
+    let (mut kernel, live, (back, keyring)) = on_the_way(Some(&lab(1)), &destroying(), |_| ());
+    let (guard, out) = (&live.0.policies[0], &live.0.policies[6]);
+    assert!(guard.is_guard() && out.id.direction == Direction::Out && !out.is_guard());
+    let sa = &live.0.sas[0];
+    let state = kernel.state_mut();
+    state.policies.extend([foreign(guard), foreign(out)]);
+    state.sas.push(meshsec::model::Sa { reqid: meshsec::model::Reqid(5), ..sa.clone() });
+    let report = go_back(&mut kernel, &back, &keyring);
+    let unlike = report.unlike.clone().unwrap();
+    assert_eq!(
+        unlike,
+        [
+            format!("SA {} is missing", sa.id),
+            format!("policy {} is missing", guard.id),
+            format!("policy {} is missing", out.id),
+        ]
+    );
+    let after = report.after.as_ref().unwrap();
+    assert_eq!((after.conflicts.len(), after.changes.len()), (3, 0));
+    assert!(report.failed.is_empty() && report.left.is_empty() && !report.is_restored());
+    let text = report_text(&report, "", REVERT);
+    assert!(text.starts_with("Not reverted as a whole: 13 steps done"), "{text}");
+    for what in unlike {
+        assert!(text.contains(&what), "{text}");
+    }
+    let now = held(&mut kernel);
+    assert_eq!((now.sas.len(), now.policies.len()), (live.0.sas.len(), live.0.policies.len()));
+}
+
+#[test]
+fn an_object_that_did_not_come_back_is_seen_whatever_the_kernel_has_answered() {
+    let (mut kernel, live, (back, keyring)) = on_the_way(Some(&by_mark()), &destroying(), |_| ());
+    assert!(go_back(&mut kernel, &back, &keyring).is_restored());
+    let unlike = |spoil: fn(&mut State)| {
+        let mut state = live.0.clone();
+        spoil(&mut state);
+        meshsec::restore::unlike(&back, &Live(state), REQID)
+    };
+    assert_eq!(unlike(|_| ()), Vec::<String>::new());
+    let one = |spoil: fn(&mut State), what: &str| {
+        let found = unlike(spoil);
+        assert!(found.len() == 1 && found[0].contains(what), "{found:?}, wanted {what}");
+    };
+    one(|state| _ = state.sas.remove(0), "is missing");
+    one(|state| state.sas[0].key = KeyView::Unknown, "differs");
+    one(|state| state.sas[0].selector = None, "differs");
+    one(|state| _ = state.policies.remove(0), "is missing");
+    one(|state| state.policies[0].priority += 1, "missing"); // and so it is nobody's
+    one(|state| state.policies[1].priority += 1, "differs");
+    one(|state| _ = state.firewall.chains.remove(0), "is missing");
+    one(|state| state.firewall.chains[0].jumps.clear(), "differs");
+    one(|state| state.firewall.chains[0].rules.clear(), "differs");
+    one(
+        |state| {
+            let mut new = state.sas[0].clone();
+            new.id.spi = Spi::from_raw(0x8500_1002);
+            state.sas.push(new);
+        },
+        "was not there",
+    );
+    one(
+        |state| {
+            let mut new = state.policies[1].clone();
+            new.id.selector.dport = PortMatch::exactly(1);
+            state.policies.push(new);
+        },
+        "was not there",
+    );
+}
+
+#[test]
+fn iptables_that_fails_for_a_while_is_waited_for() {
+    for (name, from, to) in ways() {
+        let (mut kernel, live, (back, keyring)) = on_the_way(from.as_ref(), &to, |_| ());
+        let steps = Plan::new(&back, &observe(&mut kernel), REQID).steps;
+        let chains = steps.iter().map(|step| {
+            matches!(step.step.kind, StepKind::SetChain { .. } | StepKind::DeleteChain(_))
+        });
+        for (nth, _) in chains.enumerate().filter(|(_, chain)| *chain) {
+            kernel.refuse(nth, Errno(11));
+        }
+        let report = go_back(&mut kernel, &back, &keyring);
+        assert!(report.is_restored(), "{name}: {:?}", report.unlike);
+        assert!(held(&mut kernel) == State { usage: Vec::new(), ..live.0 }, "{name}");
+    }
+}
+
+#[test]
+fn iptables_that_fails_for_good_keeps_nothing_else_from_coming_back() {
+    for (name, from, to) in ways() {
+        let (mut kernel, live, (back, keyring)) = on_the_way(from.as_ref(), &to, |_| ());
+        // It can be neither read nor written any more.
+        let firewall = &mut kernel.state_mut().firewall;
+        let (chains, backends) = (firewall.chains.clone(), firewall.backends.clone());
+        firewall.chains.clear();
+        firewall.backends.clear();
+        firewall.unseen = Family::ALL
+            .map(|family| Unseen {
+                family,
+                system: true,
+                what: "iptables-save".into(),
+                reason: "it is locked".into(),
+            })
+            .to_vec();
+        let report = go_back(&mut kernel, &back, &keyring);
+        let concerned = name.contains("mark");
+        assert_eq!(report.is_restored(), !concerned, "{name}: {:?}", report.unlike);
+        if concerned {
+            let text = report_text(&report, "", REVERT);
+            assert!(text.contains("chains can't be looked at: iptables-save"), "{text}");
+        }
+        let now = held(&mut kernel);
+        assert!((now.sas, now.policies) == (live.0.sas, live.0.policies), "{name}");
+        let firewall = &mut kernel.state_mut().firewall;
+        (firewall.chains, firewall.backends, firewall.unseen) = (chains, backends, Vec::new());
+        assert!(go_back(&mut kernel, &back, &keyring).is_restored(), "{name}");
+        assert!(held(&mut kernel).firewall == live.0.firewall, "{name}");
+    }
+}
+
+#[test]
+fn a_look_that_fails_is_tried_again() {
+    let (mut kernel, live, (back, keyring)) = on_the_way(Some(&lab(1)), &destroying(), |_| ());
+    kernel.fail_looks(2);
+    assert!(go_back(&mut kernel, &back, &keyring).is_restored());
+    assert!(held(&mut kernel) == State { usage: Vec::new(), ..live.0 });
+    kernel.fail_looks(100);
+    let report = go_back(&mut kernel, &back, &keyring);
+    assert!(report.stopped.is_some() && !report.is_restored());
+}
+
+#[test]
+fn a_kernel_that_has_lost_a_cipher_takes_back_all_that_needs_none() {
+    let all = Config { traffic: Traffic::All, guard: false, ..lab(1) };
+    let (mut kernel, live, (back, keyring)) = on_the_way(Some(&lab(1)), &wanted(&all), |_| ());
+    let (mut other, _, (back_of_destroy, keys)) = on_the_way(Some(&lab(1)), &destroying(), |_| ());
+    kernel.lack("rfc4106(gcm(aes))");
+    other.lack("rfc4106(gcm(aes))");
+    let _ = go_back(&mut kernel, &back, &keyring);
+    assert!(held(&mut kernel).policies == live.0.policies, "the policies that cut the host off");
+    let report = go_back(&mut other, &back_of_destroy, &keys);
+    assert!(!report.is_restored() && !report.failed.is_empty());
+    assert!(held(&mut other).policies == live.0.policies, "blocked, and not in the clear");
+}
+
+#[test]
+fn what_is_protected_stays_so_where_the_guard_that_was_there_can_not_come_back() {
+    // The third peer is new, and the guard that blocked what goes to it has gone.
+    let two = mesh(1, &PEERS[..2]);
+    let to = wanted(&Config { guard: false, ..lab(1) });
+    let (mut kernel, live, (back, keyring)) = on_the_way(Some(&two), &to, |_| ());
+    let guards = live.0.policies.iter().filter(|policy| policy.is_guard());
+    let last = |guard| Policy { priority: u32::MAX, ..foreign(guard) };
+    kernel.state_mut().policies.extend(guards.map(last));
+    let report = go_back(&mut kernel, &back, &keyring);
+    assert!(!report.is_restored());
+    let flow = flow_out(&observe(&mut kernel).0, &packet(PEERS[2]));
+    assert_ne!(flow, Flow::Clear);
+    let left: Vec<String> = report.left.iter().map(|step| step.id()).collect();
+    assert_eq!(left.len(), 2, "the policies in and out of that peer: {left:?}");
 }

@@ -11,8 +11,8 @@ use super::{
     print,
     printer::Printer,
     ratchet::{self, Turn},
+    revert::Wait,
     saved::Premises,
-    take_back::Wait,
 };
 use crate::{
     apply::{self, Goal, Progress, Report},
@@ -26,7 +26,7 @@ use crate::{
     model::Live,
     plan::Plan,
     privilege::{self, Files},
-    render::{Turned, View, plan_text, report_json, report_text},
+    render::{Plain, Turned, View, plan_text, report_json, report_text},
 };
 
 /// Above this many steps, progress is one line and not a line a step.
@@ -162,7 +162,7 @@ impl Run<'_> {
             Report { after: Some(plan.clone()), ..Report::default() }
         } else {
             let mut meter = Meter::new(plan, self.global.format, &printer);
-            apply::apply(kernel, goal, plan, &mut |progress| meter.show(progress))
+            apply::apply(kernel, goal, plan, &mut |progress| meter.show(&progress))
         };
         let patience = wait.as_ref().map(|_| LAST_WORDS);
         let status = self.conclude(kernel, view, report, wait, &printer);
@@ -188,7 +188,7 @@ impl Run<'_> {
             wait.end(kernel, self.config, printer, json)
         });
         let kept = waited.as_ref().is_none_or(|ended| ended.report.is_none());
-        // Only now: what is not proven to be in place, or may be taken back,
+        // Only now: what is not proven to be in place, or was reverted,
         // may need the old keys.
         let turned = self.turn.as_ref().map(|turn| match kept && report.is_in_place() {
             true => turn.perform(),
@@ -240,7 +240,7 @@ impl<'p> Meter<'p> {
         Self { printer, total, done: 0, each, count: text && !each && io::stdout().is_terminal() }
     }
 
-    pub(super) fn show(&mut self, progress: Progress<'_>) {
+    pub(super) fn show(&mut self, progress: &Progress<'_>) {
         let (printer, total) = (self.printer, self.total);
         match progress {
             Progress::Done(step) => {
@@ -253,16 +253,17 @@ impl<'p> Meter<'p> {
                     printer.out(format!("\r{done} of {total} steps{end}"));
                 }
             }
-            Progress::TakenBack(step) if self.each => {
-                printer.out(format!("{:>11} {} {}\n", "taken back:", step.name(), step.id()));
+            Progress::RolledBack(step) if self.each => {
+                printer.out(format!("rolled back: {} {}\n", step.name(), step.id()));
             }
-            Progress::TakenBack(_) => {}
+            Progress::RolledBack(_) | Progress::Planned(_) => {}
             Progress::Failed(step, error) => {
-                printer.err(format!("error: {}: {error}", step.name()));
+                printer.err(format!("error: {}: {}", step.name(), Plain(error)));
             }
             Progress::Again => {
                 printer.err("The kernel's answers got lost; looking and planning again.");
             }
+            Progress::Retry => printer.err("Not all of it has come back; trying again."),
         }
     }
 }

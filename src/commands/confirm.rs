@@ -28,6 +28,8 @@ use crate::{
 
 const NAME: &[u8] = b"meshsec-confirm";
 const QUESTION: &[u8] = b"confirm\n";
+const REFUSED: &str = "refused\n";
+const EARLY: &str = "early\n";
 /// How long whoever has connected may take to ask.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an apply may take to get to the point where it waits.
@@ -107,6 +109,14 @@ impl Waiter {
         Ok(Self { listener, signals })
     }
 
+    /// Refuses whoever has come until now.
+    pub(super) fn refuse_early(&self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            // What can't be said is told by the end of the connection.
+            let _ = refuse(&stream, EARLY);
+        }
+    }
+
     /// Waits at most `time` for somebody to confirm `mesh`.
     pub(super) fn wait(&self, time: Duration, mesh: &str) -> Verdict {
         let end = Instant::now() + time;
@@ -164,16 +174,21 @@ fn confirms(mut stream: &UnixStream) -> io::Result<bool> {
     let user = rustix::net::sockopt::socket_peercred(stream)?.uid;
     let mut question = [0; QUESTION.len()];
     if !user.is_root() && user != rustix::process::geteuid() {
-        // Not waited for, as others wait; but what is left unread resets the connection.
-        stream.set_nonblocking(true)?;
-        let _ = stream.read(&mut question);
-        stream.write_all(b"refused\n")?;
+        refuse(stream, REFUSED)?;
         return Ok(false);
     }
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.read_exact(&mut question)?;
     Ok(question == QUESTION)
+}
+
+/// Answers without waiting for the question, as others wait; but what is left
+/// unread resets the connection.
+fn refuse(mut stream: &UnixStream, answer: &str) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let _ = stream.read(&mut [0; QUESTION.len()]);
+    stream.write_all(answer.as_bytes())
 }
 
 fn address() -> io::Result<SocketAddr> {
@@ -201,7 +216,10 @@ pub fn run(global: &Global) -> Result<Status, Error> {
     })?;
     let Some(mesh) = answer.strip_prefix("confirmed ").map(str::trim_end) else {
         return Err(Error::Usage(match answer.as_str() {
-            "refused\n" => "only root, or the user who runs apply, may confirm it".into(),
+            REFUSED => "only root, or the user who runs apply, may confirm it".into(),
+            EARLY => "this was run before all was applied, and proves nothing of what came after; \
+                      run it again"
+                .into(),
             _ => NOT_CONFIRMED.into(),
         }));
     };

@@ -14,13 +14,13 @@ mod plan;
 mod printer;
 mod ratchet;
 mod replace;
+mod revert;
 mod rotate;
 mod saved;
 mod show;
 mod snapshot;
 mod spi;
 mod status;
-mod take_back;
 mod validate;
 
 use std::{

@@ -33,6 +33,7 @@ pub struct Memory {
     calls: usize,
     refused: BTreeMap<usize, Errno>,
     lost: BTreeMap<usize, usize>,
+    failing_looks: usize,
     lacking: BTreeSet<String>,
     offloading: BTreeSet<String>,
 }
@@ -89,6 +90,11 @@ impl Memory {
     /// than `performed` of them.
     pub fn lose(&mut self, nth: usize, performed: usize) {
         self.lost.insert(self.calls + nth, performed);
+    }
+
+    /// Fails so many of the looks to come.
+    pub fn fail_looks(&mut self, count: usize) {
+        self.failing_looks = count;
     }
 
     /// Gives a device ESP offload.
@@ -293,6 +299,10 @@ impl Memory {
 
 impl Kernel for Memory {
     fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError> {
+        if let Some(left) = self.failing_looks.checked_sub(1) {
+            self.failing_looks = left;
+            return Err(KernelError::Lost { doing: "looking".into() });
+        }
         let mut state = self.state.clone().sorted();
         for sa in &mut state.sas {
             if sa.reqid != reqid {

@@ -45,7 +45,7 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
         })
         .collect();
     for (id, chain) in live {
-        if !wanted.contains_key(id) {
+        if !wanted.contains_key(id) && !desired.kept_chains.contains(id) {
             let reason = unwanted(desired, firewall, id);
             let what = What::DeleteChain(chain.clone());
             changes.push(Change { peer: None, what, reason });
@@ -86,7 +86,11 @@ fn unwanted(desired: &Desired, firewall: &Firewall, id: &ChainId) -> Reason {
 /// Whether there are chains to come that can't be set, because there is no
 /// iptables or because it can't be looked at.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
-    if desired.marking.is_none() {
+    let needs_chains = match desired.restoring {
+        true => desired.needs_chains,
+        false => desired.marking.is_some(),
+    };
+    if !needs_chains {
         return Vec::new();
     }
     let firewall = &live.0.firewall;

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    bypass, chains, same_reqid,
+    bypass, chains,
+    change::What,
+    same_reqid,
     stops::{Peers, Stops},
 };
 use crate::{
@@ -55,6 +57,11 @@ impl Blocked {
         peers.map_or(Self::All, |peers| Self::Peers(names(peers)))
     }
 
+    /// Nobody's.
+    pub(super) fn nobody() -> Self {
+        Self::Peers(BTreeSet::new())
+    }
+
     /// Whether they stop nothing.
     pub(super) fn is_nobody(&self) -> bool {
         matches!(self, Self::Peers(peers) if peers.is_empty())
@@ -72,7 +79,9 @@ impl Blocked {
 /// Everything foreign that is in the way of what is wanted.
 ///
 /// Nothing is in the way of a host that is to hold nothing, unless its chains
-/// can't be looked at.
+/// can't be looked at. Nor of one that is to hold again what it held, but for
+/// what has taken the very place of an object: what packets do beside ours is as
+/// others want it, and is no reason to keep a host cut off.
 pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     conflicts.extend(live.0.sas.iter().filter_map(|sa| taken_spi(desired, sa, reqid)));
@@ -81,14 +90,37 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict
         let taken = taken_selector(desired, policy).or_else(|| taken_index(desired, policy));
         match taken {
             Some(conflict) => conflicts.push(conflict),
+            None if desired.restoring => {}
             None => conflicts.extend(outranking(desired, policy, reqid)),
         }
     }
-    conflicts.extend(bypass::conflicts(desired, live));
     conflicts.extend(chains::conflicts(desired, live));
-    conflicts.extend(same_reqid::conflict(desired, live, reqid));
+    if !desired.restoring {
+        conflicts.extend(bypass::conflicts(desired, live));
+        conflicts.extend(same_reqid::conflict(desired, live, reqid));
+    }
     conflicts.sort_by(|a, b| a.place().cmp(&b.place()));
     conflicts
+}
+
+/// Whether something foreign has the place of what a change would make.
+pub(super) fn is_taken(what: &What, live: &Live, reqid: Reqid) -> bool {
+    match what {
+        What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => {
+            let there = |sa: &Sa| SaId { mark: Mark::NONE, ..sa.id } == wanted.sa.id;
+            live.0.sas.iter().any(|sa| sa.reqid != reqid && there(sa))
+        }
+        What::CreatePolicy(wanted) => live.0.policies.iter().any(|policy| {
+            let same_index = policy.index.is_some() && policy.index == wanted.index;
+            !policy.belongs_to(reqid) && (policy.id == wanted.id || same_index)
+        }),
+        What::UpdatePolicy { .. }
+        | What::DeletePolicy(_)
+        | What::DeleteSa(_)
+        | What::SetMtu { .. }
+        | What::SetChain { .. }
+        | What::DeleteChain(_) => false,
+    }
 }
 
 /// A foreign SA where one of ours belongs. A mark doesn't help: the kernel's

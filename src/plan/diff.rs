@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 use super::{
     chains,
     change::{Change, ObjectKind, What},
-    conflict::Blocked,
+    conflict::{self, Blocked},
     link,
 };
 use crate::{
@@ -54,6 +54,9 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Block
 
     changes.extend(link::change(desired, live));
 
+    if desired.restoring {
+        changes.retain(|change| !conflict::is_taken(&change.what, live, reqid));
+    }
     changes.retain(|change| {
         // A peer that is stopped may have nothing else, and its policies need it.
         let needed = change.peer.is_none()

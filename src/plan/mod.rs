@@ -54,7 +54,11 @@ impl Plan {
     /// Compares what is wanted with what there is, of the mesh with this reqid.
     pub fn new(desired: &Desired, live: &Live, reqid: Reqid) -> Self {
         let conflicts = conflict::find(desired, live, reqid);
-        let changes = diff::diff(desired, live, reqid, &conflict::Blocked::by(&conflicts));
+        let blocked = match desired.restoring {
+            true => conflict::Blocked::nobody(),
+            false => conflict::Blocked::by(&conflicts),
+        };
+        let changes = diff::diff(desired, live, reqid, &blocked);
         let steps = sequence::sequence(&changes, desired);
         let warnings = warn::warnings(desired, live, reqid, &changes);
         Self { changes, steps, conflicts, warnings }

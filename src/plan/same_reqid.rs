@@ -29,7 +29,7 @@ fn kind(selector: &Selector) -> Kind {
 
 /// Says so, once, of the first object. It stops everything.
 pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<Conflict> {
-    if desired.destroying || desired.restoring || may_be_ours(desired, live, reqid) {
+    if desired.destroying || may_be_ours(desired, live, reqid) {
         return None;
     }
     let guards = desired.guards.keys().map(|id| kind(&id.selector));

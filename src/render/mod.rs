@@ -19,7 +19,7 @@ pub use json::{FORMAT_VERSION, JsonClock, JsonPlan, plan_json};
 pub use mtu::{Underlay, mtu_json, mtu_text};
 pub use plain::Plain;
 pub use prometheus::status_prometheus;
-pub use report::{Ended, TAKE_BACK, Turned, report_json, report_text};
+pub use report::{Ended, REVERT, Turned, report_json, report_text};
 pub use show::{Shown, show_json, show_text};
 pub use status::{StatusView, status_json, status_text};
 pub use text::{generation, plan_text};

@@ -14,22 +14,22 @@ use crate::{
 /// How many lines of one kind are shown before the rest is counted.
 const LINES_SHOWN: usize = 20;
 
-/// The verb of an apply that was not confirmed in time.
-pub const TAKE_BACK: &str = "take back";
+/// The verb of an apply that was not confirmed.
+pub const REVERT: &str = "revert";
 
 /// What happened, what didn't, and whether traffic flows.
 pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     let mut text = String::new();
     let complete = match verb {
-        TAKE_BACK => report.is_restored(),
+        REVERT => report.is_restored(),
         _ => report.is_complete(),
     };
     if complete {
         let _ = match verb {
             "destroy" => writeln!(text, "Destroy complete: {} steps.", report.done.len()),
-            TAKE_BACK => writeln!(
+            REVERT => writeln!(
                 text,
-                "Taken back: {} steps. The kernel holds what it held before.",
+                "Reverted: {} steps. The kernel holds what it held before.",
                 report.done.len()
             ),
             _ => writeln!(
@@ -40,27 +40,33 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
         };
         return text;
     }
+    let what = if verb == REVERT { "Not reverted as a whole" } else { "Incomplete" };
     let _ = writeln!(
         text,
-        "Incomplete: {} steps done, {} failed, {} left{}.",
+        "{what}: {} steps done, {} failed, {} left{}.",
         report.done.len(),
         report.failed.len(),
         report.left.len(),
         match report.undone.len() {
             0 => String::new(),
-            taken_back => format!(", {taken_back} taken back"),
+            rolled_back => format!(", {rolled_back} rolled back"),
         }
     );
     let failed = report.failed.iter().map(|(_, error)| format!("failed: {error}"));
     write_some(&mut text, failed);
     let undone = report.undone.iter();
-    let undone = undone.map(|step| format!("taken back: {} {}", step.name(), step.id()));
+    let undone = undone.map(|step| format!("rolled back: {} {}", step.name(), step.id()));
     write_some(&mut text, undone);
     let left = report.left.iter().map(|step| format!("left: {} {}", step.name(), step.id()));
     write_some(&mut text, left);
     if let Some(error) = &report.stopped {
         let _ = writeln!(text, "  stopped: {}", Plain(error));
     }
+    let unlike = report.unlike.iter().flatten();
+    write_some(
+        &mut text,
+        unlike.map(|what| format!("not as before: {what}")).collect::<Vec<_>>().into_iter(),
+    );
     if report.answers_lost {
         text += "  answers of the kernel got lost: more may be done than is told here\n";
     }
@@ -75,7 +81,7 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
         write_some(&mut text, conflicts);
         // What failed and what is left was named above; this is what another
         // program undid.
-        if report.failed.is_empty() && report.left.is_empty() {
+        if report.failed.is_empty() && report.left.is_empty() && report.unlike.is_none() {
             let undone = after.changes.iter().map(|change| {
                 format!("not as wanted again: {} {}", change.kind().word(), change.id())
             });
@@ -104,7 +110,7 @@ fn write_some(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
 pub struct Ended {
     /// `confirmed`, or why it was not.
     pub word: &'static str,
-    /// What taking all back has done, if it was not confirmed.
+    /// What the revert has done, if it was not confirmed.
     pub report: Option<Report>,
 }
 
@@ -170,7 +176,8 @@ struct JsonReport<'a> {
 #[derive(Serialize)]
 struct JsonConfirmation {
     verdict: &'static str,
-    taken_back: Option<bool>,
+    reverted: Option<bool>,
+    not_as_before: Vec<String>,
     failed: Vec<JsonFailure>,
     left: Vec<json::JsonStep>,
     stopped: Option<String>,
@@ -181,7 +188,8 @@ impl JsonConfirmation {
         let report = ended.report.as_ref();
         Self {
             verdict: ended.word,
-            taken_back: report.map(Report::is_restored),
+            reverted: report.map(Report::is_restored),
+            not_as_before: report.and_then(|report| report.unlike.clone()).unwrap_or_default(),
             failed: report.map(failures).unwrap_or_default(),
             left: report.iter().flat_map(|report| &report.left).map(json::JsonStep::of).collect(),
             stopped: report.and_then(|report| report.stopped.as_ref()).map(ToString::to_string),

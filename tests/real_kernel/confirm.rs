@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// Long enough that no test gets there.
-const LONG: &str = "10m";
+pub const LONG: &str = "10m";
 
 /// What `ip xfrm` lists but for the numbers that packets move, in no order.
-fn databases(host: &Namespace) -> Vec<String> {
+pub fn databases(host: &Namespace) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     for line in xfrm::databases(host).lines() {
         let moves = ["anti-replay", "seq-hi", "replay_window", "lastused"];
@@ -36,7 +36,7 @@ fn databases(host: &Namespace) -> Vec<String> {
 }
 
 /// A run that waits to be confirmed.
-struct Waiting {
+pub struct Waiting {
     command: String,
     child: Child,
     said: String,
@@ -45,7 +45,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn start(lab: &Lab, words: &[&str]) -> Self {
+    pub fn start(lab: &Lab, words: &[&str]) -> Self {
         let mut command = lab.command(A, words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("meshsec can be run");
@@ -63,13 +63,13 @@ impl Waiting {
         Self { command: format!("{command:?}"), child, said, rest: [Box::new(told), other] }
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         shell::run(Command::new("kill").args([&format!("-{name}"), &pid])).exits(0);
     }
 
     /// All that it said, and how it ended.
-    fn end(mut self) -> Ran {
+    pub fn end(mut self) -> Ran {
         let [told, other] = self.rest.each_mut().map(|output| {
             let mut text = String::new();
             output.read_to_string(&mut text).expect("it is text");
@@ -118,7 +118,7 @@ fn what_is_confirmed_stays() {
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
-fn what_is_not_confirmed_is_taken_back_in_time_and_costs_no_packet() {
+fn what_is_not_confirmed_is_reverted_in_time_and_costs_no_packet() {
     let lab = Lab::new(2);
     lab.apply_all();
     let (before, capture) = (databases(lab.host(A)), lab.capture());
@@ -127,7 +127,7 @@ fn what_is_not_confirmed_is_taken_back_in_time_and_costs_no_packet() {
     let begin = Instant::now();
     let ran = lab.meshsec(A, &["apply", "--auto-approve", "--confirm-within", "3s"]).exits(1);
     assert!(begin.elapsed() >= Duration::from_secs(3));
-    ran.says("Apply complete").says("Not confirmed in time").says("Taken back");
+    ran.says("Apply complete").says("Not confirmed in time").says("Reverted");
     assert_eq!(databases(lab.host(A)), before);
     stream.wait_for_more(5);
     stream.lost_nothing();
@@ -137,7 +137,7 @@ fn what_is_not_confirmed_is_taken_back_in_time_and_costs_no_packet() {
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
-fn other_keys_a_new_peer_and_a_destroy_are_taken_back_too() {
+fn other_keys_a_new_peer_and_a_destroy_are_reverted_too() {
     let lab = Lab::new(3);
     lab.write(A, &lab.mesh.of_peers(&[A, B]));
     lab.apply(A);
@@ -148,9 +148,9 @@ fn other_keys_a_new_peer_and_a_destroy_are_taken_back_too() {
     crate::fixture::write_secret(&lab.file(A).with_file_name("mesh.key"), &"17".repeat(32));
     let waiting = apply(&lab, LONG);
     assert_ne!(databases(lab.host(A)), before);
-    waiting.signal("TSTP"); // which would stop it, so that nothing would be taken back
+    waiting.signal("TSTP"); // which would stop it, so that nothing would be reverted
     waiting.signal("TERM");
-    waiting.end().exits(1).says("Told to end (SIGTERM)").says("Taken back");
+    waiting.end().exits(1).says("Told to end (SIGTERM)").says("Reverted");
     assert_eq!(databases(lab.host(A)), before);
     lab.reaches(A, B);
 
@@ -203,7 +203,7 @@ sys.exit(status if status >= 0 else 128 - status)
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
-fn it_is_taken_back_when_the_terminal_is_gone_or_stuck() {
+fn it_is_reverted_when_the_terminal_is_gone_or_stuck() {
     let lab = Lab::new(2);
     let on_terminal = |what: &str, time: &str| {
         let words = ["apply", "--auto-approve", "--confirm-within", time];

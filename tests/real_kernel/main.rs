@@ -57,6 +57,7 @@ mod offload;
 mod private_keys;
 mod ratchet;
 mod reboot;
+mod reverts;
 mod rotation;
 mod saved_plans;
 mod secrecy;

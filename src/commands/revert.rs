@@ -1,4 +1,4 @@
-//! What `apply --confirm-within` prepares, waits for, and does if nobody confirms.
+//! What `--confirm-within` prepares, waits for, and does if nobody confirms.
 
 use std::time::Duration;
 
@@ -8,19 +8,17 @@ use super::{
     printer::Printer,
 };
 use crate::{
-    apply::{self, Goal, Report},
+    apply::{Goal, Progress, Report},
     cli::Format,
     config::Config,
     desired::{Desired, Keyring},
     error::Error,
-    kernel::{
-        Kernel,
-        linux::{Linux, clock},
-    },
+    kernel::linux::{Linux, clock},
     model::{Live, Reqid},
     plan::Plan,
-    render::{Ended, TAKE_BACK, report_text},
+    render::{Ended, Plain, REVERT, report_text},
     restore,
+    revert::revert,
 };
 
 /// A run that has to be confirmed, and what there was before it.
@@ -33,7 +31,7 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// Prepares, before anything changes, to take `plan` back to `live`.
+    /// Prepares, before anything changes, to revert `plan`, so that the host holds `live` again.
     pub(super) fn begin(
         kernel: &mut Linux,
         goal: &Goal<'_>,
@@ -49,16 +47,20 @@ impl Wait {
     }
 
     /// Says what to do. In JSON that goes to standard error.
+    ///
+    /// Who has confirmed until now has done so before all was applied, and is refused: that
+    /// somebody could type then says nothing of what came after.
     pub(super) fn ask(&self, printer: &Printer, json: bool) {
+        self.waiter.refuse_early();
         let time = humantime::format_duration(self.time);
         let text = format!(
             "Run `meshsec confirm` within {time}, best from a new connection, or all of this is \
-             taken back. Ctrl-C takes it back now."
+             reverted. Ctrl-C reverts it now."
         );
         if json { printer.err(text) } else { printer.out(text + "\n") }
     }
 
-    /// Waits, and takes all back unless it was confirmed.
+    /// Waits, and reverts all unless it was confirmed.
     pub(super) fn end(
         &mut self,
         kernel: &mut Linux,
@@ -74,30 +76,27 @@ impl Wait {
             }
             return Ended { word, report: None };
         }
-        printer.err(format!("{text}; taking all of it back."));
-        let report = self.take_back(kernel, printer, json);
+        printer.err(format!("{text}; reverting all of it."));
+        let report = self.revert(kernel, printer, json);
         if !json {
-            printer.out(report_text(&report, "", TAKE_BACK));
+            printer.out(report_text(&report, "", REVERT));
         }
         Ended { word, report: Some(report) }
     }
 
-    fn take_back(&mut self, kernel: &mut Linux, printer: &Printer, json: bool) -> Report {
+    fn revert(&mut self, kernel: &mut Linux, printer: &Printer, json: bool) -> Report {
         restore::forget_ended(&mut self.before, clock::now());
-        let live = match kernel.observe(self.reqid) {
-            Ok(live) => live,
-            Err(error) => return Report { stopped: Some(error), ..Report::default() },
-        };
         let goal = Goal { desired: &self.before, keyring: &self.keyring, reqid: self.reqid };
-        let plan = Plan::new(&self.before, &live, self.reqid);
-        if plan.is_empty() {
-            return Report { after: Some(plan), ..Report::default() };
-        }
-        for warning in &plan.warnings {
-            printer.err(format!("warning: {warning}"));
-        }
         let format = if json { Format::Json } else { Format::Text };
-        let mut meter = Meter::new(&plan, format, printer);
-        apply::apply(kernel, &goal, &plan, &mut |progress| meter.show(progress))
+        let mut meter = None;
+        revert(kernel, &goal, &mut |progress| match progress {
+            Progress::Planned(plan) => {
+                for warning in &plan.warnings {
+                    printer.err(format!("warning: {}", Plain(warning)));
+                }
+                meter = Some(Meter::new(plan, format, printer));
+            }
+            progress => meter.iter_mut().for_each(|meter| meter.show(&progress)),
+        })
     }
 }

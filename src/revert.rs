@@ -1,0 +1,167 @@
+//! Reverts an apply that nobody has confirmed.
+//!
+//! An apply stops where something foreign is in its way, and where a step
+//! fails: what it leaves is protected or blocked. A revert is for a host that
+//! may be cut off by what was applied. So it performs every step of the way
+//! back. What others have set up meanwhile is no reason to stop, and a step
+//! that fails stops no other one, unless traffic that was protected would leave
+//! unencrypted by that. Then it looks whether the host holds what it held.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use crate::{
+    apply::{Course, Goal, Progress, Report, run, verify},
+    desired::Desired,
+    kernel::Kernel,
+    model::{
+        ChainId, Direction, Family, IPPROTO_UDP, Live, PolicyId, Prefix, Reqid, Rule, Selector,
+    },
+    plan::{Plan, PlannedStep, Step, StepKind},
+    restore::unlike,
+};
+
+/// How often a revert tries what has failed.
+const ROUNDS: usize = 5;
+/// How long it waits before it tries again: another program may hold the lock
+/// of iptables, or may have taken all memory.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes the host hold what `goal` says that it held, and reports.
+pub fn revert(
+    kernel: &mut dyn Kernel,
+    goal: &Goal<'_>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Report {
+    let mut report = Report::default();
+    for round in 1..=ROUNDS {
+        (report.failed, report.left, report.stopped) = Default::default();
+        let may_help = once(kernel, goal, &mut report, progress);
+        if report.is_restored() || !may_help || round == ROUNDS {
+            break;
+        }
+        progress(Progress::Retry);
+        // Whether it waits or not, what counts is what comes next.
+        let _ = kernel.perform(&[Step { peer: None, kind: StepKind::Wait(PAUSE) }]);
+    }
+    report
+}
+
+/// One look, one plan, all of its steps, and a second look. Whether another
+/// round may do better.
+fn once(
+    kernel: &mut dyn Kernel,
+    goal: &Goal<'_>,
+    report: &mut Report,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> bool {
+    (report.after, report.unlike) = (None, None);
+    let live = match kernel.observe(goal.reqid) {
+        Ok(live) => live,
+        Err(error) => {
+            report.stopped = Some(error);
+            return true;
+        }
+    };
+    let plan = Plan::new(goal.desired, &live, goal.reqid);
+    progress(Progress::Planned(&plan));
+    let mut course = Lost::beside(goal.desired, &live, goal.reqid);
+    let lost = run(kernel, goal.keyring, &plan.steps, report, &mut course, progress).err();
+    let now = verify(kernel, goal, report);
+    report.unlike = now.map(|live| unlike(goal.desired, &live, goal.reqid));
+    report.answers_lost |= lost.is_some();
+    if !report.is_restored() && report.stopped.is_none() {
+        report.stopped = lost;
+    }
+    let cannot_look = report.after.as_ref().is_none_or(|after| !after.conflicts.is_empty());
+    !report.failed.is_empty() || report.stopped.is_some() || !plan.is_empty() || cannot_look
+}
+
+/// The course of a revert. Everything is performed, but for what would open
+/// packets that something else was to protect, which could not be put in place.
+struct Lost<'a> {
+    wanted: &'a Desired,
+    packets: Vec<(Direction, Selector)>,
+}
+
+impl<'a> Lost<'a> {
+    /// What can't come back, because something foreign has its place.
+    fn beside(desired: &'a Desired, live: &Live, reqid: Reqid) -> Self {
+        let foreign = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
+        let wanted =
+            |id: &PolicyId| desired.policies.contains_key(id) || desired.guards.contains_key(id);
+        let ids = foreign.map(|policy| policy.id).filter(wanted);
+        let packets = ids.map(|id| (id.direction, id.selector)).collect();
+        Self { wanted: desired, packets }
+    }
+
+    /// Whether this, once it is gone, lets packets pass that a lost object was to refuse.
+    fn opens(&self, direction: Direction, gone: &Selector) -> bool {
+        self.packets
+            .iter()
+            .any(|(other, lost)| *other == direction && (lost.covers(gone) || gone.covers(lost)))
+    }
+
+    /// What a chain that could not be set was to drop. Where a guard blocks the
+    /// same, nothing is lost.
+    fn dropped_by(&self, id: &ChainId, rules: &[Rule]) -> Vec<(Direction, Selector)> {
+        let any = match id.family {
+            Family::Ipv4 => Prefix::any(Ipv4Addr::UNSPECIFIED.into()),
+            Family::Ipv6 => Prefix::any(Ipv6Addr::UNSPECIFIED.into()),
+        };
+        let drops = rules.iter().filter_map(|rule| match rule {
+            Rule::Drop { port, direction } => {
+                Some((*direction, Selector::between(any, any).to_port(IPPROTO_UDP, *port)))
+            }
+            Rule::Mark { .. } | Rule::Other(_) => None,
+        });
+        let guarded = |direction: Direction, selector: Selector| {
+            self.wanted.guards.contains_key(&PolicyId::new(direction, selector))
+        };
+        drops.filter(|(direction, selector)| !guarded(*direction, *selector)).collect()
+    }
+}
+
+impl Course for Lost<'_> {
+    fn failed(&mut self, step: &Step<()>) {
+        match &step.kind {
+            StepKind::AddPolicy(policy) if policy.refuses() => {
+                self.packets.push((policy.id.direction, policy.id.selector));
+            }
+            StepKind::SetChain { id, rules, .. } => {
+                let dropped = self.dropped_by(id, rules);
+                self.packets.extend(dropped);
+            }
+            StepKind::AddPolicy(_)
+            | StepKind::AddSa { .. }
+            | StepKind::ReplaceSa { .. }
+            | StepKind::DeleteSa(_)
+            | StepKind::UpdatePolicy(_)
+            | StepKind::DeletePolicy(_)
+            | StepKind::SetMtu { .. }
+            | StepKind::DeleteChain(_)
+            | StepKind::Wait(_) => {}
+        }
+    }
+
+    fn allows(&self, step: &PlannedStep) -> bool {
+        match &step.step.kind {
+            StepKind::DeletePolicy(policy) if policy.refuses() => {
+                !self.opens(policy.id.direction, &policy.id.selector)
+            }
+            // Its rules are not known here.
+            StepKind::DeleteChain(_) => self.packets.is_empty(),
+            StepKind::AddSa { .. }
+            | StepKind::ReplaceSa { .. }
+            | StepKind::DeleteSa(_)
+            | StepKind::AddPolicy(_)
+            | StepKind::UpdatePolicy(_)
+            | StepKind::DeletePolicy(_)
+            | StepKind::SetMtu { .. }
+            | StepKind::SetChain { .. }
+            | StepKind::Wait(_) => true,
+        }
+    }
+}

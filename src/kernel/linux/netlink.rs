@@ -25,19 +25,22 @@ use crate::kernel::{Errno, KernelError};
 
 use super::wire::{self, Message, Messages, Refusal, Request, garbled};
 
-/// Requests per send. 221 acknowledgements fit the default receive buffer since
-/// Linux 6.3 (960 bytes each, `SKB_SMALL_HEAD_SIZE`), more before; beyond, the
-/// kernel drops answers to requests that it has performed.
+/// Requests per send at most. 221 acknowledgements fit the default receive buffer
+/// since Linux 6.3, more before; beyond, the kernel drops answers to requests that
+/// it has performed. Where the buffer is smaller, so is the window.
 pub const WINDOW: usize = 128;
-/// Requests per send where each is answered by an object besides its
+/// Bytes of a receive buffer that an acknowledgement takes (`SKB_SMALL_HEAD_SIZE`
+/// and the head of an skb, since Linux 6.3).
+const ACKNOWLEDGEMENT: usize = 960;
+/// Requests per send at most where each is answered by an object besides its
 /// acknowledgement: an object takes up to four times the room.
 pub const LOOK_WINDOW: usize = 32;
 /// Bytes per send, well below the default send buffer of 208 KiB.
 const WINDOW_BYTES: usize = 64 * 1024;
 /// The largest datagram of a dump (32 KiB since Linux 4.6), twice.
 const BUFFER: usize = 64 * 1024;
-/// A hint of a receive buffer; what the kernel grants is never relied upon.
-const WISHED_BUFFER: i32 = 1024 * 1024;
+/// The receive buffer that is asked for.
+const WISHED_BUFFER: usize = 1024 * 1024;
 /// Requests are performed inside `send`, so that answers are there at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a dump that the kernel calls inconsistent is tried.
@@ -60,6 +63,8 @@ pub struct Engine {
     kernel: SocketAddr,
     sequence: u32,
     buffer: Zeroizing<Vec<u8>>,
+    /// Bytes of the receive buffer that the kernel has given.
+    room: usize,
 }
 
 /// What the kernel said to one request.
@@ -92,11 +97,11 @@ impl Engine {
         // Without it an error answer repeats the request, key included.
         socket.set_cap_ack(true).map_err(refused)?;
         socket.set_ext_ack(true).map_err(refused)?;
-        let _ = socket.set_rx_buf_sz(WISHED_BUFFER);
+        let room = receive_buffer(&socket).map_err(|errno| refused(errno.into()))?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))
             .map_err(|errno| refused(errno.into()))?;
         let buffer = Zeroizing::new(vec![0; BUFFER]);
-        Ok(Self { socket, kernel: SocketAddr::new(0, 0), sequence: 0, buffer })
+        Ok(Self { socket, kernel: SocketAddr::new(0, 0), sequence: 0, buffer, room })
     }
 
     /// Lists everything that `kind` with `body` asks for, decoding each `answer` as it
@@ -150,7 +155,8 @@ impl Engine {
     }
 
     /// Performs requests in order, a window at a time, all of them even if
-    /// some are refused, and answers for each.
+    /// some are refused, and answers for each. A window has at most `window` of
+    /// them, and only as many as the receive buffer takes the answers of.
     ///
     /// # Errors
     ///
@@ -161,6 +167,7 @@ impl Engine {
         window: usize,
     ) -> Result<Vec<Answer>, KernelError> {
         let mut answers = Vec::with_capacity(requests.len());
+        let window = fitting(window, self.room);
         let mut rest = requests;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(window_length(rest, window));
@@ -252,6 +259,20 @@ impl Engine {
         }
         self.buffer.as_mut_slice().zeroize();
     }
+}
+
+/// Asks for a large receive buffer and says how large it is. A host may have a small
+/// limit (`net.core.rmem_max`), which CAP_NET_ADMIN passes, except in a user namespace.
+fn receive_buffer(socket: &Socket) -> rustix::io::Result<usize> {
+    let _ = sockopt::set_socket_recv_buffer_size_force(socket, WISHED_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, WISHED_BUFFER));
+    sockopt::socket_recv_buffer_size(socket)
+}
+
+/// The part of a window whose answers fit a receive buffer. The smallest that Linux
+/// gives takes two, as a replacement's delete and add need.
+fn fitting(window: usize, room: usize) -> usize {
+    (window * room / (WINDOW * ACKNOWLEDGEMENT)).clamp(1, window)
 }
 
 /// A part of the receive buffer, wiped when left, by whatever way.
@@ -496,7 +517,7 @@ mod tests {
         let requests: Vec<_> = (0..WINDOW).map(|_| look()).collect();
         let lost = engine.transact(&requests, WINDOW);
         assert!(matches!(lost, Err(KernelError::Lost { .. })));
-        engine.socket.set_rx_buf_sz(WISHED_BUFFER).unwrap();
+        sockopt::set_socket_recv_buffer_size(&engine.socket, WISHED_BUFFER).unwrap();
         let answers = engine.transact(&requests, WINDOW).unwrap();
         assert_eq!(answers.len(), WINDOW);
         assert!(
@@ -504,6 +525,35 @@ mod tests {
                 .iter()
                 .all(|answer| answer.outcome.as_ref().unwrap_err().errno == Errno::ENOENT)
         );
+    }
+
+    #[test]
+    fn a_window_is_as_large_as_its_answers_allow() {
+        assert_eq!((fitting(WINDOW, 212_992), fitting(LOOK_WINDOW, 212_992)), (128, 32));
+        assert_eq!((fitting(WINDOW, 32_768), fitting(LOOK_WINDOW, 32_768)), (34, 8));
+        assert_eq!((fitting(WINDOW, 2304), fitting(LOOK_WINDOW, 2304)), (2, 1));
+        assert_eq!((fitting(WINDOW, 0), fitting(LOOK_WINDOW, usize::MAX >> 8)), (1, 32));
+    }
+
+    #[test]
+    #[ignore = "needs root: cargo xtask test"]
+    fn a_window_fits_a_receive_buffer_of_any_size() {
+        for size in [1, 1152, 2304, 4096, 8192, 16384, 65536] {
+            let mut engine = Engine::open(Protocol::Xfrm).unwrap();
+            sockopt::set_socket_recv_buffer_size(&engine.socket, size).unwrap();
+            engine.room = sockopt::socket_recv_buffer_size(&engine.socket).unwrap();
+            let requests: Vec<_> = (0..2 * WINDOW).map(|_| look()).collect();
+            let answers = engine.transact(&requests, WINDOW);
+            assert_eq!(answers.map(|answers| answers.len()), Ok(2 * WINDOW), "{size}");
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root: cargo xtask test"]
+    fn a_receive_buffer_is_large_whatever_the_limit_of_others() {
+        let engine = Engine::open(Protocol::Xfrm).unwrap();
+        // The kernel doubles what it is given.
+        assert_eq!(engine.room, 2 * WISHED_BUFFER);
     }
 
     #[test]

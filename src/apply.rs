@@ -272,7 +272,21 @@ fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<()
         }
         // Whose it is can't be told from here, so that it stays.
         Some(Err(KernelError::Refused { errno: Errno::EEXIST, .. })) | None => Ok(()),
-        Some(Err(error)) => Err(error),
+        Some(Err(error)) => Err(of_trial(error)),
+    }
+}
+
+/// Says of an SA that stands in no plan what it was for.
+fn of_trial(error: KernelError) -> KernelError {
+    match error {
+        KernelError::Refused { doing, errno, detail } => {
+            let doing = format!("{doing}, a trial of what this kernel can, on an SPI of no pair");
+            KernelError::Refused { doing, errno, detail }
+        }
+        KernelError::System { .. }
+        | KernelError::Garbled(_)
+        | KernelError::Lost { .. }
+        | KernelError::Changed(_) => error,
     }
 }
 

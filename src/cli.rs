@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 /// Terraform for IPsec: plan and apply an encrypted mesh from one TOML file.
 #[derive(Debug, Parser)]
@@ -141,6 +144,26 @@ pub struct RunArgs {
     /// Take all back unless `meshsec confirm` is run in this time, from 1s to 24h
     #[arg(long, value_name = "DURATION", value_parser = confirm_within)]
     pub confirm_within: Option<Duration>,
+}
+
+/// An error of the command line, with what was meant where that is known.
+pub fn with_tip(mut error: clap::Error) -> clap::Error {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error;
+    }
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
+    let tip = match given.as_str() {
+        "-y" | "--yes" | "--force" | "-f" | "--auto_approve" => "write --auto-approve",
+        "-n" | "--dry-run" | "--check" => "meshsec plan shows what apply would do",
+        "-v" | "-vv" | "--verbose" => "there is no more to say; --format json has all of it",
+        file if file.ends_with(".toml") => "the mesh's file is named with -c FILE",
+        _ => return error,
+    };
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    error.remove(ContextKind::SuggestedArg);
+    error
 }
 
 fn confirm_within(text: &str) -> Result<Duration, String> {

@@ -3,13 +3,18 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use meshsec::{cli::Cli, commands, error, privilege, render::Plain};
+use meshsec::{
+    cli::{self, Cli},
+    commands, error, privilege,
+    render::Plain,
+};
 
 fn main() -> ExitCode {
     error::quiet_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = cli::with_tip(error);
             // clap would exit with 2, which here means "changes are pending".
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 1 } else { 0 });

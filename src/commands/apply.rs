@@ -1,7 +1,7 @@
 //! `apply`: shows the plan, asks, does it, proves it.
 
 use std::{
-    io::{self, BufRead, IsTerminal},
+    io::{self, BufRead, IsTerminal, Write},
     time::Duration,
 };
 
@@ -37,6 +37,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Holds the namespace's lock from the first look to the last.
 pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
+    if args.plan.as_ref().is_some_and(|plan| plan.extension().is_some_and(|end| end == "toml")) {
+        let message = "apply takes a plan that plan --out has saved; for a mesh.toml write -c FILE";
+        return Err(Error::Usage(message.into()));
+    }
     if args.plan.is_none() {
         needs_approval(global, &args.run)?;
     }
@@ -56,6 +60,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         prepared.warnings.extend(moment::warning(moment));
         prepared.warnings.extend(ratchet::warning(&loaded, moment));
         prepared.warn_of_missing_address(&live);
+        prepared.warn_of_modules();
         let turn = Turn::of(&loaded.config, moment);
         let saved = args.plan.as_ref();
         if let Some(path) = saved {
@@ -80,6 +85,17 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         super::say(format_args!("{what} changed meanwhile; planning again."));
         live = again;
     }
+}
+
+/// Where standard output goes to a file or a pipe, nobody would see the question in it.
+fn ask(verb: &str) -> Result<(), Error> {
+    let question = format!("\nTo {verb} this, type yes: ");
+    if io::stdout().is_terminal() {
+        return print(&question);
+    }
+    let mut terminal = io::stderr().lock();
+    terminal.write_all(question.as_bytes())?;
+    Ok(terminal.flush()?)
 }
 
 /// Refuses early what can't be asked about.
@@ -117,7 +133,7 @@ impl Run<'_> {
         if self.args.auto_approve || view.plan.steps.is_empty() {
             return Ok(true);
         }
-        print(&format!("\nTo {} this, type yes: ", self.verb))?;
+        ask(self.verb)?;
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer)?;
         if answer.trim() == "yes" {

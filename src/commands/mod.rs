@@ -125,8 +125,7 @@ fn local_if_any<'a>(
     config: &'a Config,
     live: &Live,
 ) -> Result<Option<&'a Peer>, Error> {
-    let has_address = |address| live.0.has_address(address);
-    match config::local_peer(config, global.local.as_deref(), has_address) {
+    match config::local_peer(config, global.local.as_deref(), &live.0.addresses) {
         Ok(peer) => Ok(Some(peer)),
         Err(error) if global.local.is_some() => Err(error.into()),
         Err(_) => Ok(None),

@@ -18,8 +18,7 @@ pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
     let (links, addresses) = devices_and_addresses()?;
     let state = State { links, addresses, ..State::default() };
-    let has_address = |address| state.has_address(address);
-    let local = match config::local_peer(&config, global.local.as_deref(), has_address) {
+    let local = match config::local_peer(&config, global.local.as_deref(), &state.addresses) {
         Ok(peer) => Some(peer),
         Err(LocalError::NoAddress { .. }) if args.underlay_mtu.is_some() && one_family(&config) => {
             None

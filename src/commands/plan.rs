@@ -6,8 +6,9 @@ use crate::{
     config::{self, Config, Loaded, Moment, Peer, SecretsMode},
     desired::{Keyring, desired},
     error::Error,
+    kernel::linux::foreseen_refusals,
     model::Live,
-    plan::{Plan, Warning, WarningCode},
+    plan::{Plan, StepKind, Warning, WarningCode},
     privilege::Files,
     render::{View, plan_json, plan_text},
 };
@@ -36,6 +37,7 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     if source == live::Source::Kernel {
         prepared.warnings.extend(moment::warning(moment));
         prepared.warnings.extend(ratchet::warning(&loaded, moment));
+        prepared.warn_of_modules();
     }
     if source != live::Source::Empty {
         prepared.warn_of_missing_address(&live);
@@ -70,8 +72,7 @@ pub(super) fn prepare<'a>(
     live: &Live,
 ) -> Result<Prepared<'a>, Error> {
     let config = &loaded.config;
-    let has_address = |address| live.0.has_address(address);
-    let local = config::local_peer(config, global.local.as_deref(), has_address)?;
+    let local = config::local_peer(config, global.local.as_deref(), &live.0.addresses)?;
     loaded.check_private_key(local)?;
     loaded.check_ratchet(moment.generation)?;
     let warnings = loaded.warnings.clone();
@@ -105,6 +106,19 @@ impl Prepared<'_> {
             let text = format!("this host does not have {address}, the address of {name}");
             self.warnings.push(Warning::new(WarningCode::AddressMissing, text));
         }
+    }
+
+    /// What the kernel will refuse, where that is certain without trying.
+    pub(super) fn warn_of_modules(&mut self) {
+        let sas = self.plan.steps.iter().filter_map(|planned| match &planned.step.kind {
+            StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => Some(sa),
+            _ => None,
+        });
+        let refused = |why| {
+            let text = format!("apply will not get past its first trial: {why}");
+            Warning::new(WarningCode::KernelWillRefuse, text)
+        };
+        self.warnings.extend(foreseen_refusals(sas).into_iter().map(refused));
     }
 
     fn show(&self, global: &Global, config: &Config) -> Result<(), Error> {

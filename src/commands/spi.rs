@@ -5,24 +5,38 @@ use serde::Serialize;
 use super::{Status, print, print_json};
 use crate::{
     cli::{Format, Global, SpiArgs},
+    config::{self, SecretsMode},
     error::Error,
-    model::Spi,
+    model::{ShortId, Spi},
 };
 
 #[derive(Serialize)]
-struct Decoded {
+struct Decoded<'a> {
     spi: String,
     generation_mod_128: u8,
     from: u16,
     to: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_peer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_peer: Option<&'a str>,
 }
 
-/// Takes hex with `0x`, as `ip xfrm` prints it, or decimal.
+/// Takes hex with `0x`, as `ip xfrm` prints it, `spi=0x…`, as tcpdump does, or decimal.
 pub fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
     let spi = parse(&args.value)?;
+    // The names are of help where there is a file, and not needed.
+    let file = config::load(&global.config, SecretsMode::Ignored).ok().map(|loaded| loaded.config);
     let (generation, from, to) = (spi.generation_low(), spi.from(), spi.to());
+    let peer = |id: ShortId| file.as_ref()?.peers.iter().find(|peer| peer.short_id == id);
     match global.format {
         Format::Text | Format::Prometheus => {
+            let named = |id: ShortId| match (peer(id), &file) {
+                (Some(peer), _) => format!("{id} ({}, {})", peer.name, peer.address),
+                (None, Some(_)) => format!("{id} (not a peer of the file)"),
+                (None, None) => id.to_string(),
+            };
+            let (from, to) = (named(from), named(to));
             print(&format!("{spi}: generation {generation} (modulo 128), from {from}, to {to}\n"))?;
         }
         Format::Json => print_json(&Decoded {
@@ -30,21 +44,31 @@ pub fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
             generation_mod_128: generation,
             from: from.get(),
             to: to.get(),
+            from_peer: peer(from).map(|peer| peer.name.as_str()),
+            to_peer: peer(to).map(|peer| peer.name.as_str()),
         })?,
     }
     Ok(Status::Done)
 }
 
 fn parse(text: &str) -> Result<Spi, Error> {
-    let raw = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+    let number = text.trim_end_matches(',');
+    let number = number.strip_prefix("spi=").or(number.strip_prefix("spi ")).unwrap_or(number);
+    let raw = match number.strip_prefix("0x").or_else(|| number.strip_prefix("0X")) {
         Some(digits) => u32::from_str_radix(digits, 16),
-        None => text.parse(),
+        None => number.parse(),
     };
-    let spi = raw
-        .map(Spi::from_raw)
-        .map_err(|_| Error::Usage(format!("{text} is no SPI; write 32 bits such as 0x81001002")))?;
+    let looks_hex = number.len() == 8 && u32::from_str_radix(number, 16).is_ok();
+    let meant = if looks_hex { format!("; did you mean 0x{number}?") } else { String::new() };
+    let spi = raw.map(Spi::from_raw).map_err(|_| {
+        let quoted = config::quoted(text);
+        let write = if looks_hex { &meant } else { "; write 32 bits such as 0x81001002" };
+        Error::Usage(format!("{quoted} is not an SPI{write}"))
+    })?;
     if spi.is_mesh() {
         return Ok(spi);
     }
-    Err(Error::Usage(format!("{spi} is no SPI of a mesh: those have the top bit set")))
+    Err(Error::Usage(format!(
+        "{spi} is not an SPI of a mesh, as those have the top bit set{meant}"
+    )))
 }

@@ -22,8 +22,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
     let live = super::kernel_for(global, config)?.observe(config.reqid)?;
     let now = clock::now();
     let moment = moment::at(config, now)?;
-    let has_address = |address| live.0.has_address(address);
-    let local = config::local_peer(config, global.local.as_deref(), has_address)?;
+    let local = config::local_peer(config, global.local.as_deref(), &live.0.addresses)?;
     let (desired, _) = desired(config, moment, local, None);
     let plan = Plan::new(&desired, &live, config.reqid);
     let warnings: Vec<Warning> = moment::warning(moment).into_iter().collect();

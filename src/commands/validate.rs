@@ -62,8 +62,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
 fn check_local(global: &Global, loaded: &mut Loaded) -> Result<(), Error> {
     let config = &loaded.config;
     let addresses = linux::local_addresses().unwrap_or_default();
-    let has_address = |address| addresses.iter().any(|local| local.address == address);
-    match config::local_peer(config, global.local.as_deref(), has_address) {
+    match config::local_peer(config, global.local.as_deref(), &addresses) {
         Ok(local) => loaded.check_private_key(local)?,
         Err(error) if global.local.is_some() => return Err(error.into()),
         Err(_) if matches!(loaded.secrets, Some(Secrets::PrivateKey { .. })) => {

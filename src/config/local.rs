@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use crate::model::LocalAddress;
+
 use super::{Config, Peer, mask};
 
 /// Candidates that an error lists at most.
@@ -20,8 +22,13 @@ pub enum LocalError {
         candidates: String,
     },
     /// This host has the address of no peer.
-    #[error("this host has no peer's address; use --local NAME with one of: {candidates}")]
+    #[error(
+        "this host has no peer's address: it has {here}, and the peers are {candidates}; give the \
+         host its address, or say which peer it is with --local NAME"
+    )]
     NoAddress {
+        /// The addresses that it has.
+        here: String,
         /// The peers there are.
         candidates: String,
     },
@@ -35,7 +42,7 @@ pub enum LocalError {
     },
 }
 
-/// The peer that is named, or else the one whose address this host has.
+/// The peer that is named, or else the one whose address is among this host's.
 ///
 /// # Errors
 ///
@@ -44,7 +51,7 @@ pub enum LocalError {
 pub fn local_peer<'a>(
     config: &'a Config,
     name: Option<&str>,
-    has_address: impl Fn(IpAddr) -> bool,
+    addresses: &[LocalAddress],
 ) -> Result<&'a Peer, LocalError> {
     let all: Vec<&Peer> = config.peers.iter().collect();
     if let Some(name) = name {
@@ -54,19 +61,39 @@ pub fn local_peer<'a>(
             candidates: list(&all),
         });
     }
-    let here: Vec<&Peer> = all.iter().copied().filter(|peer| has_address(peer.address)).collect();
+    let is_here = |peer: &&Peer| addresses.iter().any(|local| local.address == peer.address);
+    let here: Vec<&Peer> = all.iter().copied().filter(is_here).collect();
     match here[..] {
         [peer] => Ok(peer),
-        [] => Err(LocalError::NoAddress { candidates: list(&all) }),
+        [] => Err(LocalError::NoAddress { here: list_here(addresses), candidates: list(&all) }),
         _ => Err(LocalError::Several { candidates: list(&here) }),
     }
 }
 
 fn list(peers: &[&Peer]) -> String {
-    let shown = peers.iter().take(LISTED).map(|peer| format!("{} ({})", peer.name, peer.address));
-    let mut list = shown.collect::<Vec<_>>().join(", ");
-    if peers.len() > LISTED {
-        list += &format!(" and {} more", peers.len() - LISTED);
+    capped(peers.iter().map(|peer| format!("{} ({})", peer.name, peer.address)))
+}
+
+/// The addresses that another host may know this one by.
+fn list_here(addresses: &[LocalAddress]) -> String {
+    let known = |local: &&LocalAddress| match local.address {
+        IpAddr::V4(v4) => !v4.is_loopback(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    let device = |local: &LocalAddress| local.device.chars().map(mask::printable).collect();
+    let shown = |local: &LocalAddress| -> String {
+        let device: String = device(local);
+        format!("{} ({device})", local.address)
+    };
+    let mut known = addresses.iter().filter(known).map(shown).peekable();
+    if known.peek().is_some() { capped(known) } else { "none that other hosts reach".into() }
+}
+
+fn capped(mut items: impl Iterator<Item = String>) -> String {
+    let mut list = items.by_ref().take(LISTED).collect::<Vec<_>>().join(", ");
+    match items.count() {
+        0 => {}
+        more => list += &format!(" and {more} more"),
     }
     list
 }
@@ -104,18 +131,39 @@ mod tests {
         }
     }
 
+    fn local(address: [u8; 4], device: &str) -> LocalAddress {
+        LocalAddress { address: address.into(), device: device.into() }
+    }
+
+    #[test]
+    fn a_host_without_a_peer_s_address_is_shown_what_it_has() {
+        let mut addresses = vec![local([127, 0, 0, 1], "lo"), local([192, 0, 2, 77], "u0")];
+        let error = |addresses: &[LocalAddress]| {
+            local_peer(&config(2), None, addresses).unwrap_err().to_string()
+        };
+        assert_eq!(
+            error(&addresses),
+            "this host has no peer's address: it has 192.0.2.77 (u0), and the peers are \
+             p1 (192.0.2.1), p2 (192.0.2.2); give the host its address, or say which peer it is \
+             with --local NAME"
+        );
+        assert!(error(&addresses[..1]).contains("it has none that other hosts reach, and"));
+        addresses.extend((1..=12).map(|i| local([198, 51, 100, i], "u\x1b")));
+        let error = error(&addresses);
+        assert!(error.contains("198.51.100.9 (u\u{fffd}) and 3 more, and"), "{error}");
+    }
+
     #[test]
     fn a_name_wins_over_addresses() {
         let config = config(2);
-        let peer = local_peer(&config, Some("p2"), |_| true).unwrap();
+        let peer = local_peer(&config, Some("p2"), &[]).unwrap();
         assert_eq!(peer.name.as_str(), "p2");
     }
 
     #[test]
     fn the_one_peer_whose_address_is_here_is_local() {
         let config = config(3);
-        let here = IpAddr::from([192, 0, 2, 3]);
-        let peer = local_peer(&config, None, |address| address == here).unwrap();
+        let peer = local_peer(&config, None, &[local([192, 0, 2, 3], "u0")]).unwrap();
         assert_eq!(peer.name.as_str(), "p3");
     }
 
@@ -123,13 +171,15 @@ mod tests {
     fn none_and_several_list_the_candidates() {
         let (small, large) = (config(2), config(12));
         assert_eq!(
-            local_peer(&small, None, |_| true).unwrap_err().to_string(),
+            local_peer(&small, None, &[local([192, 0, 2, 1], "u0"), local([192, 0, 2, 2], "u0")])
+                .unwrap_err()
+                .to_string(),
             "this host has the addresses of several peers; use --local NAME with one of: \
              p1 (192.0.2.1), p2 (192.0.2.2)"
         );
-        let none = local_peer(&large, None, |_| false).unwrap_err().to_string();
-        assert!(none.ends_with("p10 (192.0.2.10) and 2 more"), "{none}");
-        let unknown = local_peer(&small, Some("x\x1b"), |_| true).unwrap_err().to_string();
+        let none = local_peer(&large, None, &[]).unwrap_err().to_string();
+        assert!(none.contains("p10 (192.0.2.10) and 2 more; give the host"), "{none}");
+        let unknown = local_peer(&small, Some("x\x1b"), &[]).unwrap_err().to_string();
         assert!(unknown.starts_with("no peer is named \"x\u{fffd}\"; "), "{unknown}");
     }
 }

@@ -147,10 +147,14 @@ fn base64(text: &[u8]) -> Option<Form> {
 }
 
 fn lines(text: &[u8]) -> Option<Form> {
-    // base64 has = at its end only.
+    let name = |text: &[u8]| {
+        let text = text.trim_ascii();
+        let word = |c: &u8| c.is_ascii_alphanumeric() || b"_-. ".contains(c);
+        (1..32).contains(&text.len()) && text.iter().all(word)
+    };
     let assigns = text.split(|&c| c == b'\n').any(|line| {
         let at = line.iter().position(|&c| c == b'=');
-        at.is_some_and(|at| line[at..].iter().any(u8::is_ascii_alphanumeric))
+        at.is_some_and(|at| name(&line[..at]) && !line[at + 1..].trim_ascii().is_empty())
     });
     match (assigns, text.contains(&b'\n')) {
         (true, _) => Some(Form::Assignment),

@@ -80,6 +80,7 @@ codes! {
         FirewallUnseen "firewall-unseen" "A part of the firewall can't be looked at.",
         TooManyPackets "too-many-packets" "More packets are sent than the period allows for.",
         NumbersNearlySpent "numbers-nearly-spent" "An SA without ESN has used half of its sequence numbers.",
+        KernelWillRefuse "kernel-will-refuse" "The kernel is kept from loading ESP, or its mode forbids the cipher.",
         OffloadDeviceMissing "offload-device-missing" "The device of [esp] offload is not there.",
         // MTUs.
         MtuNotChecked "mtu-not-checked" "The devices of the host are not known, nor their MTU.",

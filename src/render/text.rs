@@ -186,11 +186,24 @@ fn summary(view: &View<'_>) -> String {
     if plan.is_empty() {
         return format!("No changes. The kernel matches {}.", view.file);
     }
-    format!(
+    let counts = format!(
         "Plan: {} to create, {} to update, {} to replace, {} to delete.",
         plan.count(ChangeAction::Create),
         plan.count(ChangeAction::Update),
         plan.count(ChangeAction::Replace),
         plan.count(ChangeAction::Delete),
-    )
+    );
+    match plan.conflicts.len() {
+        0 => counts,
+        1 => format!("{counts}\n{RED}Error:{RED:#} 1 conflict stops {}", stopped(plan)),
+        many => format!("{counts}\n{RED}Error:{RED:#} {many} conflicts stop {}", stopped(plan)),
+    }
+}
+
+/// What conflicts leave: the last line of a screen is what is read first.
+fn stopped(plan: &Plan) -> &'static str {
+    match plan.steps.is_empty() {
+        true => "everything; nothing was changed.",
+        false => "a part of this; apply does the rest and exits with 3.",
+    }
 }

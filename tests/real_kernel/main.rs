@@ -47,6 +47,7 @@ mod kinds;
 mod least_privilege;
 mod link;
 mod locking;
+mod machine;
 mod mark_attacks;
 mod mark_changes;
 mod mark_drift;

@@ -6,7 +6,7 @@ use crate::{
     plan::{Step, StepKind},
 };
 
-use super::wire::Refusal;
+use super::{modules, wire::Refusal};
 
 const NO_CAPABILITY: &str =
     "needs CAP_NET_ADMIN: run as root, or `plan --live FILE` with a snapshot";
@@ -47,20 +47,33 @@ pub fn of_step(step: &Step, refusal: &Refusal) -> KernelError {
 /// `EEXIST` is explained by what stands there, which takes a look: not here.
 fn of_sa(sa: &Sa, errno: Errno) -> Option<String> {
     match errno {
-        Errno::EPROTONOSUPPORT => Some(if sa.id.dst.is_ipv4() {
-            "this kernel has no ESP for IPv4: module esp4, CONFIG_INET_ESP".into()
-        } else {
-            "this kernel has no ESP for IPv6: module esp6, CONFIG_INET6_ESP".into()
-        }),
+        Errno::EPROTONOSUPPORT => {
+            Some(modules::barred(&[modules::esp(sa)]).unwrap_or_else(|| missing_esp(sa)))
+        }
         Errno::EINVAL | Errno::EOPNOTSUPP if sa.offload.is_some() => Some(format!(
             "the device may refuse to offload it, {}; leave offload out of [esp] to see",
             sa.offload.as_ref().map_or("", |offload| &offload.device)
         )),
         // ENOSYS where no such transform is known (attach_aead), ENOENT where
         // it can't be made up (esp_init_aead).
-        Errno::ENOSYS | Errno::ENOENT => Some(missing_cipher(&sa.algorithm)),
+        Errno::ENOSYS | Errno::ENOENT => {
+            let forbidden = modules::forbidden_cipher(&sa.algorithm).map(Into::into);
+            let barred = || modules::barred(&modules::of_cipher(&sa.algorithm));
+            Some(forbidden.or_else(barred).unwrap_or_else(|| missing_cipher(&sa.algorithm)))
+        }
         _ => None,
     }
+}
+
+fn missing_esp(sa: &Sa) -> String {
+    let (family, module, option) = match sa.id.dst.is_ipv4() {
+        true => ("IPv4", "esp4", "CONFIG_INET_ESP"),
+        false => ("IPv6", "esp6", "CONFIG_INET6_ESP"),
+    };
+    format!(
+        "this kernel has no ESP for {family}, or may not load it: module {module}, {option}; see \
+         what modprobe {module} says, in a container on its host"
+    )
 }
 
 fn missing_cipher(algorithm: &Algorithm) -> String {

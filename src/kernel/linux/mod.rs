@@ -5,9 +5,10 @@
 //! the time. The rest is
 //! private: `wire` is netlink's framing, `netlink` the socket, `decode`
 //! and `encode` turn messages into the model and back, `perform` has the
-//! rules of each step, `explain` says what an error number means, `host`
-//! reads sysctls, `link` devices and their addresses, `tunnels` those that make
-//! VXLAN or Geneve, `routes` the ways to peers, and `iptables` has the chains.
+//! rules of each step, `explain` says what an error number means, `modules` what
+//! keeps the kernel from loading a module, `host` reads sysctls, `link` devices and
+//! their addresses, `tunnels` those that make VXLAN or Geneve, `routes` the ways to
+//! peers, and `iptables` has the chains.
 
 pub mod clock;
 mod decode;
@@ -19,6 +20,7 @@ mod host;
 mod iptables;
 mod link;
 pub mod lock;
+mod modules;
 mod netlink;
 pub mod netns;
 mod perform;
@@ -38,6 +40,7 @@ use super::{Kernel, KernelError};
 pub use host::counters;
 use link::Devices;
 pub use link::{devices_and_addresses, local_addresses};
+pub use modules::foreseen as foreseen_refusals;
 
 const LIST_SAS: (u16, u16) = (xfrm::XFRM_MSG_GETSA, xfrm::XFRM_MSG_NEWSA);
 const LIST_POLICIES: (u16, u16) = (xfrm::XFRM_MSG_GETPOLICY, xfrm::XFRM_MSG_NEWPOLICY);

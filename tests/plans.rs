@@ -7,6 +7,8 @@
 mod common;
 #[path = "plans/marks.rs"]
 mod marks;
+#[path = "plans/tunnels.rs"]
+mod tunnels;
 #[path = "plans/ways.rs"]
 mod ways;
 

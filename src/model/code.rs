@@ -82,6 +82,12 @@ codes! {
         NumbersNearlySpent "numbers-nearly-spent" "An SA without ESN has used half of its sequence numbers.",
         KernelWillRefuse "kernel-will-refuse" "The kernel is kept from loading ESP, or its mode forbids the cipher.",
         OffloadDeviceMissing "offload-device-missing" "The device of [esp] offload is not there.",
+        // Tunnel devices.
+        TunnelUnprotected "tunnel-unprotected" "A tunnel device of the kind sends to a port that nothing protects.",
+        TunnelGroup "tunnel-group" "A tunnel device floods to a multicast group, which is not a peer.",
+        TunnelSource "tunnel-source" "A tunnel device sends from an address that no policy covers.",
+        TunnelStranger "tunnel-stranger" "A tunnel device sends to addresses that no peer has.",
+        EntriesUnseen "entries-unseen" "The forwarding entries of a tunnel device can't be read.",
         // MTUs.
         MtuNotChecked "mtu-not-checked" "The devices of the host are not known, nor their MTU.",
         LinkMissing "link-missing" "The device of [link] is not there.",
@@ -89,6 +95,7 @@ codes! {
         UnderlayUnknown "underlay-unknown" "The MTU below the tunnel is not known.",
         UnderlayTooSmall "underlay-too-small" "The MTU below the tunnel leaves no room for packets.",
         MtuTooLarge "mtu-too-large" "The tunnel's MTU is more than what fits.",
+        BridgeMtu "bridge-mtu" "A bridge has a larger MTU than the tunnel device that is its port.",
         MtuTakesIpv6 "mtu-takes-ipv6" "The tunnel's MTU is below 1280, and the kernel takes IPv6 off it.",
     }
 }
@@ -102,6 +109,8 @@ codes! {
         OutranksPeer "outranks-peer" "A foreign policy outranks those of peers and lets their traffic pass in the clear.",
         OutranksGuard "outranks-guard" "A foreign policy outranks the guard and lets traffic pass in the clear.",
         Bypass "bypass" "A sysctl takes packets of the mesh past all policies.",
+        LinkPort "link-port" "The device of [link] sends to another port than the one that is protected.",
+        LinkKind "link-kind" "The device of [link] makes no tunnels of the kind that is protected.",
         FirewallUnusable "firewall-unusable" "The chains of the mesh can't be set or looked at.",
         SameReqid "same-reqid" "Objects with the mesh's reqid seem to be another mesh's.",
     }

@@ -7,6 +7,7 @@ use super::{
     change::What,
     same_reqid,
     stops::{Peers, Stops},
+    tunnel,
 };
 use crate::{
     desired::Desired,
@@ -94,6 +95,7 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict
             None => conflicts.extend(outranking(desired, policy, reqid)),
         }
     }
+    conflicts.extend(tunnel::conflicts(desired, live));
     conflicts.extend(chains::conflicts(desired, live));
     if !desired.restoring {
         conflicts.extend(bypass::conflicts(desired, live));

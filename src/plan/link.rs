@@ -2,17 +2,20 @@
 
 use std::net::IpAddr;
 
-use super::change::{Change, What};
+use super::{
+    change::{Change, What},
+    tunnel,
+};
 use crate::{
     desired::{Desired, WantedLink},
-    model::{Link, Live, Mtu, Reason, ReasonCode, State, Warning, WarningCode},
+    model::{Link, Live, Mtu, Reason, ReasonCode, State, Tunnel, Warning, WarningCode},
     mtu,
 };
 
 /// The change of the device's MTU, if it isn't as wanted.
 pub(super) fn change(desired: &Desired, live: &Live) -> Option<Change> {
     let wanted = desired.link.as_ref()?;
-    let device = tunnel_device(wanted, &live.0).ok()?;
+    let device = tunnel_device(desired, wanted, &live.0).ok()?;
     let (after, reason) = match wanted.mtu {
         Mtu::Exactly(mtu) => (mtu, Reason::new(ReasonCode::MtuWanted, "mesh.toml says so")),
         Mtu::Auto => {
@@ -29,9 +32,9 @@ pub(super) fn change(desired: &Desired, live: &Live) -> Option<Change> {
 /// Why the MTU can't be kept right, or what comes of it.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     let Some(wanted) = &desired.link else { return Vec::new() };
-    let device = match tunnel_device(wanted, &live.0) {
+    let device = match tunnel_device(desired, wanted, &live.0) {
         Ok(device) => device,
-        Err(warning) => return vec![warning],
+        Err(warning) => return warning.into_iter().collect(),
     };
     let mut lines = Vec::new();
     let after = match (wanted.mtu, fitting(wanted, &live.0)) {
@@ -58,29 +61,73 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     lines
 }
 
-/// The device that `[link]` names, or why nothing is done about its MTU.
-fn tunnel_device<'s>(wanted: &WantedLink, state: &'s State) -> Result<&'s Link, Warning> {
+/// The device that `[link]` names, or why nothing is done about its MTU, if that
+/// is not a conflict.
+fn tunnel_device<'s>(
+    desired: &Desired,
+    wanted: &WantedLink,
+    state: &'s State,
+) -> Result<&'s Link, Option<Warning>> {
     let name = &wanted.device;
     if state.links.is_empty() {
         let text = format!("no device of this host is known, so the MTU of {name} is not checked");
-        return Err(Warning::new(WarningCode::MtuNotChecked, text));
+        return Err(Some(Warning::new(WarningCode::MtuNotChecked, text)));
     }
-    let device = state.link(name).ok_or_else(|| {
-        let text = format!(
-            "this host has no device {name}, which [link] names, so its MTU is not set; apply \
-             again when it is there"
-        );
-        Warning::new(WarningCode::LinkMissing, text)
-    })?;
+    let Some(device) = state.link(name) else {
+        return Err(Some(missing(desired, name, state)));
+    };
     if state.carriers(wanted.address).any(|carrier| carrier == device) {
         let text = format!(
             "{name}, which [link] names, carries {} itself, so its MTU is left alone; name the \
              tunnel's device instead",
             wanted.address
         );
-        return Err(Warning::new(WarningCode::LinkIsUnderlay, text));
+        return Err(Some(Warning::new(WarningCode::LinkIsUnderlay, text)));
+    }
+    if tunnel::is_another(desired, state, name) {
+        return Err(None);
     }
     Ok(device)
+}
+
+/// Names that `ip link` shows, and is not shown by, are told from those of devices
+/// that are not there.
+fn missing(desired: &Desired, name: &str, state: &State) -> Warning {
+    let tunnels = state.tunnels.as_deref().unwrap_or_default();
+    let also = |tunnel: &&Tunnel| tunnel.other_names.contains(name);
+    let shown = name.split_once('@').map(|(device, _)| device);
+    let known = shown.and_then(|device| state.link(device)).map(|link| &link.name);
+    let known = known.or(tunnels.iter().find(also).map(|tunnel| &tunnel.device));
+    let kind = desired.traffic.and_then(|traffic| traffic.device());
+    let hint = match (known, kind, &state.tunnels) {
+        (Some(device), ..) => format!("write device = \"{device}\""),
+        (None, Some((kind, _)), Some(all)) if !all.is_empty() => {
+            format!("apply again when it is there; {}", tunnel::devices_here(all, kind))
+        }
+        _ => "apply again when it is there".into(),
+    };
+    let text = format!(
+        "this host has no device {name}, which [link] names, so its MTU is not set; {hint}"
+    );
+    Warning::new(WarningCode::LinkMissing, text)
+}
+
+/// The MTU that a device will have, where it is known.
+pub(super) fn wanted_mtu(wanted: &WantedLink, state: &State) -> Option<u32> {
+    match wanted.mtu {
+        Mtu::Exactly(mtu) => Some(mtu),
+        Mtu::Auto => fitting(wanted, state).ok().map(|(_, mtu)| mtu),
+    }
+}
+
+/// The underlay's device and the MTU of a tunnel that fits it, whatever device
+/// makes the tunnel.
+pub(super) fn fitting_any<'s>(desired: &Desired, state: &'s State) -> Option<(&'s Link, u32)> {
+    let tunnel = desired.traffic?.tunnel()?;
+    let address = desired.local?;
+    let underlay = underlay(state, address).ok()?;
+    let inner = mtu::fit(underlay.mtu, address, tunnel).inner?;
+    (inner >= mtu::SMALLEST).then_some((underlay, inner))
 }
 
 /// The underlay's device and the MTU that fits it, or why that isn't known.
@@ -109,16 +156,22 @@ fn fitting<'s>(wanted: &WantedLink, state: &'s State) -> Result<(&'s Link, u32),
 
 /// The device that packets from `address` leave by, or why that isn't known.
 ///
-/// Where several devices carry the address, packets may take any of them, and
+/// Where several devices carry the address, or routes to peers lead by several,
 /// the one with the smallest MTU counts.
 pub fn underlay(state: &State, address: IpAddr) -> Result<&Link, String> {
+    let routes = state.routes.iter().filter(|route| route.from == address);
+    let devices = routes.flat_map(|route| &route.devices).filter_map(|name| state.link(name));
+    if let Some(link) = devices.filter(|link| !link.ends_here()).min_by_key(|link| link.mtu) {
+        return Ok(link);
+    }
     let carriers: Vec<&Link> = state.carriers(address).collect();
     let outward = carriers.iter().copied().filter(|link| !link.ends_here());
     match (outward.min_by_key(|link| link.mtu), carriers.first()) {
         (Some(link), _) => Ok(link),
-        (None, Some(Link { name, .. })) => {
-            Err(format!("{address} is on {name}, whose MTU says nothing of the path to the peers"))
-        }
+        (None, Some(Link { name, .. })) => Err(format!(
+            "{address} is on {name}, whose MTU says nothing of the path to the peers, and no \
+             route to one is known"
+        )),
         (None, None) => Err(format!("no device of this host has {address}")),
     }
 }

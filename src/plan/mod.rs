@@ -18,6 +18,7 @@ mod same_reqid;
 mod sequence;
 mod step;
 mod stops;
+mod tunnel;
 mod undo;
 mod warn;
 

@@ -40,6 +40,11 @@ impl Stops {
         Self::Peers(Peers::new(&Arc::from([name.clone()]), iter::once(0..1).collect()))
     }
 
+    /// No peer: what it stops is of none, such as the MTU of a device.
+    pub fn nobody() -> Self {
+        Self::Peers(Peers::new(&Arc::from([]), Ranges::new()))
+    }
+
     /// The peers that it stops, none of them twice; `None` if it stops all.
     pub fn peers(&self) -> Option<&Peers> {
         match self {
@@ -104,9 +109,12 @@ impl PartialEq for Peers {
 
 impl Eq for Peers {}
 
-/// In words: `peer b`, or `peers b, c and 7 more`.
+/// In words: `peer b`, `peers b, c and 7 more`, or `no peer`.
 impl fmt::Display for Peers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("no peer");
+        }
         f.write_str(if self.len() == 1 { "peer " } else { "peers " })?;
         for (at, name) in self.iter().take(NAMES_SHOWN).enumerate() {
             write!(f, "{}{name}", if at == 0 { "" } else { ", " })?;

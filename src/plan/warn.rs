@@ -8,7 +8,7 @@ use std::{
 use super::{
     bypass, chains,
     change::{Change, What},
-    flush, link, route,
+    flush, link, route, tunnel,
 };
 use crate::{
     desired::Desired,
@@ -46,6 +46,7 @@ pub(super) fn warnings(
     lines.extend(ahead_of_the_clock(desired, live));
     lines.extend(nearly_spent(desired, live));
     lines.extend(link::warnings(desired, live));
+    lines.extend(tunnel::warnings(desired, live));
     lines.extend(no_such_offload(desired, live));
     lines.extend(chains::blocked_on_the_way(changes));
     lines.extend(chains::mark_users(desired, live, reqid));
@@ -367,7 +368,8 @@ pub(super) fn names(peers: &BTreeSet<&PeerName>) -> String {
     list(&peers.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
-fn list(items: &[String]) -> String {
+/// The first of several, and how many more there are.
+pub(super) fn list(items: &[String]) -> String {
     let shown = items.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
     match items.len().saturating_sub(NAMES_SHOWN) {
         0 => shown,

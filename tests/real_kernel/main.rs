@@ -65,4 +65,5 @@ mod secrecy;
 mod snapshots;
 mod spoofing;
 mod taken_back;
+mod ways;
 mod wiped;

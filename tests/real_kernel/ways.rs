@@ -1,0 +1,97 @@
+//! The device that packets leave by is not the one that carries their address:
+//! its sysctls count, whatever the address is on.
+
+use crate::{
+    fixture::{A, B, Lab, Underlay, VXLAN},
+    ping,
+};
+
+const APPLY: [&str; 2] = ["apply", "--auto-approve"];
+
+/// Moves the underlay address of host a from eth0 to another device, as in a
+/// fabric in which hosts announce their addresses.
+fn announce(lab: &Lab, underlay: Underlay, device: &str) {
+    let address = underlay.address(A);
+    let host = lab.host(A);
+    if device != "lo" {
+        host.ip_batch(&format!("link add {device} type dummy\nlink set {device} up\n"));
+    }
+    match underlay {
+        Underlay::V4 => host.ip_batch(&format!(
+            "address del {address}/24 dev eth0\naddress add {address}/32 dev {device}\n\
+             route add 192.0.2.0/24 dev eth0 src {address}\n\
+             route add broadcast 192.0.2.255 dev eth0 table local src {address}\n"
+        )),
+        Underlay::V6 => host.ip_batch(&format!(
+            "address del {address}/64 dev eth0\naddress add {address}/128 dev {device} nodad\n\
+             route add 2001:db8::/64 dev eth0 src {address}\n"
+        )),
+    }
+}
+
+fn the_uplink_counts(device: &str) {
+    let lab = Lab::new(2);
+    announce(&lab, Underlay::V4, device);
+    lab.apply_all();
+    lab.reaches(A, B);
+    lab.has_converged(A);
+    lab.host(A).set_sysctl("ipv4/conf/eth0/disable_xfrm", "1");
+    let capture = lab.capture();
+    lab.does_not_reach(A, B);
+    capture.stop().has_clear(1);
+    let sysctl = "sysctl net/ipv4/conf/eth0/disable_xfrm = 1  stops all";
+    lab.meshsec(A, &["plan"]).exits(1).says(sysctl);
+    let status = lab.meshsec(A, &["status", "--format", "json"]).json();
+    assert_eq!(status["peers"][0]["traffic"], "clear", "{status:#}");
+    lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
+    lab.meshsec(A, &APPLY).exits(1);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn disable_xfrm_on_the_uplink_is_seen_where_the_address_is_on_lo() {
+    the_uplink_counts("lo");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn disable_xfrm_on_the_uplink_is_seen_where_the_address_is_on_a_dummy() {
+    the_uplink_counts("dummy0");
+}
+
+/// How many of host b's clear packets host a takes.
+fn taken_in_the_clear(lab: &Lab) -> u64 {
+    let before = lab.host(A).received(VXLAN);
+    ping::answers(lab.host(B), &crate::fixture::inner(A), 3);
+    lab.host(A).received(VXLAN) - before
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn disable_policy_counts_where_packets_come_in_and_over_ipv6_where_the_address_is() {
+    for (underlay, family, counts, other) in
+        [(Underlay::V4, "ipv4", "eth0", "dummy0"), (Underlay::V6, "ipv6", "dummy0", "eth0")]
+    {
+        let lab = Lab::over(&[underlay; 2]);
+        announce(&lab, underlay, "dummy0");
+        lab.apply(A);
+        assert_eq!(taken_in_the_clear(&lab), 0);
+        let set = |device: &str, value: &str| {
+            lab.host(A).set_sysctl(&format!("{family}/conf/{device}/disable_policy"), value);
+        };
+        set(other, "1");
+        assert_eq!(taken_in_the_clear(&lab), 0, "{family} {other}");
+        lab.meshsec(A, &["plan"]).exits(if underlay == Underlay::V4 { 1 } else { 0 });
+        set(other, "0");
+        set(counts, "1");
+        // Over IPv6 it is read as the address is made.
+        if underlay == Underlay::V6 {
+            let address = underlay.address(A);
+            lab.host(A).ip_batch(&format!(
+                "address del {address}/128 dev dummy0\naddress add {address}/128 dev dummy0 nodad\n"
+            ));
+        }
+        assert!(taken_in_the_clear(&lab) > 0, "{family} {counts}");
+        lab.meshsec(A, &["plan"]).exits(1).says(&format!("conf/{counts}/disable_policy"));
+    }
+}

@@ -38,7 +38,7 @@ complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "apply" -d 'Show the
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "confirm" -d 'Keep what an apply or destroy with --confirm-within has done'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "show" -d 'Show live objects in the file\'s words'
-complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "status" -d 'Show what each peer\'s SAs have carried and refused'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "status" -d 'Show whether each peer is protected; exit with 2 if somebody should look'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "mtu" -d 'Show how large a packet may be, part by part; needs no privilege'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'
@@ -100,12 +100,16 @@ json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l all -d 'List foreign objects too'
 complete -c meshsec -n "__fish_meshsec_using_subcommand show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l wait-heard -d 'Wait until every peer was heard, or exit with 2 when this time is up' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l watch -d 'Look again and again, by default every 2s, and show which counters move' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -s c -l config -d 'The mesh\'s file' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand status" -s v -l verbose -d 'Show all that is known of every peer'
+complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l strict -d 'Exit with 2 for a silent peer, whatever kind of traffic is protected'
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -s c -l config -d 'The mesh\'s file' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -l local -d 'The peer that this host is; by default the one whose address it has' -r
@@ -191,7 +195,7 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_see
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "confirm" -d 'Keep what an apply or destroy with --confirm-within has done'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "show" -d 'Show live objects in the file\'s words'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "status" -d 'Show what each peer\'s SAs have carried and refused'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "status" -d 'Show whether each peer is protected; exit with 2 if somebody should look'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "mtu" -d 'Show how large a packet may be, part by part; needs no privilege'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'

@@ -69,8 +69,8 @@ pub enum Command {
     Confirm,
     /// Show live objects in the file's words
     Show(ShowArgs),
-    /// Show what each peer's SAs have carried and refused
-    Status,
+    /// Show whether each peer is protected; exit with 2 if somebody should look
+    Status(StatusArgs),
     /// Print the live state as JSON, without keys: input of plan --live FILE
     Snapshot,
     /// Show how large a packet may be, part by part; needs no privilege
@@ -178,6 +178,35 @@ pub struct ShowArgs {
     /// List foreign objects too
     #[arg(long)]
     pub all: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Show these peers alone, and all that is known of them
+    #[arg(value_name = "PEER")]
+    pub peers: Vec<String>,
+    /// Show all that is known of every peer
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Exit with 2 for a silent peer, whatever kind of traffic is protected
+    #[arg(long)]
+    pub strict: bool,
+    /// Wait until every peer was heard, or exit with 2 when this time is up
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub wait_heard: Option<Duration>,
+    /// Look again and again, by default every 2s, and show which counters move
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s")]
+    #[arg(value_parser = interval, conflicts_with = "wait_heard")]
+    pub watch: Option<Duration>,
+}
+
+/// Whole seconds are what the kernel tells of when something happened.
+fn interval(text: &str) -> Result<Duration, String> {
+    let hint = "a peer's name stands before --watch";
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; {hint}"))?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+    if allowed.contains(&time) { Ok(time) } else { Err("it is from 1s to 24h".into()) }
 }
 
 /// Arguments of `mtu`.

@@ -22,3 +22,4 @@ pub mod privilege;
 pub mod render;
 pub mod restore;
 pub mod revert;
+pub mod verdict;

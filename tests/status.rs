@@ -5,42 +5,103 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use common::{REQID, applied_host, compare, mesh, observe};
 use meshsec::{
-    config::{Config, Esp, Rotation, Select},
+    config::{Config, Esp, Rotation, Select, Traffic},
     desired::desired,
     kernel::memory::Memory,
-    model::{Action, Mark, Period, Replay, Time},
+    model::{Action, Generation, Mark, PeerName, Period, Replay, Time, Usage},
     plan::Plan,
-    render::{StatusView, status_json, status_prometheus, status_text},
+    render::{Sample, StatusView, status_json, status_prometheus, status_text},
+    verdict::{Case, judge},
 };
 
 /// 2026-01-16 13:30 UTC.
 const NOW: Time = Time(1_768_570_200_000_000_000);
 
+fn ago(seconds: u64) -> Time {
+    Time(NOW.0 - seconds * 1_000_000_000)
+}
+
+/// How a status is asked for.
+#[derive(Default)]
+struct Asked {
+    peers: BTreeSet<PeerName>,
+    verbose: bool,
+    before: Option<(Vec<Usage>, BTreeMap<String, u64>)>,
+}
+
 fn golden(name: &str, config: &Config, kernel: &mut Memory, counters: &BTreeMap<String, u64>) {
+    golden_of(name, config, kernel, counters, &Asked::default());
+}
+
+fn golden_of(
+    name: &str,
+    config: &Config,
+    kernel: &mut Memory,
+    counters: &BTreeMap<String, u64>,
+    asked: &Asked,
+) {
     let moment = config.rotation.at(NOW);
-    let (wanted, _) = desired(config, moment, &config.peers[0], None);
+    let local = &config.peers[0];
+    let (wanted, _) = desired(config, moment, local, None);
     let live = observe(kernel);
     let plan = Plan::new(&wanted, &live, REQID);
-    let view = StatusView {
+    let case = Case {
         config,
         moment,
         now: NOW,
-        local: &config.peers[0],
+        local,
         desired: &wanted,
         live: &live,
         plan: &plan,
-        counters,
-        warnings: &[],
+        asked: &asked.peers,
+        strict: false,
     };
+    let mut earlier = live.clone();
+    let before = asked.before.as_ref().map(|(usage, counters)| {
+        earlier.0.usage.clone_from(usage);
+        let case = Case { now: ago(2), live: &earlier, ..case };
+        Sample::of(&view(case, &judge(&case), counters, asked, None))
+    });
+    let judged = judge(&case);
+    let view = view(case, &judged, counters, asked, before.as_ref());
     let text = anstream::adapter::strip_str(&status_text(&view)).to_string();
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "more than 80 columns: {line}");
+    }
     let json = serde_json::to_string_pretty(&status_json(&view)).unwrap() + "\n";
     for (extension, actual) in [("txt", text), ("json", json), ("prom", status_prometheus(&view))] {
         compare(&format!("tests/status/{name}.{extension}"), &actual);
     }
+}
+
+fn view<'a>(
+    case: Case<'a>,
+    judged: &'a meshsec::verdict::Judgement,
+    counters: &'a BTreeMap<String, u64>,
+    asked: &Asked,
+    before: Option<&'a Sample>,
+) -> StatusView<'a> {
+    let details = asked.verbose || !asked.peers.is_empty();
+    StatusView { case, judged, counters, warnings: &[], details, before }
+}
+
+/// Says of the SAs of a pair in one direction that they have carried packets.
+fn carried(kernel: &mut Memory, (from, to): (&str, &str), generation: u8, last: Time) {
+    let [from, to]: [std::net::IpAddr; 2] = [from, to].map(|address| address.parse().unwrap());
+    let state = kernel.state_mut();
+    let is_it = |sa: &&meshsec::model::Sa| {
+        sa.src == from && sa.id.dst == to && sa.id.spi.generation_low() == generation
+    };
+    let id = state.sas.iter().find(is_it).expect("there is such an SA").id;
+    let usage = state.usage.iter_mut().find(|usage| usage.id == id).unwrap();
+    (usage.packets, usage.bytes, usage.last) = (12, 1_234, Some(last));
 }
 
 const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -92,4 +153,152 @@ fn traffic_is_selected_by_mark() {
     let (a, b) = (config.peers[0].address, config.peers[1].address);
     kernel.state_mut().sas.retain(|sa| (sa.src, sa.id.dst) != (a, b));
     golden("selected-by-mark", &config, &mut kernel, &BTreeMap::new());
+}
+
+/// Peers b to g, a verdict each: in the clear, blocked, never heard, silent, idle, protected.
+#[test]
+fn every_verdict() {
+    const ALL: [&str; 8] = [
+        "192.0.2.1",
+        "192.0.2.2",
+        "192.0.2.3",
+        "192.0.2.4",
+        "192.0.2.5",
+        "192.0.2.6",
+        "192.0.2.7",
+        "192.0.2.8",
+    ];
+    let config = Config { guard: false, ..mesh(7, &ALL) };
+    let mut kernel = applied_host(&config);
+    let [a, b, c, d, e, _, g, h] = ALL;
+    let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    let state = kernel.state_mut();
+    state.policies.retain(|policy| policy.id.selector.dst.address != address(b));
+    state.sas.retain(|sa| sa.id.dst != address(c));
+    state.usage.iter_mut().for_each(|usage| usage.added = ago(3600));
+    carried(&mut kernel, (a, d), 7, ago(2));
+    carried(&mut kernel, (a, e), 7, ago(2));
+    carried(&mut kernel, (e, a), 7, ago(600));
+    carried(&mut kernel, (a, g), 7, ago(2));
+    carried(&mut kernel, (g, a), 7, ago(1));
+    // One that is a generation behind.
+    carried(&mut kernel, (a, h), 7, ago(2));
+    carried(&mut kernel, (h, a), 6, ago(1));
+    golden("every-verdict", &config, &mut kernel, &BTreeMap::new());
+}
+
+/// The file was raised from 5 to 8 and c left it, and nothing was applied: the
+/// SAs that carry the traffic are none that the file wants.
+#[test]
+fn the_file_is_ahead_of_the_kernel() {
+    let mut kernel = applied_host(&mesh(5, &LAB));
+    let [a, b, c] = LAB;
+    for (pair, last) in [((a, b), 2), ((b, a), 1), ((a, c), 90), ((c, a), 80)] {
+        carried(&mut kernel, pair, 5, ago(last));
+    }
+    let config = Config {
+        rotation: Rotation::Generation(Generation::new(8).unwrap()),
+        ..mesh(8, &LAB[..2])
+    };
+    golden("the-file-is-ahead", &config, &mut kernel, &BTreeMap::new());
+}
+
+/// Programs that choose no address send from one that no policy is for.
+#[test]
+fn packets_leave_from_another_address() {
+    let config = Config { traffic: Traffic::All, guard: false, ..mesh(1, &LAB) };
+    let mut kernel = applied_host(&config);
+    for route in &mut kernel.state_mut().routes {
+        route.source = Some("192.0.2.77".parse().unwrap());
+    }
+    assert!(!kernel.state_mut().routes.is_empty(), "the host has routes");
+    golden("another-source", &config, &mut kernel, &BTreeMap::new());
+}
+
+#[test]
+fn there_is_no_way_to_a_peer() {
+    let config = mesh(1, &LAB);
+    let mut kernel = applied_host(&config);
+    let [b, c] = &mut kernel.state_mut().routes[..] else { panic!("two routes") };
+    b.refused = Some("ENETUNREACH".into());
+    c.no_carrier.clone_from(&c.devices);
+    golden("no-way", &config, &mut kernel, &BTreeMap::new());
+}
+
+#[test]
+fn one_peer_is_asked_for() {
+    let config = mesh(1, &LAB);
+    let mut kernel = applied_host(&config);
+    carried(&mut kernel, (LAB[0], LAB[1]), 1, ago(2));
+    carried(&mut kernel, (LAB[1], LAB[0]), 1, ago(3));
+    let peers = BTreeSet::from([config.peers[1].name.clone()]);
+    let asked = Asked { peers, ..Asked::default() };
+    golden_of("one-peer-is-asked-for", &config, &mut kernel, &BTreeMap::new(), &asked);
+}
+
+/// Old counters beside new ones: what has healed moves no more.
+#[test]
+fn a_fault_that_is_mended_moves_no_more() {
+    let config = mesh(1, &LAB);
+    let mut kernel = applied_host(&config);
+    for pair in [(LAB[0], LAB[1]), (LAB[1], LAB[0]), (LAB[0], LAB[2]), (LAB[2], LAB[0])] {
+        carried(&mut kernel, pair, 1, ago(1));
+    }
+    let state = kernel.state_mut();
+    let from_b = |sa: &&meshsec::model::Sa| {
+        sa.src == config.peers[1].address && sa.id.spi.generation_low() == 1
+    };
+    let id = state.sas.iter().find(from_b).unwrap().id;
+    state.usage.iter_mut().find(|usage| usage.id == id).unwrap().forged = 4;
+    let mut before = state.usage.clone();
+    before.iter_mut().for_each(|usage| usage.packets = usage.packets.saturating_sub(2));
+    let counters: BTreeMap<String, u64> = [("XfrmInStateProtoError".to_owned(), 4)].into();
+    let asked = Asked { before: Some((before, counters.clone())), ..Asked::default() };
+    golden_of("watched", &config, &mut kernel, &counters, &asked);
+}
+
+/// Metrics with their type and labels, as golden statuses have them.
+fn metrics_of_golden_statuses() -> BTreeSet<String> {
+    let mut metrics = BTreeSet::new();
+    let pages: Vec<String> = fs::read_dir("tests/status")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "prom"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    for page in &pages {
+        for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let head = format!("\n{name}{{");
+            let sample = pages.iter().find_map(|page| page.split_once(&head));
+            let (_, labels) = sample.unwrap_or_else(|| panic!("no golden status has {name}"));
+            let labels = labels.split_once('}').unwrap().0.split(',');
+            let labels: Vec<&str> = labels.map(|label| label.split('=').next().unwrap()).collect();
+            metrics.insert(format!("{name} {kind} {}", labels.join(", ")));
+        }
+    }
+    metrics
+}
+
+#[test]
+fn meshsec_8_has_every_metric_with_its_type_and_labels_and_no_other() {
+    let page = fs::read_to_string("man/meshsec.8").unwrap();
+    let section = page.split("\n.Sh METRICS\n").nth(1).unwrap().split("\n.Sh ").next().unwrap();
+    let items = section.split("\n.It Va ").skip(1);
+    let documented: BTreeSet<String> = items
+        .map(|item| {
+            let mut lines = item.lines();
+            let name = lines.next().unwrap();
+            let kind = lines.next().unwrap().strip_prefix(".Em ").unwrap().trim_end_matches(" ;");
+            let labels = lines.next().unwrap().trim_end_matches('.');
+            assert!(
+                lines.next().is_some_and(|help| !help.starts_with('.')),
+                "{name} is not explained"
+            );
+            format!("{name} {kind} {labels}")
+        })
+        .collect();
+    let printed = metrics_of_golden_statuses();
+    assert!(printed.len() > 15, "{printed:?}");
+    assert_eq!(documented, printed, "metrics of meshsec(8), and those that status prints");
 }

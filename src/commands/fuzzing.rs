@@ -1,6 +1,6 @@
 //! Snapshots and saved plans, from any bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     live,
@@ -11,6 +11,7 @@ use crate::{
     model::{Live, State},
     plan::Plan,
     render::{Shown, StatusView, View, plan_json, plan_text, show_text, status_text},
+    verdict::{Case, judge},
 };
 
 /// A snapshot is refused with a reason that can be shown, or it is written again as it was read,
@@ -39,7 +40,7 @@ fn show(mesh: &Mesh, live: &Live, number: usize) {
         serde_json::to_vec(&plan_json(&view)).expect("a plan is JSON");
     }
     harmless_with_styles(&show_text(&Shown { config, moment, local, live, all: true }));
-    harmless_with_styles(&status_text(&StatusView {
+    let case = Case {
         config,
         moment,
         now: NOW,
@@ -47,9 +48,18 @@ fn show(mesh: &Mesh, live: &Live, number: usize) {
         desired,
         live,
         plan,
+        asked: &BTreeSet::new(),
+        strict: false,
+    };
+    let view = StatusView {
+        case,
+        judged: &judge(&case),
         counters: &BTreeMap::new(),
         warnings: &[],
-    }));
+        details: number.is_multiple_of(2),
+        before: None,
+    };
+    harmless_with_styles(&status_text(&view));
 }
 
 /// A saved plan is refused with a reason that can be shown, or its premises are written again as

@@ -49,6 +49,8 @@ pub enum Status {
     Error,
     /// `plan --detailed-exitcode`: changes are pending.
     Pending,
+    /// `status`: somebody should look.
+    Attention,
     /// A part was done.
     Partial,
 }
@@ -58,7 +60,7 @@ impl From<Status> for ExitCode {
         ExitCode::from(match status {
             Status::Done => 0,
             Status::Error => 1,
-            Status::Pending => 2,
+            Status::Pending | Status::Attention => 2,
             Status::Partial => 3,
         })
     }
@@ -69,7 +71,7 @@ impl From<Status> for ExitCode {
 /// The network namespace is entered first: every socket and every look at
 /// `/proc` after that is in it.
 pub fn run(cli: &Cli) -> Result<Status, Error> {
-    if cli.global.format == Format::Prometheus && !matches!(cli.command, Command::Status) {
+    if cli.global.format == Format::Prometheus && !matches!(cli.command, Command::Status(_)) {
         return Err(Error::Usage("--format prometheus is for status; use text or json".into()));
     }
     let looks_at_a_host = !matches!(
@@ -92,7 +94,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Destroy(args) => destroy::run(&cli.global, args),
         Command::Confirm => confirm::run(&cli.global),
         Command::Show(args) => show::run(&cli.global, args),
-        Command::Status => status::run(&cli.global),
+        Command::Status(args) => status::run(&cli.global, args),
         Command::Snapshot => snapshot::run(&cli.global),
         Command::Mtu(args) => mtu::run(&cli.global, args),
         Command::Genkey => generate::genkey(),
@@ -147,6 +149,15 @@ fn print(text: &str) -> Result<(), Error> {
 /// Prints JSON to standard output, with a newline at its end.
 fn print_json(value: &impl Serialize) -> Result<(), Error> {
     let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
+    text.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&text)?;
+    Ok(out.flush()?)
+}
+
+/// Prints JSON to standard output as one line.
+fn print_json_line(value: &impl Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_vec(value).map_err(io::Error::from)?;
     text.push(b'\n');
     let mut out = io::stdout().lock();
     out.write_all(&text)?;

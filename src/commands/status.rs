@@ -1,46 +1,244 @@
-//! `status`: what SAs have carried and refused, peer by peer.
+//! `status`: whether each peer is protected, once or again and again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Read},
+    os::unix::net::UnixStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use signal_hook::{consts as signals, low_level::pipe};
 
 use super::{Status, moment, print, print_json};
 use crate::{
-    cli::{Format, Global},
-    config::{self, SecretsMode},
-    desired::desired,
+    cli::{Format, Global, StatusArgs},
+    config::{self, Config, Moment, Peer, SecretsMode},
+    desired::{Desired, desired},
     error::Error,
     kernel::{
-        Kernel,
+        Kernel, Linux,
         linux::{clock, counters},
     },
+    model::{Live, PeerName, Time},
     plan::{Plan, Warning},
     privilege::Files,
-    render::{StatusView, status_json, status_prometheus, status_text},
+    render::{Sample, StatusView, status_json, status_prometheus, status_text},
+    verdict::{Case, Judgement, Reason, Sightings, judge},
 };
 
+/// How often --wait-heard looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+/// For how long a kernel is watched that does not tell when SAs were used, and
+/// for how long at most where a peer does not answer.
+const SIGHTING: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
+
 /// Needs no secret: keys are not compared.
-pub fn run(global: &Global) -> Result<Status, Error> {
+pub fn run(global: &Global, args: &StatusArgs) -> Result<Status, Error> {
+    if args.watch.is_some() && global.format == Format::Prometheus {
+        return Err(Error::Usage("--watch is for people and programs: use text or json".into()));
+    }
     let loaded = super::load(global, SecretsMode::Ignored, Files::Leaves)?;
     let config = &loaded.config;
-    let live = super::kernel_for(global, config)?.observe(config.reqid)?;
-    let now = clock::now();
-    let moment = moment::at(config, now)?;
-    let local = config::local_peer(config, global.local.as_deref(), &live.0.addresses)?;
-    let (desired, _) = desired(config, moment, local, None);
-    let plan = Plan::new(&desired, &live, config.reqid);
-    let warnings: Vec<Warning> = moment::warning(moment).into_iter().collect();
-    let view = StatusView {
+    let mut watcher = Watcher {
+        global,
+        args,
         config,
-        moment,
-        now,
-        local,
-        desired: &desired,
-        live: &live,
-        plan: &plan,
-        counters: &counters()?,
-        warnings: &warnings,
+        asked: asked(config, &args.peers)?,
+        kernel: super::kernel_for(global, config)?,
+        sightings: Sightings::default(),
     };
-    match global.format {
-        Format::Text => print(&status_text(&view))?,
-        Format::Json => print_json(&status_json(&view))?,
-        Format::Prometheus => print(&status_prometheus(&view))?,
+    match (args.watch, args.wait_heard) {
+        (Some(interval), _) => watcher.watch(interval),
+        (None, Some(time)) => watcher.wait_heard(time),
+        (None, None) => watcher.once(),
     }
-    Ok(Status::Done)
+}
+
+/// The peers that were named.
+fn asked(config: &Config, names: &[String]) -> Result<BTreeSet<PeerName>, Error> {
+    let peer = |name: &String| {
+        let found = config.peers.iter().find(|peer| peer.name.as_str() == name);
+        found.map(|peer| peer.name.clone()).ok_or_else(|| name.clone())
+    };
+    let (known, unknown): (Vec<_>, Vec<_>) = names.iter().map(peer).partition(Result::is_ok);
+    let unknown: Vec<String> = unknown.into_iter().filter_map(Result::err).collect();
+    if unknown.is_empty() {
+        return Ok(known.into_iter().flatten().collect());
+    }
+    Err(Error::Usage(format!(
+        "the file has no peer {}: a peer is named as in [[peer]] name",
+        unknown.join(", ")
+    )))
+}
+
+struct Watcher<'a> {
+    global: &'a Global,
+    args: &'a StatusArgs,
+    config: &'a Config,
+    asked: BTreeSet<PeerName>,
+    kernel: Linux,
+    sightings: Sightings,
+}
+
+/// What one look has found.
+struct Look<'a> {
+    now: Time,
+    moment: Moment,
+    local: &'a Peer,
+    desired: Desired,
+    live: Live,
+    plan: Plan,
+    counters: BTreeMap<String, u64>,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Watcher<'a> {
+    fn once(&mut self) -> Result<Status, Error> {
+        let look = self.look_with_sightings()?;
+        let judged = judge(&self.case(&look));
+        self.show(&look, &judged, None)?;
+        Ok(status(&judged))
+    }
+
+    /// Looks until every peer was heard, or time is up.
+    fn wait_heard(&mut self, time: Duration) -> Result<Status, Error> {
+        let begun = Instant::now();
+        loop {
+            let look = self.look()?;
+            let mut judged = judge(&self.case(&look));
+            let is_late = begun.elapsed() >= time;
+            if judged.hears_all() || is_late {
+                let unheard = judged.unheard();
+                judged.reasons.extend((unheard > 0).then_some(Reason::NotHeard(unheard)));
+                self.show(&look, &judged, None)?;
+                return Ok(status(&judged));
+            }
+            thread::sleep(BETWEEN_LOOKS.min(time.saturating_sub(begun.elapsed())));
+        }
+    }
+
+    /// Looks until a signal comes, or nobody reads any more.
+    fn watch(&mut self, interval: Duration) -> Result<Status, Error> {
+        let mut signal = Signal::catch()?;
+        let mut before = None;
+        loop {
+            let look = self.look()?;
+            let judged = judge(&self.case(&look));
+            before = Some(self.show(&look, &judged, before.as_ref())?);
+            if signal.comes_within(interval)? {
+                return Ok(status(&judged));
+            }
+        }
+    }
+
+    /// One look, and on kernels that do not tell when SAs were used some more,
+    /// until what leaves was seen to be answered.
+    fn look_with_sightings(&mut self) -> Result<Look<'a>, Error> {
+        let begun = Instant::now();
+        let mut look = self.look()?;
+        let [least, most] = SIGHTING;
+        while self.sightings.are_needed() && begun.elapsed() < most {
+            let is_answered = judge(&self.case(&look)).unanswered() == 0;
+            if begun.elapsed() >= least && is_answered {
+                break;
+            }
+            thread::sleep(Duration::from_secs(1));
+            look = self.look()?;
+        }
+        Ok(look)
+    }
+
+    fn look(&mut self) -> Result<Look<'a>, Error> {
+        let config = self.config;
+        let mut live = self.kernel.observe(config.reqid)?;
+        let now = clock::now();
+        self.sightings.complete(&mut live.0, now);
+        let moment = moment::at(config, now)?;
+        let named = self.global.local.as_deref();
+        let local = config::local_peer(config, named, &live.0.addresses)?;
+        let (desired, _) = desired(config, moment, local, None);
+        let plan = Plan::new(&desired, &live, config.reqid);
+        let warnings = moment::warning(moment).into_iter().collect();
+        let counters = counters()?;
+        Ok(Look { now, moment, local, desired, live, plan, counters, warnings })
+    }
+
+    fn case<'l>(&'l self, look: &'l Look<'l>) -> Case<'l> {
+        Case {
+            config: self.config,
+            moment: look.moment,
+            now: look.now,
+            local: look.local,
+            desired: &look.desired,
+            live: &look.live,
+            plan: &look.plan,
+            asked: &self.asked,
+            strict: self.args.strict,
+        }
+    }
+
+    /// Prints what was found, and gives what the counters said.
+    fn show(
+        &self,
+        look: &Look<'_>,
+        judged: &Judgement,
+        before: Option<&Sample>,
+    ) -> Result<Sample, Error> {
+        let view = StatusView {
+            case: self.case(look),
+            judged,
+            counters: &look.counters,
+            warnings: &look.warnings,
+            details: self.args.verbose || !self.asked.is_empty(),
+            before,
+        };
+        let watched = self.args.watch.is_some();
+        match self.global.format {
+            // To the upper left, and what is below goes; a pipe gets neither.
+            Format::Text if watched => {
+                let time = look.now.rfc3339();
+                print(&format!("\u{1b}[H\u{1b}[J{time}\n{}\n", status_text(&view)))?;
+            }
+            Format::Text => print(&status_text(&view))?,
+            Format::Json if watched => super::print_json_line(&status_json(&view))?,
+            Format::Json => print_json(&status_json(&view))?,
+            Format::Prometheus => print(&status_prometheus(&view))?,
+        }
+        Ok(Sample::of(&view))
+    }
+}
+
+fn status(judged: &Judgement) -> Status {
+    if judged.reasons.is_empty() { Status::Done } else { Status::Attention }
+}
+
+/// A signal that ends the watch, which then tells what was seen last.
+struct Signal(UnixStream);
+
+impl Signal {
+    fn catch() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        for signal in [signals::SIGINT, signals::SIGTERM] {
+            pipe::register(signal, write.try_clone()?)?;
+        }
+        Ok(Self(read))
+    }
+
+    fn comes_within(&mut self, time: Duration) -> io::Result<bool> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.0.set_read_timeout(Some(left))?;
+            match self.0.read(&mut [0]) {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }

@@ -35,10 +35,13 @@ pub enum Flow {
 }
 
 impl Flow {
+    /// All names in JSON and metrics, the worst last.
+    pub const WORDS: [&'static str; 3] = ["encrypted", "blocked", "clear"];
+
     /// Its name in JSON and metrics.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Protected(_) => "protected",
+            Self::Protected(_) => "encrypted",
             Self::Blocked => "blocked",
             Self::Clear => "clear",
         }
@@ -48,9 +51,9 @@ impl Flow {
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Protected(spi) => write!(f, "protected under spi {spi}"),
+            Self::Protected(spi) => write!(f, "encrypted under SPI {spi}"),
             Self::Blocked => f.write_str("blocked"),
-            Self::Clear => f.write_str("in clear"),
+            Self::Clear => f.write_str("in the clear"),
         }
     }
 }
@@ -62,15 +65,26 @@ pub fn flows_out(
     desired: &Desired,
     asked: impl Fn(&PeerName) -> bool,
 ) -> BTreeMap<PeerName, Flow> {
-    let mut flows = BTreeMap::new();
+    let worst = |packets: Vec<(Selector, Flow)>| packets.into_iter().map(|(_, flow)| flow).max();
+    let peers = packets_out(state, desired, asked).into_iter();
+    peers.filter_map(|(peer, packets)| Some((peer, worst(packets)?))).collect()
+}
+
+/// What becomes of each kind of packets to each peer of which it is asked.
+pub fn packets_out(
+    state: &State,
+    desired: &Desired,
+    asked: impl Fn(&PeerName) -> bool,
+) -> BTreeMap<PeerName, Vec<(Selector, Flow)>> {
+    let mut peers = BTreeMap::<PeerName, Vec<_>>::new();
     for wanted in desired.policies.values().filter(|wanted| asked(&wanted.peer)) {
         if wanted.policy.id.direction == Direction::Out {
-            let flow = flow_out(state, &desired.packets(wanted));
-            let worst = flows.entry(wanted.peer.clone()).or_insert(flow);
-            *worst = flow.max(*worst);
+            let packet = desired.packets(wanted);
+            let flow = flow_out(state, &packet);
+            peers.entry(wanted.peer.clone()).or_default().push((packet, flow));
         }
     }
-    flows
+    peers
 }
 
 /// What becomes of packets that match `packet`, a selector of two hosts; the

@@ -31,7 +31,7 @@ pub use crate::model::{ConflictCode, Reason, ReasonCode, Warning, WarningCode};
 pub use change::{Change, ChangeAction, ObjectKind, What};
 pub use conflict::{Blocked, Conflict};
 pub use fields::Field;
-pub use flow::{Flow, flow_out, flows_out};
+pub use flow::{Flow, flow_out, flows_out, packets_out};
 pub use link::underlay;
 pub use sequence::{Phase, PlannedStep};
 pub use step::{Step, StepKind};

@@ -21,7 +21,7 @@ pub use plain::Plain;
 pub use prometheus::status_prometheus;
 pub use report::{Ended, REVERT, Turned, report_json, report_text};
 pub use show::{Shown, show_json, show_text};
-pub use status::{StatusView, status_json, status_text};
+pub use status::{Sample, StatusView, status_json, status_text};
 pub use text::{generation, plan_text};
 
 /// A plan and whose it is.

@@ -130,8 +130,10 @@ fn a_status_says_what_was_carried_and_what_was_refused() {
     assert_eq!(pings(&lab, 20), 20);
     replay::is_refused(&lab, &capture.stop(), A);
     let status = lab.meshsec(A, &["status", "--format", "json"]).exits(0).json();
-    let [b, c] = [0, 1].map(|place| &status["peers"][place]);
-    assert_eq!((&b["traffic"], &c["traffic"]), (&"protected".into(), &"protected".into()));
+    // Idle peers come before those that are protected.
+    let [c, b] = [0, 1].map(|place| &status["peers"][place]);
+    assert_eq!((&b["verdict"], &c["verdict"]), (&"protected".into(), &"idle".into()));
+    assert_eq!((&b["traffic"], &c["traffic"]), (&"encrypted".into(), &"encrypted".into()));
     let packets = |peer: &serde_json::Value, direction: &str| -> u64 {
         let sas = peer["sas"].as_array().expect("an array").iter();
         let of_direction = sas.filter(|sa| sa["direction"] == *direction);
@@ -140,9 +142,10 @@ fn a_status_says_what_was_carried_and_what_was_refused() {
     assert_eq!((packets(b, "out"), packets(b, "in")), (20, 20));
     assert_eq!((packets(c, "out"), packets(c, "in")), (0, 0));
     assert!(status["counters"]["XfrmInStateSeqError"].as_u64() >= Some(20), "{status}");
-    lab.meshsec(A, &["status"]).exits(0).says("20 packets").says("The kernel matches the file");
+    let status = lab.meshsec(A, &["status", "-v"]).exits(0).says("20 packets");
+    status.says("Nothing differs from the file").says("2 peers: 1 idle, 1 protected.");
     let metrics = lab.meshsec(A, &["status", "--format", "prometheus"]).exits(0);
-    metrics.says("meshsec_peer_traffic{mesh=\"lab\",peer=\"b\",traffic=\"protected\"} 1");
+    metrics.says("meshsec_peer_traffic{mesh=\"lab\",peer=\"b\",traffic=\"encrypted\"} 1");
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! A status as JSON: keys are stable, arrays ordered.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::Serialize;
+
+use super::StatusView;
+use crate::{
+    model::{PeerName, Time},
+    plan::Warning,
+    render::json::{FORMAT_VERSION, JsonClock},
+    verdict::{PeerState, Reason, Refused, SaEvidence, Verdict},
+};
+
+/// `status --format json`.
+#[derive(Serialize)]
+struct JsonStatus<'a> {
+    format_version: &'static str,
+    mesh: &'a str,
+    local: &'a PeerName,
+    now: String,
+    generation: u64,
+    kernel_generations: Vec<u64>,
+    clock: Option<JsonClock>,
+    peers: Vec<JsonPeer<'a>>,
+    other_sas: Vec<JsonSa>,
+    sas_not_wanted: usize,
+    totals: BTreeMap<&'static str, usize>,
+    counters: &'a BTreeMap<String, u64>,
+    changes: usize,
+    conflicts: usize,
+    warnings: Vec<&'a Warning>,
+    exit: JsonExit,
+}
+
+#[derive(Serialize)]
+struct JsonPeer<'a> {
+    name: &'a PeerName,
+    address: IpAddr,
+    verdict: &'static str,
+    /// `encrypted`, `blocked` or `clear`.
+    traffic: &'static str,
+    /// The packets of which `traffic` is true, where others fare better.
+    only: Vec<String>,
+    no_way: Option<&'a str>,
+    incoming: &'static str,
+    last_sent: Option<String>,
+    last_heard: Option<String>,
+    unheard_since: Option<String>,
+    sends_generation: Option<u64>,
+    heard_generation: Option<u64>,
+    refused: JsonRefused,
+    changes: usize,
+    sas: Vec<JsonSa>,
+}
+
+#[derive(Serialize)]
+struct JsonRefused {
+    too_old: u64,
+    replayed: u64,
+    forged: u64,
+}
+
+#[derive(Serialize)]
+struct JsonSa {
+    spi: String,
+    /// Of the far end's side: where packets go.
+    dst: IpAddr,
+    direction: Option<String>,
+    generation: u64,
+    wanted: bool,
+    packets: u64,
+    bytes: u64,
+    /// The sequence number sent or received last.
+    number: u64,
+    /// How much of its 2^32 numbers an SA without ESN has used.
+    used_percent: Option<u64>,
+    added: String,
+    first_used: Option<String>,
+    last_used: Option<String>,
+    too_old: u32,
+    replayed: u32,
+    forged: u32,
+}
+
+#[derive(Serialize)]
+struct JsonExit {
+    status: u8,
+    reasons: Vec<JsonReason>,
+}
+
+#[derive(Serialize)]
+struct JsonReason {
+    code: &'static str,
+    text: String,
+}
+
+/// The shape of `status --format json`.
+pub fn status_json(view: &StatusView<'_>) -> impl Serialize {
+    let (case, judged) = (&view.case, view.judged);
+    JsonStatus {
+        format_version: FORMAT_VERSION,
+        mesh: case.config.mesh.as_str(),
+        local: &case.local.name,
+        now: case.now.rfc3339(),
+        generation: case.moment.generation.get(),
+        kernel_generations: judged.generations().iter().map(|it| it.get()).collect(),
+        clock: JsonClock::of(case.moment),
+        peers: judged.peers.iter().map(peer).collect(),
+        other_sas: judged.others.iter().map(sa).collect(),
+        sas_not_wanted: judged.unwanted(),
+        totals: Verdict::ALL.map(|verdict| (verdict.word(), judged.count(verdict))).into(),
+        counters: view.counters,
+        changes: case.plan.changes.len(),
+        conflicts: case.plan.conflicts.len(),
+        warnings: view.all_warnings(),
+        exit: exit(&judged.reasons),
+    }
+}
+
+fn peer(peer: &PeerState) -> JsonPeer<'_> {
+    let Refused { too_old, replayed, forged } = peer.refused;
+    JsonPeer {
+        name: &peer.name,
+        address: peer.address,
+        verdict: peer.verdict.word(),
+        traffic: peer.flow.word(),
+        only: peer.only.iter().map(ToString::to_string).collect(),
+        no_way: peer.no_way.as_deref(),
+        incoming: peer.came.word(),
+        last_sent: peer.sent.map(Time::rfc3339),
+        last_heard: peer.heard.map(Time::rfc3339),
+        unheard_since: peer.unheard_since.map(Time::rfc3339),
+        sends_generation: peer.sends.map(|generation| generation.get()),
+        heard_generation: peer.hears.map(|generation| generation.get()),
+        refused: JsonRefused { too_old, replayed, forged },
+        changes: peer.changes,
+        sas: peer.sas.iter().map(sa).collect(),
+    }
+}
+
+fn sa(sa: &SaEvidence) -> JsonSa {
+    let usage = &sa.usage;
+    JsonSa {
+        spi: sa.id.spi.to_string(),
+        dst: sa.id.dst,
+        direction: sa.direction.map(|direction| direction.to_string()),
+        generation: sa.generation.get(),
+        wanted: sa.wanted,
+        packets: usage.packets,
+        bytes: usage.bytes,
+        number: sa.number(),
+        used_percent: sa.used_percent(),
+        added: usage.added.rfc3339(),
+        first_used: usage.used.map(Time::rfc3339),
+        last_used: sa.usage.last.map(Time::rfc3339),
+        too_old: usage.too_old,
+        replayed: usage.replayed,
+        forged: usage.forged,
+    }
+}
+
+fn exit(reasons: &[Reason]) -> JsonExit {
+    let reason = |reason: &Reason| JsonReason { code: reason.code(), text: reason.to_string() };
+    JsonExit {
+        status: if reasons.is_empty() { 0 } else { 2 },
+        reasons: reasons.iter().map(reason).collect(),
+    }
+}

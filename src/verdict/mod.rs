@@ -1,0 +1,299 @@
+//! Whether the traffic with a peer is protected, by evidence.
+//!
+//! What leaves is judged by the live policies and SAs ([`packets_out`]), what comes
+//! in by when the peer's SAs were used last. Nothing is protected because the
+//! file says so. Pure.
+#![forbid(unsafe_code)]
+
+mod attention;
+mod evidence;
+mod sightings;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{
+    config::{Config, Moment, Peer},
+    desired::Desired,
+    model::{Generation, Live, PeerName, Prefix, Selector, Time},
+    plan::{Flow, Plan, flow_out, packets_out},
+};
+
+pub use attention::{Reason, answers};
+pub use evidence::{Came, Refused, SaEvidence, seconds_since};
+pub use sightings::Sightings;
+
+/// What is to be judged.
+#[derive(Clone, Copy)]
+pub struct Case<'a> {
+    /// The file.
+    pub config: &'a Config,
+    /// Which generation it is.
+    pub moment: Moment,
+    /// What the clock shows.
+    pub now: Time,
+    /// The local peer.
+    pub local: &'a Peer,
+    /// What the host should hold.
+    pub desired: &'a Desired,
+    /// What it holds.
+    pub live: &'a Live,
+    /// What differs.
+    pub plan: &'a Plan,
+    /// The peers that were asked for; none are all.
+    pub asked: &'a BTreeSet<PeerName>,
+    /// Whether every silent peer is an alarm.
+    pub strict: bool,
+}
+
+/// What is found of all peers.
+pub struct Judgement {
+    /// The peers that were asked for, the worst first.
+    pub peers: Vec<PeerState>,
+    /// SAs of the mesh that the file does not want and that are of no peer of it.
+    pub others: Vec<SaEvidence>,
+    /// Why somebody should look; nothing where all is well.
+    pub reasons: Vec<Reason>,
+}
+
+/// How the traffic with a peer fares, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It leaves as it is.
+    Clear,
+    /// It does not leave.
+    Blocked,
+    /// Packets leave encrypted, and none has ever come.
+    NeverHeard,
+    /// Packets leave encrypted, and the last that came is older by far.
+    Silent,
+    /// It would leave encrypted, and there is none.
+    Idle,
+    /// It leaves encrypted, and the peer was heard.
+    Protected,
+}
+
+impl Verdict {
+    /// All of them, the worst first.
+    pub const ALL: [Self; 6] =
+        [Self::Clear, Self::Blocked, Self::NeverHeard, Self::Silent, Self::Idle, Self::Protected];
+
+    /// Its name in JSON and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Clear => "clear",
+            Self::Blocked => "blocked",
+            Self::NeverHeard => "never_heard",
+            Self::Silent => "silent",
+            Self::Idle => "idle",
+            Self::Protected => "protected",
+        }
+    }
+
+    /// Its name for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Clear => "in the clear",
+            Self::Blocked => "blocked",
+            Self::NeverHeard => "never heard",
+            Self::Silent => "silent",
+            Self::Idle => "idle",
+            Self::Protected => "protected",
+        }
+    }
+
+    fn of(flow: Flow, has_way: bool, came: Came) -> Self {
+        match (flow, came) {
+            (Flow::Clear, _) => Self::Clear,
+            (Flow::Blocked, _) => Self::Blocked,
+            (Flow::Protected(_), _) if !has_way => Self::Blocked,
+            (Flow::Protected(_), Came::Never) => Self::NeverHeard,
+            (Flow::Protected(_), Came::Silent) => Self::Silent,
+            (Flow::Protected(_), Came::Idle) => Self::Idle,
+            (Flow::Protected(_), Came::Heard) => Self::Protected,
+        }
+    }
+}
+
+/// What is found of one peer.
+pub struct PeerState {
+    /// Its name.
+    pub name: PeerName,
+    /// Its address.
+    pub address: IpAddr,
+    /// How its traffic fares.
+    pub verdict: Verdict,
+    /// What becomes of packets to it, of several kinds the worst.
+    pub flow: Flow,
+    /// Why packets to it go nowhere, whatever policies make of them.
+    pub no_way: Option<String>,
+    /// The packets that fare as `flow` says, where others fare better.
+    pub only: Vec<Selector>,
+    /// Whether anything comes from it.
+    pub came: Came,
+    /// When a packet last left for it.
+    pub sent: Option<Time>,
+    /// When a packet last came from it.
+    pub heard: Option<Time>,
+    /// Since when nothing has come from it, where `heard` does not tell: SAs that
+    /// might have were deleted by rotations.
+    pub unheard_since: Option<Time>,
+    /// The generation under which packets leave.
+    pub sends: Option<Generation>,
+    /// The generation under which it sends, where it has since packets leave under `sends`.
+    pub hears: Option<Generation>,
+    /// What its SAs refused.
+    pub refused: Refused,
+    /// All SAs of the pair, outbound ones first.
+    pub sas: Vec<SaEvidence>,
+    /// How many changes of a plan concern it.
+    pub changes: usize,
+}
+
+/// Judges the peers that were asked for.
+pub fn judge(case: &Case<'_>) -> Judgement {
+    let (mut sas, others) = evidence::by_peer(case);
+    let mut packets = packets_out(&case.live.0, case.desired, |name| is_asked(case, name));
+    let changes = changes(case.plan);
+    let mut peers: Vec<PeerState> = case
+        .desired
+        .peers
+        .iter()
+        .filter(|(_, name)| is_asked(case, name))
+        .map(|(address, name)| {
+            let sas = sas.remove(name).unwrap_or_default();
+            let mut packets = packets.remove(name).unwrap_or_default();
+            packets.extend(from_elsewhere(case, *address, &packets));
+            let changes = changes.get(name).copied().unwrap_or(0);
+            peer_state(case, (*address, name), sas, packets, changes)
+        })
+        .collect();
+    peers.sort_by(|a, b| (a.verdict, &a.name).cmp(&(b.verdict, &b.name)));
+    let reasons = attention::reasons(case, &peers);
+    Judgement { peers, others, reasons }
+}
+
+fn is_asked(case: &Case<'_>, name: &PeerName) -> bool {
+    case.asked.is_empty() || case.asked.contains(name)
+}
+
+fn peer_state(
+    case: &Case<'_>,
+    (address, name): (IpAddr, &PeerName),
+    sas: Vec<SaEvidence>,
+    packets: Vec<(Selector, Flow)>,
+    changes: usize,
+) -> PeerState {
+    let flow = packets.iter().map(|(_, flow)| *flow).max().unwrap_or(Flow::Clear);
+    let fares_so = |other: &Flow| other.word() == flow.word();
+    let mixed = !packets.iter().all(|(_, other)| fares_so(other));
+    let only = packets.iter().filter(|(_, other)| mixed && fares_so(other));
+    let sends = sends(case.moment, &packets);
+    let no_way = no_way(case, address);
+    let found = evidence::came(&sas, sends.unwrap_or(case.moment.generation), case.now);
+    PeerState {
+        name: name.clone(),
+        address,
+        verdict: Verdict::of(flow, no_way.is_none(), found.came),
+        flow,
+        no_way,
+        only: only.map(|(selector, _)| *selector).collect(),
+        came: found.came,
+        sent: found.sent,
+        heard: found.heard,
+        unheard_since: found.unheard_since,
+        sends,
+        hears: found.under,
+        refused: evidence::refused(&sas),
+        sas,
+        changes,
+    }
+}
+
+/// The same packets from the address that the kernel picks where a program picks
+/// none, if that is not the local peer's. Tunnels have an address of their own.
+fn from_elsewhere(
+    case: &Case<'_>,
+    peer: IpAddr,
+    packets: &[(Selector, Flow)],
+) -> Vec<(Selector, Flow)> {
+    let (state, local) = (&case.live.0, case.local.address);
+    let source = state.route(local, peer).and_then(|route| route.source);
+    let Some(source) = source.filter(|source| *source != local) else { return Vec::new() };
+    if case.config.traffic.tunnel().is_some() {
+        return Vec::new();
+    }
+    let from_there = |(packet, _): &(Selector, Flow)| {
+        let packet = Selector { src: Prefix::host(source), ..*packet };
+        (packet, flow_out(state, &packet))
+    };
+    packets.iter().map(from_there).collect()
+}
+
+/// Why packets to an address go nowhere, as far as routes tell.
+fn no_way(case: &Case<'_>, peer: IpAddr) -> Option<String> {
+    let route = case.live.0.route(case.local.address, peer)?;
+    if let Some(refused) = &route.refused {
+        return Some(format!("there is no route to {peer}: {refused}"));
+    }
+    let stands_still = !route.devices.is_empty() && route.devices == route.no_carrier;
+    let devices: Vec<&str> = route.devices.iter().map(String::as_str).collect();
+    stands_still.then(|| format!("{} has no carrier", devices.join(", ")))
+}
+
+/// The generation under which packets leave. An SPI tells it modulo 128.
+fn sends(moment: Moment, packets: &[(Selector, Flow)]) -> Option<Generation> {
+    packets.iter().find_map(|(_, flow)| match flow {
+        Flow::Protected(spi) => Some(moment.generation.nearest(spi.generation_low())),
+        Flow::Blocked | Flow::Clear => None,
+    })
+}
+
+fn changes(plan: &Plan) -> BTreeMap<&PeerName, usize> {
+    let mut changes = BTreeMap::new();
+    for peer in plan.changes.iter().filter_map(|change| change.peer.as_ref()) {
+        *changes.entry(peer).or_insert(0) += 1;
+    }
+    changes
+}
+
+impl Judgement {
+    /// How many peers fare so.
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.peers.iter().filter(|peer| peer.verdict == verdict).count()
+    }
+
+    /// The generations under which packets leave.
+    pub fn generations(&self) -> BTreeSet<Generation> {
+        self.peers.iter().filter_map(|peer| peer.sends).collect()
+    }
+
+    /// All SAs of the mesh that were looked at, and whose they are.
+    pub fn sas(&self) -> impl Iterator<Item = (Option<&PeerState>, &SaEvidence)> {
+        let theirs =
+            self.peers.iter().flat_map(|peer| peer.sas.iter().map(move |s| (Some(peer), s)));
+        theirs.chain(self.others.iter().map(|sa| (None, sa)))
+    }
+
+    /// How many SAs of the mesh the file does not want.
+    pub fn unwanted(&self) -> usize {
+        self.sas().filter(|(_, sa)| !sa.wanted).count()
+    }
+
+    /// Whether every peer was heard.
+    pub fn hears_all(&self) -> bool {
+        self.unheard() == 0
+    }
+
+    /// How many peers were not heard, or not lately.
+    pub fn unheard(&self) -> usize {
+        self.peers.iter().filter(|peer| peer.came != Came::Heard).count()
+    }
+
+    /// To how many peers packets were seen to leave, and nothing to come from them since.
+    pub fn unanswered(&self) -> usize {
+        self.peers.iter().filter(|peer| peer.came == Came::Silent && peer.heard.is_none()).count()
+    }
+}

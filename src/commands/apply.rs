@@ -12,7 +12,7 @@ use super::{
     printer::Printer,
     ratchet::{self, Turn},
     revert::Wait,
-    saved::Premises,
+    saved,
 };
 use crate::{
     apply::{self, Goal, Progress, Report},
@@ -62,11 +62,11 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         prepared.warn_of_missing_address(&live);
         prepared.warn_of_modules();
         let turn = Turn::of(&loaded.config, moment);
-        let saved = args.plan.as_ref();
-        if let Some(path) = saved {
-            Premises::of(&loaded, &prepared, &live)?.check_saved(path)?;
+        let plan = args.plan.as_ref();
+        if let Some(path) = plan {
+            saved::check(path, &loaded, &prepared, &live)?;
         }
-        let args = RunArgs { auto_approve: args.run.auto_approve || saved.is_some(), ..args.run };
+        let args = RunArgs { auto_approve: args.run.auto_approve || plan.is_some(), ..args.run };
         let run = Run { global, args: &args, config: &loaded.config, verb: "apply", turn };
         let file = file_name(global);
         if !run.approved(&prepared.view(&loaded.config, &file))? {
@@ -77,7 +77,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         // What is approved is the plan. Where other programs add and delete SAs all the time no two
         // looks are the same. A saved plan pins all that was seen, and is checked again.
         let same = again.0.same_objects(&live.0)
-            || (saved.is_none() && prepared.holds_for(global, &loaded, &again)?);
+            || (plan.is_none() && prepared.holds_for(global, &loaded, &again)?);
         if same_generation && same {
             return run.perform(&mut kernel, &prepared, &again);
         }

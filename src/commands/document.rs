@@ -33,11 +33,19 @@ impl Kind {
     ///
     /// It can't be read, is something else, or of a version that is not known.
     pub(super) fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<T, Error> {
+        self.read_with_text(path).map(|(document, _)| document)
+    }
+
+    /// The same, with all of its bytes.
+    pub(super) fn read_with_text<T: DeserializeOwned>(
+        &self,
+        path: &Path,
+    ) -> Result<(T, Vec<u8>), Error> {
         let text = contents(path).map_err(|error| unread(path, error.to_string()))?;
         if text.len() as u64 > LARGEST {
             return Err(unread(path, format!("larger than 256 MiB, which no {} is", self.noun)));
         }
-        self.of(path, &text)
+        Ok((self.of(path, &text)?, text))
     }
 
     /// The document that a text is; the path is for errors.

@@ -4,8 +4,12 @@
 //! file, the keys, the generation, the live state. `apply` plans anew, which
 //! from the same premises gives the same plan, and refuses a plan whose
 //! premises have changed. So keys and sequence numbers are never saved.
+//!
+//! What is shown of a plan is not what is performed. But a plan is refused
+//! unless its file is, to the byte, the one that would be saved now: so nobody
+//! gets another plan performed than the one that was looked at.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,10 +21,10 @@ use super::{
     replace::Replacement,
 };
 use crate::{
-    config::Loaded,
+    config::{self, Clock, Loaded, Moment},
     error::Error,
-    model::{Live, State},
-    render::{FORMAT_VERSION, plan_json},
+    model::{Live, State, Time},
+    render::{FORMAT_VERSION, View, plan_json},
 };
 
 const SAVED_PLAN: Kind =
@@ -33,6 +37,8 @@ pub(super) struct Premises {
     mesh: String,
     local: String,
     generation: u64,
+    /// When it was made, in seconds since 1970: the clock that is shown.
+    made: u64,
     /// SHA-256 of mesh.toml.
     file: String,
     /// SHA-256 of the SAs that should be there and their keys' fingerprints.
@@ -49,21 +55,48 @@ pub(super) struct Premises {
 struct Saved {
     format_version: String,
     premises: Premises,
-    /// As `plan --format json` prints it; for people, and not read.
+    /// As `plan --format json` prints it.
     plan: Value,
 }
 
-impl Premises {
-    /// The premises of a plan that was just made.
-    pub(super) fn of(loaded: &Loaded, prepared: &Prepared<'_>, live: &Live) -> Result<Self, Error> {
-        Self::with(loaded, prepared, live, &shown(loaded, prepared)?)
-    }
-
-    /// The same where the plan's JSON is at hand.
-    fn with(
+impl Saved {
+    /// A plan that was made at a moment.
+    fn new(
         loaded: &Loaded,
         prepared: &Prepared<'_>,
         live: &Live,
+        made: Time,
+    ) -> Result<Self, Error> {
+        let plan = shown(loaded, prepared, made)?;
+        let premises = Premises::of(loaded, prepared, live, made, &plan)?;
+        Ok(Self { format_version: FORMAT_VERSION.into(), premises, plan })
+    }
+
+    fn text(&self) -> Result<Vec<u8>, Error> {
+        let mut text = serde_json::to_vec_pretty(self).map_err(std::io::Error::from)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    /// What is shown of it that another one doesn't show.
+    fn difference(&self, other: &Self) -> String {
+        let (Value::Object(ours), Value::Object(theirs)) = (&self.plan, &other.plan) else {
+            return "its plan".into();
+        };
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let differ = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
+        let names: Vec<String> = differ.map(|key| config::quoted(key)).collect();
+        if names.is_empty() { "its layout".into() } else { names.join(", ") }
+    }
+}
+
+impl Premises {
+    /// The premises of a plan whose JSON is at hand.
+    fn of(
+        loaded: &Loaded,
+        prepared: &Prepared<'_>,
+        live: &Live,
+        made: Time,
         shown: &Value,
     ) -> Result<Self, Error> {
         let mut keys = Sha256::new();
@@ -78,6 +111,7 @@ impl Premises {
             mesh: loaded.config.mesh.to_string(),
             local: prepared.local.name.to_string(),
             generation: prepared.moment.generation.get(),
+            made: made.seconds(),
             file: hex::encode(loaded.digest),
             keys: hex::encode(keys.finalize()),
             live: hex::encode(Sha256::digest(live)),
@@ -101,18 +135,39 @@ impl Premises {
             return None;
         })
     }
+}
 
-    /// Refuses a plan that was made from other premises than these.
-    ///
-    /// # Errors
-    ///
-    /// What has changed, or that the saved plan can't be read.
-    pub(super) fn check_saved(&self, path: &Path) -> Result<(), Error> {
-        match read(path)?.change(self) {
-            None => Ok(()),
-            Some(change) => Err(stale(path, change)),
-        }
+/// Refuses a saved plan that is not the one that was just made.
+///
+/// # Errors
+///
+/// What has changed, or that the saved plan can't be read.
+pub(super) fn check(
+    path: &Path,
+    loaded: &Loaded,
+    prepared: &Prepared<'_>,
+    live: &Live,
+) -> Result<(), Error> {
+    let (saved, text) = read(path)?;
+    let now = Saved::new(loaded, prepared, live, Time::from_seconds(saved.premises.made))?;
+    match saved.premises.change(&now.premises) {
+        Some(change) => Err(stale(path, change)),
+        None => same(path, &saved, &text, &now),
     }
+}
+
+/// Every byte counts: of a name that is there twice, a reader and a parser may
+/// each take another one.
+fn same(path: &Path, saved: &Saved, text: &[u8], now: &Saved) -> Result<(), Error> {
+    if text == now.text()? {
+        return Ok(());
+    }
+    let reason = format!(
+        "it does not show what a plan of now shows ({}): the file was edited, or what the plan \
+         warns of has changed; plan again",
+        saved.difference(now)
+    );
+    Err(unread(path, reason))
 }
 
 /// Writes a plan, for its owner alone unless there was one with another mode.
@@ -126,17 +181,17 @@ pub(super) fn write(
     prepared: &Prepared<'_>,
     live: &Live,
 ) -> Result<(), Error> {
-    let plan = shown(loaded, prepared)?;
-    let premises = Premises::with(loaded, prepared, live, &plan)?;
-    let saved = Saved { format_version: FORMAT_VERSION.into(), premises, plan };
-    let mut text = serde_json::to_vec_pretty(&saved).map_err(std::io::Error::from)?;
-    text.push(b'\n');
-    put(path, &text)
+    // Whole seconds, as they are saved.
+    let now = prepared.moment.clock.map(|clock| clock.now).unwrap_or_default();
+    let made = Time::from_seconds(now.seconds());
+    put(path, &Saved::new(loaded, prepared, live, made)?.text()?)
 }
 
-/// A plan as `plan --format json` prints it, which has no name of a file.
-fn shown(loaded: &Loaded, prepared: &Prepared<'_>) -> Result<Value, Error> {
-    let view = prepared.view(&loaded.config, "");
+/// A plan as `plan --format json` printed it at a moment; it has no name of a file.
+fn shown(loaded: &Loaded, prepared: &Prepared<'_>, made: Time) -> Result<Value, Error> {
+    let clock = prepared.moment.clock.map(|clock| Clock { now: made, ..clock });
+    let moment = Moment { clock, ..prepared.moment };
+    let view = View { moment, ..prepared.view(&loaded.config, "") };
     Ok(serde_json::to_value(plan_json(&view)).map_err(std::io::Error::from)?)
 }
 
@@ -153,8 +208,8 @@ fn put(path: &Path, text: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn read(path: &Path) -> Result<Premises, Error> {
-    SAVED_PLAN.read(path).map(|Saved { premises, .. }| premises)
+fn read(path: &Path) -> Result<(Saved, Vec<u8>), Error> {
+    SAVED_PLAN.read_with_text(path)
 }
 
 #[cfg(any(test, fuzzing))]
@@ -166,6 +221,7 @@ impl Premises {
             mesh: text(&self.mesh),
             local: text(&self.local),
             generation: self.generation,
+            made: self.made,
             file: text(&self.file),
             keys: text(&self.keys),
             live: text(&self.live),
@@ -195,6 +251,7 @@ mod tests {
             mesh: text("lab"),
             local: text("a"),
             generation: 1,
+            made: 0,
             file: text("00"),
             keys: text("01"),
             live: text("02"),
@@ -236,7 +293,7 @@ mod tests {
         let path = directory.path().join("plan");
         put(&path, &text).unwrap();
         put(&path, &text).unwrap();
-        premises().check_saved(&path).unwrap();
+        assert_eq!(read(&path).unwrap().0.premises, premises());
         let secret = saved(&directory, "a secret");
         let error = put(&secret, &text).unwrap_err().to_string();
         assert!(error.contains("not overwritten"), "{error}");
@@ -259,10 +316,10 @@ mod tests {
             ),
         ] {
             let path = saved(&directory, contents);
-            let error = text(premises().check_saved(&path).unwrap_err());
+            let error = text(read(&path).err().unwrap());
             assert!(error.contains(reason), "{contents}: {error}");
         }
         let absent = directory.path().join("absent");
-        assert!(text(premises().check_saved(&absent).unwrap_err()).contains("No such file"));
+        assert!(text(read(&absent).err().unwrap()).contains("No such file"));
     }
 }

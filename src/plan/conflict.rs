@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    bypass, chains,
-    change::What,
-    same_reqid,
+    bypass, chains, same_reqid,
     stops::{Peers, Stops},
     tunnel,
 };
@@ -38,7 +36,7 @@ impl Conflict {
     }
 }
 
-/// Whose changes the conflicts rule out.
+/// For whom conflicts hold back what would be new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blocked {
     /// Everybody's.
@@ -58,11 +56,6 @@ impl Blocked {
         peers.map_or(Self::All, |peers| Self::Peers(names(peers)))
     }
 
-    /// Nobody's.
-    pub(super) fn nobody() -> Self {
-        Self::Peers(BTreeSet::new())
-    }
-
     /// Whether they stop nothing.
     pub(super) fn is_nobody(&self) -> bool {
         matches!(self, Self::Peers(peers) if peers.is_empty())
@@ -77,63 +70,79 @@ impl Blocked {
     }
 }
 
+/// What is in the way, and of which objects.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) conflicts: Vec<Conflict>,
+    pub(super) taken: Taken,
+}
+
+/// Identities of wanted objects that foreign ones have: those can't be made.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) sas: BTreeSet<SaId>,
+    pub(super) policies: BTreeSet<PolicyId>,
+}
+
+impl Found {
+    fn of_sas(&mut self, desired: &Desired, live: &Live, reqid: Reqid) {
+        for sa in &live.0.sas {
+            if let Some((id, conflict)) = taken_spi(desired, sa, reqid) {
+                self.taken.sas.insert(id);
+                self.conflicts.push(conflict);
+            }
+        }
+    }
+
+    /// Adds what a foreign policy has of ours, if it has.
+    fn takes(&mut self, desired: &Desired, policy: &Policy) -> bool {
+        if let Some(conflict) = taken_selector(desired, policy) {
+            self.taken.policies.insert(policy.id);
+            self.conflicts.push(conflict);
+            return true;
+        }
+        let Some(conflict) = taken_index(desired, policy) else { return false };
+        let wanted = desired.discovery.values().filter(|wanted| wanted.index == policy.index);
+        self.taken.policies.extend(wanted.map(|wanted| wanted.id));
+        self.conflicts.push(conflict);
+        true
+    }
+}
+
 /// Everything foreign that is in the way of what is wanted.
 ///
 /// Nothing is in the way of a host that is to hold nothing, unless its chains
 /// can't be looked at. Nor of one that is to hold again what it held, but for
 /// what has taken the very place of an object: what packets do beside ours is as
 /// others want it, and is no reason to keep a host cut off.
-pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict> {
-    let mut conflicts = Vec::new();
-    conflicts.extend(live.0.sas.iter().filter_map(|sa| taken_spi(desired, sa, reqid)));
+pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
+    let mut found = Found::default();
+    found.of_sas(desired, live, reqid);
     let foreign = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
     for policy in foreign {
-        let taken = taken_selector(desired, policy).or_else(|| taken_index(desired, policy));
-        match taken {
-            Some(conflict) => conflicts.push(conflict),
-            None if desired.restoring => {}
-            None => conflicts.extend(outranking(desired, policy, reqid)),
+        if !found.takes(desired, policy) && !desired.restoring {
+            found.conflicts.extend(outranking(desired, policy, reqid));
         }
     }
-    conflicts.extend(tunnel::conflicts(desired, live));
-    conflicts.extend(chains::conflicts(desired, live));
+    found.conflicts.extend(chains::conflicts(desired, live));
     if !desired.restoring {
-        conflicts.extend(bypass::conflicts(desired, live));
-        conflicts.extend(same_reqid::conflict(desired, live, reqid));
+        found.conflicts.extend(tunnel::conflicts(desired, live));
+        found.conflicts.extend(bypass::conflicts(desired, live));
+        found.conflicts.extend(same_reqid::conflict(desired, live, reqid));
     }
-    conflicts.sort_by(|a, b| a.place().cmp(&b.place()));
-    conflicts
-}
-
-/// Whether something foreign has the place of what a change would make.
-pub(super) fn is_taken(what: &What, live: &Live, reqid: Reqid) -> bool {
-    match what {
-        What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => {
-            let there = |sa: &Sa| SaId { mark: Mark::NONE, ..sa.id } == wanted.sa.id;
-            live.0.sas.iter().any(|sa| sa.reqid != reqid && there(sa))
-        }
-        What::CreatePolicy(wanted) => live.0.policies.iter().any(|policy| {
-            let same_index = policy.index.is_some() && policy.index == wanted.index;
-            !policy.belongs_to(reqid) && (policy.id == wanted.id || same_index)
-        }),
-        What::UpdatePolicy { .. }
-        | What::DeletePolicy(_)
-        | What::DeleteSa(_)
-        | What::SetMtu { .. }
-        | What::SetChain { .. }
-        | What::DeleteChain(_) => false,
-    }
+    found.conflicts.sort_by(|a, b| a.place().cmp(&b.place()));
+    found
 }
 
 /// A foreign SA where one of ours belongs. A mark doesn't help: the kernel's
 /// look-up (`__xfrm_state_lookup`) finds a marked SA for packets of that mark.
-fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<Conflict> {
+fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<(SaId, Conflict)> {
     if sa.reqid == reqid {
         return None;
     }
     let unmarked = SaId { mark: Mark::NONE, ..sa.id };
     let wanted = desired.sas.get(&unmarked)?;
-    Some(Conflict {
+    let conflict = Conflict {
         code: ConflictCode::SpiTaken,
         stops: Stops::peer(&wanted.peer),
         object: format!("sa {} reqid {}", sa.id, sa.reqid),
@@ -141,7 +150,8 @@ fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<Conflict> {
             "a foreign SA has the destination and SPI of ours{}",
             other_mesh(sa.reqid).unwrap_or("; delete it, or give the peer another short_id")
         ),
-    })
+    };
+    Some((unmarked, conflict))
 }
 
 /// A foreign policy with the index by which one of ours is to be recognised:

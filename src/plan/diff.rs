@@ -8,7 +8,6 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 use super::{
     chains,
     change::{Change, ObjectKind, What},
-    conflict::{self, Blocked},
     link,
 };
 use crate::{
@@ -20,7 +19,7 @@ use crate::{
 };
 
 /// All changes, guards and the link first, then by peer, SAs before policies.
-pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Blocked) -> Vec<Change> {
+pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> {
     let sas: BTreeMap<SaId, &Sa> =
         live.0.sas.iter().filter(|sa| sa.reqid == reqid).map(|sa| (sa.id, sa)).collect();
     let policies: BTreeMap<PolicyId, &Policy> = live
@@ -54,22 +53,6 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid, blocked: &Block
 
     changes.extend(link::change(desired, live));
 
-    if desired.restoring {
-        changes.retain(|change| !conflict::is_taken(&change.what, live, reqid));
-    }
-    changes.retain(|change| {
-        // A peer that is stopped may have nothing else, and its policies need it.
-        let needed = change.peer.is_none()
-            && match &change.what {
-                // One that refuses nothing may protect, where an SA is at hand.
-                What::DeletePolicy(policy) => {
-                    change.is_discovery() || policy.refuses() || desired.guards.is_empty()
-                }
-                What::DeleteChain(_) => true,
-                _ => false,
-            };
-        !blocked.covers(change.peer.as_ref()) && (!needed || blocked.is_nobody())
-    });
     let rank = |change: &Change| match change.kind() {
         ObjectKind::Guard if change.peer.is_none() => 0,
         ObjectKind::Chain => 1,

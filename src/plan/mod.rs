@@ -12,6 +12,7 @@ mod diff;
 mod fields;
 mod flow;
 mod flush;
+mod hold;
 mod link;
 mod route;
 mod same_reqid;
@@ -45,8 +46,10 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// How it will be made to go away, in order.
     pub steps: Vec<PlannedStep>,
-    /// Foreign objects in the way; their peers' changes are left out.
+    /// Foreign objects in the way.
     pub conflicts: Vec<Conflict>,
+    /// How many changes they hold back.
+    pub held: usize,
     /// What else the operator should know.
     pub warnings: Vec<Warning>,
 }
@@ -54,15 +57,12 @@ pub struct Plan {
 impl Plan {
     /// Compares what is wanted with what there is, of the mesh with this reqid.
     pub fn new(desired: &Desired, live: &Live, reqid: Reqid) -> Self {
-        let conflicts = conflict::find(desired, live, reqid);
-        let blocked = match desired.restoring {
-            true => conflict::Blocked::nobody(),
-            false => conflict::Blocked::by(&conflicts),
-        };
-        let changes = diff::diff(desired, live, reqid, &blocked);
+        let found = conflict::find(desired, live, reqid);
+        let changes = diff::diff(desired, live, reqid);
+        let (changes, held) = hold::split(changes, desired, live, reqid, &found);
         let steps = sequence::sequence(&changes, desired);
         let warnings = warn::warnings(desired, live, reqid, &changes);
-        Self { changes, steps, conflicts, warnings }
+        Self { changes, steps, conflicts: found.conflicts, held, warnings }
     }
 
     /// Whether there is nothing to do and nothing in the way.
@@ -81,7 +81,7 @@ impl Plan {
             && self.changes.iter().all(|change| change.kind() == ObjectKind::Link)
     }
 
-    /// Whose changes the conflicts leave out.
+    /// For whom the conflicts hold back what would be new.
     pub fn stopped(&self) -> Blocked {
         Blocked::by(&self.conflicts)
     }

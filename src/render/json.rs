@@ -23,6 +23,7 @@ pub struct JsonPlan {
     changes: Vec<JsonChange>,
     steps: Vec<JsonStep>,
     conflicts: Vec<JsonConflict>,
+    held: usize,
     warnings: Vec<Warning>,
     summary: JsonSummary,
 }
@@ -117,6 +118,7 @@ pub fn plan_json(view: &View<'_>) -> JsonPlan {
         changes: changes(view.plan),
         steps: view.plan.steps.iter().map(JsonStep::of).collect(),
         conflicts: conflicts(view.plan),
+        held: view.plan.held,
         warnings: view.all_warnings().cloned().collect(),
         summary: summary(view.plan),
     }

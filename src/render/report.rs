@@ -79,6 +79,9 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
             format!("in conflict, stops {stops}: {object}: {text}")
         });
         write_some(&mut text, conflicts);
+        if after.held > 0 {
+            let _ = writeln!(text, "  held back by conflicts: {}", after.held);
+        }
         // What failed and what is left was named above; this is what another
         // program undid.
         if report.failed.is_empty() && report.left.is_empty() && report.unlike.is_none() {
@@ -166,6 +169,7 @@ struct JsonReport<'a> {
     trial_left: bool,
     stopped: Option<String>,
     conflicts: Vec<json::JsonConflict>,
+    held: usize,
     not_as_wanted: Vec<String>,
     traffic: std::collections::BTreeMap<String, &'static str>,
     ratchet: Option<&'a Turned>,
@@ -224,6 +228,7 @@ pub fn report_json<'a>(
         trial_left: report.probe_stays,
         stopped: report.stopped.as_ref().map(ToString::to_string),
         conflicts: after.map(json::conflicts).unwrap_or_default(),
+        held: after.map_or(0, |plan| plan.held),
         not_as_wanted: after
             .map(|plan| plan.changes.iter().map(|change| change.id()).collect())
             .unwrap_or_default(),

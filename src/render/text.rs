@@ -28,7 +28,7 @@ pub fn plan_text(view: &View<'_>) -> String {
         write_change(&mut text, change);
     }
     write_order(&mut text, view.plan);
-    write_conflicts(&mut text, &view.plan.conflicts);
+    write_conflicts(&mut text, view.plan);
     let mut gap = "\n";
     for warning in view.all_warnings() {
         let _ = writeln!(text, "{gap}{YELLOW}Warning:{YELLOW:#} {}", Plain(warning));
@@ -169,7 +169,8 @@ fn write_order(text: &mut String, plan: &Plan) {
     }
 }
 
-fn write_conflicts(text: &mut String, conflicts: &[Conflict]) {
+fn write_conflicts(text: &mut String, plan: &Plan) {
+    let Plan { conflicts, held, .. } = plan;
     if conflicts.is_empty() {
         return;
     }
@@ -178,6 +179,13 @@ fn write_conflicts(text: &mut String, conflicts: &[Conflict]) {
         let Conflict { object, stops, text: why, .. } = conflict;
         let _ = writeln!(text, "{RED}    !{RED:#} {}  stops {stops}", Plain(object));
         let _ = writeln!(text, "        {DIM}# {}{DIM:#}", Plain(why));
+    }
+    if *held > 0 {
+        let changes = if *held == 1 { "change is" } else { "changes are" };
+        let _ = writeln!(
+            text,
+            "  {held} {changes} held back; SAs and policies of pairs that stand are kept up."
+        );
     }
 }
 

@@ -1,0 +1,208 @@
+//! Which changes go on while something is in the way.
+//!
+//! A conflict says that a protection to come could not be had, or could not be
+//! relied on. So it holds back what would be new, and nothing that keeps up
+//! what there is: SAs run out of numbers and of time, and a mesh whose rotation
+//! stopped would be cut two generations later, for a sysctl that somebody set.
+//!
+//! A pair *stands* if policies that the file wants of it are there, ours, out
+//! and in. This is what goes on:
+//!
+//! | | nothing in the way | something stops its peer, or all |
+//! |---|---|---|
+//! | an SA made, replaced or deleted | yes | if its pair stands |
+//! | a policy updated | yes | if its pair stands, and for guards |
+//! | a policy, a guard made | yes | no |
+//! | a policy deleted; chains, the MTU | yes | no |
+//!
+//! Besides, whatever is in the way of whom:
+//!
+//! * What has a taken identity is not made. A pair that would send under an SA
+//!   which can't be made goes on sending under the one that it has.
+//! * No SA goes while a policy that stays asks for it.
+//! * A guard, a chain or a policy for neighbour discovery goes only if nothing
+//!   at all is in the way: it may be all that a stopped peer has.
+//! * Where the objects may be another mesh's, nothing is done.
+//!
+//! What was there before an apply, and is to be had again, is held back by
+//! taken identities alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    change::{Change, What},
+    conflict::{Blocked, Found, Taken},
+};
+use crate::{
+    desired::Desired,
+    model::{
+        ConflictCode, Direction, Live, Mark, PeerName, Policy, PolicyId, Reqid, Sa, SaId, Spi,
+    },
+};
+
+/// Splits changes into those that go on and the number of those held back.
+pub(super) fn split(
+    changes: Vec<Change>,
+    desired: &Desired,
+    live: &Live,
+    reqid: Reqid,
+    found: &Found,
+) -> (Vec<Change>, usize) {
+    let all = changes.len();
+    let hold = Hold::new(desired, live, reqid, found);
+    let on = changes.into_iter().filter(|change| hold.lets(change)).collect();
+    let on = hold.without_needed_sas(hold.without_lost_switches(on));
+    let held = all - on.len();
+    (on, held)
+}
+
+/// What is known of the conflicts and of the pairs that they stop.
+struct Hold<'a> {
+    desired: &'a Desired,
+    /// Our policies out, as they are.
+    out: BTreeMap<PolicyId, &'a Policy>,
+    stands: BTreeSet<&'a PeerName>,
+    blocked: Blocked,
+    taken: &'a Taken,
+    is_others: bool,
+}
+
+impl<'a> Hold<'a> {
+    fn new(desired: &'a Desired, live: &'a Live, reqid: Reqid, found: &'a Found) -> Self {
+        let ours = || live.0.policies.iter().filter(|policy| policy.belongs_to(reqid));
+        let out = ours().filter(|policy| policy.id.direction == Direction::Out);
+        let mut conflicts = found.conflicts.iter();
+        Self {
+            desired,
+            out: out.map(|policy| (policy.id, policy)).collect(),
+            stands: standing(desired, ours()),
+            blocked: Blocked::by(&found.conflicts),
+            taken: &found.taken,
+            is_others: conflicts.any(|conflict| conflict.code == ConflictCode::SameReqid),
+        }
+    }
+
+    /// Whether a change goes on, apart from what others do with it.
+    fn lets(&self, change: &Change) -> bool {
+        if self.is_others || self.is_taken(change) {
+            return false;
+        }
+        if self.desired.restoring || self.blocked.is_nobody() {
+            return true;
+        }
+        match self.blocked.covers(change.peer.as_ref()) {
+            true => self.keeps_up(change),
+            false => !self.may_be_needed(change),
+        }
+    }
+
+    /// Whether it makes something in whose place something foreign is.
+    fn is_taken(&self, change: &Change) -> bool {
+        match &change.what {
+            What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => {
+                self.taken.sas.contains(&wanted.sa.id)
+            }
+            What::CreatePolicy(policy) => self.taken.policies.contains(&policy.id),
+            What::DeleteSa(_)
+            | What::UpdatePolicy { .. }
+            | What::DeletePolicy(_)
+            | What::SetMtu { .. }
+            | What::SetChain { .. }
+            | What::DeleteChain(_) => false,
+        }
+    }
+
+    /// Whether it keeps up what there is, of a peer that is stopped or of none.
+    fn keeps_up(&self, change: &Change) -> bool {
+        let stands = change.peer.as_ref().is_some_and(|peer| self.stands.contains(peer));
+        match &change.what {
+            What::CreateSa(_) | What::ReplaceSa { .. } | What::DeleteSa(_) => stands,
+            What::UpdatePolicy { wanted, .. } => {
+                stands || self.desired.guards.contains_key(&wanted.id)
+            }
+            What::CreatePolicy(_)
+            | What::DeletePolicy(_)
+            | What::SetMtu { .. }
+            | What::SetChain { .. }
+            | What::DeleteChain(_) => false,
+        }
+    }
+
+    /// Whether it takes away what may be all that a stopped peer has.
+    fn may_be_needed(&self, change: &Change) -> bool {
+        change.peer.is_none()
+            && match &change.what {
+                // One that refuses nothing may protect, where an SA is at hand.
+                What::DeletePolicy(policy) => {
+                    change.is_discovery() || policy.refuses() || self.desired.guards.is_empty()
+                }
+                What::DeleteChain(_) => true,
+                What::CreateSa(_)
+                | What::ReplaceSa { .. }
+                | What::DeleteSa(_)
+                | What::CreatePolicy(_)
+                | What::UpdatePolicy { .. }
+                | What::SetMtu { .. }
+                | What::SetChain { .. } => false,
+            }
+    }
+
+    /// Leaves policies out that would switch to an SA which can't be made.
+    fn without_lost_switches(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        if self.taken.sas.is_empty() || self.desired.restoring {
+            return changes;
+        }
+        let lost = |policy: &Policy| pinned(policy).any(|id| self.taken.sas.contains(&id));
+        changes.retain(|change| match &change.what {
+            What::UpdatePolicy { live, wanted } => {
+                !lost(wanted) || pinned(live).eq(pinned(wanted)) || live.lets_clear_text_pass()
+            }
+            _ => true,
+        });
+        changes
+    }
+
+    /// Leaves SAs there that a policy which stays as it is asks for.
+    fn without_needed_sas(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        if self.blocked.is_nobody() || self.desired.restoring {
+            return changes;
+        }
+        let mut stays = self.out.clone();
+        for change in &changes {
+            if let What::UpdatePolicy { live: policy, .. } | What::DeletePolicy(policy) =
+                &change.what
+            {
+                stays.remove(&policy.id);
+            }
+        }
+        let needed: BTreeSet<SaId> = stays.into_values().flat_map(pinned).collect();
+        changes.retain(|change| match &change.what {
+            What::DeleteSa(Sa { id, .. }) => !needed.contains(&SaId { mark: Mark::NONE, ..*id }),
+            _ => true,
+        });
+        changes
+    }
+}
+
+/// The SAs that a policy out asks for by their SPI.
+fn pinned(policy: &Policy) -> impl Iterator<Item = SaId> {
+    let dst = policy.id.selector.dst.address;
+    let spis = policy.templates.iter().map(|template| template.spi);
+    spis.filter(|spi| *spi != Spi::from_raw(0)).map(move |spi| SaId::esp(dst, spi))
+}
+
+/// The peers of which wanted policies are there, out and in.
+fn standing<'a>(
+    desired: &'a Desired,
+    ours: impl Iterator<Item = &'a Policy>,
+) -> BTreeSet<&'a PeerName> {
+    let mut sides: [BTreeSet<&PeerName>; 2] = Default::default();
+    for wanted in ours.filter_map(|policy| desired.policies.get(&policy.id)) {
+        match wanted.policy.id.direction {
+            Direction::Out => _ = sides[0].insert(&wanted.peer),
+            Direction::In => _ = sides[1].insert(&wanted.peer),
+            Direction::Fwd => {}
+        }
+    }
+    &sides[0] & &sides[1]
+}

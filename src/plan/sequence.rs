@@ -170,9 +170,11 @@ fn policy_phases(change: &Change, changes: &[Change], desired: &Desired) -> [Pha
         {
             [Phase::Guards, Phase::EarlyGuards]
         }
-        // It lets pass in clear what the guards are to block.
+        // It lets pass in the clear what the guards are to block. No guard is for what
+        // is forwarded: there it goes once its successor is there.
         (What::DeletePolicy(policy), _)
             if policy.lets_clear_text_pass()
+                && policy.id.direction != Direction::Fwd
                 && !change.is_discovery()
                 && !desired.guards.is_empty() =>
         {

@@ -323,7 +323,9 @@ fn no_new_impostor(run: &Run<'_>, start: &Start, state: &State) -> Result<(), St
             return Err(format!("{} is there, and nothing asks for it", sa.id));
         }
         for packet in run.packets.iter().map(|packet| packet.answer()) {
-            if sa.src != packet.src && arrives_under(state, &packet, sa.id.spi) {
+            // Past all policies no key is asked for anything, nor is one needed.
+            let needs_key = !arrives_in_clear(state, &packet);
+            if sa.src != packet.src && needs_key && arrives_under(state, &packet, sa.id.spi) {
                 return Err(format!("{:?} is taken under the key of {}", packet, sa.src));
             }
         }

@@ -69,6 +69,7 @@ fn the_device_of_the_link_carries_the_address() {
 fn the_address_is_on_a_dummy() {
     linked("the-address-is-on-a-dummy", Mtu::Auto, |state| {
         state.links[0].kind = Some("dummy".into());
+        state.routes.clear();
     });
 }
 

@@ -4,20 +4,20 @@ use super::{Status, print, print_json};
 use crate::{
     cli::{Format, Global, MtuArgs},
     config::{self, Config, LocalError, SecretsMode},
+    desired::ways,
     error::Error,
-    kernel::linux::devices_and_addresses,
-    model::{Link, Mtu, State, Warning, WarningCode},
+    kernel::linux::surroundings,
+    model::{Link, Mtu, Warning, WarningCode},
     mtu::fit,
     plan::underlay,
     privilege::Files,
     render::{Underlay, mtu_json, mtu_text},
 };
 
-/// Of the device that carries the local peer's address, or of the MTU that is given.
+/// Of the devices that packets to peers leave by, or of the MTU that is given.
 pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
-    let (links, addresses) = devices_and_addresses()?;
-    let state = State { links, addresses, ..State::default() };
+    let state = surroundings(&ways(&config, global.local.as_deref()))?;
     let local = match config::local_peer(&config, global.local.as_deref(), &state.addresses) {
         Ok(peer) => Some(peer),
         Err(LocalError::NoAddress { .. }) if args.underlay_mtu.is_some() && one_family(&config) => {

@@ -124,20 +124,21 @@ fn what_is_not_known_is_a_warning_and_stops_nothing() {
     lab.host(A).ip(&format!("link set other name {VXLAN}"));
     assert_eq!(lab.plan(A)["changes"][0]["kind"], "link");
 
-    // The address moves to a device whose MTU says nothing.
+    // The address moves to a device that no packet leaves by.
     lab.host(A).ip("link add dummy0 type dummy");
     lab.host(A).ip("link set dummy0 up");
     lab.host(A).ip("address delete 192.0.2.1/24 dev eth0");
     lab.host(A).ip("address add 192.0.2.1/32 dev dummy0");
-    lab.apply(A).says("192.0.2.1 is on dummy0, whose MTU says nothing of the path");
-    assert_eq!(mtu(&lab, A, VXLAN), "1400");
-    lab.meshsec(A, &["mtu"]).exits(1).says("--underlay-mtu");
+    lab.host(A).ip("route add 192.0.2.0/24 dev eth0 src 192.0.2.1");
+    lab.apply(A).says("the largest that fits the 1500 of eth0");
+    assert_eq!(mtu(&lab, A, VXLAN), "1416");
+    lab.meshsec(A, &["mtu"]).exits(0).says("1500  MTU of eth0");
     lab.meshsec(A, &["mtu", "--underlay-mtu", "1500"]).exits(0).says("= 1416");
 
-    // On two devices the smaller MTU counts.
-    lab.host(A).ip("address add 192.0.2.1/24 dev eth0");
+    // Of two ways the smaller MTU counts.
     lab.host(A).ip("link add dummy1 mtu 1400 type bridge");
-    lab.host(A).ip("address add 192.0.2.1/32 dev dummy1");
+    lab.host(A).ip("link set dummy1 up");
+    lab.host(A).ip("route add 192.0.2.2/32 dev dummy1 src 192.0.2.1");
     lab.apply(A).says("the largest that fits the 1400 of dummy1");
     assert_eq!(mtu(&lab, A, VXLAN), "1316");
 

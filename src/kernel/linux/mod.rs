@@ -102,6 +102,18 @@ impl Linux {
     }
 }
 
+/// Devices, addresses and the ways to peers, and nothing that takes privilege.
+///
+/// # Errors
+///
+/// As of [`Kernel::observe`].
+pub fn surroundings(ways: &Ways) -> Result<State, KernelError> {
+    let devices = Devices::observe()?;
+    let routes = routes::observe(ways, &devices)?;
+    let Devices { links, addresses, .. } = devices;
+    Ok(State { links, addresses, routes, ..State::default() }.sorted())
+}
+
 impl Kernel for Linux {
     fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError> {
         let engine = &mut self.engine;

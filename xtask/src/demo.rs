@@ -30,6 +30,7 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
                 command: &words,
                 programs: &[],
                 scratch: None,
+                append: "",
                 label: "",
                 limit,
             };

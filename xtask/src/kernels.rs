@@ -85,7 +85,8 @@ pub fn obtain(series: &Series) -> Result<Kernel, Failure> {
     open(&download(&cache, series)?)
 }
 
-fn cache_directory() -> Result<PathBuf, Failure> {
+/// Where kernels are kept, and QEMU where it can't be installed.
+pub fn cache_directory() -> Result<PathBuf, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let base = variable("XDG_CACHE_HOME")
         .map(PathBuf::from)

@@ -14,6 +14,7 @@ mod initramfs;
 mod kernels;
 mod packages;
 mod process;
+mod qemu;
 mod report;
 mod script;
 mod test;
@@ -39,10 +40,11 @@ usage: cargo xtask TASK
       Run each fuzz target, or those that are named, for N seconds, 15 by default. What it finds
       stays in fuzz/artifacts, and is an error.
 
-  vm --kernel K [--timeout SECONDS] [--scratch DIR] [--] COMMAND...
+  vm --kernel K [--timeout SECONDS] [--scratch DIR] [--append WORDS] [--] COMMAND...
       Run COMMAND as root on kernel K, a series such as 6.1 or 6.12, and exit with its status.
       The guest sees this machine's files; what it writes is lost, except in DIR, which it finds
-      in $MESHSEC_SCRATCH. An error of the machine itself is status 125.
+      in $MESHSEC_SCRATCH. WORDS go on the kernel's command line, such as fips=1. An error of the
+      machine itself is status 125.
 ";
 
 fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::failure::Failure;
-use crate::{host, process, script};
+use crate::{host, process, qemu, script};
 
 /// Lists of packages older than this are fetched again before something is installed.
 const LISTS_FRESH: Duration = Duration::from_secs(24 * 3600);
@@ -17,8 +17,8 @@ struct Package {
 }
 
 /// What it takes to boot a machine. kmod is for depmod here and modprobe in the guest.
-const MACHINE: [Package; 3] = [
-    Package { name: "qemu-system-x86", present: || has("qemu-system-x86_64") },
+/// QEMU is had in its own way, see `qemu`.
+const MACHINE: [Package; 2] = [
     Package { name: "busybox-static", present: || static_busybox().is_some() },
     Package { name: "kmod", present: || has("depmod") && has("modprobe") },
 ];
@@ -49,7 +49,8 @@ pub fn ensure_fuzzing() -> Result<(), Failure> {
 
 /// Installs what a machine needs and is missing.
 pub fn ensure_machine() -> Result<(), Failure> {
-    ensure(&MACHINE)
+    ensure(&MACHINE)?;
+    qemu::ensure()
 }
 
 /// Installs the tools that are missing.
@@ -110,7 +111,8 @@ fn ensure(packages: &[Package]) -> Result<(), Failure> {
         .remedy("look at what apt-get said above"))
 }
 
-fn install(packages: &[&str]) -> Result<(), Failure> {
+/// Installs packages, if no other has to go for them.
+pub fn install(packages: &[&str]) -> Result<(), Failure> {
     let list = packages.join(" ");
     if !has("apt-get") {
         return Err(Failure::new(format!("missing: {list}"))
@@ -130,13 +132,24 @@ fn install(packages: &[&str]) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    Err(Failure::new(format!("cannot install {list}"))
-        .remedy(format!("try: apt-get install --no-install-recommends {list}")))
+    Err(Failure::new(format!("cannot install {list}")).remedy(format!(
+        "see what apt-get install --no-install-recommends {list} says: nothing is installed \
+             that would remove a package"
+    )))
 }
 
 fn try_install(packages: &[&str]) -> Result<bool, Failure> {
     let mut command = apt_get(&["install", "--yes", "--quiet=2", "--no-install-recommends"]);
-    Ok(process::show(command.args(packages))?.success())
+    // Whoever runs a test has not asked for anything to be removed.
+    Ok(process::show(command.arg("--no-remove").args(packages))?.success())
+}
+
+/// Downloads packages, and those that they need and that are not installed, into a directory.
+pub fn download(packages: &[&str], archives: &Path) -> Result<(), Failure> {
+    let mut command = apt_get(&["install", "--yes", "--quiet=2", "--no-install-recommends"]);
+    command.args(["--download-only", "-o", "APT::Sandbox::User=root", "-o"]);
+    command.arg(format!("Dir::Cache::archives={}", archives.display()));
+    process::must(command.args(packages))
 }
 
 fn apt_get(arguments: &[&str]) -> Command {

@@ -210,6 +210,7 @@ fn in_guest(kernel: &Kernel, suite: &Suite) -> Row {
         command: &suite.command(),
         programs: &suite.often(),
         scratch: None,
+        append: "",
         label: &kernel.release,
         limit: GUEST_LIMIT,
     };

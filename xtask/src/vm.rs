@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::failure::{Attempt, Failure, MACHINE_STATUS};
 use crate::kernels::{self, Kernel, Series};
-use crate::{cargo, initramfs, packages, process, script};
+use crate::{cargo, initramfs, packages, process, qemu, script};
 
 /// A guest that has not run its command by then never will; without KVM it takes 5 to 15 seconds,
 /// more on a busy machine.
@@ -35,6 +35,8 @@ pub struct Guest<'a> {
     pub programs: &'a [PathBuf],
     /// A directory of the host that the guest can write to; a temporary one where none is given.
     pub scratch: Option<PathBuf>,
+    /// Words for the kernel's command line, such as `fips=1`.
+    pub append: &'a str,
     /// What its lines of output begin with, where several guests run at the same time.
     pub label: &'a str,
     /// The longest it may take.
@@ -59,6 +61,7 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
         command: &options.command,
         programs: &[],
         scratch: options.scratch,
+        append: &options.append,
         label: "",
         limit: options.limit,
     };
@@ -75,6 +78,7 @@ struct Options {
     series: Series,
     command: Vec<String>,
     scratch: Option<PathBuf>,
+    append: String,
     limit: Duration,
 }
 
@@ -82,12 +86,13 @@ impl Options {
     fn parse(arguments: &[String]) -> Result<Self, Failure> {
         let (mut series, mut scratch, mut limit) = (None, None, DEFAULT_LIMIT);
         let mut words = arguments.iter();
-        let mut command = Vec::new();
+        let (mut command, mut append) = (Vec::new(), String::new());
         while let Some(word) = words.next() {
             let mut value =
                 || words.next().ok_or_else(|| Failure::usage(format!("{word} needs a value")));
             match word.as_str() {
                 "--kernel" => series = Some(value()?.parse()?),
+                "--append" => append.clone_from(value()?),
                 "--scratch" => scratch = Some(PathBuf::from(value()?)),
                 "--timeout" => {
                     let seconds = value()?
@@ -110,7 +115,7 @@ impl Options {
         if command.is_empty() {
             return Err(Failure::usage("vm needs a command"));
         }
-        Ok(Self { series, command, scratch, limit })
+        Ok(Self { series, command, scratch, append, limit })
     }
 }
 
@@ -129,8 +134,8 @@ impl Guest<'_> {
         let initramfs = files.path("initramfs");
         let accelerator = accelerator(self.kernel, &initramfs);
 
-        let mut qemu = qemu(accelerator, self.kernel, &initramfs);
-        attach(&mut qemu, &files)?;
+        let mut qemu = qemu(accelerator, self.kernel, &initramfs)?;
+        attach(&mut qemu, &files, self.append)?;
         let mut child = process::spawn_teed(&mut qemu)?;
         let copier = process::copy_to_terminal(&mut child, self.label);
         let watched = self.watch(&mut child, &files);
@@ -166,19 +171,19 @@ impl Guest<'_> {
 }
 
 /// QEMU with a kernel, and nothing that is not asked for.
-fn qemu(accelerator: Accelerator, kernel: &Kernel, initramfs: &Path) -> Command {
+fn qemu(accelerator: Accelerator, kernel: &Kernel, initramfs: &Path) -> Result<Command, Failure> {
     // A guest must not outlive us, even if we are killed.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+    command.args(["--pdeathsig", "KILL"]).args(qemu::command()?);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(accelerator.arguments());
     command.args(["-m", "4G"]);
     command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs);
-    command
+    Ok(command)
 }
 
 /// Adds the guest's devices: files, output, console, and a source of random numbers.
-fn attach(qemu: &mut Command, files: &Files) -> Result<(), Failure> {
+fn attach(qemu: &mut Command, files: &Files, append: &str) -> Result<(), Failure> {
     let scratch = quote_option(&files.directory);
     qemu.args(["-virtfs"])
         .arg("local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap");
@@ -190,7 +195,8 @@ fn attach(qemu: &mut Command, files: &Files) -> Result<(), Failure> {
     qemu.args(["-serial", &format!("file:{}", files.path("console").display())]);
     // TCG keeps what it has translated by virtual address, so that a program whose addresses
     // differ from run to run is translated every time it starts: three to six times the time.
-    qemu.args(["-append", "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic norandmaps"]);
+    let always = "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic norandmaps";
+    qemu.arg("-append").arg(format!("{always} {append}"));
     // Its complaints about itself are part of the explanation when it fails.
     let log = std::fs::File::create(files.path("qemu")).attempt("create QEMU's log")?;
     qemu.stderr(log);
@@ -233,7 +239,7 @@ fn accelerator(kernel: &Kernel, initramfs: &Path) -> Accelerator {
 
 fn kvm_boots(kernel: &Kernel, initramfs: &Path) -> bool {
     let console = initramfs.with_file_name("probe");
-    let mut qemu = qemu(Accelerator::Kvm, kernel, initramfs);
+    let Ok(mut qemu) = qemu(Accelerator::Kvm, kernel, initramfs) else { return false };
     qemu.args(["-serial", &format!("file:{}", console.display())]);
     qemu.args(["-append", "console=ttyS0 quiet panic=-1 meshsec.probe"]);
     qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -176,7 +176,7 @@ impl Host {
 }
 
 /// Every command, with everything that changes what it prints.
-const COMMANDS: [&[&str]; 40] = [
+const COMMANDS: [&[&str]; 41] = [
     &["validate"],
     &["validate", "--format=json"],
     &["plan"],
@@ -202,6 +202,7 @@ const COMMANDS: [&[&str]; 40] = [
     &["show", "--all"],
     &["show", "--all", "--format=json"],
     &["status"],
+    &["status", "--verbose"],
     &["status", "--format=json"],
     &["status", "--format=prometheus"],
     &["snapshot"],

@@ -56,6 +56,8 @@ impl Page {
             "What differs between the file and the kernel.",
             case.plan.changes.len(),
         );
+        let help = "What differs and is held back by conflicts.";
+        self.gauge("changes_held", help, case.plan.held);
         self.gauge("conflicts", "Foreign objects in the way.", case.plan.conflicts.len());
         self.gauge("sas_not_wanted", "SAs that the file does not want.", judged.unwanted());
         let attention = u8::from(!judged.reasons.is_empty());

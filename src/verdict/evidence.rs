@@ -1,6 +1,6 @@
 //! What the SAs with a peer tell of when it was heard.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::Case;
 use crate::model::{Direction, Generation, PeerName, Sa, SaId, Time, Usage};
@@ -58,6 +58,8 @@ impl Refused {
 pub struct SaEvidence {
     /// What tells it apart.
     pub id: SaId,
+    /// Where its packets come from.
+    pub src: IpAddr,
     /// In or out, seen from here; none where neither end is here.
     pub direction: Option<Direction>,
     /// The generation nearest to that of now whose number modulo 128 the SPI has.
@@ -81,6 +83,7 @@ impl SaEvidence {
         let near = case.moment.generation.nearest(sa.id.spi.generation_low());
         Self {
             id: sa.id,
+            src: sa.src,
             direction,
             generation: wanted.map_or(near, |wanted| wanted.generation),
             wanted: wanted.is_some() || case.desired.kept.contains(&sa.id),
@@ -247,8 +250,15 @@ mod tests {
             replayed: 0,
             forged: 0,
         };
-        let generation = generation(number);
-        SaEvidence { id, direction: Some(direction), generation, wanted: true, esn: false, usage }
+        SaEvidence {
+            id,
+            src: [192, 0, 2, 2].into(),
+            direction: Some(direction),
+            generation: generation(number),
+            wanted: true,
+            esn: false,
+            usage,
+        }
     }
 
     /// A pair that was made an hour ago.

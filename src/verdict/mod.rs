@@ -15,9 +15,12 @@ use std::{
 };
 
 use crate::{
-    config::{Config, Moment, Peer},
+    config::{Config, Moment, Peer, Traffic},
     desired::Desired,
-    model::{Generation, Live, PeerName, Prefix, Selector, Time},
+    model::{
+        Generation, IPPROTO_ICMP, IPPROTO_ICMPV6, Live, PeerName, Prefix, Selector, State, Time,
+        Tunnel, TunnelKind,
+    },
     plan::{Flow, Plan, flow_out, packets_out},
 };
 
@@ -212,24 +215,56 @@ fn peer_state(
     }
 }
 
-/// The same packets from the address that the kernel picks where a program picks
-/// none, if that is not the local peer's. Tunnels have an address of their own.
+/// The same packets from addresses that are not the local peer's. ICMP errors
+/// are about what came to its own, and leave from there.
 fn from_elsewhere(
     case: &Case<'_>,
     peer: IpAddr,
     packets: &[(Selector, Flow)],
 ) -> Vec<(Selector, Flow)> {
-    let (state, local) = (&case.live.0, case.local.address);
-    let source = state.route(local, peer).and_then(|route| route.source);
-    let Some(source) = source.filter(|source| *source != local) else { return Vec::new() };
-    if case.config.traffic.tunnel().is_some() {
-        return Vec::new();
-    }
-    let from_there = |(packet, _): &(Selector, Flow)| {
-        let packet = Selector { src: Prefix::host(source), ..*packet };
-        (packet, flow_out(state, &packet))
+    let from = |source: IpAddr| {
+        let of_kind =
+            packets.iter().filter(|(it, _)| ![IPPROTO_ICMP, IPPROTO_ICMPV6].contains(&it.proto));
+        of_kind.map(move |(packet, _)| {
+            let packet = Selector { src: Prefix::host(source), ..*packet };
+            (packet, flow_out(&case.live.0, &packet))
+        })
     };
-    packets.iter().map(from_there).collect()
+    other_sources(case, peer).into_iter().flat_map(from).collect()
+}
+
+/// Addresses that are not the local peer's, from which packets leave for a peer:
+/// that of a tunnel device which sends to it, and that which the kernel picks
+/// where a program picks none.
+fn other_sources(case: &Case<'_>, peer: IpAddr) -> BTreeSet<IpAddr> {
+    let (state, local) = (&case.live.0, case.local.address);
+    let picked = state.route(local, peer).and_then(|route| route.source);
+    let mut sources: BTreeSet<IpAddr> = match case.config.traffic {
+        Traffic::Vxlan { port } => tunnels_to(state, TunnelKind::Vxlan, port, peer)
+            .filter_map(|tunnel| tunnel.local.or(picked))
+            .collect(),
+        Traffic::Geneve { port } => tunnels_to(state, TunnelKind::Geneve, port, peer)
+            .filter_map(|tunnel| tunnel.local.or(picked))
+            .collect(),
+        Traffic::All | Traffic::Port { .. } => picked.into_iter().collect(),
+    };
+    sources.retain(|source| *source != local && source.is_ipv4() == peer.is_ipv4());
+    sources
+}
+
+/// Tunnel devices that are known to send to a peer.
+fn tunnels_to(
+    state: &State,
+    kind: TunnelKind,
+    port: u16,
+    peer: IpAddr,
+) -> impl Iterator<Item = &Tunnel> {
+    let is_to = move |tunnel: &&Tunnel| {
+        let mut entries = tunnel.entries.iter().flatten();
+        tunnel.remote == Some(peer) || entries.any(|entry| entry.address == peer)
+    };
+    let tunnels = state.tunnels.iter().flatten();
+    tunnels.filter(move |tunnel| tunnel.kind == kind && tunnel.port == port).filter(is_to)
 }
 
 /// Why packets to an address go nowhere, as far as routes tell.

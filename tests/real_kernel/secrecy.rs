@@ -50,7 +50,7 @@ pub fn keys_of_sas(lab: &Lab) -> Vec<String> {
 const SAVED: &str = "saved plan";
 
 /// Every command that looks at the kernel or changes it, with all that it could be made to say.
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 25] = [
     &["plan"],
     &["plan", "--format", "json"],
     &["plan", "--live", "empty"],
@@ -66,6 +66,7 @@ const COMMANDS: [&[&str]; 24] = [
     &["apply"],
     &["plan", "--live", "/dev/null"],
     &["status"],
+    &["status", "--verbose"],
     &["status", "--format", "json"],
     &["status", "--format", "prometheus"],
     &["mtu"],

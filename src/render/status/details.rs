@@ -90,7 +90,7 @@ pub(super) fn write_unwanted(page: &mut String, view: &StatusView<'_>) {
     for (peer, sa) in view.judged.sas().filter(|(_, sa)| !sa.wanted) {
         let whose = match peer {
             Some(peer) => peer.name.to_string(),
-            None => far_end(view, sa),
+            None => far_end(sa),
         };
         groups.entry(whose).or_default().push(sa);
     }
@@ -107,15 +107,13 @@ pub(super) fn write_unwanted(page: &mut String, view: &StatusView<'_>) {
 }
 
 /// The host at the other end of an SA of no peer, as address and SPI tell.
-fn far_end(view: &StatusView<'_>, sa: &SaEvidence) -> String {
-    let spi = sa.id.spi;
-    let id = if sa.direction == Some(Direction::In) { spi.from() } else { spi.to() };
-    let sas = &view.case.live.0.sas;
-    let src = sas.iter().find(|live| live.id == sa.id).map(|live| live.src);
-    match (sa.direction, src) {
-        (Some(Direction::In), Some(src)) => format!("{src}, short_id {id}, of no peer of the file"),
-        _ => format!("{}, short_id {id}, of no peer of the file", sa.id.dst),
-    }
+fn far_end(sa: &SaEvidence) -> String {
+    let (id, spi) = (sa.id, sa.id.spi);
+    let (address, short_id) = match sa.direction {
+        Some(Direction::In) => (sa.src, spi.from()),
+        Some(Direction::Out | Direction::Fwd) | None => (id.dst, spi.to()),
+    };
+    format!("{address}, short_id {short_id}, of no peer of the file")
 }
 
 fn summary(view: &StatusView<'_>, sas: &[&SaEvidence]) -> String {

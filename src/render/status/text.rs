@@ -260,7 +260,12 @@ fn due(view: &StatusView<'_>) -> String {
         says.push(format!("{changes} {is} due ({})", whose.join(", ")));
     }
     if conflicts > 0 {
-        says.push(count(conflicts, "conflict", "conflicts"));
+        let holds = match (plan.held, conflicts) {
+            (0, _) => String::new(),
+            (held, 1) => format!(" that holds back {}", count(held, "change", "changes")),
+            (held, _) => format!(" that hold back {}", count(held, "change", "changes")),
+        };
+        says.push(format!("{}{holds}", count(conflicts, "conflict", "conflicts")));
     }
     format!("{}: run meshsec plan.", says.join(", "))
 }

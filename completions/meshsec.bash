@@ -629,13 +629,17 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__mtu)
-            opts="-c -h --underlay-mtu --config --local --netns --format --help"
+            opts="-c -h --underlay-mtu --inner-mtu --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --underlay-mtu)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --inner-mtu)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

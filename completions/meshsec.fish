@@ -119,6 +119,7 @@ json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -l underlay-mtu -d 'The MTU below, where this is not the host; by default that of the local address\'s device' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -l inner-mtu -d 'What is needed below for packets of this length inside' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -s c -l config -d 'The mesh\'s file' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r

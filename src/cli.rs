@@ -215,6 +215,9 @@ pub struct MtuArgs {
     /// The MTU below, where this is not the host; by default that of the local address's device
     #[arg(long, value_name = "BYTES")]
     pub underlay_mtu: Option<u32>,
+    /// What is needed below for packets of this length inside
+    #[arg(long, value_name = "BYTES", conflicts_with = "underlay_mtu")]
+    pub inner_mtu: Option<u32>,
 }
 
 /// Arguments of `spi`.

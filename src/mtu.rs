@@ -76,6 +76,16 @@ pub fn fit(mtu: u32, address: IpAddr, tunnel: &[Part]) -> Fit {
     Fit { underlay, parts, inner }
 }
 
+/// The smallest MTU below at which an inner packet of this length fits, if there is one.
+pub fn needed(inner: u32, address: IpAddr, tunnel: &[Part]) -> Option<u32> {
+    let payload = inner.checked_add(bytes(tunnel))?;
+    // Pad length and next header end the multiple of 4.
+    let encrypted = payload.checked_add(2)?.checked_next_multiple_of(ALIGNMENT)?;
+    let around = ip_header(address).bytes + bytes(&ESP_BEFORE) + ESP_BEHIND[2].bytes;
+    let needed = encrypted.checked_add(around)?;
+    fit(needed, address, tunnel).inner.filter(|fits| *fits >= inner).map(|_| needed)
+}
+
 fn ip_header(address: IpAddr) -> Part {
     if address.is_ipv4() { part("IPv4 header", 20) } else { part("IPv6 header", 40) }
 }
@@ -124,6 +134,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_needed_is_the_smallest_mtu_that_fits() {
+        assert_eq!(needed(1500, V4, &VXLAN), Some(1584));
+        assert_eq!(needed(1500, V6, &VXLAN), Some(1604));
+        for (address, tunnel) in [(V4, &VXLAN[..]), (V6, &VXLAN), (V4, &[]), (V6, &[])] {
+            for inner in (1..3000).chain(65_300..65_600) {
+                let fits = |mtu| fit(mtu, address, tunnel).inner >= Some(inner);
+                match needed(inner, address, tunnel) {
+                    Some(mtu) => assert!(fits(mtu) && !fits(mtu - 1), "{inner} in {mtu}"),
+                    None => assert!(!fits(u32::MAX), "{inner}"),
+                }
+            }
+        }
+        assert_eq!(needed(u32::MAX, V4, &VXLAN), None);
     }
 
     #[test]

@@ -468,6 +468,17 @@ fn a_foreign_block_policy_outranks_ours() {
 }
 
 #[test]
+fn a_marked_foreign_policy_outranks_ours_for_its_packets() {
+    let any = Prefix::any("0.0.0.0".parse().unwrap());
+    edited("a-marked-foreign-policy-outranks-ours", |state| {
+        let mut block = foreign_allow(Direction::Out, Selector::between(any, any), 10);
+        block.action = Action::Block;
+        block.id.mark = Mark { value: 0xd00, mask: 0xf00 };
+        state.policies.push(block);
+    });
+}
+
+#[test]
 fn the_device_bypasses_policies() {
     edited("the-device-bypasses-policies", |state| {
         let bypass = |device: &str, ipv6, name: &str| Bypass {

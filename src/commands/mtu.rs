@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     kernel::linux::surroundings,
     model::{Link, Mtu, Warning, WarningCode},
-    mtu::fit,
+    mtu::{fit, needed},
     plan::underlay,
     privilege::Files,
     render::{Underlay, mtu_json, mtu_text},
@@ -20,22 +20,28 @@ pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
     let state = surroundings(&ways(&config, global.local.as_deref()))?;
     let local = match config::local_peer(&config, global.local.as_deref(), &state.addresses) {
         Ok(peer) => Some(peer),
-        Err(LocalError::NoAddress { .. }) if args.underlay_mtu.is_some() && one_family(&config) => {
-            None
-        }
+        Err(LocalError::NoAddress { .. }) if is_given(args) && one_family(&config) => None,
         Err(error) => return Err(error.into()),
     };
     let peer = local.or(config.peers.first());
     let address = peer.map(|peer| peer.address).ok_or_else(|| Error::Usage("no peer".into()))?;
-    let device = match (args.underlay_mtu, local) {
+    let tunnel = config.traffic.tunnel().unwrap_or_default();
+    let given =
+        match args.inner_mtu {
+            Some(inner) => Some(needed(inner, address, tunnel).ok_or_else(|| {
+                Error::Usage(format!("no IP packet carries {inner} bytes inside"))
+            })?),
+            None => args.underlay_mtu,
+        };
+    let device = match (given, local) {
         (None, Some(local)) => {
             let give = |why| Error::Usage(format!("{why}; give --underlay-mtu BYTES"));
             Some(underlay(&state, local.address).map_err(give)?)
         }
         _ => None,
     };
-    let mtu = args.underlay_mtu.or(device.map(|link| link.mtu)).unwrap_or_default();
-    let fit = fit(mtu, address, config.traffic.tunnel().unwrap_or_default());
+    let mtu = given.or(device.map(|link| link.mtu)).unwrap_or_default();
+    let fit = fit(mtu, address, tunnel);
     // Another host's device of that name says nothing.
     let here = local.is_some_and(|local| state.has_address(local.address));
     let link = config.link.as_ref().filter(|_| here).and_then(|link| state.link(&link.device));
@@ -47,6 +53,7 @@ pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
         address,
         device,
         mtu,
+        inner: args.inner_mtu,
         fit: &fit,
         link,
         warnings: &warnings,
@@ -56,6 +63,10 @@ pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
         Format::Json => print_json(&mtu_json(&underlay))?,
     }
     Ok(Status::Done)
+}
+
+fn is_given(args: &MtuArgs) -> bool {
+    args.underlay_mtu.is_some() || args.inner_mtu.is_some()
 }
 
 /// Whether any peer tells the underlay's family.

@@ -351,8 +351,12 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
                 Action::Block => "blocks",
                 Action::Allow => "transforms in its own way",
             };
+            let marked = match policy.id.mark.is_none() {
+                true => String::new(),
+                false => format!(", of packets with mark {} alone", policy.id.mark),
+            };
             let text = format!(
-                "the foreign policy {} priority {} outranks ours and {does} traffic with {}",
+                "the foreign policy {} priority {} outranks ours and {does} traffic with {}{marked}",
                 policy.id,
                 policy.priority,
                 names(&peers)

@@ -26,6 +26,8 @@ pub struct Underlay<'a> {
     pub device: Option<&'a str>,
     /// The underlay's MTU.
     pub mtu: u32,
+    /// What it was asked to carry.
+    pub inner: Option<u32>,
     /// What fits it.
     pub fit: &'a Fit,
     /// The device that \[link\] names, if the host has it.
@@ -65,7 +67,11 @@ pub fn mtu_text(underlay: &Underlay<'_>) -> String {
         text::traffic(config),
         underlay.family()
     );
-    let of = device.map_or_else(|| "MTU below, as given".into(), |name| format!("MTU of {name}"));
+    let of = match (device, underlay.inner) {
+        (Some(name), _) => format!("MTU of {name}"),
+        (None, Some(inner)) => format!("MTU needed below for {inner} bytes inside"),
+        (None, None) => "MTU below, as given".into(),
+    };
     let _ = writeln!(text, "{mtu:>7}  {}", Plain(of));
     if fit.underlay != *mtu {
         let _ = writeln!(text, "{:>7}  the longest IP packet", fit.underlay);

@@ -38,6 +38,7 @@ mod crashes;
 mod crashes_at_random;
 mod destroy;
 mod drift;
+mod firewalls;
 mod forwarded;
 mod full_mesh;
 mod generations;

@@ -21,7 +21,7 @@ use crate::{
         linux::{clock, counters},
     },
     model::{Live, PeerName, Time},
-    plan::{Plan, Warning},
+    plan::{NAMES_SHOWN, Plan, Warning},
     privilege::Files,
     render::{Sample, StatusView, status_json, status_prometheus, status_text},
     verdict::{Case, Judgement, Reason, Sightings, judge},
@@ -66,10 +66,11 @@ fn asked(config: &Config, names: &[String]) -> Result<BTreeSet<PeerName>, Error>
     if unknown.is_empty() {
         return Ok(known.into_iter().flatten().collect());
     }
-    Err(Error::Usage(format!(
-        "the file has no peer {}: a peer is named as in [[peer]] name",
-        unknown.join(", ")
-    )))
+    let all: BTreeSet<&PeerName> = config.peers.iter().map(|peer| &peer.name).collect();
+    let all: Vec<&str> = all.iter().take(NAMES_SHOWN).map(|name| name.as_str()).collect();
+    let more = if all.len() < config.peers.len() { " and others" } else { "" };
+    let (unknown, all) = (unknown.join(", "), all.join(", "));
+    Err(Error::Usage(format!("the file has no peer {unknown}; it has {all}{more}")))
 }
 
 struct Watcher<'a> {
@@ -158,10 +159,24 @@ impl<'a> Watcher<'a> {
         let named = self.global.local.as_deref();
         let local = config::local_peer(config, named, &live.0.addresses)?;
         let (desired, _) = desired(config, moment, local, None);
+        self.are_pairs(local, &desired)?;
         let plan = Plan::new(&desired, &live, config.reqid);
         let warnings = moment::warning(moment).into_iter().collect();
         let counters = counters()?;
         Ok(Look { now, moment, local, desired, live, plan, counters, warnings })
+    }
+
+    /// Refuses peers that were asked for and that this host has nothing to do with.
+    fn are_pairs(&self, local: &Peer, desired: &Desired) -> Result<(), Error> {
+        if self.asked.contains(&local.name) {
+            return Err(Error::Usage(format!("{} is this host: name another peer", local.name)));
+        }
+        match self.asked.iter().find(|name| desired.unpaired.contains(*name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::Usage(format!(
+                "this host forms no pair with {name}: one has an IPv4 address, the other IPv6"
+            ))),
+        }
     }
 
     fn case<'l>(&'l self, look: &'l Look<'l>) -> Case<'l> {

@@ -109,8 +109,10 @@ impl<'a> Watcher<'a> {
             let look = self.look()?;
             let mut judged = judge(&self.case(&look));
             let is_late = begun.elapsed() >= time;
-            if judged.hears_all() || is_late {
-                let unheard = judged.unheard();
+            // Where the kernel does not tell when, what was once heard may be long ago.
+            let is_known = !self.sightings.are_needed() || begun.elapsed() >= SIGHTING[0];
+            let unheard = if is_known { judged.unheard() } else { judged.unseen() };
+            if unheard == 0 || is_late {
                 judged.reasons.extend((unheard > 0).then_some(Reason::NotHeard(unheard)));
                 self.show(&look, &judged, None)?;
                 return Ok(status(&judged));

@@ -317,14 +317,14 @@ impl Judgement {
         self.sas().filter(|(_, sa)| !sa.wanted).count()
     }
 
-    /// Whether every peer was heard.
-    pub fn hears_all(&self) -> bool {
-        self.unheard() == 0
-    }
-
     /// How many peers were not heard, or not lately.
     pub fn unheard(&self) -> usize {
         self.peers.iter().filter(|peer| peer.came != Came::Heard).count()
+    }
+
+    /// Of how many peers the time is not known at which they were last heard.
+    pub fn unseen(&self) -> usize {
+        self.peers.iter().filter(|peer| peer.heard.is_none()).count()
     }
 
     /// To how many peers packets were seen to leave, and nothing to come from them since.

@@ -102,7 +102,8 @@ fn needs(cli: &Cli) -> CapabilitySet {
         Command::Rotate | Command::Ratchet(_) => {
             return Files::Replaces.needs();
         }
-        Command::Confirm => (Files::Leaves, CapabilitySet::empty()),
+        // Not used, but shown: by it the apply that waits knows who may confirm.
+        Command::Confirm => (Files::Leaves, CapabilitySet::NET_ADMIN),
         Command::Validate | Command::Mtu(_) => (Files::Reads, CapabilitySet::empty()),
         Command::Plan(args) if args.live != "kernel" => (Files::Reads, CapabilitySet::empty()),
         Command::Plan(args) if args.out.is_some() => (Files::Replaces, PROGRAMS),

@@ -138,6 +138,27 @@ fn an_apply_of_root_keeps_what_it_needs_and_drops_the_rest() {
     assert_eq!(may(destroy), sets(network, NET_ADMIN, network, bounding));
 }
 
+/// A namespace is entered with a capability that is given up at once.
+#[test]
+fn with_netns_nothing_is_kept_that_enters_another_one() {
+    if !inside("with_netns_nothing_is_kept_that_enters_another_one") {
+        return;
+    }
+    let name = SocketAddr::from_abstract_name("meshsec-lock").unwrap();
+    let _lock = UnixListener::bind_addr(&name).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = mesh(directory.path(), BY_PORT, MESH_KEY);
+    // This very namespace under a name, so that it waits for the lock above.
+    let own = format!("meshsec-test-{}", std::process::id());
+    ip(&format!("netns attach {own} {}", std::process::id()));
+    let sets_of = |words: &[&str]| may(meshsec(&file, &[&["--netns", &own], words].concat()));
+    let (apply, destroy) = (sets_of(&APPLY), sets_of(&["destroy", "--auto-approve"]));
+    ip(&format!("netns delete {own}"));
+    let (network, bounding) = (NET_ADMIN | NET_RAW, NET_ADMIN | NET_RAW | SYS_MODULE);
+    assert_eq!(apply, sets(network, NET_ADMIN, network, bounding));
+    assert_eq!(destroy, sets(network, NET_ADMIN, network, bounding));
+}
+
 #[test]
 fn commands_that_look_at_no_kernel_have_no_power_over_it() {
     if !inside("commands_that_look_at_no_kernel_have_no_power_over_it") {
@@ -160,8 +181,10 @@ fn commands_that_look_at_no_kernel_have_no_power_over_it() {
         command.stdout(full.try_clone().unwrap());
         assert_eq!(may(command), sets(set, set, 0, 0), "{words:?}");
     }
-    // It waits for the directory's lock before it reads the file.
-    let locked = File::open(directory.path()).unwrap();
+    // It waits for the draft before it reads the file.
+    let draft = directory.path().join(".mesh.toml.meshsec");
+    write_secret(&draft, "");
+    let locked = File::open(&draft).unwrap();
     locked.lock().unwrap();
     let rotate = meshsec(&file, &["rotate"]);
     assert_eq!(may(rotate), sets(REPLACING, REPLACING, 0, 0));

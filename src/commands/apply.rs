@@ -21,7 +21,10 @@ use crate::{
     error::Error,
     kernel::{
         Kernel,
-        linux::{Linux, lock},
+        linux::{
+            Linux,
+            lock::{self, Lock},
+        },
     },
     model::Live,
     plan::Plan,
@@ -44,6 +47,8 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     if args.plan.is_none() {
         needs_approval(global, &args.run)?;
     }
+    // While there is the right to open it.
+    let place = lock::Place::open();
     let loaded = config::load(&global.config, SecretsMode::Required)?;
     let later = match (&loaded.config.keys, &args.plan) {
         (KeySource::Ratchet(_), _) => Files::Replaces,
@@ -51,7 +56,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         _ => Files::Leaves,
     };
     privilege::file_read(&loaded.config, later).map_err(Error::Privilege)?;
-    let _lock = lock::acquire(args.run.lock_timeout)?;
+    let lock = super::lock(place, args.run.lock_timeout)?;
     let mut kernel = super::kernel_for(global, &loaded.config)?;
     let mut live = kernel.observe(loaded.config.reqid)?;
     loop {
@@ -67,7 +72,8 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
             saved::check(path, &loaded, &prepared, &live)?;
         }
         let args = RunArgs { auto_approve: args.run.auto_approve || plan.is_some(), ..args.run };
-        let run = Run { global, args: &args, config: &loaded.config, verb: "apply", turn };
+        let config = &loaded.config;
+        let run = Run { global, args: &args, config, verb: "apply", turn, lock: &lock };
         let file = file_name(global);
         if !run.approved(&prepared.view(&loaded.config, &file))? {
             return Ok(Status::Error);
@@ -122,6 +128,7 @@ pub(super) struct Run<'a> {
     pub(super) verb: &'static str,
     /// What becomes of a ratchet once all is done.
     pub(super) turn: Option<Turn<'a>>,
+    pub(super) lock: &'a Lock,
 }
 
 impl Run<'_> {
@@ -200,6 +207,7 @@ impl Run<'_> {
             printer.out(format!("\n{}", report_text(&report, view.file, self.verb)));
         }
         let waited = wait.filter(|_| report.changed_anything()).map(|mut wait| {
+            self.lock.note("waits to be confirmed");
             wait.ask(printer, json);
             wait.end(kernel, self.config, printer, json)
         });

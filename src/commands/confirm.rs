@@ -1,11 +1,14 @@
 //! `confirm`, and the wait of an apply or a destroy for it.
 //!
-//! Who has cut himself off can't confirm: so what he did is taken back. The two
+//! Who has cut himself off can't confirm: so what he did is reverted. The two
 //! meet at an abstract Unix socket, whose name belongs to the network namespace
-//! and vanishes with the process.
+//! and vanishes with the process. Anybody can take a name, so this one ends in a
+//! random number: nobody can keep an apply from having one. Whoever confirms
+//! looks for all names of that kind, and each end asks the kernel who the other is.
 
 use std::{
-    fmt,
+    collections::BTreeSet,
+    fmt, fs,
     io::{self, Read, Write},
     os::{
         fd::AsFd,
@@ -13,10 +16,15 @@ use std::{
         unix::net::{SocketAddr, UnixListener, UnixStream},
     },
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+};
 use serde::Serialize;
 use signal_hook::{consts as signals, flag, low_level::pipe};
 
@@ -24,14 +32,21 @@ use super::{Status, print, print_json};
 use crate::{
     cli::{Format, Global},
     error::Error,
+    kernel::linux::rights,
+    render::Plain,
 };
 
-const NAME: &[u8] = b"meshsec-confirm";
+/// How the names begin.
+const NAME: &str = "meshsec-confirm-";
+/// Where the kernel lists the names of a network namespace.
+const SOCKETS: &str = "/proc/thread-self/net/unix";
 const QUESTION: &[u8] = b"confirm\n";
 const REFUSED: &str = "refused\n";
 const EARLY: &str = "early\n";
 /// How long whoever has connected may take to ask.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a queue is looked at that is full.
+const INTERVAL: Duration = Duration::from_millis(20);
 /// How long an apply may take to get to the point where it waits.
 const BUSY: Duration = Duration::from_secs(600);
 
@@ -91,11 +106,16 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    /// Fails where another process has the socket's name.
     pub(super) fn begin() -> Result<Self, Error> {
-        let listener = UnixListener::bind_addr(&address()?).map_err(|error| {
+        let failed = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot listen for meshsec confirm: {error}"))
-        })?;
+        };
+        let mut number = [0; 8];
+        getrandom::fill(&mut number).map_err(|error| failed(io::Error::other(error)))?;
+        let name = format!("{NAME}{}", hex::encode(number));
+        let listener = SocketAddr::from_abstract_name(name)
+            .and_then(|address| UnixListener::bind_addr(&address))
+            .map_err(failed)?;
         listener.set_nonblocking(true)?;
         let mut signals = Vec::new();
         for (signal, verdict) in SIGNALS {
@@ -169,11 +189,13 @@ impl Waiter {
 }
 
 /// Only root, and the user who runs the apply, may confirm it: an abstract
-/// socket has no permissions of its own.
+/// socket has no permissions of its own. Of root that is who may change this
+/// namespace: the root of a container on the host's network may not.
 fn confirms(mut stream: &UnixStream) -> io::Result<bool> {
-    let user = rustix::net::sockopt::socket_peercred(stream)?.uid;
+    let peer = rustix::net::sockopt::socket_peercred(stream)?;
+    let own = !peer.uid.is_root() && peer.uid == rustix::process::geteuid();
     let mut question = [0; QUESTION.len()];
-    if !user.is_root() && user != rustix::process::geteuid() {
+    if !own && !rights::may_change_network(&peer) {
         refuse(stream, REFUSED)?;
         return Ok(false);
     }
@@ -191,8 +213,61 @@ fn refuse(mut stream: &UnixStream, answer: &str) -> io::Result<()> {
     stream.write_all(answer.as_bytes())
 }
 
-fn address() -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(NAME)
+/// The names of all who wait, or say that they do, in this network namespace.
+fn names(sockets: &str) -> BTreeSet<String> {
+    let words = sockets.lines().filter_map(|line| line.split_whitespace().last());
+    let names = words.filter_map(|word| word.strip_prefix('@'));
+    let number = |name: &&str| {
+        let digits = name.strip_prefix(NAME).unwrap_or_default();
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    names.filter(number).map(String::from).collect()
+}
+
+/// A connection to the one who waits, which has the rights for what it says.
+///
+/// Others can fill a queue, that of an apply too, which then empties it.
+fn connect() -> io::Result<UnixStream> {
+    let end = Instant::now() + PATIENCE;
+    let mut ignored = BTreeSet::new();
+    loop {
+        let sockets = fs::read(SOCKETS)?;
+        let mut is_full = false;
+        for name in names(&String::from_utf8_lossy(&sockets)) {
+            match connect_to(&name) {
+                Ok(stream) if is_trusted(&stream, &mut ignored)? => return Ok(stream),
+                Err(Errno::AGAIN) => is_full = true,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if !is_full || Instant::now() >= end {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        thread::sleep(INTERVAL);
+    }
+}
+
+/// Never waits: whoever fills its own queue would keep us for ever.
+fn connect_to(name: &str) -> Result<UnixStream, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Says so, once, of who is not.
+fn is_trusted(stream: &UnixStream, ignored: &mut BTreeSet<i32>) -> io::Result<bool> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)?;
+    let trusted = rights::may_change_network(&peer);
+    let pid = peer.pid.as_raw_nonzero().get();
+    if !trusted && ignored.insert(pid) {
+        super::say(format_args!(
+            "warning: process {pid} of user {} poses as an apply that waits: it is ignored",
+            peer.uid.as_raw()
+        ));
+    }
+    Ok(trusted)
 }
 
 #[derive(Serialize)]
@@ -225,17 +300,34 @@ pub fn run(global: &Global) -> Result<Status, Error> {
     };
     match global.format {
         Format::Json => print_json(&Confirmed { mesh, confirmed: true })?,
-        _ => print(&format!("Confirmed: mesh {mesh} stays as it is now.\n"))?,
+        _ => print(&format!("Confirmed: mesh {} stays as it is now.\n", Plain(mesh)))?,
     }
     Ok(Status::Done)
 }
 
 fn ask() -> io::Result<String> {
-    let mut stream = UnixStream::connect_addr(&address()?)?;
+    let mut stream = connect()?;
     stream.set_read_timeout(Some(BUSY))?;
     // Who is refused is so before he asks: the answer says it.
     let _ = stream.write_all(QUESTION);
     let mut answer = String::new();
     stream.take(256).read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_the_very_kind_are_asked() {
+        let sockets = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+                       0000: 00000002 00000000 00010000 0001 01 7 @meshsec-confirm-00112233445566ff\n\
+                       0000: 00000002 00000000 00010000 0001 01 8 @meshsec-confirm-\x1b[2J\n\
+                       0000: 00000002 00000000 00010000 0001 01 9 @meshsec-lock\n\
+                       0000: 00000002 00000000 00010000 0001 01 6 /meshsec-confirm-00112233445566ff\n\
+                       0000: 00000002 00000000 00010000 0001 01 5\n";
+        let names: Vec<String> = names(sockets).into_iter().collect();
+        assert_eq!(names, ["meshsec-confirm-00112233445566ff"]);
+    }
 }

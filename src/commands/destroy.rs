@@ -23,9 +23,11 @@ use crate::{
 /// Works without a local peer too: what is ours is known by its reqid.
 pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
     needs_approval(global, args)?;
+    // While there is the right to open it.
+    let place = lock::Place::open();
     let loaded = super::load(global, SecretsMode::Ignored, Files::Leaves)?;
     let config = &loaded.config;
-    let _lock = lock::acquire(args.lock_timeout)?;
+    let lock = super::lock(place, args.lock_timeout)?;
     let mut kernel = super::kernel_for(global, config)?;
     let mut live = kernel.observe(config.reqid)?;
     let local = super::local_if_any(global, config, &live)?;
@@ -39,7 +41,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
         ..Desired::default()
     };
     let keyring = Keyring::default();
-    let run = Run { global, args, config, verb: "destroy", turn: None };
+    let run = Run { global, args, config, verb: "destroy", turn: None, lock: &lock };
     let file = file_name(global);
     // Only shown: a clock that is wrong keeps nobody from removing everything.
     let moment = config.rotation.at(clock::now());

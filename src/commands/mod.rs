@@ -26,6 +26,7 @@ mod validate;
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -35,9 +36,16 @@ use crate::{
     config::{self, Config, Loaded, Peer, SecretsMode},
     desired::{self, Marking},
     error::Error,
-    kernel::{Linux, linux::netns},
+    kernel::{
+        Linux,
+        linux::{
+            lock::{Lock, Notice, Place},
+            netns,
+        },
+    },
     model::Live,
     privilege::{self, Files},
+    render::Plain,
 };
 
 /// How a command ended.
@@ -118,6 +126,22 @@ fn load(global: &Global, secrets: SecretsMode, later: Files) -> Result<Loaded, E
 fn kernel_for(global: &Global, config: &Config) -> Result<Linux, Error> {
     let ways = desired::ways(config, global.local.as_deref());
     Ok(Linux::open()?.by_mark(Marking::of(config).is_some()).asking_for(ways))
+}
+
+/// Takes the lock of this network namespace, and says whom it waits for.
+fn lock(place: Place, timeout: Duration) -> Result<Lock, Error> {
+    let lock = place.acquire(timeout, &mut |notice| match notice {
+        Notice::Waits(holder) => say(format_args!(
+            "Waiting for {}; it has the lock of this network namespace.",
+            Plain(holder)
+        )),
+        Notice::Ignores(holder) => say(format_args!(
+            "warning: {} has taken the name of the lock of this network namespace, without the \
+             right to change anything here: it is ignored",
+            Plain(holder)
+        )),
+    })?;
+    Ok(lock)
 }
 
 /// The local peer, for commands that do without one: only a name that was

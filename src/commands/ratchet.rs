@@ -82,7 +82,7 @@ fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Stat
         ))
     })?;
     let replacement = Replacement::begin(path)?;
-    let mut remains = replacement.sweep();
+    let mut remains = replacement.left();
     let ratchet = read(path)?;
     let before = ratchet.generation();
     let after = ratchet.at(wanted).ok_or_else(|| {
@@ -144,7 +144,7 @@ impl<'a> Turn<'a> {
 
     fn try_perform(&self) -> Result<Turned, Error> {
         let replacement = Replacement::begin(self.path)?;
-        let mut remains = replacement.sweep();
+        let mut remains = replacement.left();
         // Read again under the lock: another run may have turned it.
         let ratchet = read(self.path)?;
         let before = ratchet.generation();

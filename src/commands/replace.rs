@@ -2,8 +2,8 @@
 //!
 //! The new version is written to a file beside it, the draft, which takes its
 //! name when all of it is on the disk. So whoever reads the file finds the one
-//! version or the other, also after a crash. Runs that replace files of one
-//! directory wait for each other.
+//! version or the other, also after a crash. Runs that replace one file wait for
+//! each other: the draft is the lock too, as nobody but its owner can open it.
 
 use std::{
     ffi::OsString,
@@ -23,19 +23,33 @@ use zeroize::Zeroizing;
 
 use crate::{config, error::Error};
 
-/// How long another run may hold the directory.
+/// How long another run may hold the draft.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a run may take from the draft's mode to its name.
+const MOMENT: Duration = Duration::from_secs(2);
 /// How often it is looked whether it still does.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A file that is to be made or replaced; its directory is locked until this is dropped.
+/// A file that is to be made or replaced; others wait for their turn until this is dropped.
 pub(super) struct Replacement {
     /// The file itself, symbolic links followed.
     target: PathBuf,
     /// The new version's name until it has the file's.
     draft: PathBuf,
-    /// The open directory, which holds the lock.
+    /// The open directory.
     directory: File,
+    /// The open draft, which holds the lock, whatever name it has by now.
+    lock: File,
+    /// Where the content of a file may be left that a killed run did not erase.
+    left: Option<String>,
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if is_at(&self.lock, &self.draft) {
+            let _ = fs::remove_file(&self.draft);
+        }
+    }
 }
 
 impl Replacement {
@@ -56,9 +70,11 @@ impl Replacement {
         draft.push(name);
         draft.push(".meshsec");
         let draft = parent.join(draft);
-        let directory = File::open(parent).map_err(failed("lock the directory of"))?;
-        lock(&directory).map_err(failed("lock the directory of"))?;
-        Ok(Self { draft, directory, target })
+        let directory = File::open(parent).map_err(failed("open the directory of"))?;
+        let mut left = None;
+        let lock = lock(&draft, &mut left).map_err(failed("lock the draft of"))?;
+        let left = left.map(|error| remains(&target, &draft, &error));
+        Ok(Self { draft, directory, target, lock, left })
     }
 
     /// Replaces the file, if it is still as it was `read`.
@@ -69,7 +85,7 @@ impl Replacement {
     pub(super) fn commit(&self, read: &[u8], contents: &[u8]) -> Result<(), Error> {
         self.prepare(read, contents)?;
         fs::rename(&self.draft, &self.target).map_err(|error| self.give_up(&error))?;
-        self.settle();
+        self.settle_or_warn();
         Ok(())
     }
 
@@ -85,19 +101,25 @@ impl Replacement {
     ) -> Result<Option<String>, Error> {
         self.prepare(read, contents)?;
         let old = open_to_overwrite(&self.target);
+        // It is going to have the draft's name, and who waits for that has to wait for this.
+        if let Ok(old) = &old {
+            rustix::fs::flock(old, FlockOperation::NonBlockingLockExclusive)
+                .map_err(|errno| self.give_up(&errno.into()))?;
+        }
         let exchanged =
             rustix::fs::renameat_with(CWD, &self.draft, CWD, &self.target, RenameFlags::EXCHANGE);
         match exchanged {
             Ok(()) => {
-                self.settle();
-                Ok(self.sweep())
+                // In a power cut the name may lead to the old one again, which must be whole then.
+                self.settle().map_err(|error| self.unsettled(&error))?;
+                Ok(self.erase_draft())
             }
             // Not every file system can do that.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 fs::rename(&self.draft, &self.target).map_err(|error| self.give_up(&error))?;
-                self.settle();
+                self.settle().map_err(|error| self.unsettled(&error))?;
                 let overwritten = old.and_then(|mut old| overwrite(&mut old));
-                Ok(overwritten.err().map(|error| self.remains(&error)))
+                Ok(overwritten.err().map(|error| remains(&self.target, &self.draft, &error)))
             }
             Err(errno) => Err(self.give_up(&errno.into())),
         }
@@ -115,15 +137,21 @@ impl Replacement {
         });
         let _ = fs::remove_file(&self.draft);
         made.map_err(|error| failure("make", &self.target, &error))?;
-        self.settle();
+        self.settle_or_warn();
         Ok(())
     }
 
-    /// Overwrites and removes what a killed run, or this one, has left beside the file.
-    /// Says where it may still be if that fails.
-    pub(super) fn sweep(&self) -> Option<String> {
+    /// What a killed run has left beside the file was overwritten and removed at the
+    /// beginning. Says where it may still be if that failed.
+    pub(super) fn left(&self) -> Option<String> {
+        self.left.clone()
+    }
+
+    /// Overwrites and removes the old version, which has the draft's name.
+    fn erase_draft(&self) -> Option<String> {
         let error = erase(&self.draft).err()?;
-        (error.kind() != io::ErrorKind::NotFound).then(|| self.remains(&error))
+        let remains = || remains(&self.target, &self.draft, &error);
+        (error.kind() != io::ErrorKind::NotFound).then(remains)
     }
 
     /// Writes the draft of a file that is still as it was read.
@@ -143,15 +171,13 @@ impl Replacement {
     /// Writes the draft to the disk, for its owner alone until all of it is
     /// there, and then with the mode and owner of the old version.
     fn write(&self, old: Option<&Stat>, contents: &[u8]) -> io::Result<()> {
-        // If it can't be removed it can't be made either.
-        let _ = erase(&self.draft);
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&self.draft, flags, Mode::RUSR | Mode::WUSR)?;
-        let mut file = File::from(file);
+        if !is_at(&self.lock, &self.draft) {
+            return Err(io::Error::other("another program has taken its draft away"));
+        }
+        let mut file = &self.lock;
         file.write_all(contents)?;
         if let Some(old) = old {
-            take_after(&file, old)?;
+            take_after(file, old)?;
         }
         file.sync_all()
     }
@@ -166,19 +192,35 @@ impl Replacement {
         Ok(())
     }
 
+    /// Brings the new name to the disk.
+    fn settle(&self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+
     /// The new version is in place. That its name may be lost in a power cut is
     /// no reason to say that nothing was changed.
-    fn settle(&self) {
-        if let Err(error) = self.directory.sync_all() {
+    fn settle_or_warn(&self) {
+        if let Err(error) = self.settle() {
             let target = self.target.display();
             super::say(format_args!("warning: {target} may not be on the disk yet: {error}"));
         }
     }
 
-    fn remains(&self, error: &io::Error) -> String {
-        let (target, draft) = (self.target.display(), self.draft.display());
-        format!("the old content of {target} may be left on the disk, or in {draft}: {error}")
+    /// The old secret is kept, because it may be all that is left after a power cut. The next
+    /// run erases it.
+    fn unsettled(&self, error: &io::Error) -> Error {
+        let reason = format!(
+            "it is there, but may not be on the disk yet ({error}), so its old content is kept in \
+             {}",
+            self.draft.display()
+        );
+        Error::File { doing: "sync", path: self.target.clone(), reason }
     }
+}
+
+fn remains(target: &Path, draft: &Path, error: &io::Error) -> String {
+    let (target, draft) = (target.display(), draft.display());
+    format!("the old content of {target} may be left on the disk, or in {draft}: {error}")
 }
 
 /// A link stays a link: what it leads to is made or replaced.
@@ -237,17 +279,67 @@ fn overwrite(file: &mut File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The lock belongs to the open file, so that the kernel releases it with the process.
-fn lock(directory: &File) -> io::Result<()> {
-    let end = Instant::now() + PATIENCE;
+/// Makes an empty draft, and locks it: the lock belongs to the open file, so that the
+/// kernel releases it with the process. What a killed run has left is erased first.
+fn lock(draft: &Path, left: &mut Option<io::Error>) -> io::Result<File> {
+    let begin = Instant::now();
     loop {
-        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if Instant::now() < end => thread::sleep(INTERVAL),
+        let (file, is_new) = open_draft(draft)?;
+        let waited = begin.elapsed();
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // Whoever had it before has given it another name, or removed it.
+            Ok(()) if !is_at(&file, draft) => continue,
+            Ok(()) if is_new => return Ok(file),
+            Ok(()) => *left = erase(draft).err().or(left.take()),
+            Err(Errno::WOULDBLOCK) if waited > MOMENT && is_loose(&file)? => _ = erase(draft),
+            Err(Errno::WOULDBLOCK) if waited < PATIENCE => {
+                thread::sleep(INTERVAL);
+                continue;
+            }
             Err(Errno::WOULDBLOCK) => return Err(io::Error::other("another run holds it")),
             Err(errno) => return Err(errno.into()),
         }
+        if is_at(&file, draft) {
+            return Err(io::Error::other("what a killed run has left can't be removed"));
+        }
     }
+}
+
+/// Whether others can open it, and hold it: a run that is about to give it its name has
+/// given it its mode already, and a killed one may have left it so.
+fn is_loose(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.mode() & 0o077 != 0)
+}
+
+/// Opens the draft, and says whether it was made for that.
+fn open_draft(draft: &Path) -> io::Result<(File, bool)> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    loop {
+        let new = flags | OFlags::CREATE | OFlags::EXCL;
+        match rustix::fs::open(draft, new, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => return Ok((File::from(file), true)),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        match rustix::fs::open(draft, flags, Mode::empty()) {
+            Ok(file) => return Ok((File::from(file), false)),
+            Err(Errno::NOENT) => {}
+            // A link, or another user's: it goes, if it may.
+            Err(_) => match erase(draft) {
+                Err(error) if fs::symlink_metadata(draft).is_ok() => return Err(error),
+                Ok(()) | Err(_) => {}
+            },
+        }
+    }
+}
+
+/// Whether an open file has this name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let there = fs::symlink_metadata(path);
+    let same = |there: fs::Metadata| {
+        file.metadata().is_ok_and(|open| (open.dev(), open.ino()) == (there.dev(), there.ino()))
+    };
+    there.is_ok_and(same)
 }
 
 fn failure(doing: &'static str, path: &Path, error: &io::Error) -> Error {

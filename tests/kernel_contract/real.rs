@@ -206,11 +206,13 @@ fn addresses_and_sysctls_are_those_of_the_namespace() {
 #[ignore = "needs root: cargo xtask test"]
 fn the_lock_is_one_per_namespace() {
     in_a_fresh_namespace(|| {
-        let held = lock::acquire(Duration::ZERO).unwrap();
-        assert!(lock::acquire(Duration::ZERO).is_err());
-        in_a_fresh_namespace(|| drop(lock::acquire(Duration::ZERO).unwrap()));
+        let held = lock::Place::open().acquire(Duration::ZERO, &mut |_| {}).unwrap();
+        assert!(lock::Place::open().acquire(Duration::ZERO, &mut |_| {}).is_err());
+        in_a_fresh_namespace(|| {
+            drop(lock::Place::open().acquire(Duration::ZERO, &mut |_| {}).unwrap())
+        });
         drop(held);
-        lock::acquire(Duration::ZERO).unwrap();
+        lock::Place::open().acquire(Duration::ZERO, &mut |_| {}).unwrap();
     });
 }
 

@@ -65,6 +65,7 @@ mod saved_plans;
 mod secrecy;
 mod snapshots;
 mod spoofing;
+mod squatters;
 mod taken_back;
 mod ways;
 mod wiped;

@@ -1,60 +1,225 @@
 //! One lock per network namespace, so that two runs never interleave.
 //!
-//! It is the name of an abstract Unix socket. Such names belong to a network
-//! namespace, exactly as SAs and policies do, and one vanishes with the
-//! process that has it, however that ends: there is no stale lock.
+//! There are two, and a run takes as many as it can get. A file in
+//! [`DIRECTORY`], one for each network namespace, can be opened by root and by
+//! those whom root gave that directory: nobody else can hold it. And the name
+//! of an abstract Unix socket, which belongs to the network namespace itself,
+//! keeps runs apart that see different files or may open none. Anybody can take
+//! such a name, so it is respected only where a process has it that may change
+//! the namespace; see [`super::rights`]. Both vanish with the process, however
+//! that ends: there is no stale lock.
 
 use std::{
-    io,
+    fs::{self, File},
+    io::{self, Read, Seek, Write},
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener},
     },
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, UCred},
+};
 
+use super::rights;
 use crate::kernel::KernelError;
 
+/// Only root can give anything this name, and so decide who may open what is in it.
+const DIRECTORY: &str = "/run/meshsec";
 const NAME: &[u8] = b"meshsec-lock";
 const POLL: Duration = Duration::from_millis(50);
+/// How often a name is looked at that nobody listens under, before that is taken for good.
+const SILENT: u32 = 3;
+/// What a holder says of itself is not longer.
+const LONGEST_NOTE: u64 = 200;
 
 /// The lock of the network namespace that it was acquired in, until dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _listener: UnixListener,
+    file: Option<File>,
+    _listener: Option<UnixListener>,
 }
 
-/// Takes the lock of the calling thread's network namespace, waiting for it at
-/// most `timeout`; a zero timeout tries once.
-///
-/// # Errors
-///
-/// [`KernelError::System`], with the process id of the holder, when time is up.
-pub fn acquire(timeout: Duration) -> Result<Lock, KernelError> {
-    acquire_name(NAME, timeout)
+impl Lock {
+    /// Tells those who wait what this run does: a part of a sentence that begins with "process 7".
+    pub fn note(&self, what: &str) {
+        if let Some(file) = &self.file {
+            // Only for people: who can't write waits or is waited for all the same.
+            let _ = write_note(file, what);
+        }
+    }
 }
 
-fn acquire_name(name: &[u8], timeout: Duration) -> Result<Lock, KernelError> {
-    let begin = Instant::now();
-    let failed =
-        |reason| KernelError::System { doing: "cannot lock this network namespace".into(), reason };
-    let address = SocketAddr::from_abstract_name(name).map_err(|e| failed(e.to_string()))?;
-    loop {
-        match UnixListener::bind_addr(&address) {
-            Ok(listener) => return Ok(Lock { _listener: listener }),
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                return Err(failed(error.to_string()));
+/// What somebody is told who waits, or does not.
+pub enum Notice {
+    /// It waits for somebody who has the lock.
+    Waits(String),
+    /// It does not wait for somebody who has taken the name of the lock.
+    Ignores(String),
+}
+
+/// The lock's file, opened while the process may still open it, and its name.
+pub struct Place {
+    file: Option<File>,
+    name: Vec<u8>,
+}
+
+impl Place {
+    /// That of the calling thread's network namespace.
+    pub fn open() -> Self {
+        let file = namespace().and_then(|id| open(Path::new(DIRECTORY), &id));
+        Self { file, name: NAME.to_vec() }
+    }
+
+    /// Takes the lock, waiting for it at most `timeout`; a zero timeout tries once.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::System`], with the process id of the holder, when time is up.
+    pub fn acquire(
+        self,
+        timeout: Duration,
+        tell: &mut dyn FnMut(Notice),
+    ) -> Result<Lock, KernelError> {
+        let begin = Instant::now();
+        let mut told = false;
+        let mut wait = |holder: String| {
+            let left = timeout.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return Err(failed(format!("it is held by {holder}; see --lock-timeout")));
             }
-            Err(_) => {}
+            if !std::mem::replace(&mut told, true) {
+                tell(Notice::Waits(holder));
+            }
+            thread::sleep(left.min(POLL));
+            Ok(())
+        };
+        let file = self.file.map(|file| lock_file(file, &mut wait)).transpose()?;
+        let (listener, ignored) = take_name(&self.name, file.is_some(), &mut wait)?;
+        if let Some(holder) = ignored {
+            tell(Notice::Ignores(holder));
         }
-        let left = timeout.saturating_sub(begin.elapsed());
-        if left.is_zero() {
-            return Err(failed(format!("{} has it; see --lock-timeout", holder(name))));
+        let lock = Lock { file, _listener: listener };
+        lock.note("");
+        Ok(lock)
+    }
+}
+
+type Wait<'w> = dyn FnMut(String) -> Result<(), KernelError> + 'w;
+
+/// Binds the name, or says who has it that need not be waited for.
+fn take_name(
+    name: &[u8],
+    has_file: bool,
+    wait: &mut Wait<'_>,
+) -> Result<(Option<UnixListener>, Option<String>), KernelError> {
+    let mut silent = 0;
+    loop {
+        if let Some(listener) = bind(name)? {
+            return Ok((Some(listener), None));
         }
-        thread::sleep(left.min(POLL));
+        let holder = holder(name);
+        match &holder {
+            Ok(peer) if !rights::may_change_network(peer) => {
+                return Ok((
+                    None,
+                    Some(format!("{} of user {}", process(peer), peer.uid.as_raw())),
+                ));
+            }
+            Ok(peer) => wait(process(peer))?,
+            // A run listens right after it has the name.
+            Err(Errno::CONNREFUSED) if silent == SILENT => {
+                return Ok((None, Some("another process".into())));
+            }
+            Err(Errno::CONNREFUSED) => {
+                silent += 1;
+                thread::sleep(POLL);
+            }
+            // Its queue is full, so that nobody can tell who it is. The file is enough.
+            Err(_) if has_file => return Ok((None, Some("another process".into()))),
+            Err(_) => wait("another process".into())?,
+        }
+    }
+}
+
+fn failed(reason: String) -> KernelError {
+    KernelError::System { doing: "cannot lock this network namespace".into(), reason }
+}
+
+/// What tells the calling thread's network namespace from all others.
+fn namespace() -> Option<String> {
+    let link = fs::read_link("/proc/thread-self/ns/net").ok()?;
+    let text = link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?;
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.to_owned())
+}
+
+/// A file that only its owner can open; none where there is nothing safe to be had.
+///
+/// Whose the directory is does not matter, as long as only root can have made it.
+fn open(directory: &Path, id: &str) -> Option<File> {
+    let parent = rustix::fs::stat(directory.parent()?).ok()?;
+    if parent.st_uid != 0 || parent.st_mode & 0o022 != 0 {
+        return None;
+    }
+    let _ = rustix::fs::mkdir(directory, Mode::RWXU);
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags | OFlags::RDONLY, Mode::empty()).ok()?;
+    if rustix::fs::fstat(&directory).ok()?.st_mode & 0o022 != 0 {
+        return None;
+    }
+    let name = format!("lock-{id}");
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let (read, write) = (flags | OFlags::RDONLY, flags | OFlags::RDWR | OFlags::CREATE);
+    let mode = Mode::RUSR | Mode::WUSR;
+    // In a unit all of /run may be read only; a lock can be had even so.
+    let file = rustix::fs::openat(&directory, &name, write, mode)
+        .or_else(|_| rustix::fs::openat(&directory, &name, read, Mode::empty()))
+        .ok()?;
+    // What others can open, others can hold.
+    (rustix::fs::fstat(&file).ok()?.st_mode & 0o077 == 0).then(|| File::from(file))
+}
+
+fn lock_file(file: File, wait: &mut Wait<'_>) -> Result<File, KernelError> {
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) => wait(read_note(&file))?,
+            Err(errno) => return Err(failed(errno.to_string())),
+        }
+    }
+}
+
+fn write_note(mut file: &File, what: &str) -> io::Result<()> {
+    let comma = if what.is_empty() { "" } else { ", which " };
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "process {}{comma}{what}", std::process::id())
+}
+
+/// What the holder says of itself. The printer sees to it that it moves no cursor.
+fn read_note(mut file: &File) -> String {
+    let mut note = String::new();
+    let read = file.rewind().and_then(|()| file.take(LONGEST_NOTE).read_to_string(&mut note));
+    match note.trim_end() {
+        "" => "another process".into(),
+        _ if read.is_err() => "another process".into(),
+        note => note.into(),
+    }
+}
+
+/// A socket of this name; none if somebody has it.
+fn bind(name: &[u8]) -> Result<Option<UnixListener>, KernelError> {
+    let address = SocketAddr::from_abstract_name(name).map_err(|e| failed(e.to_string()))?;
+    match UnixListener::bind_addr(&address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(failed(error.to_string())),
     }
 }
 
@@ -62,20 +227,21 @@ fn acquire_name(name: &[u8], timeout: Duration) -> Result<Lock, KernelError> {
 ///
 /// Never blocks: the holder accepts no connection, so that a blocking one
 /// would wait for ever as soon as its queue is full.
-fn holder(name: &[u8]) -> String {
-    let pid = || -> rustix::io::Result<i32> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
-        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
-        Ok(peer.pid.as_raw_nonzero().get())
-    };
-    pid().map_or_else(|_| "another process".into(), |pid| format!("process {pid}"))
+fn holder(name: &[u8]) -> Result<UCred, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+    rustix::net::sockopt::socket_peercred(&socket)
+}
+
+fn process(peer: &UCred) -> String {
+    format!("process {}", peer.pid.as_raw_nonzero())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::fs::PermissionsExt, process::Command};
+
     use super::*;
 
     /// A name of its own for each test, so that they don't wait for each other.
@@ -83,23 +249,41 @@ mod tests {
         format!("meshsec-test-{}-{test}", std::process::id()).into_bytes()
     }
 
+    fn by_name(name: &[u8], timeout: Duration) -> (Result<Lock, KernelError>, Vec<String>) {
+        acquire(Place { file: None, name: name.to_vec() }, timeout)
+    }
+
+    fn acquire(place: Place, timeout: Duration) -> (Result<Lock, KernelError>, Vec<String>) {
+        let mut told = Vec::new();
+        let lock = place.acquire(timeout, &mut |notice| {
+            told.push(match notice {
+                Notice::Waits(holder) => format!("waits for {holder}"),
+                Notice::Ignores(holder) => format!("ignores {holder}"),
+            });
+        });
+        (lock, told)
+    }
+
     #[test]
     fn the_second_waits_and_then_names_the_holder() {
         let name = name("holder");
-        let _lock = acquire_name(&name, Duration::ZERO).unwrap();
+        let _lock = by_name(&name, Duration::ZERO).0.unwrap();
         let begin = Instant::now();
-        let error = acquire_name(&name, Duration::from_millis(120)).unwrap_err().to_string();
+        let (lock, told) = by_name(&name, Duration::from_millis(120));
         assert!(begin.elapsed() >= Duration::from_millis(120));
-        assert!(error.contains(&format!("process {} has it", std::process::id())), "{error}");
+        let holder = format!("process {}", std::process::id());
+        assert_eq!(told, [format!("waits for {holder}")]);
+        let error = lock.unwrap_err().to_string();
+        assert!(error.contains(&format!("held by {holder};")), "{error}");
     }
 
     #[test]
     fn it_is_free_as_soon_as_the_holder_drops_it() {
         let name = name("free");
-        let lock = acquire_name(&name, Duration::ZERO).unwrap();
+        let lock = by_name(&name, Duration::ZERO).0.unwrap();
         let waiter = thread::spawn({
             let name = name.clone();
-            move || acquire_name(&name, Duration::from_secs(20)).is_ok()
+            move || by_name(&name, Duration::from_secs(20)).0.is_ok()
         });
         thread::sleep(Duration::from_millis(60));
         drop(lock);
@@ -109,9 +293,108 @@ mod tests {
     #[test]
     fn asking_for_the_holder_never_blocks() {
         let name = name("queue");
-        let _lock = acquire_name(&name, Duration::ZERO).unwrap();
+        let _lock = by_name(&name, Duration::ZERO).0.unwrap();
         for _ in 0..5000 {
-            assert!(holder(&name).contains("process"));
+            let _ = holder(&name);
+        }
+        assert!(by_name(&name, Duration::ZERO).0.is_err(), "a full queue opens nothing");
+    }
+
+    /// A directory like `/run`, and one in it, as far as this user can make them.
+    fn directories() -> (tempfile::TempDir, std::path::PathBuf) {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("meshsec");
+        (parent, directory)
+    }
+
+    #[test]
+    fn a_file_of_root_s_directory_keeps_runs_apart_and_its_holder_says_what_it_does() {
+        if !rustix::process::geteuid().is_root() {
+            return; // The directory has to be root's.
+        }
+        let (_parent, directory) = directories();
+        let name = name("file");
+        // Each under a name of its own, as if somebody played with names.
+        let place =
+            |extra: &[u8]| Place { file: open(&directory, "7"), name: [&name[..], extra].concat() };
+        let lock = acquire(place(b"a"), Duration::ZERO).0.unwrap();
+        lock.note("waits to be confirmed");
+        let (second, told) = acquire(place(b"b"), Duration::from_millis(60));
+        let holder = format!("process {}, which waits to be confirmed", std::process::id());
+        assert_eq!(told, [format!("waits for {holder}")]);
+        assert!(second.unwrap_err().to_string().contains(&holder));
+        drop(lock);
+        assert!(acquire(place(b"b"), Duration::ZERO).0.is_ok());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&directory), mode(&directory.join("lock-7"))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn what_others_can_open_or_replace_is_no_lock() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (parent, directory) = directories();
+        assert!(open(&directory, "7").is_some());
+        let chmod = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let file = directory.join("lock-7");
+        chmod(&file, 0o644);
+        assert!(open(&directory, "7").is_none(), "others can hold it");
+        chmod(&file, 0o600);
+        chmod(&directory, 0o777);
+        assert!(open(&directory, "7").is_none(), "others can put another in its place");
+        chmod(&directory, 0o700);
+        chmod(parent.path(), 0o1777);
+        assert!(open(&directory, "7").is_none(), "others can have made it");
+        chmod(parent.path(), 0o755);
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
+        assert!(open(&directory, "7").is_none(), "a link leads elsewhere");
+    }
+
+    /// Takes a name as somebody without any right.
+    const SQUATTER: &str = "
+import os, socket, sys
+kind, name = sys.argv[1], sys.argv[2]
+os.setgroups([]) if os.geteuid() == 0 else None
+os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+s.bind('\\0' + name)
+if kind in ('listens', 'full'):
+    s.listen(0)
+full = []
+if kind == 'full':
+    for _ in range(2):
+        c = socket.socket(socket.AF_UNIX); c.setblocking(False); full.append(c)
+        c.connect_ex('\\0' + name)
+print('bound', flush=True)
+sys.stdin.read()
+";
+
+    #[test]
+    fn who_has_no_rights_keeps_nobody_waiting() {
+        if !rustix::process::geteuid().is_root() {
+            return; // Somebody else has to be somebody else.
+        }
+        for (kind, with_file) in
+            [("listens", false), ("listens", true), ("silent", false), ("full", true)]
+        {
+            let name = name(kind);
+            let mut command = Command::new("python3");
+            command.args(["-c", SQUATTER, kind]).arg(String::from_utf8(name.clone()).unwrap());
+            command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            let mut squatter = command.spawn().unwrap();
+            let mut said = [0; 6];
+            squatter.stdout.take().unwrap().read_exact(&mut said).unwrap();
+            let (_parent, directory) = directories();
+            let file = with_file.then(|| open(&directory, "7").unwrap());
+            let (lock, told) = acquire(Place { file, name }, Duration::ZERO);
+            let ignored = told.first().is_some_and(|told| told.starts_with("ignores "));
+            assert!(lock.is_ok() && ignored, "{kind}: {told:?} {:?}", lock.err());
+            squatter.kill().unwrap();
+            squatter.wait().unwrap();
         }
     }
 }

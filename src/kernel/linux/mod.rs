@@ -24,6 +24,7 @@ mod modules;
 mod netlink;
 pub mod netns;
 mod perform;
+pub mod rights;
 mod routes;
 mod tunnels;
 mod wire;

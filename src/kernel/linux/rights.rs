@@ -1,0 +1,48 @@
+//! Whether another process may change this network namespace.
+//!
+//! Anybody may take the name of an abstract socket. So what such a name says
+//! is believed only of a process that could do itself what is to be decided:
+//! one with `CAP_NET_ADMIN` in our user namespace. Being uid 0 is not enough
+//! where `/proc` tells more: the root of a container on the host's network has
+//! that number and no such capability.
+
+use std::fs;
+
+use rustix::{net::UCred, thread::CapabilitySet};
+
+/// Whether the process at the other end may change this network namespace, as
+/// far as can be told: where `/proc` hides it, root and the own user may.
+pub fn may_change_network(peer: &UCred) -> bool {
+    let told = rights(peer.pid.as_raw_nonzero().get());
+    told.unwrap_or_else(|| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+}
+
+/// What `/proc` tells of a process.
+fn rights(pid: i32) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let theirs = fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?;
+    // Capabilities count in the user namespace of their process. Whoever makes one has all of
+    // them in it, and can't give it our map of users.
+    let ours = fs::read_to_string("/proc/self/uid_map").ok()?;
+    Some(theirs == ours && permits(&status)?)
+}
+
+fn permits(status: &str) -> Option<bool> {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapPrm:"))?;
+    let set = CapabilitySet::from_bits_retain(u64::from_str_radix(set.trim(), 16).ok()?);
+    Some(set.contains(CapabilitySet::NET_ADMIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_permitted_set_counts() {
+        let status = |set: &str| format!("Name:\tx\nCapInh:\tffffffffffffffff\nCapPrm:\t{set}\n");
+        assert_eq!(permits(&status("0000000000001000")), Some(true));
+        // What a container's root has on the network of its host.
+        assert_eq!(permits(&status("00000000a80425fb")), Some(false));
+        assert_eq!(permits("Name:\tx\n"), None);
+    }
+}

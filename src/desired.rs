@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    config::{Clock, Config, Moment, Peer, Protocol, Secrets, Select, Traffic},
+    config::{Clock, Config, Moment, Peer, Secrets, Select, Traffic},
     keys::{Ratchet, Session},
     model::{
         Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView, Mark,
@@ -118,10 +118,8 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
     let port = match config.traffic {
         Traffic::Vxlan { port } | Traffic::Geneve { port } => Some((IPPROTO_UDP, port)),
         // The kernel takes no other protocol in the question.
-        Traffic::Port { protocol: protocol @ (Protocol::Tcp | Protocol::Udp), port } => {
-            Some((protocol.number(), port))
-        }
-        Traffic::Port { .. } | Traffic::All => None,
+        Traffic::Port { protocol, port } => Some((protocol.number(), port)),
+        Traffic::All => None,
     };
     Ways {
         local: config.peers.iter().find(named).map(|peer| peer.address),
@@ -256,6 +254,9 @@ fn work_out(
         wanted.peers.insert(peer.address, peer.name.clone());
         add_sas(&mut wanted, &mut keyring, &mesh, peer);
         add_policies(&mut wanted, &mesh, peer);
+        if config.traffic != Traffic::All {
+            add_icmp_errors(&mut wanted, &mesh, peer);
+        }
     }
     if config.traffic == Traffic::All && wanted.policies.keys().any(|id| !id.selector.is_ipv4()) {
         wanted.discovery =
@@ -418,6 +419,28 @@ fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
             };
             wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
         }
+    }
+}
+
+/// An ICMP error quotes the packet that it is about. Where that one came
+/// encrypted, the error would show what was in it, if it left as it is. Kind
+/// "all" covers errors like everything else.
+fn add_icmp_errors(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
+    let Mesh { config, moment, local, .. } = *mesh;
+    let (src, dst) = (local.address, peer.address);
+    let spi = Spi::new(moment.generation, local.short_id, peer.short_id);
+    for selector in Selector::icmp_errors(src, dst, config.reqid) {
+        let id = PolicyId::new(Direction::Out, selector);
+        let templates = vec![Template::transport(src, dst, spi, config.reqid)];
+        let policy = Policy {
+            id,
+            priority: PEER_PRIORITY,
+            action: Action::Allow,
+            index: None,
+            templates,
+            extras: BTreeSet::new(),
+        };
+        wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
     }
 }
 

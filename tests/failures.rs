@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use common::{applied, applied_host, host, mesh, observe};
 use meshsec::{
     config::{Config, Esp, LinkWish, Protocol, Select, Traffic},
-    kernel::Errno,
+    kernel::{Errno, memory::Memory},
     model::{Cipher, Direction, Mark, Mtu, Policy, PolicyId, Reqid, Sa, Selector, Spi, State},
     plan::{Flow, Phase, PlannedStep, flow_out},
 };
@@ -39,18 +39,19 @@ fn of_peer(state: &State, peer: &str) -> (Vec<Sa>, Vec<Policy>) {
 fn a_failed_sa_stops_its_own_peer_and_no_other() {
     let mut kernel = applied_host(&lab(1));
     let before = of_peer(&observe(&mut kernel).0, "192.0.2.2");
-    // Two inbound SAs, then the outbound one to b.
-    kernel.refuse(PROBE + 2, ENOMEM);
+    let request = first(&lab(2), &mut kernel, Phase::InboundSas);
+    kernel.refuse(request, ENOMEM);
     let report = applied(&lab(2), &mut kernel);
 
     assert!(!report.is_complete() && report.changed_anything());
     assert!(!report.is_in_place(), "b needs the old key");
     let failed: Vec<String> = report.failed.iter().map(|(step, _)| step.id()).collect();
-    assert_eq!(failed, ["dst 192.0.2.2 proto esp spi 0x82001002"]);
+    assert_eq!(failed, ["dst 192.0.2.1 proto esp spi 0x83002001"]);
     let left: Vec<&str> = report.left.iter().map(|step| step.name()).collect();
     assert_eq!(left, ["update_policy", "delete_sa", "delete_sa"]);
     let undone: Vec<String> = report.undone.iter().map(|step| step.id()).collect();
-    assert_eq!(undone, ["dst 192.0.2.1 proto esp spi 0x83002001"], "b's inbound SA was taken back");
+    assert_eq!(undone.len(), 1 + 3, "b's outbound SA and its policies for ICMP errors");
+    assert_eq!(undone[0], "dst 192.0.2.2 proto esp spi 0x82001002");
     assert!(report.done.iter().all(|step| undone.iter().all(|id| *id != step.id())));
     assert!(report.left.iter().all(|step| step.step.peer.as_ref().unwrap().as_str() == "b"));
 
@@ -63,6 +64,12 @@ fn a_failed_sa_stops_its_own_peer_and_no_other() {
     let flows: Vec<_> = report.flows.iter().map(|(peer, flow)| (peer.as_str(), *flow)).collect();
     assert_eq!(flows, [("b", old)]);
     assert!(applied(&lab(2), &mut kernel).is_complete());
+}
+
+/// The request of an apply that is the first of a phase.
+fn first(config: &Config, kernel: &mut Memory, phase: Phase) -> usize {
+    let steps = common::plan(config, kernel).steps;
+    PROBE + steps.iter().position(|step| step.phase == phase).expect("there is one")
 }
 
 /// The requests of a first apply that add the policies of a peer.
@@ -125,13 +132,9 @@ fn a_replaced_sa_is_not_taken_back_since_nobody_has_its_key() {
         ..lab(1)
     };
     let mut kernel = applied_host(&lab(1));
-    // The inbound SAs of b are replaced, its outbound one is refused.
-    let outbound = common::plan(&narrow, &mut kernel)
-        .steps
-        .iter()
-        .position(|step| step.phase == Phase::OutboundSas)
-        .unwrap();
-    kernel.refuse(PROBE + outbound, ENOMEM);
+    // The inbound SAs of b are replaced, its policy out is refused.
+    let request = first(&narrow, &mut kernel, Phase::Policies);
+    kernel.refuse(request, ENOMEM);
     let report = applied(&narrow, &mut kernel);
     assert!(report.undone.is_empty() && !report.left.is_empty());
     assert_ne!(flow_out(&observe(&mut kernel).0, &packet_to("192.0.2.2")), Flow::Clear);
@@ -143,10 +146,11 @@ fn sas_that_were_lost_come_back_even_if_one_is_refused() {
     let mut kernel = applied_host(&lab(1));
     kernel.state_mut().sas.clear();
     // One of b's inbound SAs; its policies are there and ask for the others.
-    kernel.refuse(PROBE, ENOMEM);
+    let request = first(&lab(1), &mut kernel, Phase::InboundSas);
+    kernel.refuse(request, ENOMEM);
     let report = applied(&lab(1), &mut kernel);
     assert!(report.undone.is_empty());
-    assert_eq!(observe(&mut kernel).0.sas.len(), 6);
+    assert_eq!(observe(&mut kernel).0.sas.len(), 7);
 }
 
 #[test]
@@ -171,7 +175,9 @@ fn a_policy_that_was_switched_is_switched_back_with_its_sas_still_there() {
     let report = applied(&after, &mut kernel);
     assert_eq!(of_peer(&observe(&mut kernel).0, "192.0.2.2"), was);
     let undone: Vec<&str> = report.undone.iter().map(|step| step.name()).collect();
-    assert_eq!(undone, ["add_sa", "add_sa", "update_policy"]);
+    let icmp_errors = ["update_policy"; 3];
+    let undone_last = ["add_sa", "update_policy"];
+    assert_eq!(undone, [&["add_sa"], &icmp_errors[..], &undone_last].concat());
     assert!(applied(&after, &mut kernel).is_complete());
 }
 
@@ -184,7 +190,7 @@ fn a_peer_that_was_switched_stays_so_where_only_old_sas_can_not_go() {
     let deletes = steps.iter().enumerate().filter(|(_, step)| step.phase == Phase::DeleteSas);
     deletes.for_each(|(nth, _)| kernel.refuse(PROBE + nth, ENOMEM));
     let report = applied(&after, &mut kernel);
-    assert!(report.failed.len() == 2 && report.undone.is_empty());
+    assert_eq!((report.failed.len(), report.left.len(), report.undone.len()), (1, 1, 0));
     let new = Flow::Protected(Spi::from_raw(0x8200_1002));
     assert_eq!(flow_out(&observe(&mut kernel).0, &packet_to("192.0.2.2")), new);
 }
@@ -201,7 +207,7 @@ fn a_way_back_that_fails_is_told_and_leaves_what_is_needed() {
     let live = observe(&mut kernel).0;
     assert!(applied(&lab(1), &mut kernel).is_complete());
     assert_eq!(live.sas.len(), 8, "what is there needs its SAs");
-    assert_eq!(of_peer(&live, "192.0.2.3").1.len(), 1);
+    assert_eq!(of_peer(&live, "192.0.2.3").1.len(), 1 + 3, "with those for ICMP errors");
 }
 
 #[test]

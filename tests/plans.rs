@@ -7,6 +7,8 @@
 mod common;
 #[path = "plans/marks.rs"]
 mod marks;
+#[path = "plans/policies.rs"]
+mod policies;
 #[path = "plans/tunnels.rs"]
 mod tunnels;
 #[path = "plans/ways.rs"]

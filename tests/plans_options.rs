@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use common::{applied_host, golden, host, mesh, wanted};
 use meshsec::{
     config::{Config, LinkWish, Traffic},
-    model::{Action, MeshName, Mtu, Policy, PolicyId, Reqid, Spi, State},
+    model::{Action, MeshName, Mtu, Policy, PolicyId, Reqid, SaId, Spi, State},
     plan::{Plan, StepKind, Warning, WarningCode},
 };
 
@@ -250,14 +250,14 @@ fn a_plan_holds_while_others_add_and_delete_what_is_in_nobodys_way() {
     theirs.id.spi = Spi::from_raw(0x5000);
     kernel.state_mut().sas.push(theirs);
     assert!(common::plan(&lab(), &mut kernel).asks_the_same_as(&planned));
-    kernel.state_mut().sas[0].id.spi = planned_spi(&planned);
+    kernel.state_mut().sas[0].id = planned_sa(&planned);
     assert!(!common::plan(&lab(), &mut kernel).asks_the_same_as(&planned));
 }
 
-/// The SPI of the first SA that a plan adds.
-fn planned_spi(plan: &Plan) -> Spi {
+/// The first SA that a plan adds.
+fn planned_sa(plan: &Plan) -> SaId {
     let added = plan.steps.iter().find_map(|planned| match &planned.step.kind {
-        StepKind::AddSa { sa, .. } => Some(sa.id.spi),
+        StepKind::AddSa { sa, .. } => Some(sa.id),
         _ => None,
     });
     added.expect("it adds SAs")

@@ -129,6 +129,7 @@ fn much_is_wrong() {
     let config = mesh(1, &LAB);
     let mut kernel = applied_host(&config);
     let state = kernel.state_mut();
+    state.usage.sort_by_key(|usage| usage.id.dst != config.peers[0].address);
     for (usage, number) in state.usage.iter_mut().zip(0..) {
         usage.sent = (1 << 32) / 10 * number;
         (usage.too_old, usage.replayed, usage.forged) = (number as u32 % 2, 0, number as u32 % 3);

@@ -120,20 +120,17 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// SCTP.
-    Sctp,
 }
 
 impl Protocol {
     /// All of them, in the order in which errors list them.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
 
     /// The name in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
-            Self::Sctp => "sctp",
         }
     }
 
@@ -142,7 +139,6 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
-            Self::Sctp => 132,
         }
     }
 }

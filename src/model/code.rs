@@ -68,6 +68,7 @@ codes! {
         ChainsFlushed "chains-flushed" "Something has flushed the chains of the mesh.",
         ClearUntilApply "clear-until-apply" "After a flush, packets to peers leave in the clear until apply.",
         BlockedUntilApply "blocked-until-apply" "After a flush, packets to peers are blocked until apply.",
+        OtherAddresses "other-addresses" "The host has other addresses, from which packets to peers leave in the clear.",
         Outranked "outranked" "A foreign policy outranks those of peers, and blocks their traffic or transforms it in its own way.",
         PastTheGuard "past-the-guard" "A sysctl takes packets of a device past all policies.",
         SysctlsHidden "sysctls-hidden" "Sysctls that may take packets past all policies can't be seen.",

@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{IPPROTO_ESP, IPPROTO_ICMPV6, Mark, Mode, PEER_PRIORITY, Prefix, Reqid, Selector, Spi};
+use super::{
+    IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, Mark, Mode, PEER_PRIORITY, Prefix, Reqid, Selector,
+    Spi,
+};
 
 /// ICMPv6 types of neighbour discovery between two hosts (RFC 4861).
 const NEIGHBOUR_SOLICITATION: u16 = 135;
@@ -188,7 +191,7 @@ pub struct Policy {
 
 impl Policy {
     /// Whether the mesh with this reqid owns it: one of its templates has the
-    /// reqid, or it is a guard, whose priority is the reqid, or it lets
+    /// reqid, or it is a guard with the reqid as its priority, or it lets
     /// neighbour discovery pass under an index that is made of the reqid.
     pub fn belongs_to(&self, reqid: Reqid) -> bool {
         self.is_guard_of(reqid)
@@ -196,14 +199,29 @@ impl Policy {
             || self.templates.iter().any(|template| template.reqid == reqid)
     }
 
-    /// Whether it is a guard of the mesh with this reqid, edited or not.
+    /// Whether it is a guard of the mesh with this reqid: it blocks, has no
+    /// templates, and its priority is the reqid. Whatever else has that priority
+    /// is somebody else's, who has chosen the same number.
     pub fn is_guard_of(&self, reqid: Reqid) -> bool {
-        self.priority == reqid.0
+        self.is_guard() && self.priority == reqid.0
     }
 
-    /// Whether it is a guard, where it is known to be ours: it has no template.
+    /// Whether it is a guard, where it is known to be ours.
     pub fn is_guard(&self) -> bool {
-        self.templates.is_empty() && self.index.is_none()
+        self.action == Action::Block && self.templates.is_empty()
+    }
+
+    /// Whether it is for ICMP errors to a peer, where it is known to be ours.
+    pub fn is_for_icmp_errors(&self) -> bool {
+        self.id.direction == Direction::Out && self.id.selector.is_icmp_error()
+    }
+
+    /// Whether ICMP errors to a peer are among its packets, where it is known to
+    /// be ours: it is for nothing else, or for all that leaves.
+    pub fn covers_icmp_errors(&self) -> bool {
+        self.id.direction == Direction::Out
+            && [0, IPPROTO_ICMP, IPPROTO_ICMPV6].contains(&self.id.selector.proto)
+            && !self.templates.is_empty()
     }
 
     /// The policies that let neighbour discovery (RFC 4861) pass as it is,

@@ -4,7 +4,15 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{IPPROTO_ICMP, IPPROTO_ICMPV6};
+use super::{IPPROTO_ICMP, IPPROTO_ICMPV6, Reqid};
+
+/// ICMP types of errors that quote a packet: destination unreachable, time
+/// exceeded, parameter problem (RFC 792). The kernel makes no source quench, and
+/// a redirect is for what is forwarded, which a packet between two hosts isn't.
+const ICMP_ERRORS: [u16; 3] = [3, 11, 12];
+/// ICMPv6 types of errors: destination unreachable, packet too big, time
+/// exceeded, parameter problem (RFC 4443).
+const ICMPV6_ERRORS: [u16; 4] = [1, 2, 3, 4];
 
 /// An address and how many of its leading bits count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -133,6 +141,31 @@ impl Selector {
     /// The same, narrowed to a protocol and a source port.
     pub fn from_port(self, proto: u8, port: u16) -> Self {
         Self { proto, sport: PortMatch::exactly(port), ..self }
+    }
+
+    /// The ICMP errors from one address to another, a selector for each type,
+    /// which has the place of the source port in a flow.
+    ///
+    /// The reqid stands in a field that the kernel tells policies apart by and
+    /// compares with no packet. So two meshes that share two hosts have policies
+    /// of their own for errors, and either may go without the other's.
+    pub fn icmp_errors(src: IpAddr, dst: IpAddr, reqid: Reqid) -> impl Iterator<Item = Self> {
+        let (proto, types) = match src {
+            IpAddr::V4(_) => (IPPROTO_ICMP, &ICMP_ERRORS[..]),
+            IpAddr::V6(_) => (IPPROTO_ICMPV6, &ICMPV6_ERRORS[..]),
+        };
+        let hosts = Self { user: reqid.0, ..Self::hosts(src, dst) };
+        types.iter().map(move |kind| hosts.from_port(proto, *kind))
+    }
+
+    /// Whether it is of one type of ICMP errors.
+    pub fn is_icmp_error(&self) -> bool {
+        let types = match self.proto {
+            IPPROTO_ICMP => &ICMP_ERRORS[..],
+            IPPROTO_ICMPV6 => &ICMPV6_ERRORS[..],
+            _ => return false,
+        };
+        self.sport.mask == u16::MAX && types.contains(&self.sport.port)
     }
 
     /// Whether some packet matches both. An interface may always be the one.

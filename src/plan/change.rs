@@ -187,6 +187,21 @@ impl Change {
         }
     }
 
+    /// Whether it is of a policy that covers ICMP errors.
+    pub fn covers_icmp_errors(&self) -> bool {
+        match &self.what {
+            What::CreatePolicy(policy)
+            | What::UpdatePolicy { wanted: policy, .. }
+            | What::DeletePolicy(policy) => policy.covers_icmp_errors(),
+            What::CreateSa(_)
+            | What::ReplaceSa { .. }
+            | What::DeleteSa(_)
+            | What::SetMtu { .. }
+            | What::SetChain { .. }
+            | What::DeleteChain(_) => false,
+        }
+    }
+
     /// The object's identity, in the words of `ip` or iptables.
     pub fn id(&self) -> String {
         match &self.what {

@@ -95,8 +95,8 @@ impl Found {
     }
 
     /// Adds what a foreign policy has of ours, if it has.
-    fn takes(&mut self, desired: &Desired, policy: &Policy) -> bool {
-        if let Some(conflict) = taken_selector(desired, policy) {
+    fn takes(&mut self, desired: &Desired, policy: &Policy, reqid: Reqid) -> bool {
+        if let Some(conflict) = taken_selector(desired, policy, reqid) {
             self.taken.policies.insert(policy.id);
             self.conflicts.push(conflict);
             return true;
@@ -120,7 +120,7 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     found.of_sas(desired, live, reqid);
     let foreign = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
     for policy in foreign {
-        if !found.takes(desired, policy) && !desired.restoring {
+        if !found.takes(desired, policy, reqid) && !desired.restoring {
             found.conflicts.extend(outranking(desired, policy, reqid));
         }
     }
@@ -170,7 +170,7 @@ fn taken_index(desired: &Desired, policy: &Policy) -> Option<Conflict> {
 }
 
 /// A foreign policy with the very identity of one of ours.
-fn taken_selector(desired: &Desired, policy: &Policy) -> Option<Conflict> {
+fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Conflict> {
     let discovery = desired.discovery.get(&policy.id);
     if discovery.is_some_and(|wanted| policy.serves_as(wanted)) {
         return None;
@@ -182,7 +182,11 @@ fn taken_selector(desired: &Desired, policy: &Policy) -> Option<Conflict> {
     };
     // A guard has its mesh's reqid as its priority.
     let reqids = policy.templates.iter().map(|template| template.reqid);
-    let hint = reqids.chain([Reqid(policy.priority)]).find_map(other_mesh);
+    let edited = (what == "guard" && policy.priority == reqid.0).then_some(
+        "; it may be ours, and edited by somebody: delete it, and the next apply puts up the guard",
+    );
+    let other = || reqids.chain([Reqid(policy.priority)]).find_map(other_mesh);
+    let hint = edited.or_else(other);
     Some(Conflict {
         code: ConflictCode::SelectorTaken,
         stops,

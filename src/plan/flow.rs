@@ -59,7 +59,8 @@ impl fmt::Display for Flow {
 }
 
 /// What becomes of the packets to each peer of which it is asked; of several
-/// kinds the worst.
+/// kinds the worst. ICMP errors are not what a file wants protected: without
+/// SAs nothing is decrypted that they could quote.
 pub fn flows_out(
     state: &State,
     desired: &Desired,
@@ -78,7 +79,8 @@ pub fn packets_out(
 ) -> BTreeMap<PeerName, Vec<(Selector, Flow)>> {
     let mut peers = BTreeMap::<PeerName, Vec<_>>::new();
     for wanted in desired.policies.values().filter(|wanted| asked(&wanted.peer)) {
-        if wanted.policy.id.direction == Direction::Out {
+        let policy = &wanted.policy;
+        if policy.id.direction == Direction::Out && !policy.is_for_icmp_errors() {
             let packet = desired.packets(wanted);
             let flow = flow_out(state, &packet);
             peers.entry(wanted.peer.clone()).or_default().push((packet, flow));
@@ -170,7 +172,7 @@ fn look_up(state: &State, packet: &Selector, mark: u32) -> BTreeSet<Flow> {
     // Those of the table of sub policies are asked first, and the main ones all the same.
     let [subs, mains] = [true, false].map(|sub| best(state, packet, mark, sub));
     let ways = subs.iter().flat_map(|sub| mains.iter().map(move |main| [*sub, *main]));
-    ways.map(|way| resolve(state, way, packet)).collect()
+    ways.flat_map(|way| resolve(state, way, packet)).collect()
 }
 
 /// The policies with the smallest priority number, or none. Of several the
@@ -191,27 +193,36 @@ fn applies(policy: &Policy, packet: &Selector, mark: u32, sub: bool) -> bool {
         && policy.id.selector.covers(packet)
 }
 
-/// What the templates of policies find. AH and IPComp leave all to be read.
-fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> Flow {
+/// All that the templates of policies may find. AH and IPComp leave all to be read.
+fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> Vec<Flow> {
     let policies = || policies.into_iter().flatten();
     if policies().any(|policy| policy.action == Action::Block) {
-        return Flow::Blocked;
+        return vec![Flow::Blocked];
     }
-    let mut flow = Flow::Clear;
-    let mut ends = (packet.src.address, packet.dst.address);
+    let mut flows = Vec::new();
+    let mut ways = vec![(Flow::Clear, (packet.src.address, packet.dst.address))];
     let asked = policies().flat_map(|policy| policy.templates.iter().map(|t| (t, policy.id.mark)));
     for (template, mark) in asked {
-        let outer =
-            if template.mode == Mode::Transport { ends } else { (template.src, template.dst) };
-        match state.sas.iter().find(|sa| serves(sa, template, mark, outer, packet)) {
-            None if template.level == Level::Required => return Flow::Blocked,
-            None => continue,
-            Some(sa) if sa.id.proto == IPPROTO_ESP => flow = Flow::Protected(sa.id.spi),
-            Some(_) => {}
+        let mut further = Vec::new();
+        for (flow, ends) in ways {
+            let outer =
+                if template.mode == Mode::Transport { ends } else { (template.src, template.dst) };
+            let found = state.sas.iter().filter(|sa| serves(sa, template, mark, outer, packet));
+            let before = further.len();
+            further.extend(found.map(|sa| match sa.id.proto {
+                IPPROTO_ESP => (Flow::Protected(sa.id.spi), outer),
+                _ => (flow, outer),
+            }));
+            match template.level {
+                _ if further.len() > before => {}
+                Level::Required => flows.push(Flow::Blocked),
+                Level::Use => further.push((flow, ends)),
+            }
         }
-        ends = outer;
+        ways = further;
     }
-    flow
+    flows.extend(ways.into_iter().map(|(flow, _)| flow));
+    flows
 }
 
 /// Whether an SA is found for a template (`xfrm_state_find`). Unlike what

@@ -33,11 +33,16 @@ pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<C
         return None;
     }
     let guards = desired.guards.keys().map(|id| kind(&id.selector));
-    let policies = desired.policies.values().map(|wanted| kind(&desired.packets(wanted)));
+    // Meshes of any kind have policies for ICMP errors.
+    let policies = desired.policies.values().filter(|wanted| !wanted.policy.is_for_icmp_errors());
+    let policies = policies.map(|wanted| kind(&desired.packets(wanted)));
     let wanted: BTreeSet<Kind> = guards.chain(policies).collect();
     // What a mark selects does not show its port.
     let told = |policy: &&Policy| {
-        policy.belongs_to(reqid) && policy.id.mark.is_none() && !policy.is_discovery_of(reqid)
+        policy.belongs_to(reqid)
+            && policy.id.mark.is_none()
+            && !policy.is_discovery_of(reqid)
+            && !policy.is_for_icmp_errors()
     };
     let ours: Vec<&Policy> = live.0.policies.iter().filter(told).collect();
     if ours.iter().any(|policy| wanted.contains(&kind(&policy.id.selector))) {

@@ -3,14 +3,15 @@
 //! 1. Guards and the chains that guard go in first, and what lets clear text
 //!    pass ahead of them is closed: from then on unprotected traffic is blocked.
 //! 2. The tunnel's MTU, before any of its packets is protected and so longer.
-//! 3. Inbound SAs, then outbound ones: an SA without a policy harms nothing,
-//!    while a policy without its SA drops packets, or makes the kernel create a
-//!    larval SA on our SPI.
-//! 4. What lets neighbour discovery pass, before policies that would stop it.
-//! 5. Policies, each replaced atomically. Then the mark that selects them.
-//! 6. One wait, so that packets under way still find the SAs that go next.
-//! 7. The mark, policies of nobody's, then SAs, then guards go. Before that,
-//!    whoever lost its policy met the guard.
+//! 3. Outbound SAs, then what lets neighbour discovery pass and the policies that
+//!    cover ICMP errors, then inbound SAs: from the first packet that is decrypted
+//!    on, no error that quotes it is in the clear. An SA without a policy harms nothing, while a policy without its SA
+//!    drops packets, or makes the kernel create a larval SA on our SPI.
+//! 4. Policies, each replaced atomically. Then the mark that selects them.
+//! 5. One wait, so that packets under way still find the SAs that go next.
+//! 6. The mark, policies of nobody's, then SAs, then guards go. Before that,
+//!    whoever lost its policy met the guard. Policies that cover ICMP errors go once
+//!    nothing is decrypted any more, and before the SAs that they ask for.
 //!
 //! Out of the middle of this a guard comes or goes where a chain is another:
 //! a block policy out meets a packet before it is marked. So it must not be
@@ -27,8 +28,8 @@ use super::{
 use crate::{
     desired::{Desired, WantedSa},
     model::{
-        Chain, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, Level, Policy, PortMatch, Rule,
-        SaId,
+        Chain, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6,
+        Level, Policy, PolicyId, PortMatch, Rule, SaId,
     },
 };
 
@@ -56,12 +57,14 @@ pub enum Phase {
     EvictSas,
     /// The marked ones go.
     EvictTwins,
-    /// Inbound SAs are added and replaced.
-    InboundSas,
     /// Outbound SAs are added and replaced.
     OutboundSas,
     /// Neighbour discovery is let pass.
     Discovery,
+    /// Policies that cover ICMP errors are added and updated.
+    IcmpErrors,
+    /// Inbound SAs are added and replaced.
+    InboundSas,
     /// Policies are added and updated.
     Policies,
     /// Guards are added for which a chain stands until the end.
@@ -76,8 +79,12 @@ pub enum Phase {
     EarlyGuards,
     /// Policies that nothing asks for go.
     DeletePolicies,
-    /// SAs that nothing asks for go.
+    /// SAs that nothing asks for go, but for outbound ones.
     DeleteSas,
+    /// Policies that cover ICMP errors go that nothing asks for.
+    DeleteIcmpErrors,
+    /// Outbound SAs go that nothing asks for.
+    DeleteOutboundSas,
     /// Guards and other chains that nothing asks for go.
     DeleteGuards,
     /// Neighbour discovery needs no policy any more.
@@ -94,8 +101,11 @@ impl Phase {
                 "an SA without mark is deleted before its marked twin, or goes with it"
             }
             Self::EvictTwins => "SAs with a mark go, so that the SPI is free",
-            Self::InboundSas => "inbound SAs before anybody sends under them",
             Self::OutboundSas => "outbound SAs before the policies that ask for them",
+            Self::IcmpErrors => {
+                "policies that cover ICMP errors, which quote what is decrypted, before anything is"
+            }
+            Self::InboundSas => "inbound SAs before anybody sends under them",
             Self::Discovery => "neighbour discovery, which no host can do without, before policies",
             Self::Policies => "policies once their SAs are there; each switches atomically",
             Self::LateGuards => {
@@ -111,6 +121,10 @@ impl Phase {
                 "policies before their SAs, so that none asks for an SA that is gone"
             }
             Self::DeleteSas => "SAs that nobody sends under any more",
+            Self::DeleteIcmpErrors => {
+                "nothing is decrypted any more that an ICMP error could quote"
+            }
+            Self::DeleteOutboundSas => "SAs that no policy asks for any more",
             Self::DeleteGuards => "guards last",
             Self::DeleteDiscovery => "neighbour discovery, which no policy covers any more",
         }
@@ -124,8 +138,9 @@ impl fmt::Display for Phase {
             Self::Link => "set the MTU",
             Self::EvictSas => "clear SAs with marked twins",
             Self::EvictTwins => "delete marked SAs",
-            Self::InboundSas => "add inbound SAs",
             Self::OutboundSas => "add outbound SAs",
+            Self::IcmpErrors => "protect ICMP errors",
+            Self::InboundSas => "add inbound SAs",
             Self::Discovery => "let neighbour discovery pass",
             Self::Policies => "switch policies",
             Self::LateGuards => "put up guards in place of chains",
@@ -135,6 +150,8 @@ impl fmt::Display for Phase {
             Self::EarlyGuards => "take down guards that chains replace",
             Self::DeletePolicies => "delete policies",
             Self::DeleteSas => "delete SAs",
+            Self::DeleteIcmpErrors => "unprotect ICMP errors",
+            Self::DeleteOutboundSas => "delete outbound SAs",
             Self::DeleteGuards => "take down guards",
             Self::DeleteDiscovery => "delete neighbour discovery",
         })
@@ -145,8 +162,9 @@ impl fmt::Display for Phase {
 pub(super) fn sequence(changes: &[Change], desired: &Desired) -> Vec<PlannedStep> {
     let mut steps: Vec<PlannedStep> =
         changes.iter().flat_map(|change| steps_of(change, changes, desired)).collect();
-    let switches = steps.iter().any(|step| matches!(step.phase, Phase::Policies | Phase::Mark));
-    let deletes = steps.iter().any(|step| step.phase == Phase::DeleteSas);
+    let has = |phases: &[Phase]| steps.iter().any(|step| phases.contains(&step.phase));
+    let switches = has(&[Phase::IcmpErrors, Phase::Policies, Phase::Mark]);
+    let deletes = has(&[Phase::DeleteSas, Phase::DeleteOutboundSas]);
     if switches && deletes {
         steps.push(PlannedStep {
             step: Step { peer: None, kind: StepKind::Wait(IN_FLIGHT) },
@@ -176,12 +194,14 @@ fn policy_phases(change: &Change, changes: &[Change], desired: &Desired) -> [Pha
             if policy.lets_clear_text_pass()
                 && policy.id.direction != Direction::Fwd
                 && !change.is_discovery()
-                && !desired.guards.is_empty() =>
+                && !desired.guards.is_empty()
+                && (hardened(policy).is_some() || may_be_guarded(policy)) =>
         {
             [Phase::Guards, Phase::Guards]
         }
         (_, ObjectKind::Guard) => [Phase::Guards, Phase::DeleteGuards],
         _ if change.is_discovery() => [Phase::Discovery, Phase::DeleteDiscovery],
+        _ if change.covers_icmp_errors() => [Phase::IcmpErrors, Phase::DeleteIcmpErrors],
         _ => [Phase::Policies, Phase::DeletePolicies],
     }
 }
@@ -206,6 +226,9 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
             let kind = if larval { add(wanted) } else { replace(wanted) };
             vec![step(sa_phase(wanted.direction), kind)]
         }
+        What::DeleteSa(sa) if desired.local == Some(sa.src) => {
+            vec![delete(Phase::DeleteOutboundSas, sa.id)]
+        }
         What::DeleteSa(sa) => vec![delete(Phase::DeleteSas, sa.id)],
         What::CreatePolicy(policy) => {
             vec![step(put, StepKind::AddPolicy(policy.clone()))]
@@ -220,7 +243,17 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
                 .collect()
         }
         What::DeletePolicy(policy) => {
-            vec![step(take, StepKind::DeletePolicy(policy.clone()))]
+            let closed = hardened(policy).filter(|_| take == Phase::Guards);
+            let Some(closed) = closed else {
+                return vec![step(take, StepKind::DeletePolicy(policy.clone()))];
+            };
+            // It goes when others do: it may be all that covers ICMP errors.
+            let late = match policy.covers_icmp_errors() {
+                true => Phase::DeleteIcmpErrors,
+                false => Phase::DeletePolicies,
+            };
+            let close = step(take, StepKind::UpdatePolicy(closed.clone()));
+            vec![close, step(late, StepKind::DeletePolicy(closed))]
         }
         What::SetMtu { device, after, .. } => {
             vec![step(Phase::Link, StepKind::SetMtu { device: device.clone(), mtu: *after })]
@@ -242,10 +275,22 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
 /// whose SAs may be still to come.
 fn closed(live: &Policy, wanted: &Policy) -> Option<Policy> {
     let opens = live.lets_clear_text_pass() && !wanted.lets_clear_text_pass();
-    let mut closed = Policy { index: None, extras: BTreeSet::new(), ..live.clone() };
+    opens.then(|| hardened(live).unwrap_or_else(|| wanted.clone()))
+}
+
+/// Whether a guard may be for packets of a policy: none is for what is forwarded,
+/// or for ICMP.
+fn may_be_guarded(policy: &Policy) -> bool {
+    let PolicyId { direction, selector, .. } = policy.id;
+    direction != Direction::Fwd && ![IPPROTO_ICMP, IPPROTO_ICMPV6].contains(&selector.proto)
+}
+
+/// The same policy, letting nothing pass in clear; `None` if it encrypts nothing.
+fn hardened(policy: &Policy) -> Option<Policy> {
+    let mut closed = Policy { index: None, extras: BTreeSet::new(), ..policy.clone() };
     let esp = closed.templates.iter_mut().filter(|template| template.proto == IPPROTO_ESP);
     esp.for_each(|template| template.level = Level::Required);
-    opens.then(|| if closed.lets_clear_text_pass() { wanted.clone() } else { closed })
+    (!closed.lets_clear_text_pass()).then_some(closed)
 }
 
 fn add(wanted: &WantedSa) -> StepKind<()> {

@@ -46,7 +46,7 @@ pub fn undo(
 /// Policies before the SAs that they ask for, and between the two the packets under way.
 fn in_order(mut steps: Vec<PlannedStep>) -> Vec<PlannedStep> {
     let has = |phase| steps.iter().any(|step| step.phase == phase);
-    if has(Phase::Policies) && has(Phase::DeleteSas) {
+    if has(Phase::Policies) && (has(Phase::DeleteSas) || has(Phase::DeleteOutboundSas)) {
         let step = Step { peer: None, kind: StepKind::Wait(IN_FLIGHT) };
         steps.push(PlannedStep { step, phase: Phase::Wait });
     }
@@ -70,7 +70,13 @@ impl Now<'_> {
         for change in changes {
             let (phase, kind) = match self.way_back(&change.what)? {
                 Back::Untouched => continue,
+                Back::Sa(id) if change.direction() == Some(Direction::Out) => {
+                    (Phase::DeleteOutboundSas, StepKind::DeleteSa(id))
+                }
                 Back::Sa(id) => (Phase::DeleteSas, StepKind::DeleteSa(id)),
+                Back::NoPolicy(policy) if policy.covers_icmp_errors() => {
+                    (Phase::DeleteIcmpErrors, StepKind::DeletePolicy(policy))
+                }
                 Back::NoPolicy(policy) => (Phase::DeletePolicies, StepKind::DeletePolicy(policy)),
                 Back::Policy(policy) => (Phase::Policies, StepKind::UpdatePolicy(policy)),
             };
@@ -133,15 +139,28 @@ impl Now<'_> {
             })
     }
 
-    /// Whether nothing leaves for a peer in clear after these steps that doesn't now.
+    /// Whether nothing leaves for a peer in clear after these steps that doesn't
+    /// now. ICMP errors may, where nothing of the peer is decrypted any more.
     fn stays_closed(&self, peer: &PeerName, steps: &[PlannedStep]) -> bool {
         let wanted = self.desired.policies.values().filter(|wanted| wanted.peer == *peer);
         wanted.filter(|wanted| wanted.policy.id.direction == Direction::Out).all(|wanted| {
             let packet = self.desired.packets(wanted);
+            if wanted.policy.is_for_icmp_errors() && !self.decrypts(&packet, steps) {
+                return true;
+            }
             let now = about(self.state, &packet);
             let after = after(now.clone(), steps);
             flow_out(&after, &packet) != Flow::Clear || flow_out(&now, &packet) == Flow::Clear
         })
+    }
+
+    /// Whether there are SAs after these steps for what comes from where a packet goes.
+    fn decrypts(&self, packet: &Selector, steps: &[PlannedStep]) -> bool {
+        let goes = |sa: &Sa| {
+            steps.iter().any(|step| matches!(step.step.kind, StepKind::DeleteSa(id) if id == sa.id))
+        };
+        let mut sas = self.state.sas.iter();
+        sas.any(|sa| sa.src == packet.dst.address && sa.reqid == self.reqid && !goes(sa))
     }
 }
 

@@ -40,6 +40,7 @@ pub(super) fn warnings(
     lines.extend(cut(changes));
     lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
+    lines.extend(other_addresses(desired, live));
     lines.extend(outranked(desired, live, reqid));
     lines.extend(bypass::warnings(desired, live));
     lines.extend(route::warnings(desired, live));
@@ -156,13 +157,15 @@ fn cut(changes: &[Change]) -> Option<Warning> {
     })
 }
 
-/// Traffic that flowed in clear until now, and waits for the other end.
+/// Traffic that flowed in clear until now, and waits for the other end. What
+/// flows already is not stopped by policies for what is forwarded or for ICMP errors.
 fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
-    let peers: BTreeSet<&PeerName> = changes
-        .iter()
-        .filter(|change| matches!(change.what, What::CreatePolicy(_)))
-        .filter_map(|change| change.peer.as_ref())
-        .collect();
+    let closes = |change: &&Change| {
+        matches!(&change.what, What::CreatePolicy(policy)
+            if policy.id.direction != Direction::Fwd && !policy.is_for_icmp_errors())
+    };
+    let peers: BTreeSet<&PeerName> =
+        changes.iter().filter(closes).filter_map(|change| change.peer.as_ref()).collect();
     (desired.guards.is_empty() && !peers.is_empty()).then(|| {
         let names = names(&peers);
         let stops = if covers_ssh(desired) { "everything (ssh too) that" } else { "what" };
@@ -177,6 +180,34 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
              they have applied too; open connections survive that. {advice}"
         );
         Warning::new(WarningCode::ClearTextStops, text)
+    })
+}
+
+/// What else this host is called, where policies are for one address and nothing
+/// guards the rest. A program chooses its address by bind, or a route does.
+fn other_addresses(desired: &Desired, live: &Live) -> Option<Warning> {
+    let local = desired.local?;
+    let guarded = !desired.guards.is_empty() || !desired.chains.is_empty();
+    if guarded || desired.policies.is_empty() || desired.restoring {
+        return None;
+    }
+    let stays_here = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+    };
+    let addresses = live.0.addresses.iter().map(|at| at.address);
+    let others: BTreeSet<IpAddr> = addresses
+        .filter(|address| address.is_ipv4() == local.is_ipv4())
+        .filter(|address| *address != local && !stays_here(*address))
+        .collect();
+    let shown: Vec<String> = others.iter().map(ToString::to_string).collect();
+    (!others.is_empty()).then(|| {
+        let text = format!(
+            "what leaves for a peer from another address than {local} is not protected, and this \
+             host has more: {}",
+            list(&shown)
+        );
+        Warning::new(WarningCode::OtherAddresses, text)
     })
 }
 
@@ -199,6 +230,8 @@ fn covers_ssh(desired: &Desired) -> bool {
 }
 
 /// Traffic that was covered by what goes, and isn't by what stays.
+///
+/// ICMP errors are not: once the SAs are gone they quote nothing that was encrypted.
 fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let chains: Vec<Selector> = desired
         .chains
@@ -216,7 +249,9 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let mut gone: Vec<Selector> = changes
         .iter()
         .flat_map(|change| match &change.what {
-            What::DeletePolicy(policy) if may_protect(policy) => vec![policy.id.selector],
+            What::DeletePolicy(policy) if may_protect(policy) && !policy.is_for_icmp_errors() => {
+                vec![policy.id.selector]
+            }
             What::DeleteChain(chain) => guarded_by(&chain.id, &chain.rules),
             What::SetChain { live: Some(chain), .. } => guarded_by(&chain.id, &chain.rules),
             _ => Vec::new(),
@@ -342,6 +377,7 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
                 let ours = &wanted.policy.id;
                 ours.direction == policy.id.direction
                     && ours != &policy.id
+                    && !wanted.policy.is_for_icmp_errors()
                     && ours.selector.overlaps(&policy.id.selector)
             })
             .map(|wanted| &wanted.peer)

@@ -60,7 +60,7 @@ pub fn answers(traffic: Traffic) -> bool {
         Traffic::All => true,
         Traffic::Vxlan { .. } | Traffic::Geneve { .. } => false,
         Traffic::Port { protocol, .. } => match protocol {
-            Protocol::Tcp | Protocol::Sctp => true,
+            Protocol::Tcp => true,
             Protocol::Udp => false,
         },
     }

@@ -6,7 +6,10 @@ use meshsec::{
     config::{Config, Esp, LinkWish, Protocol, Rotation, Select, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::Memory,
-    model::{Cipher, Direction, Level, Mark, Mtu, Period, PolicyId, Replay, Reqid, Selector, Time},
+    model::{
+        Cipher, Direction, Level, Mark, Mtu, Period, Policy, PolicyId, Replay, Reqid, Selector,
+        Time,
+    },
 };
 
 use crate::{
@@ -153,10 +156,14 @@ fn by_the_clock() -> Memory {
 }
 
 /// An SA is gone, another larval, one has a marked twin; a policy lets clear
-/// text pass, another is gone, and so is a guard.
+/// text pass, two others are gone, and so is a guard.
 fn damaged(config: &Config) -> Memory {
     let mut kernel = applied_host(config);
     let state = kernel.state_mut();
+    let local = config.peers[0].address;
+    state.sas.sort_by_key(|sa| sa.id.dst != local);
+    state.policies.sort_by_key(Policy::is_for_icmp_errors);
+    state.policies.pop();
     state.sas[0].algorithm = meshsec::model::Algorithm::Larval;
     state.sas.remove(1);
     let mut twin = state.sas[2].clone();

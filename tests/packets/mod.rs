@@ -16,11 +16,13 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use meshsec::model::{
     Action, Algorithm, Chain, Direction, Family, Jump, Level, Mark, Mode, Policy, PortMatch,
-    Prefix, Rule, Sa, Selector, Spi, State, Template,
+    Prefix, Reqid, Rule, Sa, Selector, Spi, State, Template,
 };
 
 const ESP: u8 = 50;
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 /// A packet of two addresses and a protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +126,32 @@ pub fn arrives_under(state: &State, packet: &Packet, spi: Spi) -> bool {
             && sa.algorithm != Algorithm::Larval
             && passes_policies(state, packet, Direction::In, Some(sa))
     })
+}
+
+/// The ICMP errors by which a host answers a packet, to its sender from where it was sent to.
+/// Types 3, 11 and 12, and of ICMPv6 1 to 4; in a flow they have the place of the source port.
+pub fn errors_about(packet: &Packet) -> Vec<Packet> {
+    let (proto, types) = match packet.src {
+        IpAddr::V4(_) => (ICMP, [3, 3, 11, 12]),
+        IpAddr::V6(_) => (ICMPV6, [1, 2, 3, 4]),
+    };
+    let error = |sport| Packet { proto, sport, dport: 1, mark: 0, ..packet.answer() };
+    types.map(error).to_vec()
+}
+
+/// An error that quotes what was in a packet and leaves so that it can be read, where the packet
+/// came encrypted under an SA of this reqid.
+///
+/// The kernel asks the filter table before the policies in, which rejects what it does not know.
+/// So whatever is decrypted may be quoted, also what no policy takes. That destination NAT has sent
+/// it on changes nothing: translation is turned back before the error is looked up.
+pub fn shown_by_an_error(state: &State, packet: &Packet, reqid: Reqid) -> Option<Packet> {
+    let decrypted = state.sas.iter().any(|sa| {
+        (sa.src, sa.id.dst, sa.id.proto, sa.reqid) == (packet.src, packet.dst, ESP, reqid)
+            && packet.mark & sa.id.mark.mask == sa.id.mark.value
+            && sa.algorithm != Algorithm::Larval
+    });
+    errors_about(packet).into_iter().find(|error| decrypted && leaks(state, error))
 }
 
 /// The SAs that a packet goes through, by all ways; `None` where it is dropped.
@@ -351,7 +379,7 @@ fn ways_out(state: &State, src: IpAddr) -> Vec<&str> {
 /// device that it comes in by (`ip_route_input_slow`), of which those are taken that
 /// packets to peers leave by; over IPv6 of the one that has its address
 /// (`addrconf_f6i_alloc`).
-fn arrives_past_policies(state: &State, packet: &Packet) -> bool {
+pub fn arrives_past_policies(state: &State, packet: &Packet) -> bool {
     let set = |device: &str| is_set(state, device, packet.dst, "disable_policy");
     let mut routes = state.routes.iter().filter(|route| route.from == packet.dst);
     set("all")

@@ -40,6 +40,12 @@ fn pick<T: Copy>(from: &[T], number: u8) -> T {
     from[usize::from(number) % from.len()]
 }
 
+/// Another address of the host, by which it talks to its peers past the policies of the pair.
+pub fn another(like: IpAddr) -> IpAddr {
+    let address = if like.is_ipv4() { "192.0.2.101" } else { "2001:db8::101" };
+    address.parse().unwrap()
+}
+
 /// A mesh by its numbers; `ipv6` says of which family the local peer is.
 pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
     let (addresses, others) = if ipv6 { (V6, V4) } else { (V4, V6) };

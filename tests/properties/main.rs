@@ -42,7 +42,10 @@ pub fn cases(number: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
     let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(5) };
     let cases = asked.unwrap_or(number);
-    ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
+    // Some tests leave out one of three hosts, however many there are.
+    let max_global_rejects = cases.saturating_add(1024);
+    let default = ProptestConfig::default();
+    ProptestConfig { cases, rng_seed, max_global_rejects, failure_persistence: None, ..default }
 }
 
 /// A mesh of the local peer and some of the others.

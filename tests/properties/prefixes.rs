@@ -18,10 +18,10 @@ use crate::{
     cases,
     common::{REQID, observe, wanted_at},
     foreign,
-    hosts::{Case, any_case, stranger},
+    hosts::{Case, another, any_case, stranger},
     packets::{
-        Packet, arrives_in_clear, arrives_under, is_asked, is_forwarded_in_clear, is_protected,
-        leaks, marks,
+        Packet, arrives_in_clear, arrives_past_policies, arrives_under, errors_about, is_asked,
+        is_forwarded_in_clear, is_protected, leaks, marks, shown_by_an_error,
     },
 };
 
@@ -37,7 +37,8 @@ struct Run<'a> {
 /// Whether a file says that a packet out is a part of what is protected or guarded.
 fn covers(config: &Config, packet: &Packet) -> bool {
     let is_peer = config.peers[1..].iter().any(|peer| peer.address == packet.dst);
-    is_of_the_kind(config, packet) && (is_peer || config.guard)
+    let is_pair = is_peer && packet.src == config.peers[0].address;
+    is_of_the_kind(config, packet) && (is_pair || config.guard)
 }
 
 fn is_of_the_kind(config: &Config, packet: &Packet) -> bool {
@@ -52,7 +53,8 @@ fn is_of_the_kind(config: &Config, packet: &Packet) -> bool {
     }
 }
 
-/// Packets out of the kinds of two meshes, to their peers and to a stranger, some of them marked.
+/// Packets out of the kinds of two meshes, to their peers and to a stranger, some of them marked,
+/// and some from another address that the host has.
 pub fn packets(before: &Config, after: &Config) -> Vec<Packet> {
     let local = after.peers[0].address;
     let peers = [before, after].into_iter().flat_map(|config| &config.peers[1..]);
@@ -64,7 +66,9 @@ pub fn packets(before: &Config, after: &Config) -> Vec<Packet> {
         |dst, (proto, sport, dport), mark| Packet { src: local, dst, proto, sport, dport, mark };
     let plain = all.iter().flat_map(|dst| kinds.iter().map(|kind| packet(*dst, *kind, 0)));
     let first = all.iter().map(|dst| packet(*dst, *kinds.first().unwrap(), 0x20001));
-    plain.chain(first).collect()
+    let other = |packet: Packet| Packet { src: another(local), ..packet };
+    let others = all.iter().map(|dst| other(packet(*dst, *kinds.first().unwrap(), 0)));
+    plain.chain(first).chain(others).collect()
 }
 
 /// Protocol and ports of packets of a kind.
@@ -84,6 +88,8 @@ struct Start {
     refused: Vec<Packet>,
     /// Of those that arrive and are sent on by destination NAT.
     not_forwarded: Vec<Packet>,
+    /// Of those that arrive encrypted, if they do: no ICMP error shows what was in them.
+    hidden: Vec<Packet>,
     /// Whether somebody had made a guard come before policies that it should follow.
     edited_guard: bool,
     sas: BTreeSet<meshsec::model::SaId>,
@@ -120,6 +126,10 @@ impl<'a> Run<'a> {
             closed: closed.copied().collect(),
             refused: back().filter(|packet| !arrives_in_clear(state, packet)).collect(),
             not_forwarded: back().filter(|packet| !is_forwarded_in_clear(state, packet)).collect(),
+            hidden: back()
+                .filter(|packet| shown_by_an_error(state, packet, REQID).is_none())
+                .filter(|packet| !is_blocked_by_chance(state, packet))
+                .collect(),
             edited_guard: state.policies.iter().any(|policy| {
                 self.desired.guards.contains_key(&policy.id) && policy.priority != REQID.0
             }),
@@ -129,6 +139,11 @@ impl<'a> Run<'a> {
                 .copied()
                 .collect(),
         }
+    }
+
+    /// Whether a packet goes from the local peer to another.
+    fn is_pair(&self, packet: &Packet) -> bool {
+        self.desired.local == Some(packet.src) && self.desired.peers.contains_key(&packet.dst)
     }
 
     /// Whether a packet goes to a peer for which the plan has nothing to do.
@@ -166,6 +181,17 @@ impl<'a> Run<'a> {
     fn warns_of_clear_text(&self) -> bool {
         self.plan.warnings.iter().any(|line| line.code == WarningCode::LeftInTheClear)
     }
+}
+
+/// Whether somebody has made a policy of ours ask for AH or IPComp, for the errors about a packet.
+/// It stops them while no such SA is there, and goes with the first steps, as it hides nothing.
+fn is_blocked_by_chance(state: &State, packet: &Packet) -> bool {
+    state.policies.iter().any(|policy| {
+        policy.belongs_to(REQID)
+            && policy.lets_clear_text_pass()
+            && policy.templates.iter().any(|template| template.proto != 50)
+            && errors_about(packet).iter().any(|error| is_asked(policy, error, Direction::Out))
+    })
 }
 
 /// What destroy asks of a host.
@@ -248,8 +274,8 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     }
     for packet in &start.not_forwarded {
         // No guard is for what is forwarded, so a former peer is as any stranger.
-        let is_peer = run.desired.peers.contains_key(&packet.src);
-        let unwanted = !(is_peer && run.wants(&packet.answer())) && takes_down;
+        let is_pair = run.is_pair(&packet.answer());
+        let unwanted = !(is_pair && run.wants(&packet.answer())) && takes_down;
         let may_open = unwanted || run.is_held_open(state, packet, Direction::Fwd);
         prop_assert!(
             may_open || !is_forwarded_in_clear(state, packet),
@@ -258,13 +284,25 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
             told()
         );
     }
+    for packet in &start.hidden {
+        let shown = shown_by_an_error(state, packet, REQID);
+        let may_show = |error: &Packet| run.is_held_open(state, error, Direction::Out);
+        let wrong = shown.filter(|error| !may_show(error));
+        prop_assert!(wrong.is_none(), "{:?} shows {:?} {}", wrong, packet, told());
+    }
     let kind = |packet: &&Packet| run.wants(packet) && !run.is_stopped(packet);
-    for packet in run.packets.iter().filter(|_| ended).filter(kind) {
+    // In the end no peer's packet is sent on in clear, nor shown by an error.
+    let pairs = run.packets.iter().filter(|packet| run.is_pair(packet));
+    for packet in pairs.filter(|_| ended).filter(kind) {
         let back = packet.answer();
-        let refused = !run.desired.peers.contains_key(&packet.dst)
-            || is_let_pass(state, &back, Direction::Fwd)
-            || !is_forwarded_in_clear(state, &back);
+        let may_open = |packet: &Packet, direction| {
+            is_let_pass(state, packet, direction) || run.is_held_open(state, packet, direction)
+        };
+        let refused = may_open(&back, Direction::Fwd) || !is_forwarded_in_clear(state, &back);
         prop_assert!(refused, "{:?} in clear is sent on {}", back, told());
+        let shown = shown_by_an_error(state, &back, REQID);
+        let wrong = shown.filter(|error| !may_open(error, Direction::Out));
+        prop_assert!(wrong.is_none(), "{:?} shows {:?} {}", wrong, back, told());
     }
     for packet in run.packets.iter().filter(|_| guarded).filter(kind) {
         // Until the peer's policy is there, which ranks before it.
@@ -324,7 +362,7 @@ fn no_new_impostor(run: &Run<'_>, start: &Start, state: &State) -> Result<(), St
         }
         for packet in run.packets.iter().map(|packet| packet.answer()) {
             // Past all policies no key is asked for anything, nor is one needed.
-            let needs_key = !arrives_in_clear(state, &packet);
+            let needs_key = !arrives_past_policies(state, &packet);
             if sa.src != packet.src && needs_key && arrives_under(state, &packet, sa.id.spi) {
                 return Err(format!("{:?} is taken under the key of {}", packet, sa.src));
             }

@@ -101,6 +101,7 @@ impl Lab {
             wire: namespace("wire".into()),
             underlay: underlay.to_vec(),
             mesh: MeshFile {
+                name: "lab",
                 generation: 1,
                 period: None,
                 traffic: "kind = \"vxlan\"",

@@ -43,6 +43,7 @@ mod forwarded;
 mod full_mesh;
 mod generations;
 mod guards;
+mod icmp_errors;
 mod idempotence;
 mod kinds;
 mod least_privilege;

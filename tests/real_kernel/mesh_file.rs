@@ -8,6 +8,7 @@ pub const MESH_KEY: &str = "5f2cbd3f1d0e6a7788c9a1b2c3d4e5f60718293a4b5c6d7e8f90
 /// What a mesh.toml says.
 #[derive(Debug, Clone)]
 pub struct MeshFile {
+    pub name: &'static str,
     pub generation: u64,
     /// Stands in place of the generation.
     pub period: Option<&'static str>,
@@ -44,6 +45,13 @@ impl MeshFile {
         Self { peers, ..self.clone() }
     }
 
+    /// Another mesh of the same hosts, whose ShortIDs are larger by this.
+    pub fn renamed(&self, name: &'static str, by: usize) -> Self {
+        let mut other = Self { name, ..self.clone() };
+        other.peers.iter_mut().for_each(|peer| peer.short_id += by);
+        other
+    }
+
     /// The file's text.
     pub fn text(&self) -> String {
         let rotation = match self.period {
@@ -51,10 +59,10 @@ impl MeshFile {
             None => format!("generation = {}", self.generation),
         };
         let mut text = format!(
-            "[mesh]\nname = \"lab\"\n\n[traffic]\n{}\nguard = {}\n\n\
+            "[mesh]\nname = \"{}\"\n\n[traffic]\n{}\nguard = {}\n\n\
              [esp]\n{}\n\n[keys]\n{}\n\n\
              [rotation]\n{rotation}\n",
-            self.traffic, self.guard, self.esp, self.keys
+            self.name, self.traffic, self.guard, self.esp, self.keys
         );
         if !self.link.is_empty() {
             let _ = write!(text, "\n[link]\n{}\n", self.link);

@@ -32,7 +32,7 @@ const KIND: Field = Field {
     name: "kind",
     write: "write \"vxlan\", \"geneve\", \"all\" or { protocol = \"tcp\", port = 443 }",
 };
-const PROTOCOL: Field = Field { name: "protocol", write: "write \"tcp\", \"udp\" or \"sctp\"" };
+const PROTOCOL: Field = Field { name: "protocol", write: "write \"tcp\" or \"udp\"" };
 const PORT: Field = Field { name: "port", write: "write a number from 1 to 65535" };
 const PORTS: Bounds = Bounds { min: 1, max: 65535, hex: false };
 const SELECT: Field = Field { name: "select", write: "write \"port\" or \"mark\"" };
@@ -176,14 +176,24 @@ const ONE_PORT: &str = "write one port: a mesh's tunnel has one";
 const A_FILE_EACH: &str = "write one port; for more of them, a file for each with another name in \
                            [mesh] and other short_ids, or kind = \"all\" for all traffic between the hosts";
 
+/// SCTP knows all addresses of both ends, and goes on by others when a way fails.
+fn read_protocol(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Protocol> {
+    if value.get_ref().as_str() == Some("sctp") {
+        let message = "sctp fails over to other addresses of the two hosts, which no policy covers";
+        let hint = "write \"tcp\" or \"udp\", or send SCTP through a tunnel: kind = \"vxlan\"";
+        findings.wrong(value.span(), message.into(), hint);
+        return None;
+    }
+    let name = word(findings, value, PROTOCOL, &Protocol::ALL.map(Protocol::name))?;
+    Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
+}
+
 fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>, port: Option<u16>) -> Option<Traffic> {
     if let Some(table) = value.get_ref().as_table() {
         let keys = &["protocol", "port"];
         let section = Section::open(findings, "kind", value.span(), table, keys);
-        let protocol = section.require(findings, PROTOCOL).and_then(|value| {
-            let name = word(findings, value, PROTOCOL, &Protocol::ALL.map(Protocol::name))?;
-            Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
-        });
+        let protocol =
+            section.require(findings, PROTOCOL).and_then(|value| read_protocol(findings, value));
         let port = section
             .require(findings, PORT)
             .and_then(|value| read_port(findings, value, A_FILE_EACH));

@@ -1,0 +1,82 @@
+//! Policies of a kind of their own, and those of others that look like ours.
+
+use meshsec::{
+    config::{Config, Protocol, Traffic},
+    model::{Action, Direction, LocalAddress, Policy, Prefix, Selector, Spi, State, Template},
+};
+
+use super::{edited, foreign_allow, lab};
+use crate::common::{REQID, applied, applied_host, golden, plan};
+
+/// Version 0.1 had no policies for what is forwarded, and none for ICMP errors.
+fn as_of_0_1(state: &mut State) {
+    let is_new =
+        |policy: &Policy| policy.id.direction == Direction::Fwd || policy.is_for_icmp_errors();
+    assert!(state.policies.iter().any(is_new));
+    state.policies.retain(|policy| !is_new(policy));
+}
+
+#[test]
+fn a_mesh_of_version_0_1_gets_what_it_lacks() {
+    edited("a-mesh-of-version-0-1-gets-what-it-lacks", as_of_0_1);
+}
+
+/// And nothing is said of traffic that stops, as none does.
+#[test]
+fn a_mesh_of_version_0_1_without_a_guard_gets_what_it_lacks() {
+    let traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
+    let config = Config { traffic, guard: false, ..lab() };
+    let mut kernel = applied_host(&config);
+    as_of_0_1(kernel.state_mut());
+    golden("a-mesh-of-version-0-1-without-a-guard-gets-what-it-lacks", &config, &mut kernel);
+    assert!(applied(&config, &mut kernel).is_complete());
+}
+
+/// A number that strongSwan gives to policies between two networks of /24.
+#[test]
+fn what_allows_or_transforms_is_no_guard_whatever_its_priority() {
+    let net = |text: &str| Prefix { address: text.parse().unwrap(), length: 24 };
+    let selector = Selector::between(net("10.1.0.0"), net("10.2.0.0"));
+    let mut kernel = applied_host(&lab());
+    let mut theirs = foreign_allow(Direction::Out, selector, REQID.0);
+    kernel.state_mut().policies.push(theirs.clone());
+    (theirs.id.direction, theirs.action) = (Direction::In, Action::Block);
+    let ends = ["192.0.2.1", "192.0.2.9"].map(|text| text.parse().unwrap());
+    let reqid = meshsec::model::Reqid(9);
+    theirs.templates = vec![Template::transport(ends[1], ends[0], Spi::from_raw(0), reqid)];
+    kernel.state_mut().policies.push(theirs);
+    // The first is as old as the guard may be, and lets pass what that blocks: a conflict.
+    let planned = plan(&lab(), &mut kernel);
+    assert!(planned.changes.is_empty() && planned.conflicts.len() == 1);
+    kernel
+        .state_mut()
+        .policies
+        .retain(|policy| policy.action == Action::Block || !policy.templates.is_empty());
+    assert!(plan(&lab(), &mut kernel).is_empty());
+    // One that blocks and has no templates can't be told from a guard of ours.
+    let found = kernel.state_mut().policies.last_mut().unwrap();
+    found.templates.clear();
+    assert_eq!(plan(&lab(), &mut kernel).changes.len(), 1);
+}
+
+/// Policies are for one address, and there is no guard for the others.
+#[test]
+fn a_host_without_a_guard_has_other_addresses() {
+    let config = Config { traffic: Traffic::All, guard: false, ..lab() };
+    let mut kernel = applied_host(&config);
+    let on = |device: &str, address: &str| LocalAddress {
+        address: address.parse().unwrap(),
+        device: device.into(),
+    };
+    let theirs = [("lo", "127.0.0.1"), ("eth0", "169.254.3.4"), ("eth0", "2001:db8::7")];
+    kernel.state_mut().addresses.extend(theirs.map(|(device, address)| on(device, address)));
+    assert!(plan(&config, &mut kernel).warnings.is_empty());
+    let docker = (0..9).map(|number| on("docker0", &format!("172.17.{number}.1")));
+    kernel.state_mut().addresses.extend(docker);
+    kernel.state_mut().addresses.push(on("eth0", "192.0.2.101"));
+    golden("a-host-without-a-guard-has-other-addresses", &config, &mut kernel);
+    // With a guard they are blocked.
+    let mut guarded = applied_host(&lab());
+    guarded.state_mut().addresses.push(on("eth0", "192.0.2.101"));
+    assert!(plan(&lab(), &mut guarded).warnings.is_empty());
+}

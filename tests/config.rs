@@ -147,6 +147,62 @@ fn files_come_out_as_the_cases_say() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// A place of a file, the characters there, and what a hint says to write in their stead.
+struct Hint {
+    line: usize,
+    column: usize,
+    length: usize,
+    write: String,
+}
+
+/// The hints of an error that say just what to write, not how it looks.
+fn hints(error: &str) -> Vec<Hint> {
+    let lines: Vec<&str> = error.lines().collect();
+    let of = |at: usize| {
+        let place = lines[at].trim_start().strip_prefix("--> mesh.toml:")?;
+        let (line, column) = place.split_once(':')?;
+        let carets = lines.get(at + 3)?;
+        let length = carets.matches('^').count();
+        let hint = carets.rsplit_once("^ ")?.1.strip_prefix("write ")?;
+        let hint = hint.split(';').next()?;
+        let hint = hint.strip_suffix(", without quotes").unwrap_or(hint);
+        let quoted = hint.len() > 1 && hint.starts_with('"') && hint.ends_with('"');
+        let exact = hint.parse::<u64>().is_ok() || (quoted && hint.matches('"').count() == 2);
+        let (line, column) = (line.parse().ok()?, column.parse().ok()?);
+        exact.then(|| Hint { line, column, length, write: hint.into() })
+    };
+    (0..lines.len()).filter_map(of).collect()
+}
+
+/// The file after a hint was followed.
+fn followed(text: &str, hint: &Hint) -> String {
+    let mut lines: Vec<String> = text.lines().map(String::from).collect();
+    let line = &mut lines[hint.line - 1];
+    let at = hint.column - 1;
+    line.replace_range(at..at + hint.length, &hint.write);
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn a_hint_that_is_followed_is_not_refused_in_turn() {
+    let dir = directory();
+    let path = dir.path().join("mesh.toml");
+    let mut tried = 0;
+    for case in cases() {
+        let Ok(text) = fs::read_to_string(case.join("mesh.toml")) else { continue };
+        let Ok(error) = fs::read_to_string(case.join("error.txt")) else { continue };
+        for hint in hints(&error).iter().filter(|_| text.is_ascii() && !text.contains('\t')) {
+            fs::write(&path, followed(&text, hint)).unwrap();
+            let again = outcome(dir.path(), "mesh.toml", SecretsMode::Ignored).err();
+            let place = format!("--> mesh.toml:{}:{}\n", hint.line, hint.column);
+            let refused = again.is_some_and(|again| again.contains(&place));
+            assert!(!refused, "{}: {} is refused in turn", case.display(), hint.write);
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "{tried} hints were tried");
+}
+
 #[test]
 fn a_file_that_is_no_mesh_toml_is_refused_as_a_whole() {
     let dir = directory();

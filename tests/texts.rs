@@ -1,10 +1,17 @@
 //! What the command line says to what people type.
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::{
     fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
+
+use common::namespace::{inside, ip};
 
 fn mesh() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -82,4 +89,32 @@ fn mtu_says_what_is_needed_below() {
     let (status, text) = said(dir.path(), &["-c", "mesh.toml", "mtu", "--inner-mtu", "65500"]);
     assert_eq!(status, Some(1));
     assert!(text.contains("no IP packet carries 65500 bytes inside"), "{text}");
+}
+
+/// At a terminal, by script(1), with standard output in a file.
+#[test]
+fn apply_asks_at_the_terminal_where_standard_output_is_a_file() {
+    if !inside("apply_asks_at_the_terminal_where_standard_output_is_a_file") {
+        return;
+    }
+    ip("link set lo up");
+    ip("address add 192.0.2.1/32 dev lo");
+    let dir = mesh();
+    let key = dir.path().join("mesh.key");
+    fs::write(&key, "5f".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let typed = format!(
+        "{} -c mesh.toml --local h1 apply > log; echo status $?",
+        env!("CARGO_BIN_EXE_meshsec")
+    );
+    let mut script = Command::new("script");
+    script.args(["-q", "-c", &typed, "/dev/null"]).current_dir(dir.path());
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    script.stdin.take().unwrap().write_all(b"no\n").unwrap();
+    let screen = script.wait_with_output().unwrap().stdout;
+    let screen = String::from_utf8_lossy(&screen).into_owned();
+    let log = fs::read_to_string(dir.path().join("log")).unwrap();
+    assert!(screen.contains("To apply this, type yes: "), "{screen}\n{log}");
+    assert!(screen.contains("status 1") && log.contains("Plan: "), "{screen}\n{log}");
+    assert!(!log.contains("type yes"), "{log}");
 }

@@ -222,7 +222,7 @@ fn flushed_policies_come_back_guards_first() {
     lab.apply_all();
     lab.host(A).ip("xfrm policy flush");
     let plan = lab.plan(A);
-    assert_eq!((created(&plan, "guard"), created(&plan, "policy")), (4, 3), "{plan:#}");
+    assert_eq!((created(&plan, "guard"), created(&plan, "policy")), (4, 6), "{plan:#}");
     assert_eq!(plan["steps"][0]["step"], "add_guard", "{plan:#}");
     lab.apply(A);
     let capture = lab.capture();

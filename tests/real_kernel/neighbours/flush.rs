@@ -89,7 +89,7 @@ fn all_policies_flushed_is_told_and_heals() {
     lab.apply_all();
     lab.host(A).ip("xfrm policy flush");
     is_told(&lab, &["`ip xfrm policy flush`", "what goes to b leaves in clear until apply"]);
-    creates(&lab, [4, 0, 3]);
+    creates(&lab, [4, 0, 6]);
     leaks(&lab);
     heals(&lab);
 }
@@ -103,7 +103,7 @@ fn a_stop_of_libreswan_heals() {
     libreswan_stops(lab.host(A));
     assert_eq!(xfrm::databases(lab.host(A)), "");
     is_told(&lab, &[]);
-    creates(&lab, [4, 4, 3]);
+    creates(&lab, [4, 4, 6]);
     heals(&lab);
 }
 

@@ -83,6 +83,8 @@ codes! {
         NumbersNearlySpent "numbers-nearly-spent" "An SA without ESN has used half of its sequence numbers.",
         KernelWillRefuse "kernel-will-refuse" "The kernel is kept from loading ESP, or its mode forbids the cipher.",
         OffloadDeviceMissing "offload-device-missing" "The device of [esp] offload is not there.",
+        Translated "translated" "A rule of the nat table gives packets to peers another address, or may.",
+        TranslationsHidden "translations-hidden" "Rules of the nat table can't be read.",
         // Tunnel devices.
         TunnelUnprotected "tunnel-unprotected" "A tunnel device of the kind sends to a port that nothing protects.",
         TunnelGroup "tunnel-group" "A tunnel device floods to a multicast group, which is not a peer.",
@@ -110,6 +112,7 @@ codes! {
         OutranksPeer "outranks-peer" "A foreign policy outranks those of peers and lets their traffic pass in the clear.",
         OutranksGuard "outranks-guard" "A foreign policy outranks the guard and lets traffic pass in the clear.",
         Bypass "bypass" "A sysctl takes packets of the mesh past all policies.",
+        Translated "translated" "A rule of the nat table gives packets to peers another address.",
         LinkPort "link-port" "The device of [link] sends to another port than the one that is protected.",
         LinkKind "link-kind" "The device of [link] makes no tunnels of the kind that is protected.",
         FirewallUnusable "firewall-unusable" "The chains of the mesh can't be set or looked at.",

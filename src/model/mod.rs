@@ -29,7 +29,7 @@ pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
 pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, State};
 pub use time::{Period, Time};
-pub use way::{Destination, Route, Tunnel, TunnelKind, Ways};
+pub use way::{Destination, Route, Translation, Tunnel, TunnelKind, Ways};
 pub use x25519::{PrivateKey, PublicKey, PublicKeyError};
 
 /// ESP's number as an IP protocol (RFC 4303).

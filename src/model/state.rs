@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Firewall, Policy, Route, Sa, Tunnel, Usage};
+use super::{Firewall, Policy, Route, Sa, Translation, Tunnel, Usage};
 
 /// An address of this host and the device that carries it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub struct Bypass {
 pub enum Hidden {
     /// The sysctls of `/proc/sys/net`.
     Sysctls,
+    /// The rules of iptables' nat tables.
+    Translations,
 }
 
 /// What one network namespace holds, sorted by identity.
@@ -88,6 +90,9 @@ pub struct State {
     /// Devices that make VXLAN or Geneve; `None` where they are not known.
     #[serde(default)]
     pub tunnels: Option<Vec<Tunnel>>,
+    /// Rules that can change the addresses of packets to peers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub translations: Vec<Translation>,
     /// What could not be looked at.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub hidden: BTreeSet<Hidden>,

@@ -129,3 +129,13 @@ pub struct Destination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
+
+/// A rule that can change the addresses of packets to peers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Translation {
+    /// The rule, as iptables would be given it.
+    pub rule: String,
+    /// Whether it is certain to.
+    pub certain: bool,
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    bypass, chains, same_reqid,
+    bypass, chains, nat, same_reqid,
     stops::{Peers, Stops},
     tunnel,
 };
@@ -127,6 +127,7 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     found.conflicts.extend(chains::conflicts(desired, live));
     if !desired.restoring {
         found.conflicts.extend(tunnel::conflicts(desired, live));
+        found.conflicts.extend(nat::conflicts(desired, live));
         found.conflicts.extend(bypass::conflicts(desired, live));
         found.conflicts.extend(same_reqid::conflict(desired, live, reqid));
     }

@@ -14,6 +14,7 @@ mod flow;
 mod flush;
 mod hold;
 mod link;
+mod nat;
 mod route;
 mod same_reqid;
 mod sequence;

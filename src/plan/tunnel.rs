@@ -362,11 +362,11 @@ impl Tunnels<'_> {
 }
 
 /// The first lines, and how many more there are.
-fn capped(mut lines: Vec<Warning>, code: WarningCode) -> Vec<Warning> {
+pub(super) fn capped(mut lines: Vec<Warning>, code: WarningCode) -> Vec<Warning> {
     let more = lines.len().saturating_sub(super::NAMES_SHOWN);
     if more > 1 {
         lines.truncate(super::NAMES_SHOWN);
-        lines.push(Warning::new(code, format!("the same is true of {more} more devices")));
+        lines.push(Warning::new(code, format!("the same is true of {more} more")));
     }
     lines
 }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     bypass, chains,
     change::{Change, What},
-    flush, link, route, tunnel,
+    flush, link, nat, route, tunnel,
 };
 use crate::{
     desired::Desired,
@@ -48,6 +48,7 @@ pub(super) fn warnings(
     lines.extend(nearly_spent(desired, live));
     lines.extend(link::warnings(desired, live));
     lines.extend(tunnel::warnings(desired, live));
+    lines.extend(nat::warnings(desired, live));
     lines.extend(no_such_offload(desired, live));
     lines.extend(chains::blocked_on_the_way(changes));
     lines.extend(chains::mark_users(desired, live, reqid));

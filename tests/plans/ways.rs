@@ -119,3 +119,24 @@ fn the_kernel_picks_another_source_address() {
 fn sysctls_that_cannot_be_seen_are_told() {
     edited("sysctls-that-cannot-be-seen", |state| state.hidden = [Hidden::Sysctls].into());
 }
+
+fn masquerade(certain: bool) -> meshsec::model::Translation {
+    let rule = "iptables-nft -t nat -A POSTROUTING -o eth0 -j MASQUERADE".into();
+    meshsec::model::Translation { rule, certain }
+}
+
+#[test]
+fn a_rule_gives_packets_to_peers_another_address() {
+    let config = Config { traffic: Traffic::All, guard: false, ..mesh(1, &LAB[..2]) };
+    let mut kernel = applied_host(&config);
+    kernel.state_mut().translations = vec![masquerade(true), masquerade(false)];
+    golden("a-rule-gives-packets-to-peers-another-address", &config, &mut kernel);
+}
+
+#[test]
+fn a_guard_blocks_what_a_rule_gives_another_address() {
+    edited("a-guard-blocks-what-a-rule-gives-another-address", |state| {
+        state.translations = vec![masquerade(true)];
+        state.hidden = [Hidden::Translations].into();
+    });
+}

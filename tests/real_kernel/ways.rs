@@ -95,3 +95,59 @@ fn disable_policy_counts_where_packets_come_in_and_over_ipv6_where_the_address_i
         lab.meshsec(A, &["plan"]).exits(1).says(&format!("conf/{counts}/disable_policy"));
     }
 }
+
+/// Two hosts whose addresses are on lo, and between which everything is protected.
+/// Host a has another address on its uplink.
+fn all_from_lo() -> Lab {
+    let mut lab = Lab::new(2);
+    lab.mesh.traffic = "kind = \"all\"";
+    lab.mesh.guard = false;
+    lab.write_all(&lab.mesh);
+    announce(&lab, Underlay::V4, "lo");
+    lab.host(A).ip("address add 198.51.100.1/24 dev eth0");
+    lab.apply_all();
+    lab
+}
+
+fn nat(lab: &Lab, program: &str, words: &str) {
+    let mut command = std::process::Command::new(program);
+    command.args(["-t", "nat"]).args(words.split(' '));
+    lab.host(A).run(&mut command).exits(0);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_rule_that_gives_packets_another_address_is_a_conflict_and_its_remedy_helps() {
+    for program in ["iptables-nft", "iptables-legacy"] {
+        let lab = all_from_lo();
+        lab.has_converged(A);
+        nat(&lab, program, "-A POSTROUTING -o eth0 -j MASQUERADE");
+        let capture = lab.capture();
+        ping::answers(lab.host(A), &lab.address(B), 3);
+        let recording = capture.stop();
+        assert!(!recording.marked("icmp").is_empty(), "{program}: nothing left in the clear");
+        lab.meshsec(A, &["plan"]).exits(1).says("stops all").says("-I POSTROUTING -s 192.0.2.1");
+        nat(&lab, program, "-I POSTROUTING -s 192.0.2.1 -j ACCEPT");
+        lab.has_converged(A);
+        let capture = lab.capture();
+        assert_eq!(ping::answers(lab.host(A), &lab.address(B), 3), 3, "{program}");
+        assert!(capture.stop().marked("icmp").is_empty(), "{program}");
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn the_device_of_the_link_on_another_port_is_a_conflict() {
+    let mut lab = Lab::new(2);
+    lab.mesh.traffic = "kind = \"vxlan\"\nport = 4790";
+    lab.mesh.link = "device = \"vxlan42\"";
+    lab.write_all(&lab.mesh);
+    for place in [A, B] {
+        let apply = lab.meshsec(place, &APPLY).exits(3);
+        apply.says("vxlan42 sends to port 4789, and [traffic] protects 4790");
+    }
+    let capture = lab.capture();
+    ping::answers(lab.host(A), &crate::fixture::inner(B), 3);
+    capture.stop().has_clear(1);
+    lab.meshsec(A, &["plan"]).exits(1).says("write port = 4789 under [traffic]");
+}

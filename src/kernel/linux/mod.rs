@@ -29,10 +29,15 @@ mod routes;
 mod tunnels;
 mod wire;
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
 use netlink_packet_xfrm::constants as xfrm;
 
 use crate::{
-    model::{Hidden, Key, Live, Reqid, Sa, SaId, State, Usage, Ways},
+    model::{Hidden, Key, Live, Reqid, Route, Sa, SaId, State, Usage, Ways},
     plan::Step,
 };
 
@@ -115,12 +120,40 @@ pub fn surroundings(ways: &Ways) -> Result<State, KernelError> {
     Ok(State { links, addresses, routes, ..State::default() }.sorted())
 }
 
+/// What rules of the nat table are asked about; nothing where the local peer's
+/// address is not known.
+fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables::Packets> {
+    let local = ways.local_among(&devices.addresses)?;
+    let all_known = routes.iter().all(|route| !route.devices.is_empty()) && !routes.is_empty();
+    let mut addresses = BTreeMap::<String, BTreeSet<IpAddr>>::new();
+    for at in &devices.addresses {
+        let of_the_link =
+            matches!(at.address, IpAddr::V6(address) if address.is_unicast_link_local());
+        if at.address.is_ipv4() == local.is_ipv4() && !of_the_link {
+            addresses.entry(at.device.clone()).or_default().insert(at.address);
+        }
+    }
+    Some(iptables::Packets {
+        local,
+        peers: ways.peers_of(local).collect(),
+        protocol: ways.port.map(|(protocol, _)| protocol),
+        port: ways.port.filter(|_| ways.tunnel.is_some()).map(|(_, port)| port),
+        devices: all_known
+            .then(|| routes.iter().flat_map(|route| route.devices.iter().cloned()).collect()),
+        addresses,
+    })
+}
+
 impl Kernel for Linux {
     fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError> {
         let engine = &mut self.engine;
         let devices = Devices::observe()?;
         let routes = routes::observe(&self.ways, &devices)?;
         let tunnels = Some(tunnels::with_entries(&devices)?);
+        let translations = match packets(&self.ways, &devices, &routes) {
+            Some(packets) => self.iptables.translations(&packets),
+            None => Ok(Vec::new()),
+        };
         let Devices { names, links, addresses, .. } = devices;
         let sas = engine
             .dump(LIST_SAS, &[], "SAs", |message| decode::sa(message, reqid, &names).map(Some))
@@ -132,8 +165,13 @@ impl Kernel for Linux {
             .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message))
             .map_err(explain::of_access)?;
         let bypasses = host::bypasses(&links)?;
-        let hidden = bypasses.is_none().then_some(Hidden::Sysctls).into_iter().collect();
-        let bypasses = bypasses.unwrap_or_default();
+        let hidden = [
+            bypasses.is_none().then_some(Hidden::Sysctls),
+            translations.is_err().then_some(Hidden::Translations),
+        ];
+        let hidden = hidden.into_iter().flatten().collect();
+        let (bypasses, translations) =
+            (bypasses.unwrap_or_default(), translations.unwrap_or_default());
         let firewall = match self.marks {
             true => self.iptables.observe(reqid),
             false => self.iptables.leftovers(reqid),
@@ -146,6 +184,7 @@ impl Kernel for Linux {
             bypasses,
             routes,
             tunnels,
+            translations,
             hidden,
             usage,
             firewall,

@@ -2,7 +2,8 @@
 //!
 //! [`Iptables`] looks and acts by iptables-save and iptables-restore; `run`
 //! runs them, `parse` and `text` are what they print and are given, `facts`
-//! is what a host's rules come to, `users` who else uses marks, and
+//! is what a host's rules come to, `nat` which of them change addresses, `users` who else uses
+//! marks, and
 //! `nf_tables` tells without them whether there is a chain of a mesh.
 //!
 //! There are two backends, and the kernel asks the rules of both. Each of
@@ -11,6 +12,7 @@
 mod facts;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod nat;
 mod nf_tables;
 mod parse;
 mod run;
@@ -27,11 +29,12 @@ use std::{
 use super::host::read_if_any;
 use crate::{
     kernel::{KernelError, rules},
-    model::{Backend, ChainId, Family, Firewall, Reqid, Rule, Unseen},
+    model::{Backend, ChainId, Family, Firewall, Reqid, Rule, Translation, Unseen},
     plan::StepKind,
 };
 
 use facts::Facts;
+pub use nat::Packets;
 use parse::{Table, Tables};
 
 /// The `net` directory of the calling thread's network namespace. `/proc/net`
@@ -116,6 +119,37 @@ impl Iptables {
             Err(error) => firewall.unseen.push(not_seen(Family::Ipv4, false, error)),
         }
         facts.into_firewall(firewall)
+    }
+
+    /// The rules that can change the addresses of packets to peers, in both
+    /// backends. No program runs where no nat table is.
+    ///
+    /// # Errors
+    ///
+    /// Any doubt that all rules were seen.
+    pub fn translations(&self, packets: &Packets) -> Result<Vec<Translation>, KernelError> {
+        proc_is_there()?;
+        let family = if packets.local.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+        let mut found = Vec::new();
+        for backend in Backend::ALL {
+            let may_be_there = match backend {
+                Backend::Legacy => Ok(legacy_tables(family)?.contains("nat")),
+                Backend::NfTables => nf_tables::has_nat(family),
+            };
+            if may_be_there == Ok(false) {
+                continue;
+            }
+            let programs = self.families().iter().find(|programs| programs.family == family);
+            let Some(programs) = programs else { continue };
+            // A kernel without nf_tables, and nothing that could have used it.
+            if may_be_there.is_err() && !programs.pairs.contains_key(&backend) {
+                continue;
+            }
+            if let Some(table) = programs.nat(backend)?.get("nat") {
+                found.extend(nat::translations(family, backend, table, packets));
+            }
+        }
+        Ok(found)
     }
 
     /// Performs a step that is about a chain.
@@ -207,6 +241,16 @@ impl Programs {
                 }
                 Ok(tables)
             }
+        }
+    }
+
+    /// The nat table of a backend.
+    fn nat(&self, backend: Backend) -> Result<Tables, KernelError> {
+        match self.table(backend, "nat") {
+            Err(KernelError::System { reason, .. }) if reason.contains(NO_NF_TABLES) => {
+                Ok(Tables::new())
+            }
+            other => other,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
             wire,
         },
     },
-    model::CHAIN_PREFIX,
+    model::{CHAIN_PREFIX, Family},
 };
 
 /// `NFNL_SUBSYS_NFTABLES`, with `NFT_MSG_GETCHAIN` and `NFT_MSG_NEWCHAIN`
@@ -33,6 +33,37 @@ pub fn has_chains_of_meshes() -> Result<bool, KernelError> {
     let ours = |message: &mut [u8]| Ok(is_of_a_mesh(message)?.then_some(()));
     let found = engine.dump(LIST_CHAINS, &ALL_FAMILIES, "chains of nf_tables", ours)?;
     Ok(!found.is_empty())
+}
+
+/// `NFTA_CHAIN_TABLE` and `NFTA_CHAIN_TYPE`, likewise.
+const TABLE: u16 = 1;
+const TYPE: u16 = 7;
+
+/// Whether some chain translates addresses in the table that iptables-nft has
+/// for that.
+///
+/// # Errors
+///
+/// As of [`has_chains_of_meshes`].
+pub fn has_nat(family: Family) -> Result<bool, KernelError> {
+    let mut engine = Engine::open(Protocol::Netfilter)?;
+    let nat = |message: &mut [u8]| Ok(is_nat(message, family)?.then_some(()));
+    let found = engine.dump(LIST_CHAINS, &ALL_FAMILIES, "chains of nf_tables", nat)?;
+    Ok(!found.is_empty())
+}
+
+/// Whether the chain that a message is about is one of the nat table.
+fn is_nat(message: &[u8], family: Family) -> Result<bool, KernelError> {
+    // NFPROTO_IPV4 and NFPROTO_IPV6.
+    let number = if family == Family::Ipv4 { 2 } else { 10 };
+    let empty = || wire::garbled("a chain of nf_tables without attributes");
+    let attributes = message.get(ALL_FAMILIES.len()..).ok_or_else(empty)?;
+    let found = wire::attributes(attributes)?;
+    let says = |kind: u16| {
+        let value = found.iter().find(|(found, _)| *found == kind);
+        value.is_some_and(|(_, range)| attributes[range.clone()] == *b"nat\0")
+    };
+    Ok(message.first() == Some(&number) && says(TABLE) && says(TYPE))
 }
 
 /// Whether the chain that a message is about has the name of a mesh's.

@@ -1,0 +1,392 @@
+//! Rules of the nat table that can change the addresses of packets to peers.
+//!
+//! Pure. The chains are followed from OUTPUT and POSTROUTING as the kernel does,
+//! with three answers: a rule matches, does not, or may. What is kept is bounded.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::parse::{Line, Table, Target};
+use crate::model::{Backend, Family, Prefix, Translation};
+
+/// More rules than anybody reads.
+const MOST_RULES: usize = 32;
+/// How much of a foreign rule is shown.
+const LONGEST_RULE: usize = 200;
+/// Chains within chains beyond this are not followed.
+const DEEPEST: usize = 32;
+
+/// Packets from the local peer to the others, as far as rules can tell them.
+#[derive(Debug, Clone)]
+pub struct Packets {
+    /// The local peer's address.
+    pub local: IpAddr,
+    /// The others'.
+    pub peers: Vec<IpAddr>,
+    /// Their protocol; none for all.
+    pub protocol: Option<u8>,
+    /// Their destination port, if all have the same.
+    pub port: Option<u16>,
+    /// The devices that they leave by, or nothing if these are not known.
+    pub devices: Option<BTreeSet<String>>,
+    /// The addresses of each device, those of its own link left out.
+    pub addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+}
+
+/// Whether something is true of packets to peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Is {
+    Not,
+    Maybe,
+    Sure,
+}
+
+impl Is {
+    fn of(all: bool, any: bool) -> Self {
+        match (all, any) {
+            (true, _) => Self::Sure,
+            (false, true) => Self::Maybe,
+            (false, false) => Self::Not,
+        }
+    }
+
+    fn negated(self, negated: bool) -> Self {
+        match (self, negated) {
+            (Self::Sure, true) => Self::Not,
+            (Self::Not, true) => Self::Sure,
+            (other, _) => other,
+        }
+    }
+}
+
+/// Where packets are after a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// They come back from it.
+    GoOn,
+    /// Some come back from it.
+    MayGoOn,
+    /// None comes back from it.
+    End,
+}
+
+/// The rules of a nat table that can change addresses of these packets.
+pub fn translations(
+    family: Family,
+    backend: Backend,
+    table: &Table,
+    packets: &Packets,
+) -> Vec<Translation> {
+    if packets.local.is_ipv4() != (family == Family::Ipv4) {
+        return Vec::new();
+    }
+    let place = format!("{}-{} -t nat", family.program(), backend.suffix());
+    let mut walk = Walk { table, packets, place, found: Vec::new() };
+    for chain in ["OUTPUT", "POSTROUTING"] {
+        walk.chain(chain, true, 0);
+    }
+    walk.found.truncate(MOST_RULES);
+    walk.found
+}
+
+struct Walk<'a> {
+    table: &'a Table,
+    packets: &'a Packets,
+    place: String,
+    found: Vec<Translation>,
+}
+
+impl Walk<'_> {
+    /// Follows a chain; `sure` is whether all packets get to it.
+    fn chain(&mut self, name: &str, mut sure: bool, depth: usize) -> Then {
+        let Some(chain) = self.table.chains.get(name) else { return Then::GoOn };
+        if depth > DEEPEST {
+            return Then::MayGoOn;
+        }
+        let mut all_come_back = true;
+        for line in &chain.rules {
+            let matches = matches(line, self.packets);
+            if matches == Is::Not {
+                continue;
+            }
+            let certain = matches == Is::Sure;
+            let then = match line.target() {
+                Target::Nothing => Then::GoOn,
+                Target::Unknown => Then::MayGoOn,
+                Target::Jump("RETURN") if certain && all_come_back => return Then::GoOn,
+                Target::Jump("RETURN") if certain => return Then::MayGoOn,
+                Target::Jump("RETURN") => {
+                    sure = false;
+                    continue;
+                }
+                Target::Jump(target) => self.target(name, line, target, sure && certain, depth),
+                Target::Goto(target) => {
+                    let then = self.chain(target, sure && certain, depth + 1);
+                    match (certain, then) {
+                        (true, Then::GoOn) if all_come_back => return Then::GoOn,
+                        (true, Then::End) => return Then::End,
+                        (true, _) => return Then::MayGoOn,
+                        (false, _) => Then::MayGoOn,
+                    }
+                }
+            };
+            match then {
+                Then::GoOn => {}
+                Then::End if certain && all_come_back => return Then::End,
+                Then::End | Then::MayGoOn => (sure, all_come_back) = (false, false),
+            }
+        }
+        if all_come_back { Then::GoOn } else { Then::MayGoOn }
+    }
+
+    fn target(&mut self, chain: &str, line: &Line, target: &str, sure: bool, depth: usize) -> Then {
+        if self.table.chains.contains_key(target) {
+            return self.chain(target, sure, depth + 1);
+        }
+        let change = match target {
+            "SNAT" => given(line, "--to-source", self.packets, true),
+            "MASQUERADE" => masquerade(self.packets),
+            "DNAT" => given(line, "--to-destination", self.packets, false),
+            "NETMAP" | "REDIRECT" => Is::Sure,
+            "ACCEPT" | "DROP" => return Then::End,
+            "MARK" | "CONNMARK" | "LOG" | "NFLOG" | "SET" | "TRACE" | "CT" => return Then::GoOn,
+            _ => return Then::MayGoOn,
+        };
+        if change != Is::Not {
+            let text = format!("{} -A {chain} {}", self.place, line.text);
+            let rule = text.chars().take(LONGEST_RULE).collect();
+            self.found.push(Translation { rule, certain: sure && change == Is::Sure });
+        }
+        Then::End
+    }
+}
+
+/// Whether a rule matches packets to peers.
+fn matches(line: &Line, packets: &Packets) -> Is {
+    let Some(words) = &line.words else { return Is::Maybe };
+    let mut is = Is::Sure;
+    let mut negated = false;
+    let mut words = words.iter().map(String::as_str);
+    while let Some(option) = words.next() {
+        if option == "!" {
+            negated = true;
+            continue;
+        }
+        // What follows belongs to the target.
+        if matches!(option, "-j" | "-g") {
+            return is;
+        }
+        let Some(value) = words.next() else { return is.min(Is::Maybe) };
+        is = is.min(one(option, value, packets).negated(negated));
+        negated = false;
+    }
+    is
+}
+
+/// One match of a rule. Those that nothing is known of may match.
+fn one(option: &str, value: &str, packets: &Packets) -> Is {
+    let peers = || packets.peers.iter();
+    match option {
+        "-m" => match value {
+            "tcp" | "udp" | "comment" | "addrtype" | "policy" => Is::Sure,
+            _ => Is::Maybe,
+        },
+        "--comment" => Is::Sure,
+        "-s" => prefix(value).map_or(Is::Maybe, |prefix| {
+            let inside = prefix.covers(&Prefix::host(packets.local));
+            Is::of(inside, inside)
+        }),
+        "-d" => prefix(value).map_or(Is::Maybe, |prefix| {
+            let mut inside = peers().map(|peer| prefix.covers(&Prefix::host(*peer)));
+            Is::of(inside.clone().all(|is| is), inside.any(|is| is))
+        }),
+        "-p" => match (protocol(value), packets.protocol) {
+            (Some(named), Some(own)) => Is::of(named == own, named == own),
+            _ => Is::Maybe,
+        },
+        "--dport" => match (value.parse::<u16>(), packets.port) {
+            (Ok(named), Some(own)) => Is::of(named == own, named == own),
+            _ => Is::Maybe,
+        },
+        "-o" => packets.devices.as_ref().map_or(Is::Maybe, |devices| {
+            let mut named = devices.iter().map(|device| is_named(value, device));
+            Is::of(named.clone().all(|is| is), named.any(|is| is))
+        }),
+        // No address of a peer is one of this host's.
+        "--dst-type" if value == "LOCAL" => Is::Not,
+        "--src-type" if value == "LOCAL" => Is::Sure,
+        "--dir" if value == "out" => Is::Sure,
+        // What policies select is on its way to an SA.
+        "--pol" if value == "none" => Is::Not,
+        "--pol" if value == "ipsec" => Is::Sure,
+        _ => Is::Maybe,
+    }
+}
+
+fn prefix(text: &str) -> Option<Prefix> {
+    let (address, length) = text.split_once('/').map_or((text, None), |(a, l)| (a, Some(l)));
+    let host = Prefix::host(address.parse().ok()?);
+    match length {
+        None => Some(host),
+        Some(length) => {
+            let length = length.parse().ok().filter(|length| *length <= host.length)?;
+            Some(Prefix { length, ..host })
+        }
+    }
+}
+
+fn protocol(text: &str) -> Option<u8> {
+    match text {
+        "tcp" => Some(6),
+        "udp" => Some(17),
+        "sctp" => Some(132),
+        "icmp" => Some(1),
+        "ipv6-icmp" | "icmpv6" => Some(58),
+        "esp" => Some(50),
+        number => number.parse().ok().filter(|number| *number != 0),
+    }
+}
+
+/// `eth+` stands for all whose names begin so.
+fn is_named(pattern: &str, device: &str) -> bool {
+    match pattern.strip_suffix('+') {
+        Some(begin) => device.starts_with(begin),
+        None => pattern == device,
+    }
+}
+
+/// Whether a rule gives packets another address than they have.
+fn given(line: &Line, option: &str, packets: &Packets, source: bool) -> Is {
+    let words = line.words.as_deref().unwrap_or_default();
+    let at = words.iter().position(|word| word == option);
+    let Some(to) = at.and_then(|at| words.get(at + 1)) else { return Is::Maybe };
+    let plain = to.trim_start_matches('[').replace(']', "");
+    let address = plain.parse().ok().or_else(|| plain.rsplit_once(':')?.0.parse().ok());
+    match address {
+        Some(address) if source => Is::of(address != packets.local, false),
+        Some(address) => Is::of(!packets.peers.contains(&address), true),
+        None => Is::Maybe,
+    }
+}
+
+/// Whether the address that the kernel picks for a device is another: sure where
+/// the device has none but others, not where it has none but that one.
+fn masquerade(packets: &Packets) -> Is {
+    let Some(devices) = &packets.devices else { return Is::Maybe };
+    let of_device = |device: &String| match packets.addresses.get(device) {
+        None => Is::Maybe,
+        Some(addresses) if addresses.contains(&packets.local) => match addresses.len() {
+            1 => Is::Not,
+            _ => Is::Maybe,
+        },
+        Some(_) => Is::Sure,
+    };
+    let all: BTreeSet<Is> = devices.iter().map(of_device).collect();
+    match (all.len(), all.first()) {
+        (1, Some(same)) => *same,
+        _ => Is::Maybe,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::linux::iptables::parse;
+
+    fn packets(device_has: &[&str]) -> Packets {
+        let address = |text: &&str| text.parse().unwrap();
+        Packets {
+            local: address(&"192.0.2.101"),
+            peers: ["192.0.2.102", "192.0.2.103"].iter().map(address).collect(),
+            protocol: None,
+            port: None,
+            devices: Some(["u0".to_owned()].into()),
+            addresses: [("u0".to_owned(), device_has.iter().map(address).collect())].into(),
+        }
+    }
+
+    /// What is certain of each rule that is found.
+    fn found(rules: &str, packets: &Packets) -> Vec<bool> {
+        let text = format!(
+            "*nat\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n:A - [0:0]\n:B - [0:0]\n\
+             {rules}COMMIT\n"
+        );
+        let table = parse::tables(&text).unwrap().remove("nat").unwrap();
+        let found = translations(Family::Ipv4, Backend::NfTables, &table, packets);
+        found.iter().map(|translation| translation.certain).collect()
+    }
+
+    #[test]
+    fn a_rule_counts_if_it_is_reached_and_matches() {
+        let other = packets(&["192.0.2.1"]);
+        for (rules, certain) in [
+            ("-A POSTROUTING -o u0 -j MASQUERADE\n", &[true][..]),
+            ("-A POSTROUTING -j MASQUERADE\n", &[true]),
+            ("-A POSTROUTING -o u+ -j MASQUERADE\n", &[true]),
+            ("-A POSTROUTING -o u1 -j MASQUERADE\n", &[]),
+            ("-A POSTROUTING ! -o docker0 -s 172.17.0.0/16 -j MASQUERADE\n", &[]),
+            ("-A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE\n", &[true]),
+            ("-A POSTROUTING -d 192.0.2.102/32 -j MASQUERADE\n", &[false]),
+            ("-A POSTROUTING ! -d 192.0.2.0/24 -j MASQUERADE\n", &[]),
+            ("-A POSTROUTING -p udp -j MASQUERADE\n", &[false]),
+            ("-A POSTROUTING -m mark --mark 0x1 -j MASQUERADE\n", &[false]),
+            ("-A POSTROUTING -m policy --dir out --pol none -j MASQUERADE\n", &[]),
+            ("-A POSTROUTING -s 192.0.2.101/32 -j ACCEPT\n-A POSTROUTING -j MASQUERADE\n", &[]),
+            ("-A POSTROUTING -p tcp -j ACCEPT\n-A POSTROUTING -j MASQUERADE\n", &[false]),
+            ("-A POSTROUTING -j A\n-A A -j RETURN\n-A A -j MASQUERADE\n", &[]),
+            (
+                "-A POSTROUTING -j A\n-A A -m mark --mark 1 -j RETURN\n-A A -j MASQUERADE\n",
+                &[false],
+            ),
+            (
+                "-A POSTROUTING -j A\n-A A -g B\n-A B -j MASQUERADE\n-A A -j SNAT --to-source 1.1.1.1\n",
+                &[true],
+            ),
+            ("-A POSTROUTING -j A\n-A A -j A\n-A A -j MASQUERADE\n", &[false; 32]),
+            ("-A POSTROUTING -j SNAT --to-source 192.0.2.101\n", &[]),
+            ("-A POSTROUTING -j SNAT --to-source 192.0.2.1:1024-2000\n", &[true]),
+            ("-A POSTROUTING -j SNAT --to-source 192.0.2.1-192.0.2.200\n", &[false]),
+            ("-A OUTPUT -d 192.0.2.102/32 -j DNAT --to-destination 10.0.0.1\n", &[false]),
+            ("-A OUTPUT -m addrtype --dst-type LOCAL -j DNAT --to-destination 10.0.0.1\n", &[]),
+            ("-A OUTPUT -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3128\n", &[false]),
+            ("-A POSTROUTING -m comment --comment \"-j X\" -j MASQUERADE\n", &[true]),
+            ("", &[]),
+        ] {
+            assert_eq!(
+                found(rules, &other).iter().take(32).copied().collect::<Vec<_>>(),
+                certain,
+                "{rules}"
+            );
+        }
+    }
+
+    #[test]
+    fn masquerade_changes_nothing_where_the_device_has_the_address_alone() {
+        let rule = "-A POSTROUTING -o u0 -j MASQUERADE\n";
+        assert_eq!(found(rule, &packets(&["192.0.2.101"])), [false; 0]);
+        assert_eq!(found(rule, &packets(&["192.0.2.1", "192.0.2.101"])), [false]);
+        assert_eq!(found(rule, &packets(&["192.0.2.1"])), [true]);
+        let unknown = Packets { devices: None, ..packets(&["192.0.2.1"]) };
+        assert_eq!(found(rule, &unknown), [false]);
+    }
+
+    #[test]
+    fn a_port_is_told_from_others() {
+        let (protocol, port) = (Some(17), Some(4789));
+        let vxlan = Packets { protocol, port, ..packets(&["192.0.2.1"]) };
+        for (rule, certain) in [
+            ("-A POSTROUTING -p udp -j MASQUERADE\n", &[true][..]),
+            ("-A POSTROUTING -p tcp -j MASQUERADE\n", &[]),
+            (
+                "-A POSTROUTING -p udp -m udp --dport 4789 -j ACCEPT\n-A POSTROUTING -j MASQUERADE\n",
+                &[],
+            ),
+            ("-A POSTROUTING -p udp -m udp --dport 53 -j MASQUERADE\n", &[]),
+        ] {
+            assert_eq!(found(rule, &vxlan), certain, "{rule}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Rules of the nat table that give packets to peers other addresses.
+//!
+//! The kernel looks up policies again after a translation, and none covers the new
+//! addresses: what a guard stops is blocked, all else leaves in the clear.
+
+use super::{conflict::Conflict, stops::Stops, tunnel};
+use crate::{
+    desired::Desired,
+    model::{ConflictCode, Hidden, Live, Translation, Warning, WarningCode},
+};
+
+/// What to do about a rule.
+fn remedy(desired: &Desired) -> String {
+    let Some(local) = desired.local else { return String::new() };
+    let program = if local.is_ipv4() { "iptables" } else { "ip6tables" };
+    format!(
+        "let packets of {local} pass ahead of it: {program} -t nat -I POSTROUTING -s {local} -j ACCEPT"
+    )
+}
+
+/// Whether a guard stops what a rule takes away from the policies.
+fn is_guarded(desired: &Desired) -> bool {
+    !desired.guards.is_empty() || !desired.chains.is_empty()
+}
+
+fn applies(desired: &Desired) -> bool {
+    desired.traffic.is_some() && !desired.destroying
+}
+
+/// Rules that are certain to take packets past the policies.
+pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
+    if !applies(desired) || is_guarded(desired) {
+        return Vec::new();
+    }
+    let conflict = |translation: &Translation| Conflict {
+        code: ConflictCode::Translated,
+        stops: Stops::All,
+        object: translation.rule.clone(),
+        text: format!(
+            "it gives packets to peers another address, which no policy covers, so that they \
+             leave in the clear; {}",
+            remedy(desired)
+        ),
+    };
+    live.0.translations.iter().filter(|found| found.certain).map(conflict).collect()
+}
+
+/// All other rules that may, and what can't be read.
+pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
+    if !applies(desired) {
+        return Vec::new();
+    }
+    let guarded = is_guarded(desired);
+    let fate = if guarded { "are blocked by the guard" } else { "leave in the clear" };
+    let line = |Translation { rule, certain }: &Translation| {
+        let does = if *certain { "gives" } else { "may give" };
+        let text = format!(
+            "the rule {rule} {does} packets to peers another address, and then they {fate}; {}",
+            remedy(desired)
+        );
+        Warning::new(WarningCode::Translated, text)
+    };
+    let found = live.0.translations.iter().filter(|found| guarded || !found.certain);
+    let mut lines = tunnel::capped(found.map(line).collect(), WarningCode::Translated);
+    if live.0.hidden.contains(&Hidden::Translations) {
+        let text = "rules of iptables' nat table can't be read, so whether one gives packets to \
+                    peers another address is not known";
+        lines.push(Warning::new(WarningCode::TranslationsHidden, text));
+    }
+    lines
+}

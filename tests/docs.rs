@@ -470,7 +470,7 @@ fn pure_files() -> Vec<PathBuf> {
     let mut pure: Vec<PathBuf> =
         directories.iter().flat_map(|directory| files(directory, &["rs"])).collect();
     pure.extend(["src/desired.rs", "src/mtu.rs", "src/restore.rs"].map(PathBuf::from));
-    let iptables = ["facts", "parse", "text"];
+    let iptables = ["facts", "nat", "parse", "text"];
     pure.extend(iptables.map(|name| format!("src/kernel/linux/iptables/{name}.rs").into()));
     pure.retain(|path| path != Path::new("src/config/files.rs"));
     pure

@@ -136,6 +136,8 @@ pub struct Destination {
 pub struct Translation {
     /// The rule, as iptables would be given it.
     pub rule: String,
+    /// The built-in chain by which packets get there.
+    pub chain: String,
     /// Whether it is certain to.
     pub certain: bool,
 }

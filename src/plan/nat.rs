@@ -9,12 +9,13 @@ use crate::{
     model::{ConflictCode, Hidden, Live, Translation, Warning, WarningCode},
 };
 
-/// What to do about a rule.
-fn remedy(desired: &Desired) -> String {
+/// What to do about a rule, in its own backend: each has rules of its own. The ESP
+/// packet meets them too, so an exception for what policies select would not do.
+fn remedy(desired: &Desired, Translation { rule, chain, .. }: &Translation) -> String {
     let Some(local) = desired.local else { return String::new() };
-    let program = if local.is_ipv4() { "iptables" } else { "ip6tables" };
+    let program = rule.split(' ').next().unwrap_or("iptables");
     format!(
-        "let packets of {local} pass ahead of it: {program} -t nat -I POSTROUTING -s {local} -j ACCEPT"
+        "let packets of {local} pass ahead of it: {program} -t nat -I {chain} -s {local} -j ACCEPT"
     )
 }
 
@@ -39,7 +40,7 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
         text: format!(
             "it gives packets to peers another address, which no policy covers, so that they \
              leave in the clear; {}",
-            remedy(desired)
+            remedy(desired, translation)
         ),
     };
     live.0.translations.iter().filter(|found| found.certain).map(conflict).collect()
@@ -52,11 +53,12 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     }
     let guarded = is_guarded(desired);
     let fate = if guarded { "are blocked by the guard" } else { "leave in the clear" };
-    let line = |Translation { rule, certain }: &Translation| {
+    let line = |found: &Translation| {
+        let Translation { rule, certain, .. } = found;
         let does = if *certain { "gives" } else { "may give" };
         let text = format!(
             "the rule {rule} {does} packets to peers another address, and then they {fate}; {}",
-            remedy(desired)
+            remedy(desired, found)
         );
         Warning::new(WarningCode::Translated, text)
     };

@@ -84,8 +84,9 @@ pub fn translations(
         return Vec::new();
     }
     let place = format!("{}-{} -t nat", family.program(), backend.suffix());
-    let mut walk = Walk { table, packets, place, found: Vec::new() };
+    let mut walk = Walk { table, packets, place, base: "", found: Vec::new() };
     for chain in ["OUTPUT", "POSTROUTING"] {
+        walk.base = chain;
         walk.chain(chain, true, 0);
     }
     walk.found.truncate(MOST_RULES);
@@ -96,6 +97,8 @@ struct Walk<'a> {
     table: &'a Table,
     packets: &'a Packets,
     place: String,
+    /// The built-in chain that is followed.
+    base: &'static str,
     found: Vec<Translation>,
 }
 
@@ -158,7 +161,8 @@ impl Walk<'_> {
         if change != Is::Not {
             let text = format!("{} -A {chain} {}", self.place, line.text);
             let rule = text.chars().take(LONGEST_RULE).collect();
-            self.found.push(Translation { rule, certain: sure && change == Is::Sure });
+            let (chain, certain) = (self.base.into(), sure && change == Is::Sure);
+            self.found.push(Translation { rule, chain, certain });
         }
         Then::End
     }

@@ -8,7 +8,10 @@ use meshsec::{
     plan::{Step, StepKind},
 };
 
-use crate::packets::{Packet, arrives_in_clear, leaks};
+use crate::{
+    common::REQID,
+    packets::{Packet, arrives_in_clear, leaks, shown_by_an_error},
+};
 
 /// What goes wrong, by how many of its kind have come before.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +47,8 @@ pub struct Faulty {
     /// they come back.
     closed: Vec<Packet>,
     refused: Vec<Packet>,
+    /// Those that no ICMP error must show where they come back encrypted.
+    hidden: Vec<Packet>,
     /// How many steps each call had.
     pub calls: Vec<usize>,
     pub requests: usize,
@@ -57,11 +62,13 @@ impl Faulty {
     pub fn new(memory: Memory, faults: Faults, packets: &[Packet]) -> Self {
         let state = memory.state();
         let closed = packets.iter().copied().filter(|packet| !leaks(state, packet));
-        let back = packets.iter().map(|packet| packet.answer());
-        let refused = back.filter(|packet| !arrives_in_clear(state, packet)).collect();
+        let back = || packets.iter().map(|packet| packet.answer());
+        let refused = back().filter(|packet| !arrives_in_clear(state, packet)).collect();
+        let is_hidden = |packet: &Packet| shown_by_an_error(state, packet, REQID).is_none();
+        let hidden = back().filter(is_hidden).collect();
         let closed = closed.collect();
         let (calls, requests, looks, leaked) = (Vec::new(), 0, 0, None);
-        Self { memory, faults, closed, refused, calls, requests, looks, leaked }
+        Self { memory, faults, closed, refused, hidden, calls, requests, looks, leaked }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), KernelError> {
@@ -87,7 +94,9 @@ impl Faulty {
         let state = self.memory.state();
         let out = self.closed.iter().find(|packet| leaks(state, packet));
         let back = self.refused.iter().find(|packet| arrives_in_clear(state, packet));
-        if let (None, Some(packet)) = (&self.leaked, out.or(back)) {
+        let mut hidden = self.hidden.iter();
+        let shown = hidden.find(|packet| shown_by_an_error(state, packet, REQID).is_some());
+        if let (None, Some(packet)) = (&self.leaked, out.or(back).or(shown)) {
             self.leaked = Some(format!("{packet:?} after request {}", self.requests));
         }
     }

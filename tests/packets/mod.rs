@@ -146,8 +146,11 @@ pub fn errors_about(packet: &Packet) -> Vec<Packet> {
 /// So whatever is decrypted may be quoted, also what no policy takes. That destination NAT has sent
 /// it on changes nothing: translation is turned back before the error is looked up.
 pub fn shown_by_an_error(state: &State, packet: &Packet, reqid: Reqid) -> Option<Packet> {
+    // The trial before the first step is of a peer to itself, and nobody has its key.
+    let is_trial = |spi: u32| spi >> 12 & 0xfff == spi & 0xfff;
     let decrypted = state.sas.iter().any(|sa| {
-        (sa.src, sa.id.dst, sa.id.proto, sa.reqid) == (packet.src, packet.dst, ESP, reqid)
+        !is_trial(sa.id.spi.raw())
+            && (sa.src, sa.id.dst, sa.id.proto, sa.reqid) == (packet.src, packet.dst, ESP, reqid)
             && packet.mark & sa.id.mark.mask == sa.id.mark.value
             && sa.algorithm != Algorithm::Larval
     });

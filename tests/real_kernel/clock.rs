@@ -13,7 +13,7 @@ fn now() -> u64 {
 }
 
 /// The clock, set right again at the end.
-struct Clock {
+pub struct Clock {
     ahead: i64,
 }
 
@@ -24,7 +24,7 @@ impl Clock {
         shell::run(Command::new("date").args(["-u", "-s", &format!("{seconds} seconds")])).exits(0);
     }
 
-    fn jump(&mut self, seconds: i64) {
+    pub fn jump(&mut self, seconds: i64) {
         Self::set_on(seconds);
         self.ahead += seconds;
     }
@@ -46,7 +46,7 @@ fn lab() -> Lab {
 }
 
 /// Goes to where a generation has just begun, so that none ends while a test runs.
-fn clock_at_the_beginning() -> Clock {
+pub fn clock_at_the_beginning() -> Clock {
     let mut clock = Clock { ahead: 0 };
     clock.jump((PERIOD - now() % PERIOD) as i64);
     clock

@@ -57,6 +57,7 @@ mod marks;
 mod membership;
 mod neighbours;
 mod offload;
+mod outages;
 mod private_keys;
 mod ratchet;
 mod reboot;

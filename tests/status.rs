@@ -216,6 +216,21 @@ fn packets_leave_from_another_address() {
     golden("another-source", &config, &mut kernel, &BTreeMap::new());
 }
 
+/// Somebody has deleted the policies for ICMP errors to b, which quote what was decrypted.
+#[test]
+fn only_icmp_errors_are_in_the_clear() {
+    let config = mesh(1, &LAB);
+    let mut kernel = applied_host(&config);
+    carried(&mut kernel, (LAB[0], LAB[1]), 1, ago(2));
+    carried(&mut kernel, (LAB[1], LAB[0]), 1, ago(2));
+    let b = config.peers[1].address;
+    kernel
+        .state_mut()
+        .policies
+        .retain(|policy| !(policy.is_for_icmp_errors() && policy.id.selector.dst.address == b));
+    golden("icmp-errors", &config, &mut kernel, &BTreeMap::new());
+}
+
 #[test]
 fn there_is_no_way_to_a_peer() {
     let config = mesh(1, &LAB);

@@ -16,10 +16,10 @@ use std::{
 
 use crate::{
     config::{Config, Moment, Peer, Traffic},
-    desired::Desired,
+    desired::{Desired, WantedPolicy},
     model::{
-        Generation, IPPROTO_ICMP, IPPROTO_ICMPV6, Live, PeerName, Prefix, Selector, State, Time,
-        Tunnel, TunnelKind,
+        Direction, Generation, IPPROTO_ICMP, IPPROTO_ICMPV6, Live, PeerName, Prefix, Selector,
+        State, Time, Tunnel, TunnelKind,
     },
     plan::{Flow, Plan, flow_out, packets_out},
 };
@@ -160,6 +160,7 @@ pub fn judge(case: &Case<'_>) -> Judgement {
     let (mut sas, others) = evidence::by_peer(case);
     let mut packets = packets_out(&case.live.0, case.desired, |name| is_asked(case, name));
     let changes = changes(case.plan);
+    let mut errors = errors_out(case, &sas, &changes);
     let mut peers: Vec<PeerState> = case
         .desired
         .peers
@@ -169,6 +170,7 @@ pub fn judge(case: &Case<'_>) -> Judgement {
             let sas = sas.remove(name).unwrap_or_default();
             let mut packets = packets.remove(name).unwrap_or_default();
             packets.extend(from_elsewhere(case, *address, &packets));
+            packets.extend(errors.remove(name).unwrap_or_default());
             let changes = changes.get(name).copied().unwrap_or(0);
             peer_state(case, (*address, name), sas, packets, changes)
         })
@@ -213,6 +215,30 @@ fn peer_state(
         sas,
         changes,
     }
+}
+
+/// What becomes of ICMP errors, which quote what was decrypted: of peers whose SAs
+/// decrypt, and only where something differs, without which they fare as all else.
+fn errors_out(
+    case: &Case<'_>,
+    sas: &BTreeMap<PeerName, Vec<SaEvidence>>,
+    changes: &BTreeMap<&PeerName, usize>,
+) -> BTreeMap<PeerName, Vec<(Selector, Flow)>> {
+    let decrypts = |name: &PeerName| {
+        let mut sas = sas.get(name).into_iter().flatten();
+        sas.any(|sa| sa.direction == Some(Direction::In))
+    };
+    let differs = |name| !case.plan.conflicts.is_empty() || changes.contains_key(name);
+    let mut errors = BTreeMap::<PeerName, Vec<_>>::new();
+    for WantedPolicy { policy, peer } in case.desired.policies.values() {
+        let is_out = policy.id.direction == Direction::Out && policy.is_for_icmp_errors();
+        if is_out && is_asked(case, peer) && decrypts(peer) && differs(peer) {
+            let packet = policy.id.selector;
+            let flow = flow_out(&case.live.0, &packet);
+            errors.entry(peer.clone()).or_default().push((packet, flow));
+        }
+    }
+    errors
 }
 
 /// The same packets from addresses that are not the local peer's. ICMP errors

@@ -15,8 +15,8 @@ use std::{
 use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
-    model::{Algorithm, Key, Live, PeerName, Reqid, Sa, SaId, Spi, Start},
-    plan::{Flow, ObjectKind, Phase, Plan, PlannedStep, Step, StepKind, What, flows_out, undo},
+    model::{Algorithm, ChainId, Key, Live, PeerName, Reqid, Sa, SaId, Spi, Start},
+    plan::{Flow, Phase, Plan, PlannedStep, Step, StepKind, What, flows_out, undo},
 };
 
 /// Steps handed to the kernel at once, so that progress can be shown between.
@@ -47,6 +47,8 @@ pub struct Report {
     pub failed: Vec<(PlannedStep, KernelError)>,
     /// Steps that were not tried after that.
     pub left: Vec<PlannedStep>,
+    /// Chains of the second guard that this kernel can't have, and why.
+    pub left_out: BTreeMap<ChainId, KernelError>,
     /// Whether an SA or a chain is still there by which the kernel was tried.
     pub probe_stays: bool,
     /// Whether answers got lost on the way, so that more was done than is told here.
@@ -84,6 +86,11 @@ impl Report {
             && self.after.as_ref().is_some_and(Plan::protects)
     }
 
+    /// Whether a step is about a chain that this kernel can't have.
+    fn leaves_out(&self, kind: &StepKind<()>) -> bool {
+        matches!(kind, StepKind::SetChain { id, .. } if self.left_out.contains_key(id))
+    }
+
     /// The peers whose SAs and policies were not all put in place.
     fn unfinished(&self) -> BTreeSet<PeerName> {
         let failed = self.failed.iter().map(|(step, _)| step);
@@ -108,6 +115,8 @@ pub enum Progress<'a> {
     RolledBack(&'a PlannedStep),
     /// The kernel refused a step.
     Failed(&'a PlannedStep, &'a KernelError),
+    /// A chain of the second guard can't be had, and the policies guard alone.
+    LeftOut(&'a ChainId, &'a KernelError),
     /// Answers got lost: another look, another plan.
     Again,
     /// This is what a revert is going to do.
@@ -151,13 +160,17 @@ pub fn apply(
 ) -> Report {
     let mut report = Report::default();
     let mut steps = plan.steps.clone();
-    if let Err(error) = probe(kernel, plan, &mut report.probe_stays) {
+    if let Err(error) = probe(kernel, plan, &mut report) {
         report.left = steps;
         report.stopped = Some(error);
         return report;
     }
+    for (id, error) in &report.left_out {
+        progress(Progress::LeftOut(id, error));
+    }
     for round in 1.. {
         report.left.clear();
+        steps.retain(|step| !report.leaves_out(&step.step.kind));
         let mut course = Stopped::default();
         let ended = run(kernel, goal.keyring, &steps, &mut report, &mut course, progress);
         let Err(lost) = ended else { break };
@@ -212,26 +225,35 @@ fn roll_back(
 /// before anything changes.
 ///
 /// By trying, since a kernel's version tells little of its modules.
-fn probe(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<(), KernelError> {
-    probe_sa(kernel, plan, stays)?;
-    probe_chains(kernel, plan, stays)
+fn probe(kernel: &mut dyn Kernel, plan: &Plan, report: &mut Report) -> Result<(), KernelError> {
+    probe_sa(kernel, plan, &mut report.probe_stays)?;
+    probe_chains(kernel, plan, report)
 }
 
 /// Makes each chain that is missing, without a rule that leads to it: no packet
-/// gets there before its own step. Where one can't be made, those that were go.
-fn probe_chains(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<(), KernelError> {
+/// gets there before its own step. Where one can't be made, those that were go,
+/// unless policies guard without it: then it alone is left out.
+fn probe_chains(
+    kernel: &mut dyn Kernel,
+    plan: &Plan,
+    report: &mut Report,
+) -> Result<(), KernelError> {
     let mut made = Vec::new();
     for change in &plan.changes {
         let What::SetChain { live: None, id, rules } = &change.what else { continue };
-        made.push(StepKind::DeleteChain(id.clone()));
         let set = StepKind::SetChain { id: id.clone(), rules: rules.clone(), jump: false };
-        if let Err(error) = perform_one(kernel, set) {
-            for delete in made {
-                // What can't go either has nothing that leads to it.
-                *stays |= perform_one(kernel, delete).is_err();
-            }
-            return Err(error);
+        made.push(StepKind::DeleteChain(id.clone()));
+        let optional = set.is_optional();
+        let Err(error) = perform_one(kernel, set) else { continue };
+        if optional && !matches!(error, KernelError::Lost { .. }) {
+            report.left_out.insert(id.clone(), error);
+            continue;
         }
+        for delete in made {
+            // What can't go either has nothing that leads to it.
+            report.probe_stays |= perform_one(kernel, delete).is_err();
+        }
+        return Err(error);
     }
     Ok(())
 }
@@ -405,12 +427,16 @@ pub(crate) fn verify(
             return None;
         }
     };
-    let after = Plan::new(goal.desired, &live, goal.reqid);
+    let mut after = Plan::new(goal.desired, &live, goal.reqid);
+    after.changes.retain(|change| {
+        !matches!(&change.what, What::SetChain { id, .. } if report.left_out.contains_key(id))
+    });
+    after.steps.retain(|step| !report.leaves_out(&step.step.kind));
     let failed = report.failed.iter().filter(|(step, _)| !step.step.kind.is_optional());
     let unfinished: BTreeSet<Option<&PeerName>> = after
         .changes
         .iter()
-        .filter(|change| change.kind() != ObjectKind::Link)
+        .filter(|change| !change.is_optional())
         .map(|change| change.peer.as_ref())
         .chain(failed.map(|(step, _)| step.step.peer.as_ref()))
         .collect();

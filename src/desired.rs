@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    config::{Clock, Config, Moment, Peer, Secrets, Select, Traffic},
+    config::{Clock, Config, Guard, Moment, Peer, Secrets, Select, Traffic},
     keys::{Ratchet, Session},
     model::{
         Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView, Mark,
@@ -39,8 +39,8 @@ pub struct Desired {
     pub discovery: BTreeMap<PolicyId, Policy>,
     /// The device whose MTU is kept right, if the file names one.
     pub link: Option<WantedLink>,
-    /// Chains of the firewall, in the backend that is the system's; none unless
-    /// traffic is selected by a mark.
+    /// Chains of the firewall, in the backend that is the system's: those that
+    /// mark, if a mark selects the traffic, and those that guard.
     pub chains: BTreeMap<(Family, ChainRole), Vec<Rule>>,
     /// How traffic is selected, if by a mark, even where all of the mesh is to go.
     pub marking: Option<Marking>,
@@ -99,15 +99,26 @@ impl Marking {
             _ => None,
         }
     }
+}
 
-    /// The rule of a chain of ours.
-    fn rule(self, role: ChainRole) -> Rule {
-        let Self { mark, port } = self;
-        match role {
-            ChainRole::Mark => Rule::Mark { port, mark },
-            ChainRole::Out => Rule::Drop { port, direction: Direction::Out },
-            ChainRole::In => Rule::Drop { port, direction: Direction::In },
-        }
+/// The chains of one family, with their rules.
+fn chains(config: &Config) -> Vec<(ChainRole, Vec<Rule>)> {
+    let (Traffic::Vxlan { port } | Traffic::Geneve { port }) = config.traffic else {
+        return Vec::new();
+    };
+    let guard = |role: ChainRole, direction| (role, Rule::guards(port, direction, config.reqid));
+    match (config.select, config.guard) {
+        // The filter table sees what the mark has made of a packet.
+        (Select::Mark(mark), _) => vec![
+            (ChainRole::Mark, vec![Rule::Mark { port, mark }]),
+            guard(ChainRole::Out, Direction::Out),
+            guard(ChainRole::In, Direction::In),
+        ],
+        (Select::Port, Guard::Both) => vec![
+            guard(ChainRole::MangleOut, Direction::Out),
+            guard(ChainRole::MangleIn, Direction::In),
+        ],
+        (Select::Port, Guard::Policies | Guard::Off) => Vec::new(),
     }
 }
 
@@ -269,18 +280,17 @@ fn work_out(
         address: local.address,
         tunnel,
     });
-    if config.guard {
+    if config.guard.is_on() {
         wanted.guards = guards(config.traffic, config.reqid);
     }
-    if let Some(marking) = marking {
+    for family in Family::ALL {
+        let chains = chains(config).into_iter();
+        wanted.chains.extend(chains.map(|(role, rules)| ((family, role), rules)));
+    }
+    if marking.is_some() {
         // A block policy out would meet packets in the tunnel device's first
         // look-up, before iptables could mark them: there the chain guards.
         wanted.guards.retain(|id, _| id.direction == Direction::In);
-        for family in Family::ALL {
-            for role in ChainRole::ALL {
-                wanted.chains.insert((family, role), vec![marking.rule(role)]);
-            }
-        }
     }
     (wanted, keyring)
 }

@@ -13,7 +13,7 @@ use rustix::{
 
 use crate::{
     cli::{Cli, Command},
-    config::{Config, Select},
+    config::{Config, Guard, Select},
 };
 
 /// What programs of iptables may need: their netlink sockets; the raw socket and
@@ -82,9 +82,10 @@ impl Files {
 ///
 /// As [`confine`].
 pub fn file_read(config: &Config, later: Files) -> io::Result<()> {
-    let modules = match config.select {
-        Select::Port => CapabilitySet::SYS_MODULE,
-        Select::Mark(_) => CapabilitySet::empty(),
+    // Without chains to come, no table has to be made.
+    let modules = match (config.select, config.guard) {
+        (Select::Port, Guard::Policies | Guard::Off) => CapabilitySet::SYS_MODULE,
+        (Select::Mark(_), _) | (Select::Port, Guard::Both) => CapabilitySet::empty(),
     };
     keep_only((PROGRAMS - modules) | later.needs())
 }
@@ -109,7 +110,11 @@ fn needs(cli: &Cli) -> CapabilitySet {
         Command::Plan(args) if args.out.is_some() => (Files::Replaces, PROGRAMS),
         // With a ratchet, which it turns.
         Command::Apply(_) => (Files::Replaces, PROGRAMS),
-        _ => (Files::Reads, PROGRAMS),
+        Command::Plan(_)
+        | Command::Destroy(_)
+        | Command::Show(_)
+        | Command::Status(_)
+        | Command::Snapshot => (Files::Reads, PROGRAMS),
     };
     namespace | files.needs() | kernel
 }

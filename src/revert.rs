@@ -112,10 +112,10 @@ impl<'a> Lost<'a> {
             Family::Ipv6 => Prefix::any(Ipv6Addr::UNSPECIFIED.into()),
         };
         let drops = rules.iter().filter_map(|rule| match rule {
-            Rule::Drop { port, direction } => {
+            Rule::Block { port, direction } | Rule::Drop { port, direction } => {
                 Some((*direction, Selector::between(any, any).to_port(IPPROTO_UDP, *port)))
             }
-            Rule::Mark { .. } | Rule::Other(_) => None,
+            Rule::Pass { .. } | Rule::Mark { .. } | Rule::Other(_) => None,
         });
         let guarded = |direction: Direction, selector: Selector| {
             self.wanted.guards.contains_key(&PolicyId::new(direction, selector))

@@ -5,7 +5,7 @@ mod common;
 use common::{REQID, applied, applied_host, host, mesh, observe, plan, wanted_at};
 use meshsec::{
     apply::{Goal, Report, apply},
-    config::{Config, Rotation, Secrets, Select, Traffic},
+    config::{Config, Guard, Rotation, Secrets, Select, Traffic},
     desired::{Desired, Keyring, desired},
     kernel::memory::Memory,
     model::{
@@ -81,9 +81,9 @@ impl InTheWay {
         };
         match self {
             Self::Sysctl | Self::OutranksGuard | Self::GuardTaken => mesh(5, &HOSTS),
-            Self::OutranksPeer => Config { guard: false, ..mesh(5, &HOSTS) },
+            Self::OutranksPeer => Config { guard: Guard::Off, ..mesh(5, &HOSTS) },
             Self::IndexTaken | Self::DiscoveryTaken => {
-                Config { guard: false, traffic: Traffic::All, ..mesh(5, &HOSTS6) }
+                Config { guard: Guard::Off, traffic: Traffic::All, ..mesh(5, &HOSTS6) }
             }
             Self::FirewallUnseen | Self::NoIptables => by_mark,
         }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use common::{applied, applied_host, host, mesh, observe};
 use meshsec::{
-    config::{Config, Esp, LinkWish, Protocol, Select, Traffic},
+    config::{Config, Esp, Guard, LinkWish, Protocol, Select, Traffic},
     kernel::{Errno, memory::Memory},
     model::{Cipher, Direction, Mark, Mtu, Policy, PolicyId, Reqid, Sa, Selector, Spi, State},
     plan::{Flow, Phase, PlannedStep, flow_out},
@@ -16,8 +16,15 @@ const ENOMEM: Errno = Errno(12);
 /// The probe's SA, and its end, come before the steps.
 const PROBE: usize = 2;
 
+/// Guarded by policies alone, so that the steps are those of XFRM.
 fn lab(generation: u64) -> Config {
-    mesh(generation, &["192.0.2.1", "192.0.2.2", "192.0.2.3"])
+    let guard = Guard::Policies;
+    Config { guard, ..mesh(generation, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]) }
+}
+
+/// The same with both guards.
+fn both() -> Config {
+    Config { guard: Guard::Both, ..lab(1) }
 }
 
 fn packet_to(peer: &str) -> Selector {
@@ -106,7 +113,7 @@ fn a_new_peer_whose_policy_fails_is_taken_back_behind_the_guard() {
 
 #[test]
 fn a_policy_in_stays_where_no_guard_would_block_what_it_refuses() {
-    let open = Config { guard: false, ..lab(1) };
+    let open = Config { guard: Guard::Off, ..lab(1) };
     let mut refused_in_some = 0;
     for nth in requests(&open, "b") {
         let mut kernel = host(&open);
@@ -157,7 +164,7 @@ fn sas_that_were_lost_come_back_even_if_one_is_refused() {
 fn a_policy_that_was_switched_is_switched_back_with_its_sas_still_there() {
     let mut before = lab(1);
     before.traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
-    before.guard = false;
+    before.guard = Guard::Off;
     let after = Config { rotation: lab(2).rotation, ..before.clone() };
     let mut kernel = applied_host(&before);
     let was = of_peer(&observe(&mut kernel).0, "192.0.2.2");
@@ -229,13 +236,13 @@ fn a_probe_that_is_left_behind_has_a_key_that_nobody_knows_and_goes_next_time() 
 
 fn by_mark() -> Config {
     let mark = Mark { value: 0x20000, mask: 0x20000 };
-    Config { select: Select::Mark(mark), ..lab(1) }
+    Config { select: Select::Mark(mark), ..both() }
 }
 
 /// Selected by its port and without a guard, b has nothing but its policy.
 #[test]
 fn chains_stay_while_a_peer_that_they_guard_is_stopped() {
-    let after = Config { guard: false, ..lab(1) };
+    let after = Config { guard: Guard::Off, ..lab(1) };
     let packet = packet_to("192.0.2.2");
     let mut kernel = applied_host(&by_mark());
     // The policy of b by its port.
@@ -312,4 +319,58 @@ fn an_mtu_that_is_refused_stops_nothing_else() {
     assert!(matches!(flow_out(&live, &packet_to("192.0.2.2")), Flow::Protected(_)));
     assert!(applied(&config, &mut kernel).is_complete());
     assert_eq!(kernel.state().link(common::VXLAN).unwrap().mtu, 1416);
+}
+
+/// Where the kernel lacks the table, the policies guard alone, and all else is done.
+#[test]
+fn a_second_guard_that_the_kernel_can_not_have_is_left_out() {
+    let mut kernel = host(&both());
+    kernel.lack("mangle");
+    let report = applied(&both(), &mut kernel);
+    assert!(report.is_complete() && report.is_in_place());
+    assert_eq!(report.left_out.len(), 4);
+    assert_eq!((report.failed.len(), report.left.len()), (0, 0));
+    assert!(kernel.state().firewall.chains.is_empty());
+    assert_eq!(common::plan(&both(), &mut kernel).changes.len(), 4, "it stays wanted");
+    assert_eq!(flow_out(&kernel.state().clone(), &packet_to("192.0.2.99")), Flow::Blocked);
+}
+
+/// A step of the second guard that fails stops no peer, whichever it is.
+#[test]
+fn a_failed_rule_of_the_second_guard_stops_nothing_else() {
+    let chains = 4;
+    for nth in 0..chains {
+        let mut kernel = host(&both());
+        // Behind the trial of an SA, that of the chains, and the policies that guard.
+        kernel.refuse(PROBE + chains + 4 + nth, Errno::EINVAL);
+        let report = applied(&both(), &mut kernel);
+        let failed: Vec<&str> = report.failed.iter().map(|(step, _)| step.name()).collect();
+        assert_eq!(failed, ["set_chain"]);
+        assert!(report.left.is_empty() && !report.is_complete() && report.is_in_place());
+        let live = observe(&mut kernel).0;
+        assert!(matches!(flow_out(&live, &packet_to("192.0.2.2")), Flow::Protected(_)));
+        assert!(applied(&both(), &mut kernel).is_complete());
+    }
+}
+
+/// Where a mark comes in place of ports, a chain that stays would drop what has no mark yet.
+#[test]
+fn a_chain_that_can_not_go_keeps_the_policies_that_it_lets_pass() {
+    let mut kernel = applied_host(&both());
+    let plan = common::plan(&by_mark(), &mut kernel);
+    let is_early = |step: &&meshsec::plan::PlannedStep| {
+        step.phase == Phase::EarlyGuards && step.name() == "delete_chain"
+    };
+    let before = plan.steps.iter().position(|step| is_early(&step)).unwrap();
+    let tried = plan.steps.iter().filter(|step| step.name() == "set_chain").count();
+    let waits = plan.steps[..before].iter().filter(|step| step.name() == "wait").count();
+    assert_eq!(waits, 0);
+    kernel.refuse(tried + before, Errno::EINVAL);
+    let report = applied(&by_mark(), &mut kernel);
+    assert_eq!(report.failed[0].0.name(), "delete_chain");
+    let live = observe(&mut kernel).0;
+    assert!(matches!(flow_out(&live, &packet_to("192.0.2.2")), Flow::Protected(_)));
+    assert!(applied(&by_mark(), &mut kernel).is_complete());
+    let live = observe(&mut kernel).0;
+    assert!(matches!(flow_out(&live, &packet_to("192.0.2.2")), Flow::Protected(_)));
 }

@@ -7,7 +7,7 @@ mod common;
 
 use common::{applied_host, golden, host, mesh, observe, plan, wanted};
 use meshsec::{
-    config::{Config, Rotation, Select, Traffic},
+    config::{Config, Guard, Rotation, Select, Traffic},
     desired::{Desired, Keyring},
     kernel::{Kernel, memory::Memory},
     model::{ChainRole, Generation, Mark, Spi, State},
@@ -21,7 +21,7 @@ fn lab() -> Config {
 }
 
 fn unguarded() -> Config {
-    Config { guard: false, ..lab() }
+    Config { guard: Guard::Off, ..lab() }
 }
 
 fn by_mark() -> Config {
@@ -102,13 +102,21 @@ fn tells(config: &Config, kernel: &mut Memory) -> Vec<String> {
 /// Both databases flushed leave nothing that a bare host has not, where no chain is.
 #[test]
 fn a_bare_host_and_one_where_both_were_flushed_are_told_nothing() {
-    for config in [lab(), unguarded()] {
+    for config in [Config { guard: Guard::Policies, ..lab() }, unguarded()] {
         assert!(tells(&config, &mut host(&config)).is_empty());
         let mut kernel = applied_host(&config);
         sas(kernel.state_mut());
         kernel.state_mut().policies.clear();
         assert!(tells(&config, &mut kernel).is_empty());
     }
+}
+
+#[test]
+fn the_rules_of_the_second_guard_tell_that_both_were_flushed_and_block() {
+    flushed("all-but-the-second-guard-was-flushed", &lab(), |state| {
+        sas(state);
+        state.policies.clear();
+    });
 }
 
 #[test]

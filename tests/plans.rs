@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 use common::{address, applied_host, golden, host, mesh};
 use meshsec::{
-    config::{Config, Esp, Protocol, Rotation, Traffic},
+    config::{Config, Esp, Guard, Protocol, Rotation, Traffic},
     kernel::memory::Memory,
     model::{
         Action, Algorithm, Bypass, Cipher, Direction, Fingerprint, KeyView, Level, Mark, Mode,
@@ -256,14 +256,14 @@ fn a_peer_is_removed() {
 
 #[test]
 fn a_peer_is_removed_and_there_is_no_guard() {
-    let unguarded = |peers| Config { guard: false, ..mesh(1, peers) };
+    let unguarded = |peers| Config { guard: Guard::Off, ..mesh(1, peers) };
     let mut kernel = applied_host(&unguarded(&LAB));
     golden("a-peer-is-removed-and-there-is-no-guard", &unguarded(&LAB[..2]), &mut kernel);
 }
 
 #[test]
 fn the_guard_is_turned_off() {
-    let config = Config { guard: false, ..lab() };
+    let config = Config { guard: Guard::Off, ..lab() };
     golden("the-guard-is-turned-off", &config, &mut applied_host(&lab()));
 }
 
@@ -529,7 +529,7 @@ fn geneve() {
 #[test]
 fn a_port_of_tcp_both_ways() {
     let traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
-    let config = Config { traffic, guard: false, ..mesh(1, &LAB[..2]) };
+    let config = Config { traffic, guard: Guard::Off, ..mesh(1, &LAB[..2]) };
     golden("a-port-of-tcp-both-ways", &config, &mut host(&config));
 }
 

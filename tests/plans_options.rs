@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use common::{applied_host, golden, host, mesh, wanted};
 use meshsec::{
-    config::{Config, LinkWish, Traffic},
+    config::{Config, Guard, LinkWish, Traffic},
     model::{Action, MeshName, Mtu, Policy, PolicyId, Reqid, SaId, Spi, State},
     plan::{Plan, StepKind, Warning, WarningCode},
 };
@@ -82,7 +82,7 @@ const LAB6: [&str; 3] = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
 
 /// A mesh that protects everything.
 fn all(addresses: &[&str]) -> Config {
-    Config { traffic: Traffic::All, guard: false, ..mesh(1, addresses) }
+    Config { traffic: Traffic::All, guard: Guard::Off, ..mesh(1, addresses) }
 }
 
 /// A golden plan for two hosts of IPv6 and all their traffic, after an edit.
@@ -162,7 +162,7 @@ fn neighbour_discovery_stays_where_a_peer_is_stopped() {
         extras: BTreeSet::new(),
     };
     state.policies.push(foreign);
-    let guarded = Config { guard: false, ..mesh(1, &LAB6) };
+    let guarded = Config { guard: Guard::Off, ..mesh(1, &LAB6) };
     golden("neighbour-discovery-stays-where-a-peer-is-stopped", &guarded, &mut kernel);
 }
 

@@ -126,7 +126,8 @@ fn all_is_well_by_the_clock() {
 
 #[test]
 fn much_is_wrong() {
-    let config = mesh(1, &LAB);
+    // Rules of iptables would block what leaves in the clear here.
+    let config = Config { guard: meshsec::config::Guard::Policies, ..mesh(1, &LAB) };
     let mut kernel = applied_host(&config);
     let state = kernel.state_mut();
     state.usage.sort_by_key(|usage| usage.id.dst != config.peers[0].address);
@@ -169,7 +170,7 @@ fn every_verdict() {
         "192.0.2.7",
         "192.0.2.8",
     ];
-    let config = Config { guard: false, ..mesh(7, &ALL) };
+    let config = Config { guard: meshsec::config::Guard::Off, ..mesh(7, &ALL) };
     let mut kernel = applied_host(&config);
     let [a, b, c, d, e, _, g, h] = ALL;
     let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
@@ -207,7 +208,8 @@ fn the_file_is_ahead_of_the_kernel() {
 /// Programs that choose no address send from one that no policy is for.
 #[test]
 fn packets_leave_from_another_address() {
-    let config = Config { traffic: Traffic::All, guard: false, ..mesh(1, &LAB) };
+    let config =
+        Config { traffic: Traffic::All, guard: meshsec::config::Guard::Off, ..mesh(1, &LAB) };
     let mut kernel = applied_host(&config);
     for route in &mut kernel.state_mut().routes {
         route.source = Some("192.0.2.77".parse().unwrap());

@@ -15,7 +15,10 @@ use meshsec::{
 
 /// What is observed of the mesh of three peers, from the first.
 fn observe(config: &Config) -> State {
-    let mut kernel = Linux::open().unwrap().by_mark(false).asking_for(ways(config, None));
+    let mut kernel = Linux::open()
+        .unwrap()
+        .looking_at(meshsec::kernel::linux::Look::Leftovers)
+        .asking_for(ways(config, None));
     kernel.observe(common::REQID).unwrap().0
 }
 

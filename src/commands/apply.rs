@@ -284,6 +284,10 @@ impl<'p> Meter<'p> {
             Progress::Failed(step, error) => {
                 printer.err(format!("error: {}: {}", step.name(), Plain(error)));
             }
+            Progress::LeftOut(id, error) => printer.err(format!(
+                "warning: chain {id} is left out, and the policies guard without it: {}",
+                Plain(error)
+            )),
             Progress::Again => {
                 printer.err("The kernel's answers got lost; looking and planning again.");
             }

@@ -33,12 +33,13 @@ use serde::Serialize;
 
 use crate::{
     cli::{Cli, Command, Format, Global},
-    config::{self, Config, Loaded, Peer, SecretsMode},
-    desired::{self, Marking},
+    config::{self, Config, Guard, Loaded, Peer, SecretsMode, Select},
+    desired,
     error::Error,
     kernel::{
         Linux,
         linux::{
+            Look,
             lock::{Lock, Notice, Place},
             netns,
         },
@@ -125,7 +126,12 @@ fn load(global: &Global, secrets: SecretsMode, later: Files) -> Result<Loaded, E
 /// The kernel, looked at as far as a plan for this file needs it.
 fn kernel_for(global: &Global, config: &Config) -> Result<Linux, Error> {
     let ways = desired::ways(config, global.local.as_deref());
-    Ok(Linux::open()?.by_mark(Marking::of(config).is_some()).asking_for(ways))
+    let look = match (config.select, config.guard) {
+        (Select::Mark(_), _) => Look::Marks,
+        (Select::Port, Guard::Both) => Look::Guards,
+        (Select::Port, Guard::Policies | Guard::Off) => Look::Leftovers,
+    };
+    Ok(Linux::open()?.looking_at(look).asking_for(ways))
 }
 
 /// Takes the lock of this network namespace, and says whom it waits for.

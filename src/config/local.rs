@@ -100,7 +100,7 @@ fn capped(mut items: impl Iterator<Item = String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Rotation;
+    use crate::config::{Guard, Rotation};
     use crate::model::{Cipher, Generation, MeshName, PeerName, Replay, Reqid, ShortId};
 
     use super::super::{Esp, KeySource, SecretSource, Select, Traffic};
@@ -118,7 +118,7 @@ mod tests {
             reqid: Reqid(0x4d53_0001),
             traffic: Traffic::Vxlan { port: 4789 },
             select: Select::Port,
-            guard: true,
+            guard: Guard::Both,
             esp: Esp {
                 cipher: Cipher::Aes256Gcm,
                 replay: Replay { window: 0, esn: false },

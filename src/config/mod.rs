@@ -40,7 +40,7 @@ pub use malformed::{Form, Malformed};
 pub use mask::{printable, quote as quoted, readable};
 pub use secrets::{RatchetError, read_ratchet, secret};
 pub use types::{
-    Clock, Config, Esp, KeySource, LinkWish, Moment, Peer, Protocol, Rotation, SecretSource,
+    Clock, Config, Esp, Guard, KeySource, LinkWish, Moment, Peer, Protocol, Rotation, SecretSource,
     Secrets, Select, Traffic,
 };
 

@@ -20,8 +20,8 @@ pub struct Config {
     pub traffic: Traffic,
     /// `[traffic] select` and `mark`: how the kernel tells it from the rest.
     pub select: Select,
-    /// `[traffic] guard`.
-    pub guard: bool,
+    /// `[traffic] guard`: what blocks traffic of the kind that is not protected.
+    pub guard: Guard,
     /// `[esp]`.
     pub esp: Esp,
     /// `[keys]`.
@@ -32,6 +32,27 @@ pub struct Config {
     pub link: Option<LinkWish>,
     /// `[[peer]]`, sorted by name.
     pub peers: Vec<Peer>,
+}
+
+/// What blocks traffic of the kind that is not protected, to and from everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Guard {
+    /// `true`: policies that block, and rules of iptables that drop.
+    Both,
+    /// `"xfrm"`: the policies alone.
+    Policies,
+    /// `false`: nothing.
+    Off,
+}
+
+impl Guard {
+    /// Whether something blocks.
+    pub fn is_on(self) -> bool {
+        match self {
+            Self::Both | Self::Policies => true,
+            Self::Off => false,
+        }
+    }
 }
 
 /// What says which generation it is.

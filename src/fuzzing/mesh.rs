@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 
 use crate::{
     config::{
-        Config, Esp, KeySource, LinkWish, Moment, Peer, Rotation, SecretSource, Select, Traffic,
+        Config, Esp, Guard, KeySource, LinkWish, Moment, Peer, Rotation, SecretSource, Select,
+        Traffic,
     },
     desired::{Desired, desired},
     model::{
@@ -52,7 +53,7 @@ pub(crate) fn meshes() -> &'static [Mesh; 3] {
             }),
             Mesh::of(Config {
                 traffic: Traffic::All,
-                guard: false,
+                guard: Guard::Off,
                 link: None,
                 rotation: Rotation::Period(period),
                 ..config(&["2001:db8::1", "2001:db8::2"])
@@ -74,7 +75,7 @@ fn config(addresses: &[&str]) -> Config {
         reqid: Reqid(0x4d53_0001),
         traffic: Traffic::Vxlan { port: 4789 },
         select: Select::Port,
-        guard: true,
+        guard: Guard::Both,
         esp: Esp {
             cipher: Cipher::Aes256Gcm,
             replay: Replay { window: 0, esn: false },

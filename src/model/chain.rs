@@ -79,25 +79,31 @@ impl fmt::Display for Backend {
     }
 }
 
-/// What a chain of a mesh is for.
+/// What a chain of a mesh is for, and in which table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChainRole {
     /// Marks the traffic, so that the policies out select it.
     Mark,
-    /// Drops what would leave unprotected.
+    /// Drops what would leave unprotected, in the filter table: where a mark
+    /// selects the traffic, it is not set before.
     Out,
-    /// Drops what came in unprotected.
+    /// Drops what came in unprotected, in the filter table.
     In,
+    /// Drops what would leave unprotected, in the mangle table: where ports
+    /// select the traffic. No ACCEPT of the filter table comes before it.
+    MangleOut,
+    /// Drops what came in unprotected, in the mangle table.
+    MangleIn,
 }
 
 impl ChainRole {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Mark, Self::Out, Self::In];
+    pub const ALL: [Self; 5] = [Self::Mark, Self::Out, Self::In, Self::MangleOut, Self::MangleIn];
 
     /// The table that its chain is in.
     pub fn table(self) -> &'static str {
         match self {
-            Self::Mark => "mangle",
+            Self::Mark | Self::MangleOut | Self::MangleIn => "mangle",
             Self::Out | Self::In => "filter",
         }
     }
@@ -105,8 +111,26 @@ impl ChainRole {
     fn suffix(self) -> &'static str {
         match self {
             Self::Mark => "MARK",
-            Self::Out => "OUT",
-            Self::In => "IN",
+            Self::Out | Self::MangleOut => "OUT",
+            Self::In | Self::MangleIn => "IN",
+        }
+    }
+
+    /// The direction of the packets that it drops where they are not protected.
+    pub fn guards(self) -> Option<Direction> {
+        match self {
+            Self::Mark => None,
+            Self::Out | Self::MangleOut => Some(Direction::Out),
+            Self::In | Self::MangleIn => Some(Direction::In),
+        }
+    }
+
+    /// Whether it is of the second guard of traffic that ports select. The
+    /// policies guard without it, and where it can't be had they do so alone.
+    pub fn is_optional(self) -> bool {
+        match self {
+            Self::MangleOut | Self::MangleIn => true,
+            Self::Mark | Self::Out | Self::In => false,
         }
     }
 
@@ -184,7 +208,25 @@ pub enum Rule {
         /// The bits, and which of them.
         mark: Mark,
     },
-    /// Drops UDP packets to a port that are not, or will not be, protected.
+    /// Returns from the chain with UDP packets to a port that came, or go,
+    /// through an SA of the mesh.
+    Pass {
+        /// The destination port.
+        port: u16,
+        /// In or out.
+        direction: Direction,
+        /// The mesh's.
+        reqid: Reqid,
+    },
+    /// Drops UDP packets to a port, but for those of the loopback device.
+    Block {
+        /// The destination port.
+        port: u16,
+        /// In or out.
+        direction: Direction,
+    },
+    /// Drops UDP packets to a port that no SA at all protects. Version 0.1 had
+    /// such rules; a mesh has none now, and replaces them.
     Drop {
         /// The destination port.
         port: u16,
@@ -195,12 +237,49 @@ pub enum Rule {
     Other(String),
 }
 
+impl Rule {
+    /// The two rules by which a chain drops all UDP to a port that no SA of
+    /// the mesh protects.
+    pub fn guards(port: u16, direction: Direction, reqid: Reqid) -> Vec<Self> {
+        vec![Self::Pass { port, direction, reqid }, Self::Block { port, direction }]
+    }
+
+    /// The port and direction of packets that it drops or spares as a guard.
+    pub fn guarded(&self) -> Option<(u16, Direction)> {
+        match self {
+            Self::Pass { port, direction, .. }
+            | Self::Block { port, direction }
+            | Self::Drop { port, direction } => Some((*port, *direction)),
+            Self::Mark { .. } | Self::Other(_) => None,
+        }
+    }
+}
+
+/// The match by which a rule leaves the loopback device alone: what is sent
+/// there does not leave the host.
+fn not_lo(direction: Direction) -> &'static str {
+    match direction {
+        Direction::In | Direction::Fwd => "! -i lo",
+        Direction::Out => "! -o lo",
+    }
+}
+
 impl fmt::Display for Rule {
     /// In the words of iptables.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mark { port, mark } => {
                 write!(f, "-p udp --dport {port} -j MARK --set-xmark {mark}")
+            }
+            Self::Pass { port, direction, reqid } => write!(
+                f,
+                "{} -p udp --dport {port} -m policy --dir {direction} --pol ipsec --reqid {} -j \
+                 RETURN",
+                not_lo(*direction),
+                reqid.0
+            ),
+            Self::Block { port, direction } => {
+                write!(f, "{} -p udp --dport {port} -j DROP", not_lo(*direction))
             }
             Self::Drop { port, direction } => {
                 write!(f, "-p udp --dport {port} -m policy --dir {direction} --pol none -j DROP")
@@ -295,6 +374,10 @@ pub struct Firewall {
     /// What could not be looked at.
     #[serde(default)]
     pub unseen: Vec<Unseen>,
+    /// Whether more was looked for than chains that meshes may have left:
+    /// which programs there are, and what is in the way of chains to come.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 impl Default for Firewall {
@@ -307,6 +390,7 @@ impl Default for Firewall {
             chains: Vec::new(),
             marks: Vec::new(),
             unseen: Vec::new(),
+            whole: true,
         }
     }
 }
@@ -317,6 +401,24 @@ impl Firewall {
         self.chains.sort_by(|a, b| a.id.cmp(&b.id));
         self.marks.sort();
         self.unseen.sort();
+    }
+
+    /// Whether it tells which chains can be set. Snapshots of version 0.1 have
+    /// no such word, and backends where they do.
+    pub fn is_whole(&self) -> bool {
+        self.whole || !self.backends.is_empty()
+    }
+
+    /// Why the system's rules of a family are not known, if they are not.
+    pub fn unseen_of(&self, family: Family) -> Option<&Unseen> {
+        self.unseen.iter().find(|unseen| unseen.system && unseen.family == family)
+    }
+
+    /// The backend into which chains of a family can be set, if its rules could
+    /// be looked at.
+    pub fn settable(&self, family: Family) -> Option<Backend> {
+        let backend = self.backends.get(&family).copied();
+        backend.filter(|_| self.unseen_of(family).is_none() && !self.absent.contains(&family))
     }
 
     /// The chains of the mesh with this reqid.
@@ -336,6 +438,8 @@ mod tests {
         assert_eq!(id.to_string(), "ip6tables-nft -t filter MESHSEC-4d530001-OUT");
         assert!(id.belongs_to(reqid) && !id.belongs_to(Reqid(0x4d53_0002)));
         assert_eq!((id.role(), id.hook()), (Some(ChainRole::Out), "OUTPUT"));
+        id.table = "mangle".into();
+        assert_eq!((id.role(), id.hook()), (Some(ChainRole::MangleOut), "OUTPUT"));
         id.table = "nat".into();
         assert!(id.belongs_to(reqid) && id.role().is_none());
         id.name = "MESHSEC-4d530001-X-OUT".into();

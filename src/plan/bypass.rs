@@ -8,12 +8,16 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
+    chains,
     conflict::Conflict,
     stops::{Peers, Stops},
 };
 use crate::{
     desired::Desired,
-    model::{Bypass, ConflictCode, Hidden, Live, PeerName, Route, State, Warning, WarningCode},
+    model::{
+        Bypass, ConflictCode, Direction, Family, Hidden, Live, PeerName, Route, State, Warning,
+        WarningCode,
+    },
 };
 
 /// A sysctl, and what plans need to know of its place.
@@ -133,7 +137,10 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
 fn elsewhere(place: &Place<'_>, bypass: &Bypass) -> Option<Warning> {
     let Place { desired, .. } = place;
     let Bypass { device, ipv6: _, name } = bypass;
-    let guarded = !desired.guards.is_empty() && desired.chains.is_empty();
+    let family = if bypass.ipv6 { Family::Ipv6 } else { Family::Ipv4 };
+    let direction = if name == "disable_xfrm" { Direction::Out } else { Direction::In };
+    let guarded = !desired.guards.is_empty()
+        && !chains::are_wanted(desired, &place.state.firewall, family, direction);
     let key = key(bypass);
     let moves = if name == "disable_xfrm" { "leaves" } else { "comes in" };
     let text = if guarded && device != "lo" {

@@ -27,8 +27,8 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
         firewall.chains_of(reqid).map(|chain| (&chain.id, chain)).collect();
     let mut wanted = BTreeMap::new();
     for ((family, role), rules) in &desired.chains {
-        if let Some(backend) = firewall.backends.get(family) {
-            wanted.insert(ChainId::new(*backend, *family, *role, reqid), rules);
+        if let Some(backend) = backend_for(firewall, *family, *role) {
+            wanted.insert(ChainId::new(backend, *family, *role, reqid), rules);
         }
     }
     let mut changes: Vec<Change> = wanted
@@ -45,7 +45,12 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
         })
         .collect();
     for (id, chain) in live {
-        if !wanted.contains_key(id) && !desired.kept_chains.contains(id) {
+        // In place of one that can't be set there may be another of the same role.
+        let stays = id.role().is_some_and(|role| {
+            desired.chains.contains_key(&(id.family, role))
+                && backend_for(firewall, id.family, role).is_none()
+        });
+        if !wanted.contains_key(id) && !stays && !desired.kept_chains.contains(id) {
             let reason = unwanted(desired, firewall, id);
             let what = What::DeleteChain(chain.clone());
             changes.push(Change { peer: None, what, reason });
@@ -54,12 +59,25 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
     changes
 }
 
-/// Why a chain isn't as it should be.
+/// Where a chain can be set. Without the system's rules at hand one that is
+/// optional is left as it is; any other is a conflict.
+fn backend_for(firewall: &Firewall, family: Family, role: ChainRole) -> Option<Backend> {
+    match role.is_optional() {
+        true => firewall.settable(family),
+        false => firewall.backends.get(&family).copied(),
+    }
+}
+
+/// Why a chain isn't as it should be. Of one that is optional the rule that
+/// leads to it need not come first: two programs that both want that would
+/// move theirs ahead for ever.
 fn difference(chain: &Chain, rules: &[Rule]) -> Option<Reason> {
     let (code, text) = match chain.jumps.as_slice() {
         _ if chain.rules != rules => (ReasonCode::Rules, "its rules are not those of the mesh"),
         [] => (ReasonCode::NoJump, "no rule leads to it"),
-        [jump] if jump.behind.is_some() => (ReasonCode::JumpBehind, "a rule ahead of it accepts"),
+        [jump] if jump.behind.is_some() && !is_optional(chain) => {
+            (ReasonCode::JumpBehind, "a rule ahead of it accepts")
+        }
         [jump] if jump.conditions.is_some() => {
             (ReasonCode::JumpConditions, "the rule that leads to it has conditions")
         }
@@ -67,6 +85,10 @@ fn difference(chain: &Chain, rules: &[Rule]) -> Option<Reason> {
         _ => (ReasonCode::SeveralJumps, "several rules lead to it"),
     };
     Some(Reason::new(code, text))
+}
+
+fn is_optional(chain: &Chain) -> bool {
+    chain.id.role().is_some_and(ChainRole::is_optional)
 }
 
 fn unwanted(desired: &Desired, firewall: &Firewall, id: &ChainId) -> Reason {
@@ -94,6 +116,14 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
         return Vec::new();
     }
     let firewall = &live.0.firewall;
+    if !firewall.is_whole() {
+        return vec![Conflict {
+            code: ConflictCode::FirewallUnusable,
+            stops: Stops::All,
+            object: "the rules of iptables are not in this snapshot".into(),
+            text: "it was taken of a mesh without chains: take one with this file".into(),
+        }];
+    }
     let conflict = |object: String, text: String| Conflict {
         code: ConflictCode::FirewallUnusable,
         stops: Stops::All,
@@ -103,26 +133,98 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
     Family::ALL
         .into_iter()
         .filter(|family| !firewall.absent.contains(family))
-        .filter_map(|family| {
-            let of_system = |unseen: &&Unseen| unseen.family == family && unseen.system;
-            match firewall.unseen.iter().find(of_system) {
-                Some(Unseen { what, reason, .. }) => Some(conflict(what.clone(), reason.clone())),
-                None if firewall.backends.contains_key(&family) => None,
-                None => Some(conflict(
-                    format!("there is no {}", family.program()),
-                    "select = \"mark\" needs it for both families: install iptables, 1.6.2 or \
+        .filter_map(|family| match firewall.unseen_of(family) {
+            Some(Unseen { what, reason, .. }) => Some(conflict(what.clone(), reason.clone())),
+            None if firewall.backends.contains_key(&family) => None,
+            None => Some(conflict(
+                format!("there is no {}", family.program()),
+                "select = \"mark\" needs it for both families: install iptables, 1.6.2 or \
                      newer"
-                        .into(),
-                )),
+                    .into(),
+            )),
+        })
+        .collect()
+}
+
+/// Families in which the policies guard alone, although rules of iptables are
+/// wanted too, and why.
+pub(super) fn missing(desired: &Desired, live: &Live) -> Vec<Warning> {
+    let firewall = &live.0.firewall;
+    let wanted = |family: Family, role: ChainRole| desired.chains.contains_key(&(family, role));
+    let mut warnings: Vec<Warning> = Vec::new();
+    for family in Family::ALL {
+        let optional = wanted(family, ChainRole::MangleOut) || wanted(family, ChainRole::MangleIn);
+        if !optional || firewall.absent.contains(&family) || firewall.settable(family).is_some() {
+            continue;
+        }
+        let program = family.program();
+        let why = match firewall.unseen_of(family) {
+            _ if !firewall.is_whole() => {
+                warnings.push(not_in_snapshot());
+                break;
             }
+            Some(Unseen { what, reason, .. }) => format!("{what}: {reason}"),
+            None => format!("there is no {program}"),
+        };
+        let text = format!(
+            "{why}. So the policies guard {family} alone, and what SECURITY.md lists for guard = \
+             \"xfrm\" gets past them, such as what a flush of all policies opens: have {program} \
+             1.6.2 or newer work, or write guard = \"xfrm\" in [traffic]"
+        );
+        warnings.push(Warning::new(WarningCode::SecondGuardMissing, text));
+    }
+    warnings
+}
+
+fn not_in_snapshot() -> Warning {
+    let text = "the rules of iptables are not in this snapshot, so they are not compared: take \
+                one with this file and version";
+    Warning::new(WarningCode::SecondGuardMissing, text)
+}
+
+/// Whether rules of iptables are wanted that drop what the policies of a family
+/// don't see, and can be had.
+pub(super) fn are_wanted(
+    desired: &Desired,
+    firewall: &Firewall,
+    family: Family,
+    direction: Direction,
+) -> bool {
+    let mut wanted = desired.chains.keys().filter(|(of, _)| *of == family);
+    wanted.any(|(_, role)| {
+        role.guards() == Some(direction) && backend_for(firewall, family, *role).is_some()
+    })
+}
+
+/// Rules ahead of the second guard that accept.
+pub(super) fn behind(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
+    let chains = live.0.firewall.chains_of(reqid).filter(|chain| {
+        let place = chain.id.role().map(|role| (chain.id.family, role));
+        is_optional(chain) && place.is_some_and(|place| desired.chains.contains_key(&place))
+    });
+    let ahead = chains.filter_map(|chain| {
+        let [jump] = chain.jumps.as_slice() else { return None };
+        Some((&chain.id, jump.behind.as_ref()?))
+    });
+    ahead
+        .map(|(id, rule)| {
+            let text = format!(
+                "what the rule `{rule}` of {} accepts gets past chain {id}: have it behind the \
+                 rule that leads there",
+                id.hook()
+            );
+            Warning::new(WarningCode::SecondGuardBehind, text)
         })
         .collect()
 }
 
 /// What can't be looked at where that stops nothing.
 pub(super) fn unseen(desired: &Desired, live: &Live) -> Vec<Warning> {
+    // What is told by `conflicts` or by `missing`.
+    let told = |unseen: &&Unseen| unseen.system && !desired.chains.is_empty();
     let stops = |unseen: &&Unseen| unseen.system && desired.marking.is_some();
-    let unseen = live.0.firewall.unseen.iter().filter(|unseen| !stops(unseen));
+    let unseen = live.0.firewall.unseen.iter();
+    let unseen = unseen.filter(|unseen| !stops(unseen) && !told(unseen));
     let then = match desired.marking {
         Some(_) => "",
         None => ". Chains of this mesh, if any are there, stay",
@@ -217,7 +319,8 @@ pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<Warning> {
 pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
     let certain = rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)));
     certain.filter_map(|rule| match rule {
-        Rule::Drop { port, direction: Direction::Out } => Some(*port),
+        Rule::Block { port, direction: Direction::Out }
+        | Rule::Drop { port, direction: Direction::Out } => Some(*port),
         _ => None,
     })
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::fields::{self, Field};
 use crate::{
     desired::WantedSa,
-    model::{Chain, ChainId, Direction, PeerName, Policy, Reason, Rule, Sa},
+    model::{Chain, ChainId, ChainRole, Direction, PeerName, Policy, Reason, Rule, Sa},
 };
 
 /// One object that isn't as it should be.
@@ -143,6 +143,22 @@ impl fmt::Display for ObjectKind {
 }
 
 impl Change {
+    /// Whether nothing of what is protected depends on it, or policies guard
+    /// without it.
+    pub fn is_optional(&self) -> bool {
+        match &self.what {
+            What::SetMtu { .. } => true,
+            What::SetChain { id, .. } => id.role().is_some_and(ChainRole::is_optional),
+            What::CreateSa(_)
+            | What::ReplaceSa { .. }
+            | What::DeleteSa(_)
+            | What::CreatePolicy(_)
+            | What::UpdatePolicy { .. }
+            | What::DeletePolicy(_)
+            | What::DeleteChain(_) => false,
+        }
+    }
+
     /// What happens to the object.
     pub fn action(&self) -> ChangeAction {
         match self.what {

@@ -5,9 +5,9 @@
 //! marked, and of the chains of meshes. It answers reports and warnings, and
 //! the tests' question about every prefix of a plan.
 //!
-//! A packet is looked up as its route is, without a mark. Then the mangle
-//! table may mark it, for which it is looked up again (`ip_route_me_harder`),
-//! and the filter table sees what has come of that.
+//! A packet is looked up as its route is, without a mark. The mangle table sees
+//! what has come of that, and may drop it or mark it; marked, it is looked up
+//! again (`ip_route_me_harder`), and the filter table sees what has come of that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use crate::{
     desired::Desired,
     model::{
         Action, Chain, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_UDP, Level, Mark, Mode,
-        PeerName, Policy, PortMatch, Rule, Sa, Selector, Spi, State, Template,
+        PeerName, Policy, PortMatch, Reqid, Rule, Sa, Selector, Spi, State, Template,
     },
 };
 
@@ -92,21 +92,101 @@ pub fn packets_out(
 /// What becomes of packets that match `packet`, a selector of two hosts; the
 /// worst of what a state leaves open.
 pub fn flow_out(state: &State, packet: &Selector) -> Flow {
-    let unmarked = look_up(state, packet, 0);
-    let mut flows = BTreeSet::new();
+    let mangle = filtered(state, ChainRole::MangleOut, packet, look_up(state, packet, 0));
+    let mut ways = BTreeSet::new();
     for mark in marks(state, packet) {
-        for flow in &unmarked {
-            match (mark, flow) {
-                (0, _) | (_, Flow::Blocked) => _ = flows.insert(*flow),
-                _ => flows.extend(look_up(state, packet, mark)),
+        for way in &mangle {
+            match (mark, way.flow) {
+                (0, _) | (_, Flow::Blocked) => _ = ways.insert(way.clone()),
+                _ => ways.extend(look_up(state, packet, mark)),
             }
         }
     }
-    match flows.last() {
-        Some(Flow::Clear) if is_dropped(state, packet) => Flow::Blocked,
-        Some(flow) => *flow,
-        None => Flow::Clear,
+    let sent = filtered(state, ChainRole::Out, packet, ways);
+    sent.last().map_or(Flow::Clear, |worst| worst.flow)
+}
+
+/// What policies and SAs make of a packet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    flow: Flow,
+    /// The reqids of the SAs that it goes through, which a chain may ask for.
+    reqids: BTreeSet<Reqid>,
+}
+
+impl Way {
+    fn new(flow: Flow) -> Self {
+        Self { flow, reqids: BTreeSet::new() }
     }
+
+    /// The same through one SA more.
+    fn through(&self, sa: &Sa) -> Self {
+        let mut way = self.clone();
+        way.reqids.insert(sa.reqid);
+        if sa.id.proto == IPPROTO_ESP {
+            way.flow = Flow::Protected(sa.id.spi);
+        }
+        way
+    }
+}
+
+/// What is left of packets behind the chains of a table.
+fn filtered(
+    state: &State,
+    role: ChainRole,
+    packet: &Selector,
+    ways: BTreeSet<Way>,
+) -> BTreeSet<Way> {
+    let chains: Vec<&Chain> = chains(state, role, packet).collect();
+    let mut left = BTreeSet::new();
+    for way in ways {
+        let verdicts = chains.iter().map(|chain| verdict(state, chain, packet, &way.reqids));
+        let (mut passes, mut drops) = (true, false);
+        for verdict in verdicts {
+            passes &= verdict.passes;
+            drops |= verdict.drops;
+        }
+        if drops {
+            left.insert(Way::new(Flow::Blocked));
+        }
+        if passes {
+            left.insert(way);
+        }
+    }
+    left
+}
+
+/// What a chain may do with a packet.
+struct Verdict {
+    passes: bool,
+    drops: bool,
+}
+
+/// What a chain may do with a packet that goes through SAs of these reqids.
+/// Rules of somebody else may accept it before those that follow.
+fn verdict(state: &State, chain: &Chain, packet: &Selector, reqids: &BTreeSet<Reqid>) -> Verdict {
+    let mut passes = !chain.is_reached();
+    let leaves = !state.has_address(packet.dst.address);
+    for rule in &chain.rules {
+        match rule {
+            Rule::Pass { port, direction: Direction::Out, reqid }
+                if leaves && is_to(packet, *port) && reqids.contains(reqid) =>
+            {
+                return Verdict { passes: true, drops: false };
+            }
+            Rule::Block { port, direction: Direction::Out } if leaves && is_to(packet, *port) => {
+                return Verdict { passes, drops: true };
+            }
+            Rule::Drop { port, direction: Direction::Out }
+                if reqids.is_empty() && is_to(packet, *port) =>
+            {
+                return Verdict { passes, drops: true };
+            }
+            Rule::Other(_) => passes = true,
+            Rule::Pass { .. } | Rule::Block { .. } | Rule::Drop { .. } | Rule::Mark { .. } => {}
+        }
+    }
+    Verdict { passes: true, drops: false }
 }
 
 /// The chains of meshes for packets of this family, those without a rule that
@@ -151,23 +231,10 @@ fn marks(state: &State, packet: &Selector) -> BTreeSet<u32> {
     marks
 }
 
-/// The rules of a chain up to one of somebody else, behind which nothing is certain.
-fn rules(chain: &Chain) -> impl Iterator<Item = &Rule> {
-    chain.rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)))
-}
-
-/// Whether the filter table is certain to drop a packet that is not transformed.
-fn is_dropped(state: &State, packet: &Selector) -> bool {
-    let reached = chains(state, ChainRole::Out, packet).filter(|chain| chain.is_reached());
-    reached.flat_map(rules).any(|rule| {
-        matches!(rule, Rule::Drop { port, direction: Direction::Out } if is_to(packet, *port))
-    })
-}
-
 /// All that policies and SAs may make of a packet with a mark, before any chain drops it.
-fn look_up(state: &State, packet: &Selector, mark: u32) -> BTreeSet<Flow> {
+fn look_up(state: &State, packet: &Selector, mark: u32) -> BTreeSet<Way> {
     if state.passes_policies(packet.src.address, packet.dst.address) {
-        return BTreeSet::from([Flow::Clear]);
+        return BTreeSet::from([Way::new(Flow::Clear)]);
     }
     // Those of the table of sub policies are asked first, and the main ones all the same.
     let [subs, mains] = [true, false].map(|sub| best(state, packet, mark, sub));
@@ -194,35 +261,32 @@ fn applies(policy: &Policy, packet: &Selector, mark: u32, sub: bool) -> bool {
 }
 
 /// All that the templates of policies may find. AH and IPComp leave all to be read.
-fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> Vec<Flow> {
+fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> Vec<Way> {
     let policies = || policies.into_iter().flatten();
     if policies().any(|policy| policy.action == Action::Block) {
-        return vec![Flow::Blocked];
+        return vec![Way::new(Flow::Blocked)];
     }
-    let mut flows = Vec::new();
-    let mut ways = vec![(Flow::Clear, (packet.src.address, packet.dst.address))];
+    let mut done = Vec::new();
+    let mut ways = vec![(Way::new(Flow::Clear), (packet.src.address, packet.dst.address))];
     let asked = policies().flat_map(|policy| policy.templates.iter().map(|t| (t, policy.id.mark)));
     for (template, mark) in asked {
         let mut further = Vec::new();
-        for (flow, ends) in ways {
+        for (way, ends) in ways {
             let outer =
                 if template.mode == Mode::Transport { ends } else { (template.src, template.dst) };
             let found = state.sas.iter().filter(|sa| serves(sa, template, mark, outer, packet));
             let before = further.len();
-            further.extend(found.map(|sa| match sa.id.proto {
-                IPPROTO_ESP => (Flow::Protected(sa.id.spi), outer),
-                _ => (flow, outer),
-            }));
+            further.extend(found.map(|sa| (way.through(sa), outer)));
             match template.level {
                 _ if further.len() > before => {}
-                Level::Required => flows.push(Flow::Blocked),
-                Level::Use => further.push((flow, ends)),
+                Level::Required => done.push(Way::new(Flow::Blocked)),
+                Level::Use => further.push((way, ends)),
             }
         }
         ways = further;
     }
-    flows.extend(ways.into_iter().map(|(flow, _)| flow));
-    flows
+    done.extend(ways.into_iter().map(|(way, _)| way));
+    done
 }
 
 /// Whether an SA is found for a template (`xfrm_state_find`). Unlike what

@@ -60,7 +60,7 @@ impl Left<'_> {
                 "no policy of the mesh is here, and its SAs are: something has deleted all \
                  policies, as `ip xfrm policy flush` does",
             ),
-            (false, false) if !self.is_marking() => return None,
+            (false, false) if !self.is_marking() && !self.is_guarding() => return None,
             (false, false) => (
                 WarningCode::AllFlushed,
                 "neither SAs nor policies of the mesh are here, and its chains are: something has \
@@ -136,6 +136,16 @@ impl Left<'_> {
     fn is_marking(&self) -> bool {
         self.live.0.firewall.chains_of(self.reqid).any(|chain| {
             chain.id.role() == Some(ChainRole::Mark)
+                && !chain.rules.is_empty()
+                && !chain.jumps.is_empty()
+        })
+    }
+
+    /// Whether rules of the second guard are here: they come behind the policies
+    /// that guard, and go before them.
+    fn is_guarding(&self) -> bool {
+        self.live.0.firewall.chains_of(self.reqid).any(|chain| {
+            chain.id.role().is_some_and(ChainRole::is_optional)
                 && !chain.rules.is_empty()
                 && !chain.jumps.is_empty()
         })

@@ -78,8 +78,7 @@ impl Plan {
 
     /// Whether nothing is to do on which protection depends.
     pub fn protects(&self) -> bool {
-        self.conflicts.is_empty()
-            && self.changes.iter().all(|change| change.kind() == ObjectKind::Link)
+        self.conflicts.is_empty() && self.changes.iter().all(Change::is_optional)
     }
 
     /// For whom the conflicts hold back what would be new.

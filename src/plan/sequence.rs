@@ -171,8 +171,21 @@ pub(super) fn sequence(changes: &[Change], desired: &Desired) -> Vec<PlannedStep
             phase: Phase::Wait,
         });
     }
-    steps.sort_by_key(|step| step.phase);
+    steps.sort_by_key(|step| (step.phase, rank(step)));
     steps
+}
+
+/// Where guards come, chains come right behind them, and where guards go before
+/// them: a chain without a guard is what a flush of all policies leaves, and not
+/// a run that was cut short. What lets clear text pass goes after both have come.
+fn rank(step: &PlannedStep) -> u8 {
+    let is_chain = matches!(step.step.kind, StepKind::SetChain { .. } | StepKind::DeleteChain(_));
+    let closes = matches!(step.step.kind, StepKind::AddPolicy(_) | StepKind::UpdatePolicy(_));
+    match step.phase < Phase::Wait {
+        true if closes => 0,
+        true => 2 - u8::from(is_chain),
+        false => u8::from(!is_chain),
+    }
 }
 
 /// Where a policy belongs when it comes, and when it goes.
@@ -258,13 +271,21 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
         What::SetMtu { device, after, .. } => {
             vec![step(Phase::Link, StepKind::SetMtu { device: device.clone(), mtu: *after })]
         }
-        What::SetChain { live, id, rules } => steps_of_chain(live.as_ref(), id, rules)
+        What::SetChain { live, id, rules } => steps_of_chain(live.as_ref(), id, rules, changes)
             .into_iter()
             .map(|(phase, kind)| step(phase, kind))
             .collect(),
         What::DeleteChain(chain) => {
-            let marks = chain.id.role() == Some(ChainRole::Mark);
-            let phase = if marks { Phase::Unmark } else { Phase::DeleteGuards };
+            let phase = match chain.id.role() {
+                Some(ChainRole::Mark) => Phase::Unmark,
+                Some(ChainRole::MangleOut) if drops_what_will_be_marked(chain, desired) => {
+                    Phase::EarlyGuards
+                }
+                Some(
+                    ChainRole::Out | ChainRole::In | ChainRole::MangleOut | ChainRole::MangleIn,
+                )
+                | None => Phase::DeleteGuards,
+            };
             vec![step(phase, StepKind::DeleteChain(chain.id.clone()))]
         }
     }
@@ -307,19 +328,50 @@ fn steps_of_chain(
     live: Option<&Chain>,
     id: &ChainId,
     rules: &[Rule],
+    changes: &[Change],
 ) -> Vec<(Phase, StepKind<()>)> {
     let set = |rules| StepKind::SetChain { id: id.clone(), rules, jump: true };
     if id.role() == Some(ChainRole::Mark) {
         return vec![(Phase::Mark, set(rules.to_vec()))];
     }
     let live = live.map_or(&[][..], |chain| &chain.rules);
-    let stays = |rule: &&Rule| matches!(rule, Rule::Drop { .. }) && !rules.contains(rule);
+    // The rules to come drop all that those of version 0.1 for their port drop.
+    let is_new = |guarded| rules.iter().any(|rule| rule.guarded() == Some(guarded));
+    let stays = |rule: &&Rule| rule.guarded().is_some_and(|guarded| !is_new(guarded));
     let old: Vec<Rule> = live.iter().filter(stays).cloned().collect();
+    let put = match id.role() {
+        // It would drop what still needs its mark, as a block policy would.
+        Some(ChainRole::MangleOut) if replaces_what_goes(id, rules, changes) => Phase::LateGuards,
+        _ => Phase::Guards,
+    };
     if old.is_empty() {
-        return vec![(Phase::Guards, set(rules.to_vec()))];
+        return vec![(put, set(rules.to_vec()))];
     }
     let both = rules.iter().cloned().chain(old).collect();
-    vec![(Phase::Guards, set(both)), (Phase::DeleteGuards, set(rules.to_vec()))]
+    vec![(put, set(both)), (Phase::DeleteGuards, set(rules.to_vec()))]
+}
+
+/// Whether a chain of the mangle table comes in place of one of the filter
+/// table that goes at the end, and that packets get to.
+fn replaces_what_goes(id: &ChainId, rules: &[Rule], changes: &[Change]) -> bool {
+    let ports: BTreeSet<u16> = chains::guarded_ports(rules).collect();
+    changes.iter().any(|change| {
+        matches!(&change.what, What::DeleteChain(chain)
+            if chain.is_reached()
+                && chain.id.role() == Some(ChainRole::Out)
+                && chain.id.family == id.family
+                && chains::guarded_ports(&chain.rules).any(|port| ports.contains(&port)))
+    })
+}
+
+/// Whether a chain of the mangle table would drop packets before they get the
+/// mark by which a policy is to select them.
+fn drops_what_will_be_marked(chain: &Chain, desired: &Desired) -> bool {
+    let marks = desired.chains.get(&(chain.id.family, ChainRole::Mark));
+    let marked: BTreeSet<u16> =
+        marks.into_iter().flat_map(|rules| chains::marked_ports(rules)).collect();
+    let blocks = |rule: &Rule| rule.guarded().is_some_and(|(port, _)| marked.contains(&port));
+    chain.rules.iter().any(blocks)
 }
 
 /// Whether a chain that goes at the end, and that packets get to, stands in for

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::model::{ChainId, Key, PeerName, Policy, PolicyId, Rule, Sa, SaId, Start};
+use crate::model::{ChainId, ChainRole, Key, PeerName, Policy, PolicyId, Rule, Sa, SaId, Start};
 
 /// One request to the kernel.
 ///
@@ -106,9 +106,21 @@ impl Step<()> {
 
 impl<K> StepKind<K> {
     /// Whether the steps that follow may go on if this one fails: nothing of
-    /// what is protected depends on it.
+    /// what is protected depends on it, or policies guard without it. That a
+    /// chain stays is never so, which may drop what is to be marked.
     pub fn is_optional(&self) -> bool {
-        matches!(self, Self::SetMtu { .. })
+        match self {
+            Self::SetMtu { .. } => true,
+            Self::SetChain { id, .. } => id.role().is_some_and(ChainRole::is_optional),
+            Self::AddSa { .. }
+            | Self::ReplaceSa { .. }
+            | Self::DeleteSa(_)
+            | Self::AddPolicy(_)
+            | Self::UpdatePolicy(_)
+            | Self::DeletePolicy(_)
+            | Self::DeleteChain(_)
+            | Self::Wait(_) => false,
+        }
     }
 
     /// The identity of the policy that this is about.

@@ -53,6 +53,8 @@ pub(super) fn warnings(
     lines.extend(chains::blocked_on_the_way(changes));
     lines.extend(chains::mark_users(desired, live, reqid));
     lines.extend(chains::both_backends(desired, live));
+    lines.extend(chains::missing(desired, live));
+    lines.extend(chains::behind(desired, live, reqid));
     lines.extend(chains::unseen(desired, live));
     lines
 }
@@ -237,7 +239,7 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let chains: Vec<Selector> = desired
         .chains
         .iter()
-        .filter(|((_, role), _)| *role == ChainRole::Out)
+        .filter(|((_, role), _)| role.guards() == Some(Direction::Out))
         .flat_map(|((family, _), rules)| to_ports(*family, chains::guarded_ports(rules)))
         .collect();
     let stays = |selector: &Selector| {
@@ -279,9 +281,11 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
 /// gives them the mark by which a policy selects them.
 fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
     match id.role() {
-        Some(ChainRole::Out) => to_ports(id.family, chains::guarded_ports(rules)),
+        Some(ChainRole::Out | ChainRole::MangleOut) => {
+            to_ports(id.family, chains::guarded_ports(rules))
+        }
         Some(ChainRole::Mark) => to_ports(id.family, chains::marked_ports(rules)),
-        _ => Vec::new(),
+        Some(ChainRole::In | ChainRole::MangleIn) | None => Vec::new(),
     }
 }
 

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use meshsec::{
     apply::{Goal, Report, apply},
-    config::{Config, Esp, KeySource, Peer, Rotation, SecretSource, Secrets, Select, Traffic},
+    config::{
+        Config, Esp, Guard, KeySource, Peer, Rotation, SecretSource, Secrets, Select, Traffic,
+    },
     desired::{Desired, Keyring, desired},
     kernel::{Kernel, memory::Memory},
     model::{
@@ -40,7 +42,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         reqid: REQID,
         traffic: Traffic::Vxlan { port: 4789 },
         select: Select::Port,
-        guard: true,
+        guard: Guard::Both,
         esp: Esp {
             cipher: Cipher::Aes256Gcm,
             replay: Replay { window: 0, esn: false },

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use meshsec::{
-    config::{Config, Esp, LinkWish, Protocol, Rotation, Select, Traffic},
+    config::{Config, Esp, Guard, LinkWish, Protocol, Rotation, Select, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::Memory,
     model::{
@@ -36,7 +36,7 @@ fn lab(generation: u64) -> Config {
 }
 
 fn open(generation: u64) -> Config {
-    Config { guard: false, ..lab(generation) }
+    Config { guard: Guard::Off, ..lab(generation) }
 }
 
 fn by_mark(generation: u64) -> Config {
@@ -61,7 +61,7 @@ fn of_kind(traffic: Traffic, generation: u64) -> Config {
 fn all_of_ipv6(generation: u64) -> Config {
     Config {
         traffic: Traffic::All,
-        guard: false,
+        guard: Guard::Off,
         ..mesh(generation, &["2001:db8::1", "2001:db8::2"])
     }
 }
@@ -104,7 +104,8 @@ pub fn scenarios() -> Vec<Scenario> {
 fn to(name: &'static str, mut kernel: Memory, before: &Config, after: &Config) -> Scenario {
     add_foreign(&mut kernel);
     let (desired, keyring) = wanted_at(after, kernel.now());
-    let stay = |address: &IpAddr| after.guard || after.peers.iter().any(|p| p.address == *address);
+    let stay =
+        |address: &IpAddr| after.guard.is_on() || after.peers.iter().any(|p| p.address == *address);
     let same_kind = before.traffic == after.traffic;
     let packets = of_peers(before).into_iter().filter(|packet| same_kind && stay(&packet.dst));
     let packets = packets.chain(of_peers(after)).chain(to_strangers(after)).collect();
@@ -131,7 +132,7 @@ fn of_peers(config: &Config) -> Vec<Packet> {
 
 /// Which the guard blocks.
 fn to_strangers(config: &Config) -> Vec<Packet> {
-    match config.guard {
+    match config.guard.is_on() {
         true => packets_to(config, [192, 0, 2, 99].into()),
         false => Vec::new(),
     }

@@ -19,7 +19,9 @@ fn rule(role: ChainRole, port: u16) -> Rule {
     match role {
         ChainRole::Mark => Rule::Mark { port, mark: MARK },
         ChainRole::Out => Rule::Drop { port, direction: Direction::Out },
-        ChainRole::In => Rule::Drop { port, direction: Direction::In },
+        ChainRole::In => Rule::Pass { port, direction: Direction::In, reqid: FOREIGN },
+        ChainRole::MangleOut => Rule::Pass { port, direction: Direction::Out, reqid: OURS },
+        ChainRole::MangleIn => Rule::Block { port, direction: Direction::In },
     }
 }
 

@@ -19,7 +19,13 @@ fn address(text: &str) -> IpAddr {
 fn observe(members: &[&str]) -> State {
     let members = members.iter().map(|member| address(member)).collect();
     let ways = Ways { members, tunnel: Some(TunnelKind::Vxlan), ..Ways::default() };
-    Linux::open().unwrap().by_mark(false).asking_for(ways).observe(OURS).unwrap().0
+    Linux::open()
+        .unwrap()
+        .looking_at(meshsec::kernel::linux::Look::Leftovers)
+        .asking_for(ways)
+        .observe(OURS)
+        .unwrap()
+        .0
 }
 
 #[test]

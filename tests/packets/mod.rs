@@ -74,9 +74,9 @@ impl Packet {
 
 /// All that can become of a packet that leaves.
 ///
-/// The route is looked up with the mark that the packet has. Then the mangle
-/// table may mark it, for which it is looked up again, and the filter table
-/// sees what has come of that.
+/// The route is looked up with the mark that the packet has. The mangle table
+/// sees the SAs that come of it, and may drop or mark the packet; marked anew, it
+/// is looked up again, and the filter table sees what has come of that.
 pub fn leaves(state: &State, packet: &Packet) -> BTreeSet<Fate> {
     let mut fates = BTreeSet::new();
     for first in look_up(state, packet) {
@@ -84,12 +84,19 @@ pub fn leaves(state: &State, packet: &Packet) -> BTreeSet<Fate> {
             fates.insert(Fate::Dropped);
             continue;
         };
+        let mangle = verdict(state, "mangle", packet, Direction::Out, &reqids(&first));
+        if mangle.drops {
+            fates.insert(Fate::Dropped);
+        }
+        if !mangle.passes {
+            continue;
+        }
         for mark in marks(state, packet) {
             let sent = match mark == packet.mark {
                 true => vec![Some(first.clone())],
                 false => look_up(state, &packet.marked(mark)),
             };
-            fates.extend(sent.into_iter().map(|sas| fate(state, packet, sas)));
+            fates.extend(sent.into_iter().flat_map(|sas| fate(state, packet, sas)));
         }
     }
     fates
@@ -107,7 +114,7 @@ pub fn is_protected(state: &State, packet: &Packet) -> bool {
 
 /// Whether a packet that arrives as it is may be taken.
 pub fn arrives_in_clear(state: &State, packet: &Packet) -> bool {
-    !is_dropped(state, packet, Direction::In) && passes_policies(state, packet, Direction::In, None)
+    passes_chains(state, packet, &[]) && passes_policies(state, packet, Direction::In, None)
 }
 
 /// Whether a packet that arrives as it is may be sent on, as destination NAT does with it: the
@@ -124,6 +131,7 @@ pub fn arrives_under(state: &State, packet: &Packet, spi: Spi) -> bool {
         (sa.id.dst, sa.id.proto, sa.id.spi) == (packet.dst, ESP, spi)
             && packet.mark & sa.id.mark.mask == sa.id.mark.value
             && sa.algorithm != Algorithm::Larval
+            && passes_chains(state, packet, &[sa.reqid])
             && passes_policies(state, packet, Direction::In, Some(sa))
     })
 }
@@ -157,6 +165,19 @@ pub fn shown_by_an_error(state: &State, packet: &Packet, reqid: Reqid) -> Option
     errors_about(packet).into_iter().find(|error| decrypted && leaks(state, error))
 }
 
+/// Whether a packet that an XFRM interface has decrypted for somebody else may be taken: only
+/// policies of that interface are asked, and those are somebody else's too.
+pub fn arrives_by_another_interface(state: &State, packet: &Packet, reqid: Reqid) -> bool {
+    passes_chains(state, packet, &[reqid])
+}
+
+/// Whether a packet may be sent by a socket whose packets no policy is asked about, or would be
+/// if somebody flushed all policies.
+pub fn leaves_if_no_policy_is_asked(state: &State, packet: &Packet) -> bool {
+    let passes = |table| verdict(state, table, packet, Direction::Out, &[]).passes;
+    passes("mangle") && passes("filter")
+}
+
 /// The SAs that a packet goes through, by all ways; `None` where it is dropped.
 fn look_up<'s>(state: &'s State, packet: &Packet) -> Vec<Option<Vec<&'s Sa>>> {
     if leaves_past_policies(state, packet) {
@@ -174,13 +195,15 @@ fn look_up<'s>(state: &'s State, packet: &Packet) -> Vec<Option<Vec<&'s Sa>>> {
 }
 
 /// What is done with a packet: `Some` of no SA is that it goes as it is.
-fn fate(state: &State, packet: &Packet, sas: Option<Vec<&Sa>>) -> Fate {
-    let Some(sas) = sas else { return Fate::Dropped };
-    match sas.iter().rev().find(|sa| sa.id.proto == ESP) {
+fn fate(state: &State, packet: &Packet, sas: Option<Vec<&Sa>>) -> Vec<Fate> {
+    let Some(sas) = sas else { return vec![Fate::Dropped] };
+    let sent = match sas.iter().rev().find(|sa| sa.id.proto == ESP) {
         Some(sa) => Fate::Protected(sa.id.spi),
-        None if sas.is_empty() && is_dropped(state, packet, Direction::Out) => Fate::Dropped,
         None => Fate::Leaks,
-    }
+    };
+    let filter = verdict(state, "filter", packet, Direction::Out, &reqids(&sas));
+    let dropped = filter.drops.then_some(Fate::Dropped);
+    filter.passes.then_some(sent).into_iter().chain(dropped).collect()
 }
 
 /// What a packet is looked up to: the best policy, in the table of sub policies
@@ -464,14 +487,81 @@ fn remarked(chain: &Chain, packet: &Packet, mark: u32) -> BTreeSet<u32> {
     marks
 }
 
-/// Whether the filter table is certain to drop a packet that no SA has transformed.
-fn is_dropped(state: &State, packet: &Packet, direction: Direction) -> bool {
-    let chains = chains(state, "filter", direction, packet.family());
-    chains.into_iter().filter(|chain| is_certain(chain)).any(|chain| {
-        let before_others = chain.rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)));
-        before_others.into_iter().any(|rule| {
-            matches!(rule, Rule::Drop { port, direction: of } if *of == direction
-                && (packet.proto, packet.dport) == (UDP, *port))
+/// What may become of a packet in a table.
+struct Verdict {
+    passes: bool,
+    drops: bool,
+}
+
+/// What the chains ask of SAs.
+fn reqids(sas: &[&Sa]) -> Vec<Reqid> {
+    sas.iter().map(|sa| sa.reqid).collect()
+}
+
+/// Whether what comes in may pass the tables, under SAs of these reqids.
+fn passes_chains(state: &State, packet: &Packet, reqids: &[Reqid]) -> bool {
+    let passes = |table| verdict(state, table, packet, Direction::In, reqids).passes;
+    passes("mangle") && passes("filter")
+}
+
+/// All chains of a table have to let a packet pass, whichever is asked first.
+fn verdict(
+    state: &State,
+    table: &str,
+    packet: &Packet,
+    direction: Direction,
+    reqids: &[Reqid],
+) -> Verdict {
+    let chains = chains(state, table, direction, packet.family());
+    let verdicts: Vec<Verdict> = chains
+        .into_iter()
+        .map(|chain| {
+            let reached = walk(state, chain, packet, direction, reqids);
+            Verdict { passes: reached.passes || !is_certain(chain), ..reached }
         })
-    })
+        .collect();
+    Verdict {
+        passes: verdicts.iter().all(|verdict| verdict.passes),
+        drops: verdicts.iter().any(|verdict| verdict.drops),
+    }
+}
+
+/// What becomes of a packet that gets to a chain (`xt_policy`: of the SAs that it came by, or is to
+/// go by, one is enough). A rule of somebody else may take it past the rest.
+fn walk(
+    state: &State,
+    chain: &Chain,
+    packet: &Packet,
+    direction: Direction,
+    reqids: &[Reqid],
+) -> Verdict {
+    let is_to = |port: u16| (packet.proto, packet.dport) == (UDP, port);
+    // Either end of what is on the loopback device is the host itself.
+    let is_on_lo = [packet.src, packet.dst]
+        .iter()
+        .all(|end| end.is_loopback() || state.addresses.iter().any(|local| local.address == *end));
+    let mut may_pass = false;
+    for rule in &chain.rules {
+        let drops = match rule {
+            Rule::Other(_) => {
+                may_pass = true;
+                false
+            }
+            Rule::Pass { port, direction: of, reqid } => {
+                if *of == direction && is_to(*port) && !is_on_lo && reqids.contains(reqid) {
+                    break;
+                }
+                false
+            }
+            Rule::Block { port, direction: of } => *of == direction && is_to(*port) && !is_on_lo,
+            Rule::Drop { port, direction: of } => {
+                *of == direction && is_to(*port) && reqids.is_empty()
+            }
+            Rule::Mark { .. } => false,
+        };
+        if drops {
+            return Verdict { passes: may_pass, drops: true };
+        }
+    }
+    Verdict { passes: true, drops: false }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use meshsec::{
-    config::Select,
+    config::{Guard, Select},
     model::{Backend, Chain, ChainRole, Family, Firewall, Jump, MarkUser, Rule, Unseen},
 };
 
@@ -40,7 +40,7 @@ fn from_mark_to_port() {
 
 #[test]
 fn from_mark_to_port_without_a_guard() {
-    let config = Config { guard: false, ..mesh(1, &LAB[..2]) };
+    let config = Config { guard: Guard::Off, ..mesh(1, &LAB[..2]) };
     golden("from-mark-to-port-without-a-guard", &config, &mut applied_host(&by_mark(0x20000)));
 }
 

@@ -25,7 +25,7 @@ fn a_mesh_of_version_0_1_gets_what_it_lacks() {
 #[test]
 fn a_mesh_of_version_0_1_without_a_guard_gets_what_it_lacks() {
     let traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
-    let config = Config { traffic, guard: false, ..lab() };
+    let config = Config { traffic, guard: meshsec::config::Guard::Off, ..lab() };
     let mut kernel = applied_host(&config);
     as_of_0_1(kernel.state_mut());
     golden("a-mesh-of-version-0-1-without-a-guard-gets-what-it-lacks", &config, &mut kernel);
@@ -62,7 +62,7 @@ fn what_allows_or_transforms_is_no_guard_whatever_its_priority() {
 /// Policies are for one address, and there is no guard for the others.
 #[test]
 fn a_host_without_a_guard_has_other_addresses() {
-    let config = Config { traffic: Traffic::All, guard: false, ..lab() };
+    let config = Config { traffic: Traffic::All, guard: meshsec::config::Guard::Off, ..lab() };
     let mut kernel = applied_host(&config);
     let on = |device: &str, address: &str| LocalAddress {
         address: address.parse().unwrap(),

@@ -9,6 +9,15 @@ use meshsec::{
     plan::{Flow, flow_out},
 };
 
+/// Guarded by policies alone: rules of iptables look at no sysctl.
+fn by_policies(config: Config) -> Config {
+    Config { guard: Guard::Policies, ..config }
+}
+
+fn lab() -> Config {
+    by_policies(super::lab())
+}
+
 fn bypass(device: &str, name: &str) -> Bypass {
     Bypass { device: device.into(), ipv6: false, name: name.into() }
 }
@@ -86,7 +95,7 @@ fn packets_come_in_by_a_vrf_that_bypasses_policies() {
 
 #[test]
 fn over_ipv6_the_device_with_the_address_counts() {
-    let config = mesh(1, &["2001:db8::1", "2001:db8::2"]);
+    let config = by_policies(mesh(1, &["2001:db8::1", "2001:db8::2"]));
     for (device, conflicts) in [("eth0", 0), ("eth1", 0), ("lo", 1)] {
         let mut kernel = applied_host(&config);
         address_to_lo(kernel.state_mut());
@@ -109,7 +118,7 @@ fn routes_that_lead_nowhere_are_told() {
 
 #[test]
 fn the_kernel_picks_another_source_address() {
-    let config = Config { traffic: Traffic::All, guard: false, ..mesh(1, &LAB[..2]) };
+    let config = Config { traffic: Traffic::All, guard: Guard::Off, ..mesh(1, &LAB[..2]) };
     let mut kernel = applied_host(&config);
     way(kernel.state_mut(), 2).source = Some([192, 0, 2, 101].into());
     golden("the-kernel-picks-another-source-address", &config, &mut kernel);
@@ -127,7 +136,8 @@ fn masquerade(certain: bool) -> meshsec::model::Translation {
 
 #[test]
 fn a_rule_gives_packets_to_peers_another_address() {
-    let config = Config { traffic: Traffic::All, guard: false, ..mesh(1, &LAB[..2]) };
+    let config =
+        Config { traffic: Traffic::All, guard: meshsec::config::Guard::Off, ..mesh(1, &LAB[..2]) };
     let mut kernel = applied_host(&config);
     kernel.state_mut().translations = vec![masquerade(true), masquerade(false)];
     golden("a-rule-gives-packets-to-peers-another-address", &config, &mut kernel);

@@ -1,7 +1,7 @@
 //! What random cases have found, each in its own words.
 
 use meshsec::{
-    config::Config,
+    config::{Config, Guard},
     kernel::memory::Memory,
     model::{
         Action, Bypass, Direction, Level, Mark, Policy, Prefix, Reqid, Rule, Sa, Selector, State,
@@ -19,7 +19,12 @@ fn lab() -> Config {
 }
 
 fn open() -> Config {
-    Config { guard: false, ..lab() }
+    Config { guard: Guard::Off, ..lab() }
+}
+
+/// The same with policies as its guard, and no rules of iptables.
+fn by_policies() -> Config {
+    Config { guard: Guard::Policies, ..lab() }
 }
 
 fn packet_to(peer: &str) -> Packet {
@@ -54,7 +59,9 @@ fn a_sysctl_that_takes_packets_past_policies_is_told_of_as_clear_text() {
         |device: &str, name: &str| Bypass { device: device.into(), ipv6: false, name: name.into() };
     for device in ["eth0", "all"] {
         let odd = |state: &mut State| state.bypasses.push(bypass(device, "disable_xfrm"));
-        assert_eq!(told(&lab(), odd), (Flow::Clear, true));
+        assert_eq!(told(&by_policies(), odd), (Flow::Clear, true));
+        // Rules of iptables look at no sysctl.
+        assert_eq!(told(&lab(), odd), (Flow::Blocked, false));
     }
     for (device, name) in [("eth1", "disable_xfrm"), ("eth0", "disable_policy")] {
         let odd = |state: &mut State| state.bypasses.push(bypass(device, name));
@@ -103,7 +110,7 @@ fn what_is_authenticated_alone_can_be_read() {
 #[test]
 fn what_lets_clear_text_pass_ahead_of_a_guard_is_closed_first() {
     let packet = packet_to("192.0.2.2");
-    let after = Config { rotation: mesh(2, &["192.0.2.1"]).rotation, ..lab() };
+    let after = Config { rotation: mesh(2, &["192.0.2.1"]).rotation, ..by_policies() };
     let edited = |kernel: &mut Memory, to_port: bool| {
         let policy = out_to(kernel.state_mut(), &packet);
         policy.templates[0].level = Level::Use;
@@ -114,7 +121,7 @@ fn what_lets_clear_text_pass_ahead_of_a_guard_is_closed_first() {
         assert!(leaks(kernel.state(), &packet));
     };
     for to_port in [true, false] {
-        let mut kernel = applied_host(&lab());
+        let mut kernel = applied_host(&by_policies());
         edited(&mut kernel, to_port);
         let steps = plan(&after, &mut kernel).steps;
         let first = &steps[0];

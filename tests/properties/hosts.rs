@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use meshsec::{
-    config::{Config, LinkWish, Protocol, Rotation, Select, Traffic},
+    config::{Config, Guard, LinkWish, Protocol, Rotation, Select, Traffic},
     desired::Desired,
     kernel::memory::Memory,
     model::{
@@ -23,7 +23,7 @@ use crate::common::{self, REQID, wanted_at};
 pub const NOW: Time = Time(60_030_000_000_000);
 
 /// Somebody else's reqid.
-const THEIRS: Reqid = Reqid(7);
+pub const THEIRS: Reqid = Reqid(7);
 
 /// The local peer, its peers and a stranger, of either family.
 const V4: [&str; 5] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.99"];
@@ -61,10 +61,12 @@ pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
     let kinds = [vxlan, vxlan, Traffic::Vxlan { port: 8472 }, geneve, Traffic::All, tcp];
     config.traffic = pick(&kinds, n[1]);
     let marks = [Mark { value: 0x20000, mask: 0x20000 }, Mark { value: 1, mask: 3 }];
-    (config.select, config.guard) = match n[2] % 4 {
-        _ if !config.traffic.can_be_guarded() => (Select::Port, false),
-        mark @ 2..=3 => (Select::Mark(marks[usize::from(mark) - 2]), true),
-        guard => (Select::Port, guard == 0),
+    (config.select, config.guard) = match n[2] % 5 {
+        _ if !config.traffic.can_be_guarded() => (Select::Port, Guard::Off),
+        mark @ 2..=3 => (Select::Mark(marks[usize::from(mark) - 2]), Guard::Both),
+        0 => (Select::Port, Guard::Both),
+        1 => (Select::Port, Guard::Off),
+        _ => (Select::Port, Guard::Policies),
     };
     let generation = Generation::new(pick(&[1, 2, 0, 3, 126, 127, 128, 4], n[3])).unwrap();
     config.esp.replay = pick(
@@ -305,20 +307,26 @@ fn odd_chain(chains: &mut Vec<Chain>, wanted: &[Desired; 2], n: &[u8; 12]) {
     let id = ChainId::new(backend, family, role, pick(&[REQID, REQID, REQID, THEIRS], n[3]));
     let theirs = |number: u8| Rule::Other(pick(&["-j ACCEPT", "-j RETURN"], number).into());
     let [port, old] = [4789, pick(&[4789, 8472, 6081], n[4])];
-    let rule = |port| match role {
-        ChainRole::Mark => {
-            Rule::Mark { port, mark: pick(&[mark(0x20000, 0x20000), mark(1, 3)], n[5]) }
+    let rules = |port| match role.guards() {
+        None => {
+            vec![Rule::Mark { port, mark: pick(&[mark(0x20000, 0x20000), mark(1, 3)], n[5]) }]
         }
-        ChainRole::Out => Rule::Drop { port, direction: Direction::Out },
-        ChainRole::In => Rule::Drop { port, direction: Direction::In },
+        // Those of version 0.1, of this mesh and of another, and halves of them.
+        Some(direction) => match n[5] % 6 {
+            0 => vec![Rule::Drop { port, direction }],
+            1 => Rule::guards(port, direction, THEIRS),
+            2 => vec![Rule::Pass { port, direction, reqid: REQID }],
+            3 => vec![Rule::Block { port, direction }],
+            _ => Rule::guards(port, direction, REQID),
+        },
     };
-    let ours = wanted[0].chains.get(&(family, role)).cloned().unwrap_or(vec![rule(port)]);
+    let ours = wanted[0].chains.get(&(family, role)).cloned().unwrap_or(rules(port));
     let rules = match n[6] % 5 {
         0 => ours,
         1 => Vec::new(),
-        2 => vec![theirs(n[7]), rule(port)],
-        3 => vec![rule(old), theirs(n[7])],
-        _ => vec![rule(port), rule(old)],
+        2 => [vec![theirs(n[7])], rules(port)].concat(),
+        3 => [rules(old), vec![theirs(n[7])]].concat(),
+        _ => [rules(port), rules(old)].concat(),
     };
     let jump = |conditions: Option<&str>, behind: Option<&str>| Jump {
         conditions: conditions.map(Into::into),

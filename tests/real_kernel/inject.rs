@@ -39,11 +39,12 @@ pub fn gets_in(lab: &Lab, sender: &Namespace, source: &str, place: usize) {
     });
 }
 
-/// Sends packets and waits until `counter` has seen them all; none may get to the VXLAN device.
+/// Sends packets and waits until `counter`, or a chain of a mesh, has seen them all; none may get to
+/// the VXLAN device. Chains are asked before policies.
 #[track_caller]
 pub fn is_dropped(lab: &Lab, sender: &Namespace, source: &str, place: usize, counter: &str) {
     let host = lab.host(place);
-    let count = || xfrm::counters(host)[counter];
+    let count = || xfrm::counters(host)[counter] + dropped(host);
     let (received, dropped) = (host.received(VXLAN), count());
     send(lab, sender, source, place);
     wait_for(&format!("{counter} to rise by {PACKETS}"), || {
@@ -73,7 +74,7 @@ fn dropped(host: &Namespace) -> u64 {
         host.run(command.arg("-c")).exits(0).stdout
     });
     let count = |line: &str| {
-        let drops = line.contains("-IN -p udp") && line.ends_with("-j DROP");
+        let drops = line.contains("-IN ! -i lo -p udp") && line.ends_with("-j DROP");
         let packets = line.strip_prefix('[')?.split(':').next()?;
         drops.then(|| packets.parse::<u64>().ok()).flatten()
     };

@@ -19,7 +19,7 @@ use super::{
     peers::{self, PublicKeySpans},
     reader::{Bounds, Field, Findings, Section, Value, belongs, lowered, nearest},
     secrets::Spans,
-    types::{Config, KeySource, Peer, Rotation, Traffic},
+    types::{Config, Guard, KeySource, Peer, Rotation, Traffic},
 };
 
 pub(super) use keys::Kind;
@@ -115,10 +115,10 @@ fn warnings(config: &Config) -> Vec<Warning> {
 fn alone(config: &Config) -> String {
     let nothing = format!("mesh {} has one peer, so there is nothing to protect", config.mesh);
     match (config.guard, config.traffic) {
-        (true, Traffic::Vxlan { port }) => {
+        (Guard::Both | Guard::Policies, Traffic::Vxlan { port }) => {
             format!("{nothing}, and the guards block all VXLAN of this host (UDP port {port})")
         }
-        (true, Traffic::Geneve { port }) => {
+        (Guard::Both | Guard::Policies, Traffic::Geneve { port }) => {
             format!("{nothing}, and the guards block all Geneve of this host (UDP port {port})")
         }
         (

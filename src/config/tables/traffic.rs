@@ -8,7 +8,7 @@ use crate::{
     config::{
         mask,
         reader::{Bounds, Field, Findings, Section, Value},
-        types::{Protocol, Select, Traffic},
+        types::{Guard, Protocol, Select, Traffic},
     },
     model::Mark,
 };
@@ -23,10 +23,10 @@ const DEFAULT_MARK: Mark = Mark { value: 0x20000, mask: 0x20000 };
 /// The keys of this table.
 pub(super) const KEYS: &[&str] = &["kind", "port", "select", "mark", "guard"];
 /// What holds where there is no such table.
-pub(super) const DEFAULT: Read = (Traffic::Vxlan { port: VXLAN_PORT }, Select::Port, true);
+pub(super) const DEFAULT: Read = (Traffic::Vxlan { port: VXLAN_PORT }, Select::Port, Guard::Both);
 
-/// The traffic, how it is selected, and whether it is guarded.
-type Read = (Traffic, Select, bool);
+/// The traffic, how it is selected, and what guards it.
+type Read = (Traffic, Select, Guard);
 
 const KIND: Field = Field {
     name: "kind",
@@ -40,7 +40,7 @@ const MARK: Field = Field {
     name: "mark",
     write: "write \"VALUE/MASK\", such as \"0x20000/0x20000\": up to 32 bits each, in decimal or hex",
 };
-const GUARD: Field = Field { name: "guard", write: "write true or false" };
+const GUARD: Field = Field { name: "guard", write: "write true, \"xfrm\" or false" };
 
 pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Read> {
     let given = section.get("port").map(|value| read_port(findings, value, ONE_PORT));
@@ -50,7 +50,7 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Op
         None => Some(Traffic::Vxlan { port: port.unwrap_or(VXLAN_PORT) }),
     };
     let select = read_select(findings, section, traffic);
-    let guard = section.get("guard").map(|value| findings.boolean(value, GUARD));
+    let guard = section.get("guard").map(|value| read_guard(findings, value));
     let (traffic, select) = traffic.zip(select)?;
     if given == Some(None) {
         return None;
@@ -66,8 +66,9 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Op
     }
     let guard = match (guard, traffic.can_be_guarded()) {
         (Some(given), true) => given?,
-        (None, can) => can,
-        (Some(Some(true)), false) => {
+        (None, true) => Guard::Both,
+        (None, false) => Guard::Off,
+        (Some(Some(Guard::Both | Guard::Policies)), false) => {
             let message =
                 "this kind has no guard, which would block it from and to everybody".into();
             findings.wrong(span_of(section, "guard"), message, "leave it out");
@@ -75,10 +76,19 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Op
         }
         (Some(given), false) => given?,
     };
-    if let (Select::Mark(_), false) = (select, guard) {
-        let message = "guard = false lets traffic out in clear wherever the mark is missing".into();
+    let message = match (select, guard) {
+        (Select::Port, _) | (_, Guard::Both) => None,
+        (Select::Mark(_), Guard::Policies) => Some(
+            "guard = \"xfrm\" guards nothing that leaves: with select = \"mark\" a policy that \
+             blocks would meet packets before they are marked",
+        ),
+        (Select::Mark(_), Guard::Off) => {
+            Some("guard = false lets traffic out in the clear wherever the mark is missing")
+        }
+    };
+    if let Some(message) = message {
         let hint = "leave it out: with select = \"mark\" there is always a guard";
-        findings.wrong(span_of(section, "guard"), message, hint);
+        findings.wrong(span_of(section, "guard"), message.into(), hint);
         return None;
     }
     portless.is_none().then_some((traffic, select, guard))
@@ -87,6 +97,19 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Op
 /// Where a key's value stands, or else the table.
 fn span_of(section: &Section<'_, '_>, key: &str) -> std::ops::Range<usize> {
     section.get(key).map_or(section.header(), |value| value.span())
+}
+
+/// `true`, `"xfrm"` or `false`.
+fn read_guard(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Guard> {
+    match (value.get_ref().as_bool(), value.get_ref().as_str()) {
+        (Some(true), _) => Some(Guard::Both),
+        (Some(false), _) => Some(Guard::Off),
+        (None, Some(_)) => word(findings, value, GUARD, &["xfrm"]).map(|_| Guard::Policies),
+        (None, None) => {
+            findings.wrong_type(value, GUARD, "true, \"xfrm\" or false");
+            None
+        }
+    }
 }
 
 /// How the traffic is selected. `traffic` is what it is, if that could be read.

@@ -58,8 +58,20 @@ const LIST_POLICIES: (u16, u16) = (xfrm::XFRM_MSG_GETPOLICY, xfrm::XFRM_MSG_NEWP
 pub struct Linux {
     engine: netlink::Engine,
     iptables: iptables::Iptables,
-    marks: bool,
+    look: Look,
     ways: Ways,
+}
+
+/// How far iptables is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// The chains of meshes, and no program runs where there can't be any.
+    Leftovers,
+    /// What chains that guard need: also which programs there are, and what is
+    /// ahead of the chains.
+    Guards,
+    /// What a mark needs: also who else uses marks.
+    Marks,
 }
 
 impl Linux {
@@ -71,20 +83,14 @@ impl Linux {
     /// needed to observe and to perform, not to open.
     pub fn open() -> Result<Self, KernelError> {
         let engine = netlink::Engine::open(netlink::Protocol::Xfrm).map_err(explain::of_access)?;
-        Ok(Self {
-            engine,
-            iptables: iptables::Iptables::default(),
-            marks: true,
-            ways: Ways::default(),
-        })
+        let (iptables, ways) = (iptables::Iptables::default(), Ways::default());
+        Ok(Self { engine, iptables, look: Look::Marks, ways })
     }
 
-    /// Whether traffic is selected by a mark, as it is taken to be until this
-    /// is said. If not, of iptables only the chains of meshes are observed,
-    /// and no program runs where there can't be any.
+    /// How far iptables is looked at; at all, until this is said.
     #[must_use]
-    pub fn by_mark(self, marks: bool) -> Self {
-        Self { marks, ..self }
+    pub fn looking_at(self, look: Look) -> Self {
+        Self { look, ..self }
     }
 
     /// Whose routes are asked for, as long as nothing is said nobody's.
@@ -172,9 +178,10 @@ impl Kernel for Linux {
         let hidden = hidden.into_iter().flatten().collect();
         let (bypasses, translations) =
             (bypasses.unwrap_or_default(), translations.unwrap_or_default());
-        let firewall = match self.marks {
-            true => self.iptables.observe(reqid),
-            false => self.iptables.leftovers(reqid),
+        let firewall = match self.look {
+            Look::Leftovers => self.iptables.leftovers(reqid),
+            Look::Guards => self.iptables.observe(reqid),
+            Look::Marks => self.iptables.observe_marks(reqid),
         };
         let state = State {
             sas,

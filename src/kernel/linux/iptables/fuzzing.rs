@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     fuzzing::{harmless, number},
-    model::{Backend, ChainId, ChainRole, Direction, Family, Firewall, Mark, Reqid, Rule},
+    model::{Backend, ChainId, ChainRole, Family, Firewall, Mark, Reqid, Rule},
 };
 
 const OURS: Reqid = Reqid(0x4d53_0001);
@@ -24,7 +24,7 @@ pub fn iptables_save(input: &[u8]) {
             assert_eq!(rules(printed), lines(&tables).count(), "every rule is there");
             lines(&tables).for_each(check_line);
             check_facts(&tables);
-            let role = ChainRole::ALL[number % 3];
+            let role = ChainRole::ALL[number % ChainRole::ALL.len()];
             check_set(&tables, &ChainId::new(Backend::NfTables, Family::Ipv4, role, OURS));
         }
     }
@@ -71,7 +71,13 @@ fn check_line(line: &Line) {
         let times = words.iter().filter(|word| *word == option).count();
         assert!(times == 1 || option == "-m", "{option} {times} times in {}", line.text);
     }
-    assert!(!words.iter().any(|word| word == "!"), "what is negated is not ours: {}", line.text);
+    let negated = |words: &[String]| {
+        let at = |index: &usize| words[*index] == "!";
+        let after = (0..words.len()).filter(at).map(|index| words[index..].iter().take(3).cloned());
+        after.map(|words| words.collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    let of_printed = negated(printed.words.as_deref().unwrap_or_default());
+    assert_eq!(negated(words), of_printed, "what else is negated is not ours: {}", line.text);
 }
 
 fn read(text: &str) -> Line {
@@ -88,18 +94,18 @@ fn check_facts(tables: &Tables) {
 
 /// Sets a chain of ours as iptables-restore does, and deletes it again.
 fn check_set(tables: &Tables, id: &ChainId) {
-    let wanted = match id.role() {
-        Some(ChainRole::Mark) => Rule::Mark { port: 4789, mark: Mark { value: 1, mask: 3 } },
-        _ => Rule::Drop { port: 4789, direction: Direction::Out },
+    let wanted = match id.role().and_then(ChainRole::guards) {
+        None => vec![Rule::Mark { port: 4789, mark: Mark { value: 1, mask: 3 } }],
+        Some(direction) => Rule::guards(4789, direction, OURS),
     };
     let Some(before) = tables.get(&id.table).filter(|table| table.chains.contains_key(id.hook()))
     else {
         return;
     };
     let mut table = before.clone();
-    restore(&mut table, id, &text::set(before, id, std::slice::from_ref(&wanted), true));
+    restore(&mut table, id, &text::set(before, id, &wanted, true));
     let rules: Vec<Rule> = table.chains[&id.name].rules.iter().map(Line::rule).collect();
-    assert_eq!(rules, [wanted]);
+    assert_eq!(rules, wanted);
     match text::jumps(&table, id).as_slice() {
         [(at, line)] => {
             assert!(line.is_plain_jump_to(&id.name), "a jump with conditions: {}", line.text);

@@ -77,7 +77,7 @@ impl Iptables {
     /// The chains of meshes, and no more: what a mesh that uses no marks may
     /// have left behind. No program runs where there can't be any.
     pub fn leftovers(&self, reqid: Reqid) -> Firewall {
-        let nothing = Firewall { backends: BTreeMap::new(), ..Firewall::default() };
+        let nothing = Firewall { backends: BTreeMap::new(), whole: false, ..Firewall::default() };
         if !may_hold_chains() {
             return nothing;
         }
@@ -85,9 +85,22 @@ impl Iptables {
         Firewall { chains, unseen, ..nothing }
     }
 
-    /// What there is of meshes, and of others what matters to the mesh with
-    /// this reqid. What can't be looked at is a part of the answer.
+    /// What there is of meshes, and of others what matters to chains of the mesh
+    /// with this reqid. What can't be looked at is a part of the answer.
     pub fn observe(&self, reqid: Reqid) -> Firewall {
+        self.look_around(reqid, || Ok(Vec::new()))
+    }
+
+    /// The same, and who else uses marks.
+    pub fn observe_marks(&self, reqid: Reqid) -> Firewall {
+        self.look_around(reqid, users::of_marks)
+    }
+
+    fn look_around(
+        &self,
+        reqid: Reqid,
+        users: impl FnOnce() -> Result<Vec<(String, u32)>, KernelError>,
+    ) -> Firewall {
         let mut firewall = Firewall { backends: BTreeMap::new(), ..Firewall::default() };
         let mut facts = Facts::new(reqid);
         if let Err(error) = proc_is_there() {
@@ -114,7 +127,7 @@ impl Iptables {
                 }
             }
         }
-        match users::of_marks() {
+        match users() {
             Ok(users) => users.into_iter().for_each(|(user, bits)| facts.add_user(user, bits)),
             Err(error) => firewall.unseen.push(not_seen(Family::Ipv4, false, error)),
         }
@@ -157,7 +170,17 @@ impl Iptables {
         match step {
             StepKind::SetChain { id, rules, jump } => self.set(step, id, rules, *jump),
             StepKind::DeleteChain(id) => self.delete(step, id),
-            _ => Ok(()),
+            StepKind::AddSa { .. }
+            | StepKind::ReplaceSa { .. }
+            | StepKind::DeleteSa(_)
+            | StepKind::AddPolicy(_)
+            | StepKind::UpdatePolicy(_)
+            | StepKind::DeletePolicy(_)
+            | StepKind::SetMtu { .. }
+            | StepKind::Wait(_) => Err(KernelError::System {
+                doing: rules::doing(step),
+                reason: "it is not a step for iptables".into(),
+            }),
         }
     }
 
@@ -234,13 +257,11 @@ impl Programs {
                 },
                 None => Ok(Tables::new()),
             },
-            Backend::Legacy => {
-                let mut tables = Tables::new();
-                for name in legacy_tables(self.family)? {
-                    tables.extend(self.table(backend, &name)?);
-                }
-                Ok(tables)
-            }
+            // One process for all tables that are there; it makes no other.
+            Backend::Legacy => match legacy_tables(self.family)?.first() {
+                None => Ok(Tables::new()),
+                Some(first) => save(self.pair(backend, first)?, &[]),
+            },
         }
     }
 
@@ -260,19 +281,16 @@ impl Programs {
         if backend == Backend::Legacy && !legacy_tables(self.family)?.contains(name) {
             return Ok(Tables::new());
         }
-        let pair = self.pairs.get(&backend).ok_or_else(|| KernelError::System {
-            doing: format!(
-                "cannot look at the rules of {}-{}",
-                self.family.program(),
-                backend.suffix()
-            ),
-            reason: format!(
-                "table {name} is there, and {}-{}-save is not installed",
-                self.family.program(),
-                backend.suffix()
-            ),
-        })?;
-        save(pair, &["-t", name])
+        save(self.pair(backend, name)?, &["-t", name])
+    }
+
+    /// The programs for a table that is there.
+    fn pair(&self, backend: Backend, table: &str) -> Result<&Pair, KernelError> {
+        let program = format!("{}-{}", self.family.program(), backend.suffix());
+        self.pairs.get(&backend).ok_or_else(|| KernelError::System {
+            doing: format!("cannot look at the rules of {program}"),
+            reason: format!("table {table} is there, and {program}-save is not installed"),
+        })
     }
 
     fn restore(&self, step: &StepKind, id: &ChainId, text: &str) -> Result<(), KernelError> {

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Direction, Mark, Rule};
+use crate::model::{Direction, Mark, Reqid, Rule};
 
 /// Tables by their names.
 pub type Tables = BTreeMap<String, Table>;
@@ -209,39 +209,79 @@ fn number(text: &str) -> Option<u32> {
 
 /// One of the rules that a mesh has, whatever order its matches are in.
 fn own_rule(words: &[String]) -> Option<Rule> {
-    let mut port = None;
-    let mut direction = None;
-    let (mut udp, mut none, mut target, mut mark) = (false, false, None, None);
     let mut words = words.iter().map(String::as_str);
+    let mut found = Matches::default();
     while let Some(option) = words.next() {
-        let value = words.next()?;
-        let first = match option {
-            "-p" => matches!(value, "udp" | "17") && !std::mem::replace(&mut udp, true),
-            "-m" => matches!(value, "udp" | "policy"),
-            "--dport" => port.replace(value.parse::<u16>().ok()?).is_none(),
-            "--dir" => direction
-                .replace(match value {
-                    "in" => Direction::In,
-                    "out" => Direction::Out,
-                    _ => return None,
-                })
-                .is_none(),
-            "--pol" => value == "none" && !std::mem::replace(&mut none, true),
-            "-j" => target.replace(value).is_none(),
-            "--set-xmark" => mark.replace(bits(value)?).is_none(),
-            _ => false,
-        };
-        if !first {
-            return None;
+        match option {
+            "!" => found.add_negated(words.next()?, words.next()?)?,
+            option => found.add(option, words.next()?)?,
         }
     }
-    let port = port.filter(|_| udp)?;
-    match (target?, direction, none, mark) {
-        ("MARK", None, false, Some((value, Some(mask)))) => {
-            Some(Rule::Mark { port, mark: Mark { value, mask } })
+    found.rule()
+}
+
+/// The matches and the target of a rule, each of which a mesh's has once.
+#[derive(Default)]
+struct Matches<'a> {
+    udp: Option<()>,
+    port: Option<u16>,
+    not_lo: Option<Direction>,
+    direction: Option<Direction>,
+    policy: Option<&'a str>,
+    reqid: Option<Reqid>,
+    mark: Option<(u32, Option<u32>)>,
+    target: Option<&'a str>,
+}
+
+/// Puts in what was not there yet.
+fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
+    place.replace(value).is_none().then_some(())
+}
+
+impl<'a> Matches<'a> {
+    /// `None` for what no mesh's rule has.
+    fn add(&mut self, option: &str, value: &'a str) -> Option<()> {
+        match option {
+            "-m" => matches!(value, "udp" | "policy").then_some(()),
+            "-p" if matches!(value, "udp" | "17") => once(&mut self.udp, ()),
+            "--dport" => once(&mut self.port, value.parse().ok()?),
+            "--dir" if value == "in" => once(&mut self.direction, Direction::In),
+            "--dir" if value == "out" => once(&mut self.direction, Direction::Out),
+            "--pol" => once(&mut self.policy, value),
+            "--reqid" => once(&mut self.reqid, Reqid(number(value)?)),
+            "--set-xmark" => once(&mut self.mark, bits(value)?),
+            "-j" => once(&mut self.target, value),
+            _ => None,
         }
-        ("DROP", Some(direction), true, None) => Some(Rule::Drop { port, direction }),
-        _ => None,
+    }
+
+    fn add_negated(&mut self, option: &str, value: &str) -> Option<()> {
+        match (option, value) {
+            ("-i", "lo") => once(&mut self.not_lo, Direction::In),
+            ("-o", "lo") => once(&mut self.not_lo, Direction::Out),
+            _ => None,
+        }
+    }
+
+    /// The rule that has just these.
+    fn rule(&self) -> Option<Rule> {
+        let Self { not_lo, direction, policy, reqid, mark, .. } = *self;
+        let port = self.port.filter(|_| self.udp.is_some())?;
+        Some(match (self.target?, not_lo, direction, policy, reqid, mark) {
+            ("MARK", None, None, None, None, Some((value, Some(mask)))) => {
+                Rule::Mark { port, mark: Mark { value, mask } }
+            }
+            ("DROP", None, Some(direction), Some("none"), None, None) => {
+                Rule::Drop { port, direction }
+            }
+            ("DROP", Some(direction), None, None, None, None) => Rule::Block { port, direction },
+            ("RETURN", Some(device), Some(direction), Some("ipsec"), Some(reqid), None)
+                if device == direction =>
+            {
+                Rule::Pass { port, direction, reqid }
+            }
+            _ => return None,
+        })
     }
 }
 
@@ -344,6 +384,27 @@ mod tests {
             line("-p udp -m policy --dir out --pol none -m udp --dport 4789 -j DROP").rule(),
             drop
         );
+        let [out, into] = [Direction::Out, Direction::In];
+        for (text, rule) in [
+            (
+                "! -o lo -p udp -m udp --dport 4789 -m policy --dir out --pol ipsec --reqid \
+                 1297285121 -j RETURN",
+                Rule::Pass { port: 4789, direction: out, reqid: Reqid(0x4d53_0001) },
+            ),
+            (
+                "-p udp ! -i lo -m policy --pol ipsec --reqid 0x4d530001 --dir in -m udp --dport \
+                 4789 -j RETURN",
+                Rule::Pass { port: 4789, direction: into, reqid: Reqid(0x4d53_0001) },
+            ),
+            (
+                "! -o lo -p udp -m udp --dport 4789 -j DROP",
+                Rule::Block { port: 4789, direction: out },
+            ),
+            ("-p 17 ! -i lo --dport 4789 -j DROP", Rule::Block { port: 4789, direction: into }),
+        ] {
+            assert_eq!(line(text).rule(), rule);
+            assert_eq!(line(&rule.to_string()).rule(), rule);
+        }
         for text in [
             "",
             "-j DROP",
@@ -360,6 +421,20 @@ mod tests {
             "-p udp -m udp --dport 4789 -j MARK --set-xmark 0x1002",
             "-p udp -m udp --dport 4789 -j DROP",
             "-p udp -m udp --dport 4789 -m comment --comment \"open",
+            "! -o lo -p udp -m udp --dport 4789 -m policy --dir out --pol ipsec --reqid 7 --strict \
+             -j RETURN",
+            "! -o lo -p udp -m udp --dport 4789 -m policy --dir out --pol ipsec ! --reqid 7 -j \
+             RETURN",
+            "! -o lo -p udp -m udp --dport 4789 -m policy --dir out --pol ipsec -j RETURN",
+            "! -i lo -p udp -m udp --dport 4789 -m policy --dir out --pol ipsec --reqid 7 -j RETURN",
+            "-p udp -m udp --dport 4789 -m policy --dir out --pol ipsec --reqid 7 -j RETURN",
+            "-o lo -p udp -m udp --dport 4789 -j DROP",
+            "! -o lo+ -p udp -m udp --dport 4789 -j DROP",
+            "! -o lo ! -o lo -p udp -m udp --dport 4789 -j DROP",
+            "! -o lo -p udp -m udp ! --dport 4789 -j DROP",
+            "! -o lo -p udp -m udp --dport 4789 -j ACCEPT",
+            "! -o lo -p udp -m udp --dport 4789 -j",
+            "! -o",
         ] {
             assert_eq!(line(text).rule(), Rule::Other(text.into()));
         }

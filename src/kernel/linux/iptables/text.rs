@@ -84,11 +84,12 @@ mod tests {
     }
 
     fn set_on(rules: &str) -> String {
-        let drop = Rule::Drop { port: 4789, direction: Direction::Out };
-        let text = set(&table(rules), &id(), &[drop], true);
+        let guards = Rule::guards(4789, Direction::Out, Reqid(0x4d53_0001));
+        let text = set(&table(rules), &id(), &guards, true);
         let begin = format!(
-            "*filter\n:{OUT} - [0:0]\n-A {OUT} -p udp --dport 4789 -m policy --dir out --pol none \
-             -j DROP\n"
+            "*filter\n:{OUT} - [0:0]\n-A {OUT} ! -o lo -p udp --dport 4789 -m policy --dir out \
+             --pol ipsec --reqid 1297285121 -j RETURN\n-A {OUT} ! -o lo -p udp --dport 4789 -j \
+             DROP\n"
         );
         text.strip_prefix(&begin).and_then(|rest| rest.strip_suffix("COMMIT\n")).unwrap().into()
     }

@@ -42,12 +42,7 @@ fn write_sa(page: &mut String, view: &StatusView<'_>, sa: &SaEvidence) {
     if let Some(percent) = sa.used_percent().filter(|percent| *percent > 0) {
         let _ = write!(line, " ({percent} % of all)");
     }
-    let _ = match sa.usage.last {
-        Some(last) => {
-            write!(line, ", used {} ago", wrap::duration(seconds_since(last, view.case.now)))
-        }
-        None => write!(line, ", not used"),
-    };
+    let _ = write!(line, ", {}", used(view, &[sa]));
     let refusals = Refused {
         too_old: usage.too_old.into(),
         replayed: usage.replayed.into(),
@@ -123,11 +118,15 @@ fn summary(view: &StatusView<'_>, sas: &[&SaEvidence]) -> String {
         (Some(first), Some(last)) if first != last => format!("generations {first} to {last}"),
         (first, _) => format!("generation {}", first.unwrap_or(0)),
     };
-    let used = match sas.iter().filter_map(|sa| sa.usage.last).max() {
-        Some(last) => {
-            format!("used {} ago", wrap::duration(seconds_since(last, view.case.now)))
-        }
-        None => "not used".into(),
-    };
+    let used = used(view, sas);
     format!("{}, {generations}, {used}", count(sas.len(), "SA", "SAs"))
+}
+
+/// When SAs were last used, which kernels before 6.2 do not tell.
+fn used(view: &StatusView<'_>, sas: &[&SaEvidence]) -> String {
+    match sas.iter().filter_map(|sa| sa.usage.last).max() {
+        Some(last) => format!("used {} ago", wrap::duration(seconds_since(last, view.case.now))),
+        None if sas.iter().any(|sa| sa.is_used()) => "used".into(),
+        None => "not used".into(),
+    }
 }

@@ -33,7 +33,7 @@ fn a_host_that_drops_everything_else_needs_both_rules_of_the_manual() {
     }
 }
 
-/// DUAL STACK in meshsec(8): two files, the second without a guard.
+/// DUAL STACK in meshsec(8): two files, whose guards are "xfrm" and false.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn two_files_protect_hosts_over_both_families() {
@@ -70,8 +70,15 @@ fn two_files_protect_hosts_over_both_families() {
         fs::write(second(place).join("mesh.toml"), &text).expect("it can be written");
         write_secret(&second(place).join("mesh.key"), MESH_KEY);
     }
+    let first = |guard: &str| {
+        let text = lab.mesh.text().replace("guard = true", guard);
+        for place in lab.places() {
+            fs::write(lab.file(place), &text).expect("mesh.toml can be written");
+            lab.apply(place);
+        }
+    };
+    first("guard = \"xfrm\"");
     for place in lab.places() {
-        lab.apply(place);
         meshsec(place, &["apply", "--auto-approve"]).exits(0);
     }
     let capture = lab.capture();
@@ -82,4 +89,8 @@ fn two_files_protect_hosts_over_both_families() {
         lab.has_converged(place);
         meshsec(place, &["plan", "--detailed-exitcode"]).exits(0).says("No changes.");
     }
+    // The rules of the whole guard know one mesh.
+    first("guard = true");
+    lab.reaches(A, B);
+    assert_eq!(ping::answers(lab.host(A), "10.6.0.2", 3), 0);
 }

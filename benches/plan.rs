@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use hkdf::Hkdf;
 use meshsec::{
-    config::{Config, Esp, KeySource, Peer, Rotation, SecretSource, Secrets, Select, Traffic},
+    config::{
+        Config, Esp, Guard, KeySource, Peer, Rotation, SecretSource, Secrets, Select, Traffic,
+    },
     desired::desired,
     kernel::{Kernel, memory::Memory},
     model::{
@@ -90,7 +92,7 @@ fn config() -> Config {
         reqid: REQID,
         traffic: Traffic::Vxlan { port: 4789 },
         select: Select::Port,
-        guard: true,
+        guard: Guard::Both,
         esp: Esp {
             cipher: Cipher::Aes256Gcm,
             replay: Replay { window: 0, esn: false },

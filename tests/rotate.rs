@@ -111,7 +111,10 @@ fn mode_and_owner_stay_and_a_link_stays_a_link() {
     let elsewhere = tempfile::tempdir().unwrap();
     let link = elsewhere.path().join("link.toml");
     symlink(mesh.file(), &link).unwrap();
-    succeeds(rotate(&link));
+    // As sudo does for the owner.
+    let mut command = rotate(&link);
+    command.env("SUDO_UID", before.uid().to_string());
+    succeeds(command);
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
     assert_eq!(mesh.read(), text("[rotation]\ngeneration = 2"));

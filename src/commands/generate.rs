@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use base64ct::{Base64, Encoding};
+use rustix::fs::FileType;
 use zeroize::Zeroizing;
 
 use super::{Status, print};
@@ -52,9 +53,23 @@ fn random() -> Result<Zeroizing<[u8; 32]>, Error> {
     Ok(bytes)
 }
 
+/// Says so where the secret goes into a file that others can read, as `wg` does.
+fn warn_of_readers() {
+    let loose = rustix::fs::fstat(rustix::stdio::stdout()).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o077 != 0
+    });
+    if loose {
+        super::say(format_args!(
+            "warning: writing to a file that group or others can use: run `umask 077` first, and \
+             make another one"
+        ));
+    }
+}
+
 /// Prints 44 characters of base64 and a newline from a buffer that is wiped,
 /// past the standard library's own, which is not.
 fn print_secret(bytes: &[u8; 32]) -> Result<Status, Error> {
+    warn_of_readers();
     let mut text = Zeroizing::new([0; 45]);
     let length = Base64::encode(bytes, &mut text[..44])
         .map_err(|_| Error::Usage("32 bytes are 44 characters of base64".into()))?

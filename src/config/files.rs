@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat, StatVfsMountFlags};
 use zeroize::Zeroizing;
 
 /// 4 MiB: six times what the 4,096 peers of the largest mesh need.
@@ -36,15 +36,24 @@ pub(super) enum FileError {
     /// The same where chmod changes nothing, or not for long.
     #[error("group or others may use it (mode {0:04o}), and chmod does not last in this volume")]
     LooseVolume(u32),
+    #[error("group or others can write it (mode {0:04o})")]
+    Writable(u32),
+    #[error("it belongs to user {0}, who is neither root nor the one who runs this")]
+    Owner(u32),
     #[error("permission denied")]
     Denied,
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-/// Reads mesh.toml.
-pub(super) fn mesh(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+/// Reads mesh.toml, where it is only looked at.
+pub(super) fn mesh_of_anybody(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read(path, MESH_LIMIT, Permissions::Any)
+}
+
+/// Reads mesh.toml. Who can write it decides what is protected.
+pub(super) fn mesh(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read(path, MESH_LIMIT, Permissions::OwnerWrites)
 }
 
 /// Reads a secret that the operator keeps.
@@ -59,8 +68,55 @@ pub(super) fn credential(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Permissions {
+    /// Somebody else sees to them.
     Any,
+    /// Nobody else may write it.
+    OwnerWrites,
+    /// Nobody else may use it.
     OwnerOnly,
+}
+
+impl Permissions {
+    fn check(self, path: &Path, file: &File, stat: &Stat) -> Result<(), FileError> {
+        let mode = stat.st_mode & 0o7777;
+        match self {
+            Self::Any => return Ok(()),
+            Self::OwnerWrites if mode & 0o022 != 0 => return Err(FileError::Writable(mode)),
+            Self::OwnerOnly if mode & 0o077 != 0 => {
+                let kept = is_kept_by_others(path, file);
+                return Err(match kept {
+                    true => FileError::LooseVolume(mode),
+                    false => FileError::Loose(mode),
+                });
+            }
+            Self::OwnerWrites | Self::OwnerOnly => {}
+        }
+        match may_own(stat.st_uid) {
+            true => Ok(()),
+            false => Err(FileError::Owner(stat.st_uid)),
+        }
+    }
+}
+
+/// Whether a user may have what decides or is secret: root, who runs this, and who runs it
+/// as root by sudo. In a container, files of the host's root belong to nobody whom the
+/// container knows, and nobody in it can change them.
+fn may_own(user: u32) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let sudo = || std::env::var("SUDO_UID").is_ok_and(|id| id.parse() == Ok(user));
+    user == 0 || user == own || (own == 0 && sudo()) || !is_mapped(user)
+}
+
+/// Whether our user namespace knows a user.
+fn is_mapped(user: u32) -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return true };
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        match (numbers.next(), numbers.nth(1)) {
+            (Some(Ok(first)), Some(Ok(count))) => user.wrapping_sub(first) < count,
+            _ => true,
+        }
+    })
 }
 
 fn read(
@@ -78,11 +134,7 @@ fn read(
         FileType::Directory => return Err(FileError::Directory),
         _ => return Err(FileError::Special),
     }
-    let mode = stat.st_mode & 0o7777;
-    if permissions == Permissions::OwnerOnly && mode & 0o077 != 0 {
-        let kept = is_kept_by_others(path, &file);
-        return Err(if kept { FileError::LooseVolume(mode) } else { FileError::Loose(mode) });
-    }
+    permissions.check(path, &file, &stat)?;
     let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
     if size > limit {
         return Err(FileError::Large(limit >> 10));
@@ -183,6 +235,39 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(secret(&path).is_ok(), good, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn a_mesh_that_others_can_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mesh.toml");
+        fs::write(&path, "x").unwrap();
+        for (mode, good) in
+            [(0o644, true), (0o444, true), (0o600, true), (0o664, false), (0o646, false)]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(mesh(&path).is_ok(), good, "{mode:o}");
+            assert!(mesh_of_anybody(&path).is_ok(), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_is_refused() {
+        let own = rustix::process::geteuid().as_raw();
+        assert!(may_own(0) && may_own(own));
+        if own != 0 {
+            return; // Only root can give a file away.
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mesh.key");
+        fs::write(&path, "x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+        if is_mapped(65534) {
+            assert!(matches!(secret(&path), Err(FileError::Owner(65534))));
+            assert!(matches!(mesh(&path), Err(FileError::Owner(65534))));
+        }
+        assert!(credential(&path).is_ok(), "systemd sees to it");
     }
 
     #[test]

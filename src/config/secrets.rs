@@ -180,6 +180,8 @@ impl SecretError {
 fn of_file(error: &FileError, name: &str, path: &str, whose: &str, prints: &str) -> String {
     match error {
         FileError::Loose(_) => format!("type: chmod 600 {}", shell_word(path)),
+        FileError::Owner(_) => format!("type: chown root {}", shell_word(path)),
+        FileError::Writable(_) => format!("type: chmod go-w {}", shell_word(path)),
         FileError::LooseVolume(_) if name == "ratchet" => {
             "keep it where only root reads and writes it: apply writes it".into()
         }
@@ -377,7 +379,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Bytes, Malformed> {
 }
 
 /// A path as a shell takes it as one word.
-fn shell_word(path: &str) -> String {
+pub(super) fn shell_word(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
     if path.chars().all(plain) && !path.starts_with('-') {
         path.into()

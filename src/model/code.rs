@@ -65,6 +65,7 @@ codes! {
         SasFlushed "sas-flushed" "Something has deleted all SAs of the mesh.",
         PoliciesFlushed "policies-flushed" "Something has deleted all policies of the mesh.",
         AllFlushed "all-flushed" "Something has deleted all SAs and policies of the mesh.",
+        KeysHidden "keys-hidden" "The kernel hides keys, so that they can't be compared.",
         ChainsFlushed "chains-flushed" "Something has flushed the chains of the mesh.",
         ClearUntilApply "clear-until-apply" "After a flush, packets to peers leave in the clear until apply.",
         BlockedUntilApply "blocked-until-apply" "After a flush, packets to peers are blocked until apply.",

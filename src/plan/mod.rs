@@ -26,7 +26,7 @@ mod warn;
 
 use crate::{
     desired::Desired,
-    model::{Live, Reqid},
+    model::{KeyView, Live, Reqid, Sa},
 };
 
 pub use crate::model::{ConflictCode, Reason, ReasonCode, Warning, WarningCode};
@@ -53,6 +53,8 @@ pub struct Plan {
     pub held: usize,
     /// What else the operator should know.
     pub warnings: Vec<Warning>,
+    /// How many wanted keys were not compared, because the kernel hides those that it has.
+    pub hidden_keys: usize,
 }
 
 impl Plan {
@@ -63,12 +65,24 @@ impl Plan {
         let (changes, held) = hold::split(changes, desired, live, reqid, &found);
         let steps = sequence::sequence(&changes, desired);
         let warnings = warn::warnings(desired, live, reqid, &changes);
-        Self { changes, steps, conflicts: found.conflicts, held, warnings }
+        let hidden_keys = hidden_keys(desired, live);
+        Self { changes, steps, conflicts: found.conflicts, held, warnings, hidden_keys }
     }
 
     /// Whether there is nothing to do and nothing in the way.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.conflicts.is_empty()
+    }
+
+    /// What to say of a host on which nothing is to do: hidden keys match nothing.
+    pub fn matches(&self, file: &str) -> String {
+        match self.hidden_keys {
+            0 => format!("The kernel matches {file}."),
+            1 => format!("The kernel matches {file}, as far as it shows: a key was not compared."),
+            keys => format!(
+                "The kernel matches {file}, as far as it shows: {keys} keys were not compared."
+            ),
+        }
     }
 
     /// Whether another one would do the same, and sees the same in the way.
@@ -90,4 +104,13 @@ impl Plan {
     pub fn count(&self, action: ChangeAction) -> usize {
         self.changes.iter().filter(|change| change.action() == action).count()
     }
+}
+
+/// How many SAs are as wanted apart from their keys, which can't be seen.
+fn hidden_keys(desired: &Desired, live: &Live) -> usize {
+    let hidden = |sa: &&Sa| {
+        let wanted = desired.sas.get(&sa.id).map(|wanted| wanted.sa.key);
+        sa.key == KeyView::Unknown && !sa.is_larval() && matches!(wanted, Some(KeyView::Known(_)))
+    };
+    live.0.sas.iter().filter(hidden).filter(|sa| desired.sas[&sa.id].sa.reqid == sa.reqid).count()
 }

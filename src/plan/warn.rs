@@ -33,6 +33,7 @@ pub(super) fn warnings(
 ) -> Vec<Warning> {
     let mut lines = Vec::new();
     lines.extend(flush::warnings(desired, live, reqid));
+    lines.extend(keys_hidden(super::hidden_keys(desired, live)));
     lines.extend(unpaired(desired));
     lines.extend(large_step(changes));
     lines.extend(other_short_ids(changes));
@@ -57,6 +58,18 @@ pub(super) fn warnings(
     lines.extend(chains::behind(desired, live, reqid));
     lines.extend(chains::unseen(desired, live));
     lines
+}
+
+/// In lockdown=confidentiality the kernel shows zeros in place of keys.
+fn keys_hidden(keys: usize) -> Option<Warning> {
+    (keys > 0).then(|| {
+        let text = format!(
+            "the kernel hides the keys of SAs (lockdown), so that {keys} could not be compared: if \
+             the secret was replaced, the old keys stay in use, and a raise by one cuts the mesh; \
+             after another secret raise the generation by two, on all hosts, or destroy and apply"
+        );
+        Warning::new(WarningCode::KeysHidden, text)
+    })
 }
 
 fn unpaired(desired: &Desired) -> Option<Warning> {

@@ -34,8 +34,9 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
             ),
             _ => writeln!(
                 text,
-                "Apply complete: {} steps. The kernel matches {file}.",
-                report.done.len()
+                "Apply complete: {} steps. {}",
+                report.done.len(),
+                report.after.as_ref().map(|after| after.matches(file)).unwrap_or_default()
             ),
         };
         return text;

@@ -192,7 +192,7 @@ fn write_conflicts(text: &mut String, plan: &Plan) {
 fn summary(view: &View<'_>) -> String {
     let plan = view.plan;
     if plan.is_empty() {
-        return format!("No changes. The kernel matches {}.", view.file);
+        return format!("No changes. {}", plan.matches(view.file));
     }
     let counts = format!(
         "Plan: {} to create, {} to update, {} to replace, {} to delete.",

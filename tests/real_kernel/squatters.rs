@@ -15,8 +15,9 @@ use crate::{
 const SQUATTER: &str = "
 import fcntl, os, socket, sys, threading
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+sockets = []
 def listen(name, answer):
-    s = socket.socket(socket.AF_UNIX); s.bind('\\0' + name); s.listen(1)
+    s = socket.socket(socket.AF_UNIX); s.bind('\\0' + name); s.listen(1); sockets.append(s)
     def serve():
         while answer:
             c, _ = s.accept(); c.recv(99); c.sendall(answer); c.close()

@@ -173,6 +173,15 @@ impl Keyring {
     }
 }
 
+impl Keyring {
+    /// Takes the key of an SA over from another one.
+    pub fn adopt(&mut self, other: &Self, id: &SaId) {
+        if let Some(key) = other.get(id) {
+            self.0.insert(*id, key);
+        }
+    }
+}
+
 impl FromIterator<(SaId, Key)> for Keyring {
     fn from_iter<I: IntoIterator<Item = (SaId, Key)>>(keys: I) -> Self {
         Self(keys.into_iter().map(|(id, key)| (id, Arc::new(key))).collect())

@@ -8,7 +8,11 @@
 //! the host is compared with what it held.
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::take,
+    net::IpAddr,
+};
 
 use crate::{
     desired::{Desired, Keyring, Marking, WantedLink, WantedPolicy, WantedSa},
@@ -169,6 +173,55 @@ impl Now<'_> {
 /// Leaves out the SAs that have come to their end by now.
 pub fn forget_ended(before: &mut Desired, now: Time) {
     before.sas.retain(|_, wanted| wanted.sa.ends.is_none_or(|end| end > now));
+}
+
+/// Moves what was held on to the generation of now, where generations follow the clock and
+/// one has ended since: its SAs would be what peers no longer take.
+///
+/// Only the file's secrets can make the keys of another generation. So this is for peers
+/// under whose keys of `then`, when the apply began, an SA was held; `now` is what the same
+/// file asks for now. What was held under other keys stays as it was.
+pub fn follow_the_clock(
+    before: &mut Desired,
+    keyring: &mut Keyring,
+    then: &Desired,
+    now: &(Desired, Keyring),
+) {
+    let (now, keys) = now;
+    if then.sas.keys().eq(now.sas.keys()) {
+        return;
+    }
+    let held = then.sas.values().filter(|wanted| is_held(before, wanted));
+    let peers: BTreeSet<PeerName> = held.map(|wanted| wanted.peer.clone()).collect();
+    let (mut held, others): (BTreeMap<_, _>, _) =
+        take(&mut before.sas).into_iter().partition(|(_, wanted)| peers.contains(&wanted.peer));
+    before.sas = others;
+    let mut spis = BTreeMap::new();
+    for wanted in now.sas.values().filter(|wanted| peers.contains(&wanted.peer)) {
+        let id = wanted.sa.id;
+        if wanted.direction == Direction::Out {
+            spis.insert(&wanted.peer, id.spi);
+        }
+        // One that was held goes on from its numbers.
+        let wanted = held.remove(&id).unwrap_or_else(|| wanted.clone());
+        keyring.adopt(keys, &id);
+        before.sas.insert(id, wanted);
+    }
+    for wanted in before.policies.values_mut() {
+        let templates = wanted.policy.templates.iter_mut();
+        for template in templates.filter(|template| template.spi.raw() != 0) {
+            template.spi = spis.get(&wanted.peer).copied().unwrap_or(template.spi);
+        }
+    }
+    before.kept.extend(&now.kept);
+}
+
+/// Whether an SA was held as it is wanted, under the very key.
+fn is_held(before: &Desired, wanted: &WantedSa) -> bool {
+    let same = |held: &WantedSa| {
+        held.sa.ends_with(&wanted.sa) && Sa { ends: wanted.sa.ends, ..held.sa.clone() } == wanted.sa
+    };
+    matches!(wanted.sa.key, KeyView::Known(_)) && before.sas.get(&wanted.sa.id).is_some_and(same)
 }
 
 /// What nobody could make again once it is changed.

@@ -11,13 +11,14 @@ use super::{
     print,
     printer::Printer,
     ratchet::{self, Turn},
-    revert::Wait,
+    revert::{Now, Wait},
     saved,
 };
 use crate::{
     apply::{self, Goal, Progress, Report},
     cli::{ApplyArgs, Format, Global, RunArgs},
     config::{self, Config, KeySource, SecretsMode},
+    desired::desired,
     error::Error,
     kernel::{
         Kernel,
@@ -73,7 +74,11 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         }
         let args = RunArgs { auto_approve: args.run.auto_approve || plan.is_some(), ..args.run };
         let config = &loaded.config;
-        let run = Run { global, args: &args, config, verb: "apply", turn, lock: &lock };
+        let now = || {
+            let moment = moment::now(config).ok().filter(|now| now.clock.is_some())?;
+            Some(desired(config, moment, prepared.local, loaded.secrets.as_ref()))
+        };
+        let run = Run { global, args: &args, config, verb: "apply", turn, lock: &lock, now: &now };
         let file = file_name(global);
         if !run.approved(&prepared.view(&loaded.config, &file))? {
             return Ok(Status::Error);
@@ -129,6 +134,8 @@ pub(super) struct Run<'a> {
     /// What becomes of a ratchet once all is done.
     pub(super) turn: Option<Turn<'a>>,
     pub(super) lock: &'a Lock,
+    /// What a revert is to follow, where generations follow the clock.
+    pub(super) now: Now<'a>,
 }
 
 impl Run<'_> {
@@ -209,7 +216,7 @@ impl Run<'_> {
         let waited = wait.filter(|_| report.changed_anything()).map(|mut wait| {
             self.lock.note("waits to be confirmed");
             wait.ask(printer, json);
-            wait.end(kernel, self.config, printer, json)
+            wait.end(kernel, (self.config, self.now), printer, json)
         });
         let kept = waited.as_ref().is_none_or(|ended| ended.report.is_none());
         // Only now: what is not proven to be in place, or was reverted,

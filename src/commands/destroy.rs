@@ -41,7 +41,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
         ..Desired::default()
     };
     let keyring = Keyring::default();
-    let run = Run { global, args, config, verb: "destroy", turn: None, lock: &lock };
+    let run = Run { global, args, config, verb: "destroy", turn: None, lock: &lock, now: &|| None };
     let file = file_name(global);
     // Only shown: a clock that is wrong keeps nobody from removing everything.
     let moment = config.rotation.at(clock::now());

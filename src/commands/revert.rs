@@ -27,8 +27,13 @@ pub(super) struct Wait {
     time: Duration,
     before: Desired,
     keyring: Keyring,
+    /// What the file asked for when the apply began.
+    then: Desired,
     reqid: Reqid,
 }
+
+/// What the file asks for at the time of the call, if its secrets are at hand.
+pub(super) type Now<'a> = &'a dyn Fn() -> Option<(Desired, Keyring)>;
 
 impl Wait {
     /// Prepares, before anything changes, to revert `plan`, so that the host holds `live` again.
@@ -43,7 +48,8 @@ impl Wait {
         let keys = kernel.keys(reqid)?.into_iter().collect();
         let (before, keyring) = restore::restore(live, keys, plan, goal.desired, reqid)
             .map_err(|problems| Error::Irreversible { problems })?;
-        Ok(Self { waiter: Waiter::begin()?, time, before, keyring, reqid })
+        let then = goal.desired.clone();
+        Ok(Self { waiter: Waiter::begin()?, time, before, keyring, then, reqid })
     }
 
     /// Says what to do. In JSON that goes to standard error.
@@ -64,7 +70,7 @@ impl Wait {
     pub(super) fn end(
         &mut self,
         kernel: &mut Linux,
-        config: &Config,
+        (config, now): (&Config, Now<'_>),
         printer: &Printer,
         json: bool,
     ) -> Ended {
@@ -77,6 +83,9 @@ impl Wait {
             return Ended { word, report: None };
         }
         printer.err(format!("{text}; reverting all of it."));
+        if let Some(now) = now() {
+            restore::follow_the_clock(&mut self.before, &mut self.keyring, &self.then, &now);
+        }
         let report = self.revert(kernel, printer, json);
         if !json {
             printer.out(report_text(&report, "", REVERT));

@@ -5,16 +5,19 @@ mod common;
 use common::{REQID, applied, applied_host, host, mesh, observe, plan, wanted_at};
 use meshsec::{
     apply::{Goal, Report, apply},
-    config::{Config, Guard, Rotation, Secrets, Select, Traffic},
+    config::{Config, Guard, Peer, Rotation, Secrets, Select, Traffic},
     desired::{Desired, Keyring, desired},
     kernel::memory::Memory,
     model::{
         Action, Bypass, Direction, Family, Generation, IPPROTO_UDP, Key, Mark, PeerName, Period,
-        Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, Spi, Template, Time, Unseen,
+        Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, ShortId, Spi, Template, Time,
+        Unseen,
     },
-    plan::{ConflictCode, Plan, StepKind},
+    plan::{ConflictCode, Plan, StepKind, WarningCode},
+    render::{View, plan_json, plan_text},
 };
 use proptest::prelude::*;
+use std::net::Ipv4Addr;
 
 const HOSTS: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 const HOSTS6: [&str; 3] = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
@@ -358,4 +361,129 @@ fn what_was_there_before_an_apply_comes_back_whatever_is_in_the_way() {
     let plan = Plan::new(&restoring, &observe(&mut kernel), REQID);
     assert_eq!((plan.changes.len(), plan.held), (all.changes.len() - 1, 1));
     assert_eq!(plan.conflicts[0].code, ConflictCode::SelectorTaken);
+}
+
+const MANY: u16 = 2000;
+
+/// Everything between so many peers.
+fn large_mesh() -> Config {
+    let peers = (0..MANY).map(|n| Peer {
+        name: PeerName::new(&format!("p{n}")).unwrap(),
+        short_id: ShortId::new(n).unwrap(),
+        address: Ipv4Addr::from_bits(0x0a00_0000 + u32::from(n)).into(),
+        public_key: None,
+    });
+    let traffic = Traffic::All;
+    Config { guard: Guard::Off, traffic, peers: peers.collect(), ..mesh(5, &HOSTS) }
+}
+
+fn prefix(bits: u32, length: u8) -> Prefix {
+    Prefix { address: Ipv4Addr::from_bits(bits).into(), length }
+}
+
+fn plan_without_keys(config: &Config, kernel: &mut Memory) -> Plan {
+    let moment = config.rotation.at(Time::default());
+    let (wanted, _) = desired(config, moment, &config.peers[0], None);
+    Plan::new(&wanted, &observe(kernel), REQID)
+}
+
+/// A conflict for each object, whatever number of peers it stops, and output that is capped:
+/// for each pair of the two this would be gigabytes.
+#[test]
+fn thousands_of_wide_policies_and_thousands_of_peers_are_a_list_of_what_is_in_the_way() {
+    let config = large_mesh();
+    let mut kernel = host(&config);
+    let wide = (0..u32::from(MANY)).map(|n| {
+        let source = prefix(0x0a00_0000, 8 + (n % 9) as u8);
+        let selector = Selector { proto: (n / 9 + 1) as u8, ..Selector::between(source, source) };
+        foreign(Direction::Out, Selector { user: n, ..selector }, Action::Allow, n % 1000)
+    });
+    kernel.state_mut().policies.extend(wide);
+    let plan = plan_without_keys(&config, &mut kernel);
+    assert_eq!(plan.conflicts.len(), usize::from(MANY));
+    let stopped = plan.conflicts[0].stops.peers().unwrap();
+    assert_eq!(stopped.len(), usize::from(MANY) - 1);
+    assert_eq!(plan.changes.iter().filter(|change| change.peer.is_some()).count(), 0);
+
+    let view = View {
+        config: &config,
+        moment: config.rotation.at(Time::default()),
+        local: Some(&config.peers[0]),
+        plan: &plan,
+        warnings: &[],
+        file: "mesh.toml",
+    };
+    let text = plan_text(&view);
+    assert!(text.len() < 20_000, "{} bytes", text.len());
+    assert!(text.contains("stops peers p1, p2, p3, p4, p5, p6, p7, p8 and 1991 more"), "{text}");
+    assert!(text.contains("and 1980 more conflicts"), "{text}");
+    let json = serde_json::to_value(plan_json(&view)).unwrap();
+    assert_eq!(json["conflicts"].as_array().unwrap().len(), 100);
+    assert_eq!(json["more_conflicts"], 1900);
+    assert_eq!(json["conflicts"][0]["peers"].as_array().unwrap().len(), 8);
+    assert_eq!(json["conflicts"][0]["more_peers"], 1991);
+}
+
+#[test]
+fn who_is_stopped_is_exact_whatever_the_prefix() {
+    let config = large_mesh();
+    let names = |low: u32, high: u32| (low..high).map(|n| format!("p{n}")).collect::<Vec<_>>();
+    for (bits, length, stopped) in [
+        (0x0a00_0100, 24, names(256, 512)),
+        (0x0a00_0107, 30, names(260, 264)),
+        (0x0a00_0005, 32, names(5, 6)),
+        (0x0a00_0000, 31, names(1, 2)),
+        (0x0b00_0000, 8, names(0, 0)),
+        (0, 0, names(1, MANY.into())),
+    ] {
+        let mut kernel = host(&config);
+        let any = prefix(0, 0);
+        let out = Selector::between(any, prefix(bits, length));
+        let policy = foreign(Direction::Out, out, Action::Allow, 10);
+        kernel.state_mut().policies.push(policy);
+        let plan = plan_without_keys(&config, &mut kernel);
+        let found: Vec<String> = plan
+            .conflicts
+            .iter()
+            .flat_map(|conflict| conflict.stops.peers().unwrap().iter().map(ToString::to_string))
+            .collect();
+        assert_eq!(found, stopped, "{bits:#x}/{length}");
+        let name = |n: u32| PeerName::new(&format!("p{n}")).unwrap();
+        for n in 1..u32::from(MANY) {
+            let is_stopped = stopped.contains(&format!("p{n}"));
+            assert_eq!(plan.stopped().covers(Some(&name(n))), is_stopped, "p{n}");
+        }
+    }
+}
+
+#[test]
+fn policies_elsewhere_are_in_nobodys_way() {
+    let config = large_mesh();
+    let mut kernel = host(&config);
+    let elsewhere = (0..50_000).map(|n| {
+        let selector = Selector::between(prefix(0x0b00_0000 + (n << 8), 24), prefix(n, 32));
+        foreign(Direction::Out, selector, Action::Allow, 10)
+    });
+    kernel.state_mut().policies.extend(elsewhere);
+    let plan = plan_without_keys(&config, &mut kernel);
+    assert!(plan.conflicts.is_empty());
+    assert!(plan.warnings.len() < 10, "{:?}", plan.warnings);
+}
+
+/// Many that block or transform are warned of by the first few.
+#[test]
+fn policies_that_only_outrank_ours_are_counted_too() {
+    let config = large_mesh();
+    let mut kernel = host(&config);
+    let wide = (0..u32::from(MANY)).map(|n| {
+        let any = Selector { user: n, ..Selector::between(prefix(0, 0), prefix(0, 0)) };
+        foreign(Direction::Out, any, Action::Block, 10)
+    });
+    kernel.state_mut().policies.extend(wide);
+    let plan = plan_without_keys(&config, &mut kernel);
+    let lines = plan.warnings.iter().filter(|line| line.code == WarningCode::Outranked);
+    let lines: Vec<&str> = lines.map(|line| line.text.as_str()).collect();
+    assert_eq!(lines.len(), 9);
+    assert!(lines[0].ends_with("p1, p2, p3, p4, p5, p6, p7, p8 and 1991 more"), "{}", lines[0]);
+    assert!(lines[8].starts_with("1992 more foreign policies"), "{}", lines[8]);
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    bypass, chains, nat, same_reqid,
+    bypass, chains, nat,
+    reach::Reach,
+    same_reqid,
     stops::{Peers, Stops},
     tunnel,
 };
@@ -118,10 +120,11 @@ impl Found {
 pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     let mut found = Found::default();
     found.of_sas(desired, live, reqid);
+    let reach = Reach::of(desired);
     let foreign = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
     for policy in foreign {
         if !found.takes(desired, policy, reqid) && !desired.restoring {
-            found.conflicts.extend(outranking(desired, policy, reqid));
+            found.conflicts.extend(outranking(desired, &reach, policy, reqid));
         }
     }
     found.conflicts.extend(chains::conflicts(desired, live));
@@ -202,17 +205,17 @@ fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Co
 /// A policy that lets protected traffic pass in clear before ours is asked.
 ///
 /// On equal priority the kernel prefers the older one, which may be theirs.
-fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict> {
+fn outranking(desired: &Desired, reach: &Reach, policy: &Policy, reqid: Reqid) -> Option<Conflict> {
     // An XFRM interface's policies see only that interface's packets.
     if !policy.lets_clear_text_pass() || policy.id.if_id != 0 {
-        return Vec::new();
+        return None;
     }
     // What ours let pass as well is in nobody's way.
     let discovery = |ours: &PolicyId| {
         ours.direction == policy.id.direction && ours.selector.covers(&policy.id.selector)
     };
     if desired.discovery.keys().any(discovery) {
-        return Vec::new();
+        return None;
     }
     let same_packets = |direction: Direction, selector: &Selector| {
         direction == policy.id.direction && selector.overlaps(&policy.id.selector)
@@ -226,31 +229,20 @@ fn outranking(desired: &Desired, policy: &Policy, reqid: Reqid) -> Vec<Conflict>
              delete it, narrow its selector or raise its priority number"
         ),
     };
-    let theirs = &policy.id.selector;
-    let between_peers = desired.policies.values().any(|wanted| {
-        let ours = &wanted.policy.id;
-        ours.direction == policy.id.direction
-            && ours.selector.src.covers(&theirs.src)
-            && ours.selector.dst.covers(&theirs.dst)
-    });
     // Between two peers the peer's policy ranks before the guard, and what
     // outranks that one stops that peer alone.
-    let outranks_guard =
-        |guard: &Policy| !between_peers && same_packets(guard.id.direction, &guard.id.selector);
-    if policy.priority <= reqid.0 && desired.guards.values().any(outranks_guard) {
-        return vec![conflict(ConflictCode::OutranksGuard, Stops::All, "the guard")];
+    let meets_guard = |guard: &Policy| same_packets(guard.id.direction, &guard.id.selector);
+    if policy.priority <= reqid.0
+        && desired.guards.values().any(meets_guard)
+        && !reach.is_within_one(&policy.id)
+    {
+        return Some(conflict(ConflictCode::OutranksGuard, Stops::All, "the guard"));
     }
     if policy.priority > PEER_PRIORITY {
-        return Vec::new();
+        return None;
     }
-    let peers: BTreeSet<&PeerName> = desired
-        .policies
-        .values()
-        .filter(|wanted| same_packets(wanted.policy.id.direction, &wanted.policy.id.selector))
-        .map(|wanted| &wanted.peer)
-        .collect();
-    let stops = peers.into_iter().map(Stops::peer);
-    stops.map(|stops| conflict(ConflictCode::OutranksPeer, stops, "ours")).collect()
+    let peers = reach.met_by(&policy.id);
+    (!peers.is_empty()).then(|| conflict(ConflictCode::OutranksPeer, Stops::Peers(peers), "ours"))
 }
 
 /// What to do about an object whose reqid looks like a mesh's.

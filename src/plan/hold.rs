@@ -197,7 +197,8 @@ fn standing<'a>(
     ours: impl Iterator<Item = &'a Policy>,
 ) -> BTreeSet<&'a PeerName> {
     let mut sides: [BTreeSet<&PeerName>; 2] = Default::default();
-    for wanted in ours.filter_map(|policy| desired.policies.get(&policy.id)) {
+    let wanted = ours.filter_map(|policy| desired.policies.get(&policy.id));
+    for wanted in wanted.filter(|wanted| !wanted.policy.is_for_icmp_errors()) {
         match wanted.policy.id.direction {
             Direction::Out => _ = sides[0].insert(&wanted.peer),
             Direction::In => _ = sides[1].insert(&wanted.peer),

@@ -15,6 +15,7 @@ mod flush;
 mod hold;
 mod link;
 mod nat;
+mod reach;
 mod route;
 mod same_reqid;
 mod sequence;

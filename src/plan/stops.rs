@@ -89,6 +89,15 @@ impl Peers {
         self.ranges.is_empty()
     }
 
+    /// The first names, and how many more there are.
+    pub fn listed(&self) -> String {
+        let names: Vec<&str> = self.iter().take(NAMES_SHOWN).map(PeerName::as_str).collect();
+        match self.len().saturating_sub(NAMES_SHOWN) {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
+    }
+
     /// All of several, without a look at each name as often as it is named.
     pub(super) fn union<'p>(several: impl Iterator<Item = &'p Self>) -> Vec<Self> {
         let mut lists: BTreeMap<*const PeerName, (List, Ranges)> = BTreeMap::new();
@@ -115,14 +124,7 @@ impl fmt::Display for Peers {
         if self.is_empty() {
             return f.write_str("no peer");
         }
-        f.write_str(if self.len() == 1 { "peer " } else { "peers " })?;
-        for (at, name) in self.iter().take(NAMES_SHOWN).enumerate() {
-            write!(f, "{}{name}", if at == 0 { "" } else { ", " })?;
-        }
-        match self.len().saturating_sub(NAMES_SHOWN) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
+        write!(f, "{} {}", if self.len() == 1 { "peer" } else { "peers" }, self.listed())
     }
 }
 

@@ -8,7 +8,9 @@ use std::{
 use super::{
     bypass, chains,
     change::{Change, What},
-    flush, link, nat, route, tunnel,
+    flush, link, nat,
+    reach::Reach,
+    route, tunnel,
 };
 use crate::{
     desired::Desired,
@@ -386,21 +388,15 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
             && policy.id.if_id == 0
             && !policy.lets_clear_text_pass()
     });
+    let reach = Reach::without_icmp_errors(desired);
     let mut lines = Vec::new();
-    for policy in foreign {
-        let peers: BTreeSet<&PeerName> = desired
-            .policies
-            .values()
-            .filter(|wanted| {
-                let ours = &wanted.policy.id;
-                ours.direction == policy.id.direction
-                    && ours != &policy.id
-                    && !wanted.policy.is_for_icmp_errors()
-                    && ours.selector.overlaps(&policy.id.selector)
-            })
-            .map(|wanted| &wanted.peer)
-            .collect();
-        if !peers.is_empty() {
+    let mut more = 0;
+    // One with the identity of ours is a conflict.
+    for policy in foreign.filter(|policy| !desired.policies.contains_key(&policy.id)) {
+        let peers = reach.met_by(&policy.id);
+        if lines.len() >= NAMES_SHOWN {
+            more += usize::from(!peers.is_empty());
+        } else if !peers.is_empty() {
             let does = match policy.action {
                 Action::Block => "blocks",
                 Action::Allow => "transforms in its own way",
@@ -413,10 +409,15 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
                 "the foreign policy {} priority {} outranks ours and {does} traffic with {}{marked}",
                 policy.id,
                 policy.priority,
-                names(&peers)
+                peers.listed()
             );
             lines.push(Warning::new(WarningCode::Outranked, text));
         }
+    }
+    if more > 0 {
+        let text =
+            format!("{more} more foreign policies outrank ours and block or transform traffic");
+        lines.push(Warning::new(WarningCode::Outranked, text));
     }
     lines
 }

@@ -23,6 +23,7 @@ pub struct JsonPlan {
     changes: Vec<JsonChange>,
     steps: Vec<JsonStep>,
     conflicts: Vec<JsonConflict>,
+    more_conflicts: usize,
     held: usize,
     warnings: Vec<Warning>,
     summary: JsonSummary,
@@ -118,6 +119,7 @@ pub fn plan_json(view: &View<'_>) -> JsonPlan {
         changes: changes(view.plan),
         steps: view.plan.steps.iter().map(JsonStep::of).collect(),
         conflicts: conflicts(view.plan),
+        more_conflicts: more_conflicts(view.plan),
         held: view.plan.held,
         warnings: view.all_warnings().cloned().collect(),
         summary: summary(view.plan),
@@ -146,10 +148,19 @@ fn changes(plan: &Plan) -> Vec<JsonChange> {
         .collect()
 }
 
-/// The plan's conflicts in the shape of their JSON.
+/// How many conflicts a document has before the rest is counted.
+const CONFLICTS_SHOWN: usize = 100;
+
+/// How many conflicts there are beyond those.
+pub(super) fn more_conflicts(plan: &Plan) -> usize {
+    plan.conflicts.len().saturating_sub(CONFLICTS_SHOWN)
+}
+
+/// The plan's first conflicts in the shape of their JSON.
 pub(super) fn conflicts(plan: &Plan) -> Vec<JsonConflict> {
     plan.conflicts
         .iter()
+        .take(CONFLICTS_SHOWN)
         .map(|conflict| JsonConflict {
             code: conflict.code,
             text: conflict.text.clone(),

@@ -170,6 +170,7 @@ struct JsonReport<'a> {
     trial_left: bool,
     stopped: Option<String>,
     conflicts: Vec<json::JsonConflict>,
+    more_conflicts: usize,
     held: usize,
     not_as_wanted: Vec<String>,
     traffic: std::collections::BTreeMap<String, &'static str>,
@@ -229,6 +230,7 @@ pub fn report_json<'a>(
         trial_left: report.probe_stays,
         stopped: report.stopped.as_ref().map(ToString::to_string),
         conflicts: after.map(json::conflicts).unwrap_or_default(),
+        more_conflicts: after.map_or(0, json::more_conflicts),
         held: after.map_or(0, |plan| plan.held),
         not_as_wanted: after
             .map(|plan| plan.changes.iter().map(|change| change.id()).collect())

@@ -13,6 +13,8 @@ use crate::{
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
+/// How many conflicts are shown before the rest is counted.
+const CONFLICTS_SHOWN: usize = 20;
 const RED: Style = AnsiColor::Red.on_default();
 
 /// The whole plan. The last line counts the changes or says that there are none.
@@ -175,10 +177,13 @@ fn write_conflicts(text: &mut String, plan: &Plan) {
         return;
     }
     let _ = writeln!(text, "\n{BOLD}Conflicts{BOLD:#}");
-    for conflict in conflicts {
+    for conflict in conflicts.iter().take(CONFLICTS_SHOWN) {
         let Conflict { object, stops, text: why, .. } = conflict;
         let _ = writeln!(text, "{RED}    !{RED:#} {}  stops {stops}", Plain(object));
         let _ = writeln!(text, "        {DIM}# {}{DIM:#}", Plain(why));
+    }
+    if let Some(more) = conflicts.len().checked_sub(CONFLICTS_SHOWN).filter(|more| *more > 0) {
+        let _ = writeln!(text, "  and {more} more conflicts");
     }
     if *held > 0 {
         let changes = if *held == 1 { "change is" } else { "changes are" };

@@ -45,6 +45,7 @@ mod generations;
 mod guards;
 mod icmp_errors;
 mod idempotence;
+mod kept_up;
 mod kinds;
 mod least_privilege;
 mod link;

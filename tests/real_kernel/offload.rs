@@ -8,6 +8,7 @@ use crate::{
 fn lab(esp: &'static str) -> Lab {
     let mut lab = Lab::new(2);
     lab.mesh.esp = esp;
+    lab.mesh.period = Some("1h");
     lab.write_all(&lab.mesh);
     lab
 }

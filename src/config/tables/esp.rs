@@ -61,6 +61,7 @@ pub(super) fn read(
         section.get("offload").map_or(Some(None), |value| read_offload(findings, value).map(Some));
     let replay = Replay { window: window?, esn: esn? };
     check_replay(findings, section, replay, by_clock)?;
+    check_offload(findings, section, by_clock)?;
     Some(Esp { cipher: cipher?, replay, offload: offload? })
 }
 
@@ -123,6 +124,24 @@ fn check_replay(
         _ => return Some(()),
     };
     findings.wrong(span(key), message.into(), hint);
+    None
+}
+
+/// Without a period numbers begin again under an old key. Where the kernel encrypts, a
+/// nonce is a number XOR a salt that it draws for each SA; what a device makes of
+/// the two is nowhere to be read, and a nonce that comes twice gives the key's
+/// authentication away.
+fn check_offload(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+    by_clock: bool,
+) -> Option<()> {
+    let offload = section.get("offload").filter(|_| !by_clock);
+    let Some(value) = offload else { return Some(()) };
+    let message = "offload needs period: with generation a restarted host counts from 0 again, and \
+                   nothing shows that a device makes other nonces of these numbers";
+    let hint = "write period = \"1h\" in [rotation] instead of generation, or leave offload out";
+    findings.wrong(value.span(), message.into(), hint);
     None
 }
 

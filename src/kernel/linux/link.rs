@@ -128,13 +128,17 @@ fn vrfs(devices: &BTreeMap<u32, Device>) -> BTreeMap<String, u32> {
 /// to the peer (`xfrm_dev_state_add`).
 pub fn offload_index(sa: &Sa, step: &StepKind) -> Result<u32, KernelError> {
     let Some(offload) = &sa.offload else { return Ok(0) };
-    let socket = net::socket(AddressFamily::INET, SocketType::DGRAM, None);
-    let index = socket.and_then(|socket| net::netdevice::name_to_index(socket, &offload.device));
-    index.map_err(|errno| KernelError::Refused {
+    index(&offload.device).map_err(|errno| KernelError::Refused {
         doing: rules::doing(step),
         errno: Errno(errno.raw_os_error()),
         detail: Some(rules::no_offload_device()),
     })
+}
+
+/// Any socket may ask. A Unix one is what the shipped unit allows.
+fn index(device: &str) -> rustix::io::Result<u32> {
+    let socket = net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    net::netdevice::name_to_index(socket, device)
 }
 
 /// The addresses of all devices.

@@ -36,9 +36,9 @@ impl Drop for Clock {
     }
 }
 
-const PERIOD: u64 = 600;
+pub const PERIOD: u64 = 600;
 
-fn lab() -> Lab {
+pub fn lab() -> Lab {
     let mut lab = Lab::new(2);
     lab.mesh.period = Some("10m");
     lab.write_all(&lab.mesh);

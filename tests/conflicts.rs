@@ -296,6 +296,32 @@ fn a_pair_that_lost_a_policy_does_not_stand() {
     }
 }
 
+/// One whose SAs were all deleted neither; nothing of it can be received, nor shown by errors.
+#[test]
+fn a_pair_that_lost_all_its_sas_does_not_stand() {
+    let config = mesh(5, &HOSTS[..2]);
+    let mut kernel = applied_host(&config);
+    kernel.state_mut().sas.clear();
+    InTheWay::Sysctl.come(&mut kernel);
+    let plan = plan(&config, &mut kernel);
+    assert_eq!((plan.changes.len(), plan.held), (0, 4));
+}
+
+/// What it lacks to be closed is made.
+#[test]
+fn a_pair_that_stands_gets_its_policies_for_errors_and_for_what_is_forwarded() {
+    let config = mesh(5, &HOSTS[..2]);
+    let mut kernel = applied_host(&config);
+    let all = kernel.state().policies.clone();
+    let closes =
+        |policy: &Policy| policy.is_for_icmp_errors() || policy.id.direction == Direction::Fwd;
+    kernel.state_mut().policies.retain(|policy| !closes(policy));
+    InTheWay::Sysctl.come(&mut kernel);
+    assert!(!applied(&config, &mut kernel).is_complete());
+    let count = |policies: &[Policy]| policies.iter().filter(|policy| closes(policy)).count();
+    assert_eq!(count(&kernel.state().policies), count(&all));
+}
+
 /// The SA to send under is somebody else's: the pair goes on under the one that it has.
 #[test]
 fn a_taken_spi_leaves_a_pair_where_it_is_and_the_others_rotate() {

@@ -6,13 +6,14 @@
 //! stopped would be cut two generations later, for a sysctl that somebody set.
 //!
 //! A pair *stands* if policies that the file wants of it are there, ours, out
-//! and in. This is what goes on:
+//! and in, and an SA to receive by. This is what goes on:
 //!
 //! | | nothing in the way | something stops its peer, or all |
 //! |---|---|---|
 //! | an SA made, replaced or deleted | yes | if its pair stands |
 //! | a policy updated | yes | if its pair stands, and for guards |
-//! | a policy, a guard made | yes | no |
+//! | a policy fwd or for ICMP errors made | yes | if its pair stands |
+//! | any other policy, a guard made | yes | no |
 //! | a policy deleted; chains, the MTU | yes | no |
 //!
 //! Besides, whatever is in the way of whom:
@@ -75,7 +76,7 @@ impl<'a> Hold<'a> {
         Self {
             desired,
             out: out.map(|policy| (policy.id, policy)).collect(),
-            stands: standing(desired, ours()),
+            stands: standing(desired, live, reqid),
             blocked: Blocked::by(&found.conflicts),
             taken: &found.taken,
             is_others: conflicts.any(|conflict| conflict.code == ConflictCode::SameReqid),
@@ -120,8 +121,11 @@ impl<'a> Hold<'a> {
             What::UpdatePolicy { wanted, .. } => {
                 stands || self.desired.guards.contains_key(&wanted.id)
             }
-            What::CreatePolicy(_)
-            | What::DeletePolicy(_)
+            // What the pair receives is to be seen by nobody, and to be let through to nobody.
+            What::CreatePolicy(policy) => {
+                stands && (policy.is_for_icmp_errors() || policy.id.direction == Direction::Fwd)
+            }
+            What::DeletePolicy(_)
             | What::SetMtu { .. }
             | What::SetChain { .. }
             | What::DeleteChain(_) => false,
@@ -191,13 +195,12 @@ fn pinned(policy: &Policy) -> impl Iterator<Item = SaId> {
     spis.filter(|spi| *spi != Spi::from_raw(0)).map(move |spi| SaId::esp(dst, spi))
 }
 
-/// The peers of which wanted policies are there, out and in.
-fn standing<'a>(
-    desired: &'a Desired,
-    ours: impl Iterator<Item = &'a Policy>,
-) -> BTreeSet<&'a PeerName> {
-    let mut sides: [BTreeSet<&PeerName>; 2] = Default::default();
+/// The peers of which wanted policies are there, out and in, and from which an
+/// SA receives. After all SAs were deleted, those to come are as good as new.
+fn standing<'a>(desired: &'a Desired, live: &Live, reqid: Reqid) -> BTreeSet<&'a PeerName> {
+    let ours = live.0.policies.iter().filter(|policy| policy.belongs_to(reqid));
     let wanted = ours.filter_map(|policy| desired.policies.get(&policy.id));
+    let mut sides: [BTreeSet<&PeerName>; 2] = Default::default();
     for wanted in wanted.filter(|wanted| !wanted.policy.is_for_icmp_errors()) {
         match wanted.policy.id.direction {
             Direction::Out => _ = sides[0].insert(&wanted.peer),
@@ -205,5 +208,13 @@ fn standing<'a>(
             Direction::Fwd => {}
         }
     }
-    &sides[0] & &sides[1]
+    let receives = |sa: &&Sa| {
+        sa.reqid == reqid
+            && Some(sa.id.dst) == desired.local
+            && sa.id.mark.is_none()
+            && !sa.is_larval()
+    };
+    let sas = live.0.sas.iter().filter(receives);
+    let heard: BTreeSet<&PeerName> = sas.filter_map(|sa| desired.peers.get(&sa.src)).collect();
+    &(&sides[0] & &sides[1]) & &heard
 }

@@ -166,9 +166,11 @@ impl State {
             && (local.any(|local| local.device == device) || !self.carriers(from).any(outward))
     }
 
-    /// The way from one address to another, if it is known.
+    /// The way from one address to another, if it is known. Packets from another
+    /// address of this host go the same way.
     pub fn route(&self, from: IpAddr, to: IpAddr) -> Option<&Route> {
-        self.routes.iter().find(|route| (route.from, route.to) == (from, to))
+        let to_there = || self.routes.iter().filter(|route| route.to == to);
+        to_there().find(|route| route.from == from).or_else(|| to_there().next())
     }
 
     /// The device of this name.

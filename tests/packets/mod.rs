@@ -375,8 +375,10 @@ fn fits(sa: &Sa, template: &Template) -> bool {
 /// device of its route (`__mkroute_output`), wherever its source address is.
 fn leaves_past_policies(state: &State, packet: &Packet) -> bool {
     let set = |device: &str| is_set(state, device, packet.src, "disable_xfrm");
-    let route =
-        state.routes.iter().find(|route| route.from == packet.src && route.to == packet.dst);
+    // From another address the way is the same: routes are by destination.
+    let mut routes: Vec<_> = state.routes.iter().filter(|way| way.to == packet.dst).collect();
+    routes.sort_by_key(|way| way.from != packet.src);
+    let route = routes.first();
     set("all")
         || match route {
             Some(route) => route.devices.iter().any(|device| set(device)),

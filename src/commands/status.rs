@@ -21,7 +21,7 @@ use crate::{
         linux::{clock, counters},
     },
     model::{Live, PeerName, Time},
-    plan::{NAMES_SHOWN, Plan, Warning},
+    plan::{NAMES_SHOWN, Plan, Warning, WarningCode},
     privilege::Files,
     render::{Sample, StatusView, status_json, status_prometheus, status_text},
     verdict::{Case, Judgement, Reason, Sightings, judge},
@@ -163,8 +163,14 @@ impl<'a> Watcher<'a> {
         let (desired, _) = desired(config, moment, local, None);
         self.are_pairs(local, &desired)?;
         let plan = Plan::new(&desired, &live, config.reqid);
-        let warnings = moment::warning(moment).into_iter().collect();
+        let mut warnings: Vec<Warning> = moment::warning(moment).into_iter().collect();
         let counters = counters()?;
+        warnings.extend(counters.is_none().then(|| {
+            let text = "the kernel's counters of refused packets can't be seen: there is no \
+                        /proc/net/xfrm_stat (CONFIG_XFRM_STATISTICS)";
+            Warning::new(WarningCode::CountersHidden, text)
+        }));
+        let counters = counters.unwrap_or_default();
         Ok(Look { now, moment, local, desired, live, plan, counters, warnings })
     }
 

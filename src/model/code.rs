@@ -73,6 +73,7 @@ codes! {
         Outranked "outranked" "A foreign policy outranks those of peers, and blocks their traffic or transforms it in its own way.",
         PastTheGuard "past-the-guard" "A sysctl takes packets of a device past all policies.",
         SysctlsHidden "sysctls-hidden" "Sysctls that may take packets past all policies can't be seen.",
+        CountersHidden "counters-hidden" "The kernel's counters of refused packets can't be seen.",
         RouteUnknown "route-unknown" "By which devices packets to peers leave is not known.",
         NoRoute "no-route" "The host has no route to a peer.",
         NoCarrier "no-carrier" "Packets to a peer leave by a device without a carrier.",

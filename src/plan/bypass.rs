@@ -15,8 +15,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        Bypass, ConflictCode, Direction, Family, Hidden, Live, PeerName, Route, State, Warning,
-        WarningCode,
+        Bypass, ConflictCode, Direction, Family, Hidden, Link, Live, PeerName, Route, State,
+        Warning, WarningCode,
     },
 };
 
@@ -42,10 +42,12 @@ impl<'a> Place<'a> {
         bypass.ipv6 == self.local.is_ipv6()
     }
 
-    /// Whether a device has the local address. IPv4 knows no such lo.
+    /// Whether a device has the local address, and packets to it may come in by the
+    /// device, which over IPv4 alone is what counts: none do by lo or a dummy.
     fn carries(&self, bypass: &Bypass) -> bool {
         let mut addresses = self.state.addresses.iter();
-        (bypass.ipv6 || bypass.device != "lo")
+        let inner = || self.state.link(&bypass.device).is_some_and(Link::ends_here);
+        (bypass.ipv6 || bypass.device != "lo" && !inner())
             && addresses.any(|at| at.address == self.local && at.device == bypass.device)
     }
 

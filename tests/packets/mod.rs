@@ -411,9 +411,19 @@ pub fn arrives_past_policies(state: &State, packet: &Packet) -> bool {
     let set = |device: &str| is_set(state, device, packet.dst, "disable_policy");
     let mut routes = state.routes.iter().filter(|route| route.from == packet.dst);
     set("all")
-        || carriers(state, packet.dst).iter().any(|device| set(device))
+        || entered(state, packet.dst).iter().any(|device| set(device))
         || packet.dst.is_ipv4()
             && routes.any(|route| route.devices.iter().chain(&route.vrfs).any(|device| set(device)))
+}
+
+/// Of the devices that have an address those that count for what arrives. Over
+/// IPv4 nothing comes in by a device without another end.
+fn entered(state: &State, local: IpAddr) -> Vec<&str> {
+    let inner = |device: &&str| {
+        let link = state.links.iter().find(|link| link.name == **device);
+        local.is_ipv4() && link.is_some_and(|link| link.kind.as_deref() == Some("dummy"))
+    };
+    carriers(state, local).into_iter().filter(|device| !inner(device)).collect()
 }
 
 /// The devices that have an address; lo counts for IPv6 alone.

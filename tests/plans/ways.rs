@@ -150,3 +150,14 @@ fn a_guard_blocks_what_a_rule_gives_another_address() {
         state.hidden = [Hidden::Translations].into();
     });
 }
+
+#[test]
+fn disable_policy_of_a_dummy_with_the_address_is_no_conflict_over_ipv4() {
+    let mut kernel = applied_host(&lab());
+    let state = kernel.state_mut();
+    state.addresses[0].device = "dummy0".into();
+    state.links.push(Link { kind: Some("dummy".into()), ..common::link("dummy0", 1500) });
+    state.bypasses.push(bypass("dummy0", "disable_policy"));
+    let plan = plan(&lab(), &mut kernel);
+    assert_eq!((plan.conflicts.len(), plan.warnings.len()), (0, 1));
+}

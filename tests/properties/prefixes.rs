@@ -192,6 +192,14 @@ impl<'a> Run<'a> {
         stopped.covers(None) || stopped.covers(peer)
     }
 
+    /// Whether a packet goes where no route is known, and the plan has told of devices
+    /// by which packets pass the guard.
+    fn may_pass_the_guard(&self, state: &State, packet: &Packet) -> bool {
+        let is_told = |code| self.plan.warnings.iter().any(|line| line.code == code);
+        state.routes.iter().all(|route| route.to != packet.dst)
+            && is_told(WarningCode::PastTheGuard)
+    }
+
     fn warns_of_clear_text(&self) -> bool {
         self.plan.warnings.iter().any(|line| line.code == WarningCode::LeftInTheClear)
     }
@@ -306,7 +314,9 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         let wrong = shown.filter(|error| !may_show(error));
         prop_assert!(wrong.is_none(), "{:?} shows {:?} {}", wrong, packet, told());
     }
-    let kind = |packet: &&Packet| run.wants(packet) && !run.is_stopped(packet);
+    let kind = |packet: &&Packet| {
+        run.wants(packet) && !run.is_stopped(packet) && !run.may_pass_the_guard(state, packet)
+    };
     // In the end no peer's packet is sent on in clear, nor shown by an error.
     let pairs = run.packets.iter().filter(|packet| run.is_pair(packet));
     for packet in pairs.filter(|_| ended).filter(kind) {

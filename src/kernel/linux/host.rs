@@ -24,18 +24,21 @@ pub fn read_if_any(path: &Path) -> Result<Option<String>, KernelError> {
 }
 
 /// What went wrong in this network namespace since it began: the counters of
-/// `/proc/net/xfrm_stat` that are not 0. None where the kernel keeps none.
+/// `/proc/net/xfrm_stat` that are not 0. `None` where there is no such file, which is not the same as that nothing
+/// went wrong.
 ///
 /// # Errors
 ///
 /// [`KernelError::System`] if they exist and can't be read.
-pub fn counters() -> Result<BTreeMap<String, u64>, KernelError> {
-    let text = read_if_any(Path::new("/proc/thread-self/net/xfrm_stat"))?.unwrap_or_default();
+pub fn counters() -> Result<Option<BTreeMap<String, u64>>, KernelError> {
+    let Some(text) = read_if_any(Path::new("/proc/thread-self/net/xfrm_stat"))? else {
+        return Ok(None);
+    };
     let counter = |line: &str| {
         let (name, number) = line.split_once(char::is_whitespace)?;
         Some((name.to_owned(), number.trim().parse().ok()?))
     };
-    Ok(text.lines().filter_map(counter).filter(|(_, number)| *number != 0).collect())
+    Ok(Some(text.lines().filter_map(counter).filter(|(_, number)| *number != 0).collect()))
 }
 
 /// The sysctls that are set and let packets pass policies, of `all` and of

@@ -280,8 +280,8 @@ struct Confirmed<'a> {
 pub fn run(global: &Global) -> Result<Status, Error> {
     let answer = ask().map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => Error::Usage(
-            "nothing waits to be confirmed in this network namespace: it was confirmed, or taken \
-             back, or apply was run without --confirm-within"
+            "nothing waits to be confirmed in this network namespace: it was confirmed, or reverted, \
+             or apply was run without --confirm-within"
                 .into(),
         ),
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {

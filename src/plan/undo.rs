@@ -5,7 +5,7 @@
 //! neither as it was nor as it should be. Where taking its steps back makes
 //! nothing worse, it is made what it was before.
 //!
-//! Never taken back: guards, chains and MTUs, which protect others too; what
+//! Never rolled back: guards, chains and MTUs, which protect others too; what
 //! can't be made again, since nobody keeps the key of an SA that was replaced;
 //! and anything at all where more packets would leave in clear, or come in so.
 

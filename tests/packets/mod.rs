@@ -373,7 +373,7 @@ fn fits(sa: &Sa, template: &Template) -> bool {
 
 /// Whether a sysctl lets a packet leave past all policies: IN_DEV_NOXFRM of the
 /// device of its route (`__mkroute_output`), wherever its source address is.
-fn leaves_past_policies(state: &State, packet: &Packet) -> bool {
+pub fn leaves_past_policies(state: &State, packet: &Packet) -> bool {
     let set = |device: &str| is_set(state, device, packet.src, "disable_xfrm");
     // From another address the way is the same: routes are by destination.
     let mut routes: Vec<_> = state.routes.iter().filter(|way| way.to == packet.dst).collect();

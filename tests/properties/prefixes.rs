@@ -22,7 +22,7 @@ use crate::{
     packets::{
         Packet, arrives_by_another_interface, arrives_in_clear, arrives_past_policies,
         arrives_under, errors_about, is_asked, is_forwarded_in_clear, is_protected, leaks,
-        leaves_if_no_policy_is_asked, marks, shown_by_an_error,
+        leaves_if_no_policy_is_asked, leaves_past_policies, marks, shown_by_an_error,
     },
 };
 
@@ -310,7 +310,10 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     }
     for packet in &start.hidden {
         let shown = shown_by_an_error(state, packet, REQID);
-        let may_show = |error: &Packet| run.is_held_open(state, error, Direction::Out);
+        // Past all policies everything leaves in clear, which is a conflict.
+        let may_show = |error: &Packet| {
+            leaves_past_policies(state, error) || run.is_held_open(state, error, Direction::Out)
+        };
         let wrong = shown.filter(|error| !may_show(error));
         prop_assert!(wrong.is_none(), "{:?} shows {:?} {}", wrong, packet, told());
     }

@@ -6,7 +6,7 @@
 //! error, because what is missing from it would be taken for absent.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Direction, Mark, Reqid, Rule};
 
@@ -290,7 +290,7 @@ impl Table {
     /// be accepted before it gets there.
     pub fn accepted_before(&self, chain: &str, index: usize) -> Option<&Line> {
         let rules = self.chains.get(chain)?.rules.get(..index)?;
-        let mut seen = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         rules.iter().find(|line| match line.target() {
             // What a verdict of the built-in chain ends, and what comes back
             // to no rule of it, is its policy's.
@@ -300,24 +300,29 @@ impl Table {
         })
     }
 
-    /// Whether a packet that is sent to this target may be accepted there.
-    /// `seen` holds the answers so far, and for a chain under way no.
-    fn accepts<'t>(&'t self, target: &'t str, seen: &mut BTreeMap<&'t str, bool>) -> bool {
-        let Some(chain) = self.chains.get(target) else {
-            // A queue's program may accept.
-            return matches!(target, "ACCEPT" | "NFQUEUE" | "QUEUE");
-        };
-        if let Some(known) = seen.get(target) {
-            return *known;
+    /// Whether a packet that is sent to this target may be accepted there. `seen` holds
+    /// the chains that do not accept. A list and no recursion: chains of others may
+    /// lead to each other for longer than a stack is.
+    fn accepts<'t>(&'t self, target: &'t str, seen: &mut BTreeSet<&'t str>) -> bool {
+        let mut left = vec![target];
+        while let Some(target) = left.pop() {
+            let Some(chain) = self.chains.get(target) else {
+                // A queue's program may accept.
+                if matches!(target, "ACCEPT" | "NFQUEUE" | "QUEUE") {
+                    return true;
+                }
+                continue;
+            };
+            let rules = if seen.insert(target) { &chain.rules[..] } else { &[] };
+            for line in rules {
+                match line.target() {
+                    Target::Jump(name) | Target::Goto(name) => left.push(name),
+                    Target::Unknown => return true,
+                    Target::Nothing => {}
+                }
+            }
         }
-        seen.insert(target, false);
-        let accepts = chain.rules.iter().any(|line| match line.target() {
-            Target::Jump(name) | Target::Goto(name) => self.accepts(name, seen),
-            Target::Unknown => true,
-            Target::Nothing => false,
-        });
-        seen.insert(target, accepts);
-        accepts
+        false
     }
 }
 
@@ -462,6 +467,14 @@ mod tests {
             let found = table.accepted_before("OUTPUT", index);
             assert_eq!(found.is_some(), accepts, "{rules}");
         }
+        let long: String = (0..200_000).map(|n| format!("-A C{n} -j C{}\n", n + 1)).collect();
+        let chains: String = (0..=200_000).map(|n| format!(":C{n} - [0:0]\n")).collect();
+        let text = format!(
+            "*filter\n:OUTPUT ACCEPT [0:0]\n{chains}{long}-A C200000 -j ACCEPT\n\
+             -A OUTPUT -j C0\n-A OUTPUT -j OURS\nCOMMIT\n"
+        );
+        let long = tables(&text).unwrap().remove("filter").unwrap();
+        assert!(long.accepted_before("OUTPUT", 1).is_some(), "a long way through chains");
         let behind = table("-A OUTPUT -j OURS\n-A OUTPUT -j ACCEPT\n");
         assert_eq!(behind.accepted_before("OUTPUT", 0), None);
     }

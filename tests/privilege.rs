@@ -111,7 +111,8 @@ fn meshsec(file: &Path, words: &[&str]) -> Command {
 
 const MESH_KEY: &str = "mesh_key = { file = \"mesh.key\" }";
 const RATCHET: &str = "ratchet = { file = \"ratchet\" }";
-const BY_PORT: &str = "select = \"port\"";
+const BY_PORT: &str = "select = \"port\"\nguard = \"xfrm\"";
+const BY_PORT_WITH_RULES: &str = "select = \"port\"\nguard = true";
 const BY_MARK: &str = "select = \"mark\"";
 const APPLY: [&str; 2] = ["apply", "--auto-approve"];
 
@@ -128,8 +129,10 @@ fn an_apply_of_root_keeps_what_it_needs_and_drops_the_rest() {
     let file = mesh(directory.path(), BY_PORT, MESH_KEY);
     assert_eq!(may(meshsec(&file, &APPLY)), sets(network, NET_ADMIN, network, bounding));
     // iptables-legacy may have to load its module.
-    let file = mesh(directory.path(), BY_MARK, MESH_KEY);
-    assert_eq!(may(meshsec(&file, &APPLY)), sets(bounding, NET_ADMIN, bounding, bounding));
+    for traffic in [BY_MARK, BY_PORT_WITH_RULES] {
+        let file = mesh(directory.path(), traffic, MESH_KEY);
+        assert_eq!(may(meshsec(&file, &APPLY)), sets(bounding, NET_ADMIN, bounding, bounding));
+    }
     // A ratchet of another user is replaced once all is in place.
     let file = mesh(directory.path(), BY_PORT, RATCHET);
     let with_files = sets(network | REPLACING, NET_ADMIN | REPLACING, network, bounding);

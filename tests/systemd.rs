@@ -40,7 +40,8 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
-/// The scale begins at 0, which nothing reaches that has to change the host's network.
+/// The scale begins at 0, which nothing reaches that has to change the host's network. What
+/// iptables-legacy needs for the second guard, a raw socket, is 0.4 of it.
 #[test]
 fn the_service_has_little_that_it_does_not_need() {
     let (_directory, units) = units();
@@ -50,5 +51,5 @@ fn the_service_has_little_that_it_does_not_need() {
     let level = table.split("Overall exposure level for ").nth(1);
     let level = level.and_then(|line| line.split_once(": ")?.1.split(' ').next()?.parse().ok());
     let level: f64 = level.unwrap_or_else(|| panic!("no level in {table}"));
-    assert!(level <= 2.0, "{table}");
+    assert!(level <= 2.4, "{table}");
 }

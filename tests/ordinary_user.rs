@@ -5,10 +5,18 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Command, Output},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// The user nobody of most distributions.
 const NOBODY: u32 = 65534;
+
+/// One test at a time: a program that is being copied while another test forks is busy
+/// (ETXTBSY) until that one has executed its own.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A program, a mesh.toml and a mesh.key that only its owner reads, where anybody may enter.
 fn host() -> tempfile::TempDir {
@@ -41,6 +49,7 @@ fn meshsec(dir: &Path, arguments: &[&str]) -> Output {
 
 #[test]
 fn a_secret_that_is_not_readable_is_absent_where_none_is_needed() {
+    let _alone = alone();
     let dir = host();
     let plan = meshsec(dir.path(), &["plan", "--live", "empty"]);
     let (out, err) = (String::from_utf8_lossy(&plan.stdout), String::from_utf8_lossy(&plan.stderr));
@@ -52,6 +61,7 @@ fn a_secret_that_is_not_readable_is_absent_where_none_is_needed() {
 
 #[test]
 fn who_may_not_read_a_secret_is_told_to_run_as_root() {
+    let _alone = alone();
     let dir = host();
     let validate = meshsec(dir.path(), &["validate"]);
     let err = String::from_utf8_lossy(&validate.stderr);
@@ -62,6 +72,7 @@ fn who_may_not_read_a_secret_is_told_to_run_as_root() {
 
 #[test]
 fn a_credential_can_be_had_by_hand() {
+    let _alone = alone();
     let dir = host();
     let path = dir.path().join("mesh.toml");
     let text = fs::read_to_string(&path).unwrap();

@@ -148,7 +148,9 @@ fn a_ratchet_that_cannot_be_turned_is_told_and_traffic_flows() {
     lab.apply(B);
     let json = lab.meshsec(A, &["apply", "--auto-approve", "--format", "json"]).exits(3).json();
     assert_eq!(json["complete"], true);
-    assert!(json["ratchet"]["error"].as_str().is_some_and(|e| e.contains("cannot replace")));
+    assert!(
+        json["ratchet"]["error"].as_str().is_some_and(|e| e.contains("cannot lock the draft of"))
+    );
     lab.meshsec(A, &["apply", "--auto-approve"]).exits(3).says("The ratchet was not turned");
     lab.reaches(A, B);
     assert_eq!(at(&lab, A).1, 0);

@@ -128,7 +128,9 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
                     policies is not known";
         lines.push(Warning::new(WarningCode::SysctlsHidden, text));
     }
-    let others = live.0.bypasses.iter().filter(|bypass| place.stops(bypass).is_none());
+    // Where some peers alone are stopped, strangers are reached by the device too.
+    let stops_all = |bypass: &Bypass| matches!(place.stops(bypass), Some(Stops::All));
+    let others = live.0.bypasses.iter().filter(|bypass| !stops_all(bypass));
     lines.extend(others.filter_map(|bypass| elsewhere(&place, bypass)));
     lines
 }

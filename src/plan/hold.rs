@@ -11,7 +11,7 @@
 //! | | nothing in the way | something stops its peer, or all |
 //! |---|---|---|
 //! | an SA made, replaced or deleted | yes | if its pair stands |
-//! | a policy updated | yes | if its pair stands, and for guards |
+//! | a policy updated, unless it would rank later | yes | if its pair stands, and for guards |
 //! | a policy fwd or for ICMP errors made | yes | if its pair stands |
 //! | any other policy, a guard made | yes | no |
 //! | a policy deleted; chains, the MTU | yes | no |
@@ -118,8 +118,10 @@ impl<'a> Hold<'a> {
         let stands = change.peer.as_ref().is_some_and(|peer| self.stands.contains(peer));
         match &change.what {
             What::CreateSa(_) | What::ReplaceSa { .. } | What::DeleteSa(_) => stands,
-            What::UpdatePolicy { wanted, .. } => {
-                stands || self.desired.guards.contains_key(&wanted.id)
+            // One that is edited to rank first may be all that keeps what is in the way out.
+            What::UpdatePolicy { live, wanted } => {
+                let still_ranks = wanted.priority <= live.priority || live.lets_clear_text_pass();
+                still_ranks && (stands || self.desired.guards.contains_key(&wanted.id))
             }
             // What the pair receives is to be seen by nobody, and to be let through to nobody.
             What::CreatePolicy(policy) => {

@@ -271,6 +271,12 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     let guarded = guarded && run.after.is_some_and(|after| after.guard.is_on());
     let takes_down = steps[..done].iter().any(takes_down);
     let ended = done == steps.len();
+    // Policies don't see what a sysctl takes past them. The plan says so, or that it does not know
+    // by which device packets leave; the rules of the second guard drop them all the same.
+    let bypasses = [WarningCode::PastTheGuard, WarningCode::RouteUnknown];
+    let past = run.after.is_some_and(|after| after.guard != Guard::Both)
+        && (!run.plan.conflicts.is_empty()
+            || run.plan.warnings.iter().any(|line| bypasses.contains(&line.code)));
     for packet in &start.closed {
         // Warnings are of packets that nobody marks, and of plans that nothing stops.
         let told_of = marks(state, packet).iter().any(|mark| *mark != 0)
@@ -278,6 +284,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
             || !run.plan.conflicts.is_empty();
         let unwanted = !run.wants(packet) && takes_down && told_of;
         let may_open = unwanted
+            || past && leaves_past_policies(state, packet)
             || run.is_held_open(state, packet, Direction::Out)
             || start.edited_guard && !ended && is_let_pass(state, packet, Direction::Out);
         prop_assert!(may_open || !leaks(state, packet), "{:?} leaks {}", packet, told());
@@ -330,14 +337,14 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         let refused = may_open(&back, Direction::Fwd) || !is_forwarded_in_clear(state, &back);
         prop_assert!(refused, "{:?} in clear is sent on {}", back, told());
         let shown = shown_by_an_error(state, &back, REQID);
-        let wrong = shown.filter(|error| !may_open(error, Direction::Out));
+        let may_show =
+            |error: &Packet| leaves_past_policies(state, error) || may_open(error, Direction::Out);
+        let wrong = shown.filter(|error| !may_show(error));
         prop_assert!(wrong.is_none(), "{:?} shows {:?} {}", wrong, back, told());
     }
     for packet in run.packets.iter().filter(|_| guarded).filter(kind) {
         // Until the peer's policy is there, which ranks before it.
-        // Policies don't see what a sysctl takes past them, of which the plan warns.
-        let past = run.after.is_some_and(|after| after.guard == Guard::Policies)
-            && run.plan.warnings.iter().any(|line| line.code == WarningCode::PastTheGuard);
+        let past = past && run.plan.warnings.iter().any(|line| line.code == bypasses[0]);
         let passed = |packet, direction| past || !ended && is_let_pass(state, packet, direction);
         let safe = passed(packet, Direction::Out) || !leaks(state, packet);
         prop_assert!(safe, "{:?} leaks past the guard {}", packet, told());

@@ -41,7 +41,7 @@ fn a_host_set_up_by_ip_xfrm_alone_talks_to_hosts_that_meshsec_set_up() {
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
-fn what_was_set_up_by_hand_lacks_nothing_but_the_guards() {
+fn what_was_set_up_by_hand_lacks_guards_and_policies_for_errors_and_forwarded_packets_alone() {
     let mut lab = Lab::over(&[Underlay::V6; 2]);
     lab.mesh.esp = "cipher = \"aes128-gcm\"";
     lab.mesh.generation = 0;
@@ -49,8 +49,10 @@ fn what_was_set_up_by_hand_lacks_nothing_but_the_guards() {
     set_up(&lab, lab.host(B), B, "aes128-gcm");
     let plan = lab.plan(B);
     let changes = plan["changes"].as_array().expect("a list");
-    assert_eq!(changes.len(), 4, "{plan:#}");
-    assert!(changes.iter().all(|change| change["kind"] == "guard"), "{plan:#}");
+    assert!(changes.iter().all(|change| change["action"] == "create"), "{plan:#}");
+    let of = |kind| changes.iter().filter(|change| change["kind"] == kind).count();
+    // Four types of errors, and one policy fwd.
+    assert_eq!(["guard", "chain", "policy", "sa"].map(of), [4, 4, 5, 0], "{plan:#}");
     lab.apply_all();
     lab.reaches(A, B);
 }

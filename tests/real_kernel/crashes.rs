@@ -6,7 +6,7 @@
 
 use crate::{
     destroy::add_foreign,
-    fixture::{A, B, Lab, VXLAN},
+    fixture::{A, B, Lab},
     inject, kill,
     ping::Stream,
     traffic::Tcp,
@@ -177,7 +177,12 @@ fn an_apply_killed_while_it_moves_the_port_or_sets_an_mtu_lets_nothing_out() {
     let (lab, foreign) = lab_with_foreign();
     let mut other = lab.mesh.clone();
     other.traffic = "kind = \"vxlan\"\nport = 4790";
-    other.link = "device = \"vxlan42\"\nmtu = 1300";
+    other.link = "device = \"vxlan43\"\nmtu = 1300";
+    // A device of the other port, as [link] wants one that the file protects.
+    let local = lab.address(A);
+    lab.host(A).ip(&format!(
+        "link add vxlan43 mtu 1400 type vxlan id 43 dstport 4790 local {local} dev eth0 nolearning"
+    ));
     // What goes to the old port has no guard any more once the apply is done, so that nothing but
     // bursts is sent, and only while it has.
     lab.apply_all();
@@ -188,7 +193,7 @@ fn an_apply_killed_while_it_moves_the_port_or_sets_an_mtu_lets_nothing_out() {
         &mut [
             &mut |lab| {
                 lab.write(A, &other);
-                lab.host(A).ip(&format!("link set {VXLAN} mtu 1400"));
+                lab.host(A).ip("link set vxlan43 mtu 1400");
                 APPLY
             },
             &mut |lab| {

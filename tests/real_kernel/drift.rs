@@ -139,9 +139,13 @@ fn a_guard_that_was_changed_or_deleted_is_put_right() {
     let guard = "src 0.0.0.0/0 dst 0.0.0.0/0 proto udp dport 4789 dir in";
     patient.ip(&format!("xfrm policy delete {guard}"));
     patient.is_healed("guard", "create", "missing");
+    // One that was edited to let packets pass can't be told from somebody else's policy.
     let reqid = patient.reqid;
     patient.ip(&format!("xfrm policy update {guard} action allow priority {reqid}"));
-    patient.is_healed("guard", "update", "it lets the traffic pass in clear");
+    let text = "it may be ours, and edited by somebody: delete it, and the next apply puts up";
+    patient.lab.meshsec(A, &["plan"]).exits(1).says(text);
+    patient.ip(&format!("xfrm policy delete {guard}"));
+    patient.is_healed("guard", "create", "missing");
 }
 
 /// `ip xfrm monitor`, which the kernel takes for a key manager.

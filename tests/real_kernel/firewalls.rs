@@ -40,7 +40,7 @@ fn two_files_protect_hosts_over_both_families() {
     let lab = Lab::new(2);
     let second = |place: usize| lab.directory().join(format!("second-{place}"));
     let mut mesh = lab.mesh.clone();
-    mesh.guard = false;
+    mesh.guard = "false";
     let peer =
         |(place, peer): (usize, Peer)| Peer { address: format!("2001:db8::{}", place + 1), ..peer };
     mesh.peers = mesh.peers.into_iter().enumerate().map(peer).collect();

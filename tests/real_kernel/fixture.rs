@@ -107,7 +107,7 @@ impl Lab {
                 traffic: "kind = \"vxlan\"",
                 esp: "",
                 keys: "mesh_key = { file = \"mesh.key\" }",
-                guard: true,
+                guard: "true",
                 link: "",
                 peers: peers.collect(),
             },
@@ -142,13 +142,18 @@ impl Lab {
     /// Gives a host its addresses, its VXLAN device and its neighbours.
     fn configure(&self, place: usize) {
         let local = self.address(place);
+        // What fits 1500 bytes when encrypted, and less.
+        let mtu = match self.underlay[place] {
+            Underlay::V4 => 1400,
+            Underlay::V6 => 1380,
+        };
         let mut lines = format!(
             "link set lo up\n\
              link set eth0 addrgenmode none\n\
              link set eth0 up\n\
              address add 192.0.2.{0}/24 dev eth0\n\
              address add 2001:db8::{0}/64 dev eth0 nodad\n\
-             link add {VXLAN} address {1} mtu 1400 type vxlan id 42 dstport 4789 local {local} \
+             link add {VXLAN} address {1} mtu {mtu} type vxlan id 42 dstport 4789 local {local} \
              dev eth0 nolearning\n\
              link set {VXLAN} addrgenmode none\n\
              link set {VXLAN} up\n\

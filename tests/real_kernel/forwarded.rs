@@ -96,7 +96,7 @@ fn send(lab: &Lab, sender: usize, source: &str) -> UdpSocket {
 fn forged_clear_text_is_not_forwarded(underlay: Underlay, traffic: &'static str) {
     let mut lab = Lab::over(&[underlay; 4]);
     lab.mesh.traffic = traffic;
-    lab.mesh.guard = false;
+    lab.mesh.guard = "false";
     lab.write_all(&lab.mesh.of_peers(&[A, B]));
     let container = Container::start(&lab, underlay);
     let (peer, length) = (lab.address(B), if underlay == Underlay::V4 { 32 } else { 128 });

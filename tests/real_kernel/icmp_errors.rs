@@ -119,7 +119,7 @@ fn of_a_port_without_a_listener_show_nothing() {
     for underlay in [Underlay::V4, Underlay::V6] {
         let mut lab = Lab::over(&[underlay; 2]);
         lab.mesh.traffic = "kind = { protocol = \"udp\", port = 514 }";
-        lab.mesh.guard = false;
+        lab.mesh.guard = "false";
         lab.write_all(&lab.mesh);
         let capture = lab.capture();
         is_refused(&lab, underlay);
@@ -158,7 +158,7 @@ fn of_two_meshes_on_two_hosts_show_nothing_whichever_goes() {
     refuse(&lab, Underlay::V4, "no socket");
     let mut other = lab.mesh.clone();
     other.traffic = "kind = { protocol = \"udp\", port = 514 }";
-    other.guard = false;
+    other.guard = "false";
     let other = other.renamed("other", 16);
     lab.apply_all();
     lab.write_all(&other);

@@ -42,7 +42,7 @@ fn converses(lab: &Lab, from: usize, to: usize) {
 fn a_conversation_with_a_port_shows_no_clear_byte_in_either_direction() {
     let mut lab = Lab::new(2);
     lab.mesh.traffic = "kind = { protocol = \"tcp\", port = 443 }";
-    lab.mesh.guard = false;
+    lab.mesh.guard = "false";
     lab.write_all(&lab.mesh);
     let contains = |name: &str, text: &[u8]| {
         let bytes = fs::read(lab.directory().join(name)).expect("the recording is there");

@@ -162,7 +162,7 @@ fn tcp_fits_by_itself(underlay: Underlay) {
     const BYTES: usize = 100_000;
     let mut lab = Lab::over(&[underlay, underlay]);
     lab.mesh.traffic = "kind = { protocol = \"tcp\", port = 443 }";
-    lab.mesh.guard = false;
+    lab.mesh.guard = "false";
     lab.write_all(&lab.mesh);
     lab.apply_all();
     let capture = lab.capture();

@@ -65,6 +65,7 @@ mod reboot;
 mod reverts;
 mod rotation;
 mod saved_plans;
+mod second_guard;
 mod secrecy;
 mod snapshots;
 mod spoofing;

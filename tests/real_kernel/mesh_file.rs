@@ -18,7 +18,8 @@ pub struct MeshFile {
     pub esp: &'static str,
     /// Lines of `[keys]`.
     pub keys: &'static str,
-    pub guard: bool,
+    /// `true`, `false` or `"xfrm"`, with its quotes.
+    pub guard: &'static str,
     /// Lines of `[link]`; none is no such table.
     pub link: &'static str,
     pub peers: Vec<Peer>,

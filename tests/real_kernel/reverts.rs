@@ -96,7 +96,7 @@ fn a_destroy_is_reverted_whatever_others_have_set_up_before_or_meanwhile() {
 fn an_apply_that_cuts_the_host_off_is_reverted_though_somebody_changes_sysctls_meanwhile() {
     let mut lab = Lab::new(2);
     lab.mesh.traffic = "kind = \"all\"";
-    lab.mesh.guard = false;
+    lab.mesh.guard = "false";
     lab.write_all(&lab.mesh);
     let waiting = Waiting::start(&lab, &["apply", "--auto-approve", "--confirm-within", LONG]);
     assert_eq!(ping::answers(lab.host(A), &lab.address(B), 3), 0, "it is cut off");

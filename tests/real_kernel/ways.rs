@@ -32,7 +32,7 @@ fn announce(lab: &Lab, underlay: Underlay, device: &str) {
 /// Hosts without guards: the second one looks at no sysctl, and drops what is clear.
 fn unguarded(underlay: Underlay) -> Lab {
     let mut lab = Lab::over(&[underlay; 2]);
-    lab.mesh.guard = false;
+    lab.mesh.guard = "false";
     lab.write_all(&lab.mesh);
     lab
 }
@@ -109,7 +109,7 @@ fn disable_policy_counts_where_packets_come_in_and_over_ipv6_where_the_address_i
 fn all_from_lo() -> Lab {
     let mut lab = Lab::new(2);
     lab.mesh.traffic = "kind = \"all\"";
-    lab.mesh.guard = false;
+    lab.mesh.guard = "false";
     lab.write_all(&lab.mesh);
     announce(&lab, Underlay::V4, "lo");
     lab.host(A).ip("address add 198.51.100.1/24 dev eth0");

@@ -88,13 +88,29 @@ fn all_policies_flushed_is_told_and_heals() {
     let lab = Lab::new(2);
     lab.apply_all();
     lab.host(A).ip("xfrm policy flush");
+    is_told(&lab, &["`ip xfrm policy flush`", "what goes to b is blocked until apply"]);
+    creates(&lab, [4, 0, 6]);
+    let capture = lab.capture();
+    lab.does_not_reach(A, B);
+    heals(&lab);
+    capture.stop().is_closed_for(&format!("src host {}", lab.address(A)));
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn all_policies_flushed_is_told_and_heals_where_the_guard_is_of_policies_alone() {
+    let mut lab = Lab::new(2);
+    lab.mesh.guard = "\"xfrm\"";
+    lab.write_all(&lab.mesh);
+    lab.apply_all();
+    lab.host(A).ip("xfrm policy flush");
     is_told(&lab, &["`ip xfrm policy flush`", "what goes to b leaves in clear until apply"]);
     creates(&lab, [4, 0, 6]);
     leaks(&lab);
     heals(&lab);
 }
 
-/// Nothing is left that could tell this host from one that was never applied on.
+/// The rules of the second guard are left, and they tell.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn a_stop_of_libreswan_heals() {
@@ -102,6 +118,23 @@ fn a_stop_of_libreswan_heals() {
     lab.apply_all();
     libreswan_stops(lab.host(A));
     assert_eq!(xfrm::databases(lab.host(A)), "");
+    is_told(&lab, &["libreswan's service", "what goes to b is blocked until apply"]);
+    creates(&lab, [4, 4, 6]);
+    let capture = lab.capture();
+    lab.does_not_reach(A, B);
+    heals(&lab);
+    capture.stop().is_closed_for(&format!("src host {}", lab.address(A)));
+}
+
+/// Nothing is left that could tell this host from one that was never applied on.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_stop_of_libreswan_heals_where_the_guard_is_of_policies_alone() {
+    let mut lab = Lab::new(2);
+    lab.mesh.guard = "\"xfrm\"";
+    lab.write_all(&lab.mesh);
+    lab.apply_all();
+    libreswan_stops(lab.host(A));
     is_told(&lab, &[]);
     creates(&lab, [4, 4, 6]);
     heals(&lab);

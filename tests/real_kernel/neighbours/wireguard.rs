@@ -83,7 +83,7 @@ fn wireguard_between_peers_works_inside_a_mesh_of_all_traffic() {
     set_up(&lab);
     their_ping_works(&lab);
     lab.mesh.traffic = "kind = \"all\"";
-    lab.mesh.guard = false;
+    lab.mesh.guard = "false";
     lab.write_all(&lab.mesh);
     lab.apply_all();
     let capture = lab.capture();

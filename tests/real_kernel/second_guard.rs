@@ -1,0 +1,171 @@
+//! The second guard: rules that drop whatever the mesh's own SAs have not protected, and that
+//! outlive the policies. Each test sees first that the policies alone let the packets through.
+
+use std::process::Command;
+
+use crate::{
+    capture::MARKER,
+    fixture::{A, B, D, Lab, Underlay},
+    inject,
+    iptables::Backend,
+    namespace::Namespace,
+    shell::Ran,
+    xfrm,
+};
+
+/// `guard` in mesh.toml: the policies alone, or the rules too.
+const POLICIES: &str = "\"xfrm\"";
+const BOTH: &str = "true";
+
+/// A mesh of hosts a and b, whose guard is this, with host d as a stranger on the same switch.
+fn lab(underlay: Underlay, backend: Backend, guard: &'static str) -> Lab {
+    let mut lab = Lab::over(&[underlay; 4]);
+    backend.is_the_systems(&mut lab);
+    lab.mesh = lab.mesh.of_peers(&[A, B]);
+    lab.mesh.guard = guard;
+    for place in [A, B] {
+        lab.write(place, &lab.mesh);
+        lab.apply(place);
+        lab.has_converged(place);
+    }
+    lab.reaches(A, B);
+    lab
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_flush_of_all_policies_opens_nothing() {
+    for (underlay, backend) in [
+        (Underlay::V4, Backend::Nft),
+        (Underlay::V6, Backend::Nft),
+        (Underlay::V4, Backend::Legacy),
+        (Underlay::V6, Backend::Legacy),
+    ] {
+        let lab = lab(underlay, backend, BOTH);
+        [A, B].map(|place| lab.host(place).ip("xfrm policy flush"));
+        let capture = lab.capture();
+        lab.does_not_reach(A, B);
+        lab.does_not_reach(B, A);
+        lab.does_not_reach(A, D);
+        capture.stop().is_closed();
+        lab.meshsec(A, &["plan"]).exits(0).says("what goes to b is blocked until apply");
+        lab.apply(A);
+        lab.apply(B);
+        lab.reaches(A, B);
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn without_the_rules_a_flush_of_all_policies_sends_everything_in_the_clear() {
+    let lab = lab(Underlay::V4, Backend::Nft, POLICIES);
+    [A, B].map(|place| lab.host(place).ip("xfrm policy flush"));
+    let capture = lab.capture();
+    lab.reaches(A, B);
+    capture.stop().has_clear(6);
+    lab.meshsec(A, &["plan"]).exits(0).says("what goes to b leaves in clear until apply");
+}
+
+/// Sends one datagram to the tunnel's port from a raw socket, which names no port to policies.
+fn send_raw(host: &Namespace, to: &str) -> Ran {
+    let marker: String = MARKER.iter().map(|byte| format!("{byte:02x}")).collect();
+    let script = format!(
+        "import socket, struct\n\
+         marker = bytes.fromhex('{marker}')\n\
+         family = socket.AF_INET6 if ':' in '{to}' else socket.AF_INET\n\
+         raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP)\n\
+         header = struct.pack('!HHHH', 49152, 4789, 8 + len(marker), 0)\n\
+         raw.sendto(header + marker, ('{to}', 0))\n"
+    );
+    host.run(Command::new("python3").args(["-c", &script]))
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_raw_socket_sends_nothing_to_a_peer_or_a_stranger() {
+    for underlay in [Underlay::V4, Underlay::V6] {
+        let lab = lab(underlay, Backend::Nft, BOTH);
+        let capture = lab.capture();
+        for to in [B, D] {
+            let ran = send_raw(lab.host(A), &lab.address(to));
+            assert!(ran.stderr.contains("Operation not permitted"), "{ran}");
+        }
+        capture.stop().is_closed();
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn without_the_rules_a_raw_socket_sends_in_the_clear() {
+    let lab = lab(Underlay::V4, Backend::Nft, POLICIES);
+    let capture = lab.capture();
+    send_raw(lab.host(A), &lab.address(D)).exits(0);
+    capture.stop().has_clear(1);
+}
+
+/// The address of host d inside its VPN.
+const INSIDE: &str = "10.99.0.4";
+
+/// Makes host d a client of a VPN on host b, which decrypts by an XFRM interface.
+fn connect_the_vpn(lab: &Lab) {
+    let (client, server) = (lab.address(D), lab.address(B));
+    let sa = format!(
+        "xfrm state add src {client} dst {server} proto esp spi 0x9001 reqid 5 mode tunnel {}",
+        xfrm::AEAD
+    );
+    let policy = format!("xfrm policy add src {INSIDE}/32 dst {server}/32");
+    let template = format!("tmpl src {client} dst {server} proto esp reqid 5 mode tunnel");
+    let d = lab.host(D);
+    d.ip(&format!("address add {INSIDE}/32 dev lo"));
+    d.ip(&sa);
+    d.ip(&format!("{policy} dir out {template}"));
+    let b = lab.host(B);
+    b.ip("link add xf0 type xfrm dev eth0 if_id 42");
+    b.ip("link set xf0 up");
+    b.ip(&format!("route add {INSIDE}/32 dev xf0"));
+    b.ip(&format!("{sa} if_id 42"));
+    b.ip(&format!("{policy} dir in if_id 42 {template}"));
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn what_another_programs_sas_decrypt_does_not_get_into_the_tunnel() {
+    for backend in Backend::BOTH {
+        let lab = lab(Underlay::V4, backend, BOTH);
+        connect_the_vpn(&lab);
+        inject::is_dropped(&lab, lab.host(D), INSIDE, B, "XfrmInPolBlock");
+        lab.reaches(A, B);
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn without_the_rules_what_another_programs_sas_decrypt_gets_into_the_tunnel() {
+    let lab = lab(Underlay::V4, Backend::Nft, POLICIES);
+    connect_the_vpn(&lab);
+    inject::gets_in(&lab, lab.host(D), INSIDE, B);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn what_a_host_sends_to_itself_is_let_through() {
+    let lab = lab(Underlay::V4, Backend::Nft, BOTH);
+    for to in ["127.0.0.1:4789", "192.0.2.1:4789"] {
+        lab.host(A).inside(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket can be bound");
+            let sent = socket.send_to(MARKER, to).expect("lo takes it");
+            assert_eq!(sent, MARKER.len());
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn destroy_leaves_no_rule() {
+    let lab = lab(Underlay::V4, Backend::Nft, BOTH);
+    lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
+    for program in ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save"] {
+        let saved = lab.host(A).run(&mut Command::new(program)).exits(0).stdout;
+        assert!(!saved.contains("MESHSEC-"), "{saved}");
+    }
+}

@@ -310,9 +310,12 @@ fn ask() -> io::Result<String> {
     stream.set_read_timeout(Some(BUSY))?;
     // Who is refused is so before he asks: the answer says it.
     let _ = stream.write_all(QUESTION);
-    let mut answer = String::new();
-    stream.take(256).read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut answer = Vec::new();
+    match stream.take(256).read_to_end(&mut answer) {
+        // A question that came too late to be read resets the connection behind the answer.
+        Err(error) if answer.is_empty() => Err(error),
+        Ok(_) | Err(_) => Ok(String::from_utf8_lossy(&answer).into_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::{
     fixture::{A, Lab, Underlay, write_secret},
     mesh_file::{MESH_KEY, Peer},
     shell,
+    wait::wait_for,
 };
 
 /// Puts a file's old contents back, or takes it away.
@@ -35,8 +36,11 @@ impl Drop for Restored {
 /// Keeps modules from being loaded, as many systems have done since 2026.
 fn barring(lines: &str) -> Restored {
     for module in ["esp4", "esp6"] {
-        let _ = shell::run(Command::new("rmmod").arg(module));
-        assert!(!Path::new("/sys/module").join(module).exists(), "{module} is still loaded");
+        // The SAs of a namespace that is gone hold it for a while.
+        wait_for(&format!("{module} to be unloaded"), || {
+            let _ = shell::run(Command::new("rmmod").arg(module));
+            (!Path::new("/sys/module").join(module).exists()).then_some(())
+        });
     }
     fs::create_dir_all("/etc/modprobe.d").expect("a directory can be made");
     Restored::write("/etc/modprobe.d/dirtyfrag.conf", lines)

@@ -42,7 +42,9 @@ fn a_flush_of_all_policies_opens_nothing() {
         (Underlay::V6, Backend::Legacy),
     ] {
         let lab = lab(underlay, backend, BOTH);
-        [A, B].map(|place| lab.host(place).ip("xfrm policy flush"));
+        for place in [A, B] {
+            lab.host(place).ip("xfrm policy flush");
+        }
         let capture = lab.capture();
         lab.does_not_reach(A, B);
         lab.does_not_reach(B, A);
@@ -59,7 +61,9 @@ fn a_flush_of_all_policies_opens_nothing() {
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn without_the_rules_a_flush_of_all_policies_sends_everything_in_the_clear() {
     let lab = lab(Underlay::V4, Backend::Nft, POLICIES);
-    [A, B].map(|place| lab.host(place).ip("xfrm policy flush"));
+    for place in [A, B] {
+        lab.host(place).ip("xfrm policy flush");
+    }
     let capture = lab.capture();
     lab.reaches(A, B);
     capture.stop().has_clear(6);

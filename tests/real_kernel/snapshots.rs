@@ -75,8 +75,8 @@ fn a_snapshot_gives_somebody_without_rights_and_secrets_the_hosts_own_plan() {
     reviewer.run(&["plan", "--live", "kernel"]).exits(1);
 
     let all = agree(&lab, &reviewer, "empty.json");
-    // For each of two peers three SAs in, one out and six policies; and four guards.
-    assert_eq!(all["summary"]["create"], 2 * 10 + 4, "{all:#}");
+    // For each of two peers three SAs in, one out and six policies; four guards and four chains.
+    assert_eq!(all["summary"]["create"], 2 * 10 + 4 + 4, "{all:#}");
 
     lab.apply_all();
     let nothing = agree(&lab, &reviewer, "applied.json");

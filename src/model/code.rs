@@ -12,6 +12,8 @@ use serde::{Serialize, Serializer};
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($variant:ident $word:literal $meaning:literal,)+ }) => {
         $(#[$doc])*
+        // Names of tables stand in brackets, which are not links here.
+        #[allow(rustdoc::broken_intra_doc_links)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name {
             $(#[doc = $meaning] $variant,)+

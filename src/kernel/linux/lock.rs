@@ -1,7 +1,7 @@
 //! One lock per network namespace, so that two runs never interleave.
 //!
 //! There are two, and a run takes as many as it can get. A file in
-//! [`DIRECTORY`], one for each network namespace, can be opened by root and by
+//! `/run/meshsec`, one for each network namespace, can be opened by root and by
 //! those whom root gave that directory: nobody else can hold it. And the name
 //! of an abstract Unix socket, which belongs to the network namespace itself,
 //! keeps runs apart that see different files or may open none. Anybody can take

@@ -9,7 +9,7 @@ use meshsec::{
     config::{Config, Guard, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::{Kernel, memory::Memory},
-    model::{ChainRole, Direction, Family, PeerName, Policy, State},
+    model::{ChainRole, ConflictCode, Direction, Family, PeerName, Policy, State},
     plan::{Phase, Plan, PlannedStep, WarningCode},
 };
 use proptest::prelude::*;
@@ -275,7 +275,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     // by which device packets leave; the rules of the second guard drop them all the same.
     let bypasses = [WarningCode::PastTheGuard, WarningCode::RouteUnknown];
     let past = run.after.is_some_and(|after| after.guard != Guard::Both)
-        && (!run.plan.conflicts.is_empty()
+        && (run.plan.conflicts.iter().any(|conflict| conflict.code == ConflictCode::Bypass)
             || run.plan.warnings.iter().any(|line| bypasses.contains(&line.code)));
     for packet in &start.closed {
         // Warnings are of packets that nobody marks, and of plans that nothing stops.

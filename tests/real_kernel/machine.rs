@@ -36,9 +36,11 @@ impl Drop for Restored {
 /// Keeps modules from being loaded, as many systems have done since 2026.
 fn barring(lines: &str) -> Restored {
     for module in ["esp4", "esp6"] {
-        // The SAs of a namespace that is gone hold it for a while.
+        // An SA that asked for offload has loaded what holds it, for good; the SAs of a
+        // namespace that is gone hold it for a while.
+        let offload = format!("{module}_offload");
         wait_for(&format!("{module} to be unloaded"), || {
-            let _ = shell::run(Command::new("rmmod").arg(module));
+            let _ = shell::run(Command::new("rmmod").args([&offload, module]));
             (!Path::new("/sys/module").join(module).exists()).then_some(())
         });
     }

@@ -7,13 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
     mask,
-    reader::{Field, Findings, Value},
+    reader::{Findings, Value},
+    schema::ADDRESS,
 };
 
-pub(super) const ADDRESS: Field = Field {
-    name: "address",
-    write: "write an IPv4 or IPv6 address in quotes, such as \"192.0.2.1\"",
-};
 const GLOBAL: &str = "write an address of this host that routers know, in quotes";
 const BOTH_FAMILIES: &str =
     "write one address; a host with IPv4 and IPv6 peers has two files: DUAL STACK in meshsec(8)";

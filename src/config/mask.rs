@@ -7,7 +7,10 @@
 
 use std::{ops::Range, path::Path};
 
-use super::scan::{self, Kind, Statement, Token};
+use super::{
+    scan::{self, Kind, Statement, Token},
+    schema,
+};
 
 /// The shortest run of hex or base64 characters that may be a key.
 const RUN: usize = 32;
@@ -17,33 +20,6 @@ const QUOTED: usize = 80;
 const MESSAGE: usize = 400;
 /// A key or a table with one of these in its name may hold a secret.
 const SECRETIVE: [&str; 6] = ["key", "psk", "secret", "pass", "token", "ratchet"];
-/// Keys that a line may begin with although `=` is missing.
-const KEYS: [&str; 19] = [
-    "name",
-    "reqid",
-    "kind",
-    "port",
-    "select",
-    "mark",
-    "guard",
-    "cipher",
-    "esn",
-    "replay_window",
-    "mesh_key",
-    "private_key",
-    "psk",
-    "ratchet",
-    "generation",
-    "period",
-    "short_id",
-    "address",
-    "public_key",
-];
-/// Tables that a line may begin with in other formats.
-const TABLES: [&str; 6] = ["mesh", "traffic", "esp", "rotation", "link", "peer"];
-/// Keys whose values say where a secret is, not what it is.
-const PLACES: [&str; 3] = ["file", "credential", "env"];
-
 /// The parts of one text that are not to be shown.
 pub(super) struct Mask(Vec<Range<usize>>);
 
@@ -115,7 +91,7 @@ impl Reading {
         // What begins with neither a key nor a bracket nor a # may be a secret's second line.
         let begins = assigns || matches!(tokens[0].kind, Kind::Comment | Kind::Sign(b'{'));
         let first = without_colon(of(&tokens[0]));
-        let known = KEYS.contains(&first) || TABLES.contains(&first) || first == "---";
+        let known = schema::begins_a_line(first) || first == "---";
         self.open || self.secretive || !(begins || known)
     }
 
@@ -161,14 +137,14 @@ fn may_show(text: &str, tokens: &[Token], i: usize) -> bool {
     match tokens[i].kind {
         Kind::Sign(_) => true,
         Kind::Comment => false,
-        _ if is_key(tokens, i) || (i == 0 && KEYS.contains(&without_colon(of(i)))) => true,
+        _ if is_key(tokens, i) || (i == 0 && schema::is_key(without_colon(of(i)))) => true,
         // Its end is lost, and what follows may be in it.
         Kind::Text { closed: false, .. } => false,
         _ if i < 2 || tokens[i - 1].kind != Kind::Sign(b'=') => false,
         _ => {
             let key = of(i - 2).trim_matches(['"', '\'']);
             let place = key.rsplit('.').next().unwrap_or(key);
-            PLACES.contains(&place) && !of(i).contains('=')
+            schema::is_place(place) && !of(i).contains('=')
         }
     }
 }
@@ -205,7 +181,7 @@ fn swallows(text: &str) -> bool {
 }
 
 fn names_a_secret(text: &str) -> bool {
-    ["mesh_key", "private_key", "psk", "ratchet"].iter().any(|name| text.contains(name))
+    schema::secrets().any(|name| text.contains(name))
 }
 
 /// Calls `found` for each run of hex or base64 that is long enough for a key.

@@ -21,6 +21,7 @@ mod peers;
 mod raise;
 mod reader;
 mod scan;
+mod schema;
 mod secrets;
 mod syntax;
 mod tables;

@@ -12,10 +12,11 @@ use toml::de::DeValue;
 use crate::model::{PeerName, PublicKey, ShortId};
 
 use super::{
-    address::{self, ADDRESS},
+    address,
     malformed::Malformed,
     mask,
-    reader::{Bounds, Field, Findings, Section, Value, lowered},
+    reader::{Findings, Section, Value, lowered},
+    schema::{ADDRESS, PEER_NAME, PUBLIC_KEY, SHORT_ID, Table},
     secrets,
     tables::Kind,
     types::Peer,
@@ -24,15 +25,7 @@ use super::{
 /// Where each peer's public key is written.
 pub(super) type PublicKeySpans = BTreeMap<PeerName, Range<usize>>;
 
-const KNOWN: &[&str] = &["name", "short_id", "address", "public_key"];
-const NAME: Field = Field { name: "name", write: "write 1 to 63 of a-z 0-9 . - in quotes" };
-const SHORT_ID: Field =
-    Field { name: "short_id", write: "write a number from 0 to 4095, unique in the mesh" };
-const SHORT_IDS: Bounds = Bounds { min: 0, max: ShortId::MAX as u64, hex: false };
-const PUBLIC_KEY: Field =
-    Field { name: "public_key", write: "write what meshsec pubkey prints on that host, in quotes" };
-const PEER: Field =
-    Field { name: "peer", write: "write [[peer]], with two brackets, once for each peer" };
+const WRITE: &str = "write [[peer]], with two brackets, once for each peer";
 
 /// All peers, sorted by name; without those that something is wrong with.
 ///
@@ -45,11 +38,11 @@ pub(super) fn read(
     public_keys: &mut PublicKeySpans,
 ) -> Vec<Peer> {
     let Some(array) = value.get_ref().as_array() else {
-        findings.wrong_type(value, PEER, "an array of tables");
+        findings.not_a(value, "peer", "an array of tables", WRITE);
         return Vec::new();
     };
     if array.is_empty() {
-        findings.missing(value.span(), "a mesh needs peers".into(), PEER.write);
+        findings.missing(value.span(), "a mesh needs peers".into(), WRITE);
     }
     let mut seen = Seen::default();
     let mut peers = Vec::new();
@@ -70,17 +63,17 @@ fn peer(
     keys: Option<Kind>,
 ) -> Option<(Peer, Option<Range<usize>>)> {
     let DeValue::Table(table) = value.get_ref() else {
-        findings.wrong_type(value, PEER, "an array of tables");
+        findings.not_a(value, "peer", "an array of tables", WRITE);
         return None;
     };
-    let section = Section::open(findings, "[[peer]]", value.span(), table, KNOWN);
-    let name = section.require(findings, NAME).and_then(|value| {
+    let section = Section::open(findings, Table::Peer, value.span(), table);
+    let name = section.require(findings, PEER_NAME).and_then(|value| {
         let name = self::name(findings, value, seen)?;
         let what = format!("peer name {}", mask::plain(name.as_str()));
         seen.names.unique(findings, value.span(), what, name)
     });
     let short_id = section.require(findings, SHORT_ID).and_then(|value| {
-        let number = findings.number(value, SHORT_ID, SHORT_IDS)?;
+        let number = findings.number(value, SHORT_ID)?;
         let short_id = u16::try_from(number).ok().and_then(ShortId::new)?;
         seen.short_ids.unique(findings, value.span(), format!("short_id {short_id}"), short_id)
     });
@@ -183,14 +176,14 @@ impl<T: Ord + Clone> Taken<T> {
 }
 
 fn name(findings: &mut Findings<'_>, value: &Value<'_>, seen: &mut Seen) -> Option<PeerName> {
-    let text = findings.text(value, NAME)?;
+    let text = findings.text(value, PEER_NAME)?;
     let name = PeerName::new(text);
     if name.is_none() {
         let message = format!("{} can't be a peer's name", mask::quote(text));
         let near = lowered(text, true).and_then(|lowered| PeerName::new(&lowered));
         // A name that somebody has, or that another one was told to take, is refused in turn.
         let free = near.filter(|near| !seen.names.has(near) && seen.offered.insert(near.clone()));
-        let hint = free.map_or(NAME.write.into(), |free| format!("write \"{free}\""));
+        let hint = free.map_or(PEER_NAME.write.into(), |free| format!("write \"{free}\""));
         findings.wrong(value.span(), message, hint);
     }
     name

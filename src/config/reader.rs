@@ -1,7 +1,7 @@
 //! Typed reading of the parsed tree. What is wrong is noted and reading goes on,
 //! so that one run reports everything.
 //!
-//! Which keys there are, and what they mean, is in `tables` and `peers`.
+//! Which keys there are is in `schema`; what they mean is in `tables` and `peers`.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -14,26 +14,11 @@ use toml::{
 use super::{
     diagnostic::{Finding, Source, Weight},
     mask,
+    schema::{self, Field, Table},
 };
 
 /// A value and where it is written.
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
-
-/// A key, and what its errors tell the operator to write.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Field {
-    pub name: &'static str,
-    pub write: &'static str,
-}
-
-/// The least and the greatest number that a key takes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub min: u64,
-    pub max: u64,
-    /// Errors show the bounds in hex.
-    pub hex: bool,
-}
 
 /// Everything found wrong so far.
 pub(super) struct Findings<'s> {
@@ -57,8 +42,13 @@ impl<'s> Findings<'s> {
     }
 
     pub(super) fn wrong_type(&mut self, value: &Value<'_>, field: Field, wanted: &str) {
+        self.not_a(value, field.name, wanted, field.write);
+    }
+
+    /// Something has another type than it should; `title` names it.
+    pub(super) fn not_a(&mut self, value: &Value<'_>, title: &str, wanted: &str, write: &str) {
         let is = type_name(value.get_ref());
-        self.wrong(value.span(), format!("{} must be {wanted}, not {is}", field.name), field.write);
+        self.wrong(value.span(), format!("{title} must be {wanted}, not {is}"), write);
     }
 
     pub(super) fn text<'v>(&mut self, value: &'v Value<'_>, field: Field) -> Option<&'v str> {
@@ -77,12 +67,8 @@ impl<'s> Findings<'s> {
         boolean
     }
 
-    pub(super) fn number(
-        &mut self,
-        value: &Value<'_>,
-        field: Field,
-        bounds: Bounds,
-    ) -> Option<u64> {
+    pub(super) fn number(&mut self, value: &Value<'_>, field: Field) -> Option<u64> {
+        let bounds = field.bounds();
         let Some(integer) = value.get_ref().as_integer() else {
             self.wrong_type(value, field, "an integer");
             return None;
@@ -104,7 +90,7 @@ impl<'s> Findings<'s> {
 
 /// One table, its unknown keys already reported.
 pub(super) struct Section<'v, 'i> {
-    name: &'static str,
+    title: &'static str,
     header: Range<usize>,
     table: &'v DeTable<'i>,
     /// Known keys that an unknown one was taken for: these aren't missing too.
@@ -112,27 +98,45 @@ pub(super) struct Section<'v, 'i> {
 }
 
 impl<'v, 'i> Section<'v, 'i> {
-    /// Reports the keys that are not in `known`.
+    /// Reports the keys that the table doesn't have.
     pub(super) fn open(
         findings: &mut Findings<'_>,
-        name: &'static str,
+        table: Table,
+        header: Range<usize>,
+        keys: &'v DeTable<'i>,
+    ) -> Self {
+        Self::titled(findings, table.title(), table, header, keys)
+    }
+
+    /// The same for a table that errors call otherwise.
+    pub(super) fn titled(
+        findings: &mut Findings<'_>,
+        title: &'static str,
+        kind: Table,
         header: Range<usize>,
         table: &'v DeTable<'i>,
-        known: &[&'static str],
     ) -> Self {
+        let known = kind.keys();
         let mut guessed = Vec::new();
         for key in table.keys() {
             let written = key.get_ref().as_ref();
             if known.contains(&written) {
                 continue;
             }
-            let near = nearest(written, known.iter());
-            let elsewhere = elsewhere(name, written);
+            let near = nearest(written, &known);
+            let elsewhere = elsewhere(kind, written);
             guessed.extend(near.or(elsewhere.and_then(|elsewhere| elsewhere.is)));
-            let message = format!("unknown key {} in {name}", mask::quote(written));
-            findings.wrong(key.span(), message, hint(written, near, name, known));
+            let message = format!("unknown key {} in {title}", mask::quote(written));
+            let list = format!("known in {title}: {}", known.join(", "));
+            let hint = match (schema::belongs(written), near, elsewhere) {
+                (Some(table), ..) if table != kind => format!("it belongs in {}", table.place()),
+                (_, Some(near), _) => format!("did you mean {near}? {list}"),
+                (_, None, Some(elsewhere)) => elsewhere.write.into(),
+                (_, None, None) => list,
+            };
+            findings.wrong(key.span(), message, hint);
         }
-        Self { name, header, table, guessed }
+        Self { title, header, table, guessed }
     }
 
     /// A key's value, if it is there.
@@ -162,46 +166,16 @@ impl<'v, 'i> Section<'v, 'i> {
     ) -> Option<&'v Value<'i>> {
         let value = self.get(field.name);
         if value.is_none() && !self.is_guessed(field.name) {
-            let message = format!("{} has no {}", self.name, field.name);
+            let message = format!("{} has no {}", self.title, field.name);
             findings.missing(self.header(), message, field.write);
         }
         value
     }
 }
 
-/// The keys of the tables, to tell where a misplaced one belongs.
-const BELONGS: &[(&str, &str)] = &[
-    ("reqid", "[mesh]"),
-    ("kind", "[traffic]"),
-    ("port", "[traffic]"),
-    ("select", "[traffic]"),
-    ("mark", "[traffic]"),
-    ("guard", "[traffic]"),
-    ("cipher", "[esp]"),
-    ("esn", "[esp]"),
-    ("replay_window", "[esp]"),
-    ("offload", "[esp]"),
-    ("mesh_key", "[keys]"),
-    ("private_key", "[keys]"),
-    ("psk", "[keys]"),
-    ("ratchet", "[keys]"),
-    ("generation", "[rotation]"),
-    ("period", "[rotation]"),
-    ("device", "[link]"),
-    ("mtu", "[link]"),
-    ("short_id", "[[peer]]"),
-    ("address", "[[peer]]"),
-    ("public_key", "[[peer]]"),
-];
-
-/// The table that a key belongs in.
-pub(super) fn belongs(key: &str) -> Option<&'static str> {
-    BELONGS.iter().find(|(known, _)| *known == key).map(|(_, table)| *table)
-}
-
 /// What other programs' files call what this one has, or has not.
 struct Elsewhere {
-    table: &'static str,
+    table: Table,
     key: &'static str,
     /// What it is called here.
     is: Option<&'static str>,
@@ -209,7 +183,7 @@ struct Elsewhere {
 }
 
 const fn elsewhere_in(
-    table: &'static str,
+    table: Table,
     key: &'static str,
     is: Option<&'static str>,
     write: &'static str,
@@ -220,84 +194,52 @@ const fn elsewhere_in(
 const ADDRESS: &str = "write address = \"192.0.2.1\", without a port";
 const LEAVE: &str = "leave it out: what is protected is said in [traffic]";
 const ELSEWHERE: [Elsewhere; 11] = [
-    elsewhere_in("[[peer]]", "endpoint", Some("address"), ADDRESS),
-    elsewhere_in("[[peer]]", "ip", Some("address"), ADDRESS),
-    elsewhere_in("[[peer]]", "host", Some("address"), ADDRESS),
-    elsewhere_in("[[peer]]", "id", Some("short_id"), "write short_id, a number from 0 to 4095"),
-    elsewhere_in("[[peer]]", "allowed_ips", None, LEAVE),
-    elsewhere_in("[[peer]]", "allowedips", None, LEAVE),
+    elsewhere_in(Table::Peer, "endpoint", Some("address"), ADDRESS),
+    elsewhere_in(Table::Peer, "ip", Some("address"), ADDRESS),
+    elsewhere_in(Table::Peer, "host", Some("address"), ADDRESS),
+    elsewhere_in(Table::Peer, "id", Some("short_id"), "write short_id, a number from 0 to 4095"),
+    elsewhere_in(Table::Peer, "allowed_ips", None, LEAVE),
+    elsewhere_in(Table::Peer, "allowedips", None, LEAVE),
     elsewhere_in(
-        "[[peer]]",
+        Table::Peer,
         "persistent_keepalive",
         None,
         "leave it out: nothing has to be kept alive",
     ),
     elsewhere_in(
-        "[[peer]]",
+        Table::Peer,
         "preshared_key",
         None,
         "write psk = { file = \"psk\" } in [keys], for the whole mesh",
     ),
-    elsewhere_in("[keys]", "file", Some("mesh_key"), "write mesh_key = { file = \"mesh.key\" }"),
+    elsewhere_in(Table::Keys, "file", Some("mesh_key"), "write mesh_key = { file = \"mesh.key\" }"),
     elsewhere_in(
-        "[keys]",
+        Table::Keys,
         "credential",
         Some("mesh_key"),
         "write mesh_key = { credential = \"mesh.key\" }",
     ),
-    elsewhere_in("[keys]", "env", Some("mesh_key"), "write mesh_key = { env = \"MESH_KEY\" }"),
+    elsewhere_in(Table::Keys, "env", Some("mesh_key"), "write mesh_key = { env = \"MESH_KEY\" }"),
 ];
 
-fn elsewhere(table: &str, key: &str) -> Option<&'static Elsewhere> {
+fn elsewhere(table: Table, key: &str) -> Option<&'static Elsewhere> {
     let lower = key.to_ascii_lowercase();
     ELSEWHERE.iter().find(|elsewhere| elsewhere.table == table && elsewhere.key == lower)
 }
 
-fn hint(written: &str, near: Option<&str>, name: &str, known: &[&str]) -> String {
-    let list = format!("known in {name}: {}", known.join(", "));
-    match (belongs(written).filter(|table| *table != name), near, elsewhere(name, written)) {
-        (Some(table), ..) => format!("it belongs in {table}"),
-        (None, Some(near), _) => format!("did you mean {near}? {list}"),
-        (None, None, Some(elsewhere)) => elsewhere.write.into(),
-        (None, None, None) => list,
-    }
-}
-
-/// The candidate that `written` is a misspelling of, if there is one.
-pub(super) fn nearest<'c>(
-    written: &str,
-    candidates: impl Iterator<Item = &'c &'static str>,
-) -> Option<&'static str> {
+/// The candidate that `written` is a misspelling of, if there is one: one edit for a
+/// short word and two for a longer one, where two characters swapped are one edit.
+pub(super) fn nearest(written: &str, candidates: &[&'static str]) -> Option<&'static str> {
     let allowed = (written.len() / 3).clamp(1, 2);
+    let near = |candidate: &&'static str| candidate.len().abs_diff(written.len()) <= allowed;
     candidates
-        .map(|candidate| (distance(written, candidate), *candidate))
+        .iter()
+        .copied()
+        .filter(near)
+        .map(|candidate| (strsim::osa_distance(written, candidate), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
-}
-
-/// Edits from one word to the other: a character more, less or other, or two
-/// swapped (optimal string alignment). Long words are never near.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    if a.len() > 32 || b.len() > 32 {
-        return usize::MAX;
-    }
-    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let changed = usize::from(a[i - 1] != b[j - 1]);
-            let mut least =
-                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + changed);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 /// A text as a name could have it: in lower case, with - in place of what names lack;
@@ -326,19 +268,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edits_are_counted_and_a_swap_is_one() {
-        assert_eq!(distance("port", "port"), 0);
-        assert_eq!(distance("prot", "port"), 1);
-        assert_eq!(distance("adress", "address"), 1);
-        assert_eq!(distance("", "port"), 4);
-    }
-
-    #[test]
     fn only_near_misses_are_guessed() {
         let known = ["name", "short_id", "address"];
-        assert_eq!(nearest("adress", known.iter()), Some("address"));
-        assert_eq!(nearest("short-id", known.iter()), Some("short_id"));
-        assert_eq!(nearest("id", known.iter()), None);
-        assert_eq!(nearest("key", known.iter()), None);
+        assert_eq!(nearest("adress", &known), Some("address"));
+        assert_eq!(nearest("short-id", &known), Some("short_id"));
+        assert_eq!(nearest("id", &known), None);
+        assert_eq!(nearest("nmae", &known), Some("name"));
+        assert_eq!(nearest("key", &known), None);
     }
 }

@@ -24,7 +24,8 @@ use super::{
     files::{self, FileError},
     malformed::{EXPECTED, Malformed},
     mask,
-    reader::{Field, Findings, Section, Value},
+    reader::{Findings, Section, Value},
+    schema::{Field, SECRET_CREDENTIAL, SECRET_ENV, SECRET_FILE, Table},
     types::{KeySource, SecretSource, Secrets},
 };
 
@@ -34,13 +35,6 @@ pub(super) type Spans = BTreeMap<&'static str, Range<usize>>;
 /// Looks up an environment variable.
 pub(super) type Env<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
-const PLACES: &[&str] = &["file", "credential", "env"];
-const FILE: Field = Field { name: "file", write: "write a path in quotes, such as \"mesh.key\"" };
-const CREDENTIAL: Field = Field {
-    name: "credential",
-    write: "write the name of a file in $CREDENTIALS_DIRECTORY, without /",
-};
-const ENV: Field = Field { name: "env", write: "write the name of an environment variable" };
 const GENPSK: &str = "for a new mesh, meshsec genpsk prints one";
 const GENKEY: &str = "for a new host, meshsec genkey prints one";
 const RATCHET_INIT: &str = "the first one of a mesh is made by meshsec ratchet init";
@@ -56,12 +50,12 @@ pub(super) fn source(
         refuse_inline(findings, value, field);
         return None;
     };
-    let section = Section::open(findings, field.name, value.span(), table, PLACES);
-    let mut given = [FILE, CREDENTIAL, ENV]
+    let section = Section::titled(findings, field.name, Table::Secret, value.span(), table);
+    let mut given = [SECRET_FILE, SECRET_CREDENTIAL, SECRET_ENV]
         .into_iter()
         .filter_map(|field| section.get(field.name).map(|value| (field, value)));
     let Some((place, value)) = given.next() else {
-        if !PLACES.iter().any(|place| section.is_guessed(place)) {
+        if !Table::Secret.keys().iter().any(|place| section.is_guessed(place)) {
             let message = format!("{} does not say where the secret is", field.name);
             findings.missing(section.header(), message, field.write);
         }
@@ -460,11 +454,11 @@ mod tests {
     fn a_credential_is_a_plain_name() {
         let dir = Path::new("d");
         for name in ["", ".", "..", "a/b", "/a", "a\0"] {
-            assert_eq!(named(CREDENTIAL, name, dir), None, "{name:?}");
+            assert_eq!(named(SECRET_CREDENTIAL, name, dir), None, "{name:?}");
         }
-        assert_eq!(named(FILE, "/a", dir), Some(SecretSource::File("/a".into())));
-        assert_eq!(named(FILE, "a", dir), Some(SecretSource::File("d/a".into())));
-        assert_eq!(named(ENV, "A=B", dir), None);
+        assert_eq!(named(SECRET_FILE, "/a", dir), Some(SecretSource::File("/a".into())));
+        assert_eq!(named(SECRET_FILE, "a", dir), Some(SecretSource::File("d/a".into())));
+        assert_eq!(named(SECRET_ENV, "A=B", dir), None);
     }
 
     #[test]

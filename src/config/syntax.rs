@@ -125,6 +125,7 @@ fn finding(text: &str, statement: Option<&Statement>, message: &str, at: Range<u
         .and_then(|statement| unclosed(statement, &at))
         .or_else(|| statement.and_then(|statement| colon(text, statement)))
         .or_else(|| statement.and_then(|statement| bare_address(text, statement)))
+        .or_else(|| statement.and_then(second_key))
         .or_else(|| known(text, statement, message, &at))
         .unwrap_or_else(|| other(message, at));
     Finding { weight: Weight::Syntax, span, message, hint }
@@ -150,6 +151,29 @@ fn bare_address(text: &str, statement: &Statement) -> Option<Said> {
     (equals.kind == Kind::Sign(b'=') && value.kind == Kind::Word && is_address).then(|| {
         let hint = format!("put it in quotes: \"{bare}\"");
         (value.range.clone(), "an address without quotes".into(), hint)
+    })
+}
+
+/// `generation = 1 reqid = 2`: the second key of a line.
+fn second_key(statement: &Statement) -> Option<Said> {
+    let mut depth = 0_usize;
+    let mut equals = statement.tokens.iter().enumerate().filter_map(|(at, token)| {
+        match token.kind {
+            Kind::Sign(b'[' | b'{') => depth += 1,
+            Kind::Sign(b']' | b'}') => depth = depth.saturating_sub(1),
+            Kind::Sign(b'=') if depth == 0 => return Some(at),
+            Kind::Sign(_) | Kind::Word | Kind::Text { .. } | Kind::Comment => {}
+        }
+        None
+    });
+    let (first, second) = (equals.next()?, equals.next()?);
+    // Between the two there is a value, and the key.
+    let key = second.checked_sub(1).filter(|key| *key > first + 1)?;
+    let token = &statement.tokens[key];
+    let is_name = matches!(token.kind, Kind::Word | Kind::Text { closed: true, .. });
+    is_name.then(|| {
+        let message = "a second key on one line";
+        (token.range.clone(), message.into(), "write it on a line of its own".into())
     })
 }
 
@@ -274,6 +298,20 @@ mod tests {
         assert_eq!(found, [(1, "the bracket has no end, or a comma is missing".into())]);
         let found = messages("a = 'x\nb = \nc = yes\n");
         assert_eq!(found.iter().map(|found| found.0).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_second_key_of_a_line_is_named_and_two_equals_signs_are_something_else() {
+        let second = "a second key on one line";
+        for (text, message) in [
+            ("a = 1 b = \"1h\"\n", second),
+            ("a = \"x\" b = 2\n", second),
+            ("a = { b = 1 } c = 2\n", second),
+            ("a = 1, b = 2\n", second),
+            ("a = = 2\n", "one = too many"),
+        ] {
+            assert_eq!(messages(text), [(1, message.into())], "{text}");
+        }
     }
 
     #[test]

@@ -4,14 +4,12 @@
 use super::{link::device_name, word};
 use crate::{
     config::{
-        reader::{Bounds, Field, Findings, Section, Value},
+        reader::{Findings, Section, Value},
+        schema::{CIPHER, ESN, OFFLOAD, OFFLOAD_DEVICE, OFFLOAD_MODE, REPLAY_WINDOW, Table},
         types::Esp,
     },
     model::{Cipher, Replay},
 };
-
-/// The keys of this table.
-pub(super) const KEYS: &[&str] = &["cipher", "esn", "replay_window", "offload"];
 
 /// What holds where there is no such table.
 ///
@@ -25,22 +23,6 @@ fn default_replay(by_clock: bool) -> Replay {
     if by_clock { Replay { window: 1024, esn: true } } else { Replay { window: 0, esn: false } }
 }
 
-const CIPHER: Field = Field {
-    name: "cipher",
-    write: "write \"aes256-gcm\", \"aes128-gcm\" or \"chacha20-poly1305\"",
-};
-const ESN: Field = Field { name: "esn", write: "write true or false" };
-const WINDOW: Field =
-    Field { name: "replay_window", write: "write 0 or a power of two from 32 to 4096" };
-const WINDOWS: Bounds = Bounds { min: 0, max: 4096, hex: false };
-const OFFLOAD: Field = Field {
-    name: "offload",
-    write: "write the name of a device with ESP offload, or leave it out",
-};
-const DEVICE: Field =
-    Field { name: "device", write: "write the name of a device with ESP offload" };
-const MODE: Field = Field { name: "mode", write: "write \"crypto\", or leave it out" };
-
 /// Reads the table; `by_clock` says whether there is a `[rotation] period`.
 pub(super) fn read(
     findings: &mut Findings<'_>,
@@ -48,8 +30,7 @@ pub(super) fn read(
     by_clock: bool,
 ) -> Option<Esp> {
     let cipher = section.get("cipher").map_or(Some(Cipher::Aes256Gcm), |value| {
-        let names = Cipher::ALL.map(Cipher::name);
-        let name = word(findings, value, CIPHER, &names)?;
+        let name = word(findings, value, CIPHER)?;
         Cipher::ALL.into_iter().find(|cipher| cipher.name() == name)
     });
     let default = default_replay(by_clock);
@@ -70,11 +51,11 @@ fn read_offload(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String
     let Some(table) = value.get_ref().as_table() else {
         return device_name(findings, value, OFFLOAD);
     };
-    let keys = &["device", "mode"];
-    let section = Section::open(findings, "offload", value.span(), table, keys);
+    let section = Section::open(findings, Table::Offload, value.span(), table);
     let mode = section.get("mode").map_or(Some(()), |value| read_mode(findings, value));
-    let device =
-        section.require(findings, DEVICE).and_then(|value| device_name(findings, value, DEVICE));
+    let device = section
+        .require(findings, OFFLOAD_DEVICE)
+        .and_then(|value| device_name(findings, value, OFFLOAD_DEVICE));
     mode.and(device)
 }
 
@@ -91,10 +72,10 @@ fn read_mode(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<()> {
     if value.get_ref().as_str() == Some("packet") {
         let message = "mode = \"packet\" is refused: packets would wait for the device in clear, \
                        and leave so if their SA goes first";
-        findings.wrong(value.span(), message.into(), MODE.write);
+        findings.wrong(value.span(), message.into(), OFFLOAD_MODE.write);
         return None;
     }
-    word(findings, value, MODE, &["crypto"]).map(drop)
+    word(findings, value, OFFLOAD_MODE).map(drop)
 }
 
 /// What the kernel, or a period, can't do.
@@ -146,7 +127,7 @@ fn check_offload(
 }
 
 fn read_window(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u32> {
-    let number = findings.number(value, WINDOW, WINDOWS)?;
+    let number = findings.number(value, REPLAY_WINDOW)?;
     if number == 0 || (number >= 32 && number.is_power_of_two()) {
         return u32::try_from(number).ok();
     }

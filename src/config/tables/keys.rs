@@ -4,20 +4,11 @@
 use std::path::Path;
 
 use crate::config::{
-    reader::{Field, Findings, Section},
+    reader::{Findings, Section},
+    schema::{Field, MESH_KEY, PRIVATE_KEY, PSK, RATCHET},
     secrets::{self, Spans},
     types::{KeySource, SecretSource},
 };
-
-/// The keys of this table.
-pub(super) const KEYS: &[&str] = &["mesh_key", "private_key", "psk", "ratchet"];
-
-const MESH_KEY: Field =
-    Field { name: "mesh_key", write: "write mesh_key = { file = \"mesh.key\" }" };
-const PRIVATE_KEY: Field =
-    Field { name: "private_key", write: "write private_key = { file = \"private.key\" }" };
-const PSK: Field = Field { name: "psk", write: "write psk = { file = \"psk\" }" };
-const RATCHET: Field = Field { name: "ratchet", write: "write ratchet = { file = \"ratchet\" }" };
 
 /// Which of the ways to make keys a file takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,20 +4,13 @@
 use crate::{
     config::{
         mask,
-        reader::{Bounds, Field, Findings, Section, Value},
+        reader::{Findings, Section, Value},
+        schema::{DEVICE, Field, MTU},
         types::{LinkWish, Traffic},
     },
     model::Mtu,
-    mtu,
 };
 
-/// The keys of this table.
-pub(super) const KEYS: &[&str] = &["device", "mtu"];
-
-const DEVICE: Field =
-    Field { name: "device", write: "write the name of the tunnel's device, such as \"vxlan42\"" };
-const MTU: Field = Field { name: "mtu", write: "write \"auto\" or a number from 68 to 65535" };
-const MTUS: Bounds = Bounds { min: mtu::SMALLEST as u64, max: mtu::LARGEST as u64, hex: false };
 /// Bytes of a device's name, without the zero at its end (`IFNAMSIZ`).
 const LONGEST: usize = 15;
 
@@ -66,7 +59,7 @@ fn read_mtu(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Mtu> {
             None
         }
         None => {
-            let number = findings.number(value, MTU, MTUS)?;
+            let number = findings.number(value, MTU)?;
             u32::try_from(number).ok().map(Mtu::Exactly)
         }
     }

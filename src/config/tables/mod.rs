@@ -17,34 +17,13 @@ use crate::model::{MeshName, Replay, Reqid, Warning, WarningCode};
 use super::{
     address, mask,
     peers::{self, PublicKeySpans},
-    reader::{Bounds, Field, Findings, Section, Value, belongs, lowered, nearest},
+    reader::{Findings, Section, Value, lowered, nearest},
+    schema::{self, Field, MESH_NAME, REQID, Table},
     secrets::Spans,
     types::{Config, Guard, KeySource, Peer, Rotation, Traffic},
 };
 
 pub(super) use keys::Kind;
-
-const TABLES: [&str; 7] = ["mesh", "traffic", "esp", "keys", "rotation", "link", "peer"];
-const MESH: Field = Field { name: "[mesh]", write: "write [mesh] and name = \"…\" below it" };
-const TRAFFIC: Field = Field { name: "[traffic]", write: "write [traffic] and its keys below it" };
-const ESP: Field = Field { name: "[esp]", write: "write [esp] and its keys below it" };
-const KEYS: Field =
-    Field { name: "[keys]", write: "write [keys] and mesh_key = { file = \"mesh.key\" } below it" };
-const ROTATION: Field = Field {
-    name: "[rotation]",
-    write: "write [rotation] and generation = 1 or period = \"1h\" below it",
-};
-const LINK: Field =
-    Field { name: "[link]", write: "write [link] and device = \"vxlan42\" below it" };
-const PEERS: Field = Field {
-    name: "[[peer]]",
-    write: "write a [[peer]] for each host, with name, short_id and address",
-};
-
-const NAME: Field = Field { name: "name", write: "write 1 to 32 of a-z 0-9 - in quotes" };
-const REQID: Field =
-    Field { name: "reqid", write: "write a number from 0x10000 to 0xffffffff, or leave it out" };
-const REQIDS: Bounds = Bounds { min: 0x10000, max: 0xffff_ffff, hex: true };
 
 /// What a file says, as far as it could be read.
 pub(super) struct Draft {
@@ -62,26 +41,26 @@ pub(super) struct Draft {
 pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) -> Draft {
     let start = if findings.source.text.starts_with('\u{feff}') { 3 } else { 0 };
     let top = Top { root, start: start..start, guessed: unknown_tables(findings, root) };
-    let mesh = top.section(findings, MESH, &["name", "reqid"], true);
+    let mesh = top.section(findings, Table::Mesh, true);
     let mesh = mesh.and_then(|section| read_mesh(findings, &section));
-    let traffic = top.section(findings, TRAFFIC, traffic::KEYS, false);
+    let traffic = top.section(findings, Table::Traffic, false);
     let traffic =
         traffic.map_or(Some(traffic::DEFAULT), |section| traffic::read(findings, &section));
-    let keys = top.section(findings, KEYS, keys::KEYS, true);
+    let keys = top.section(findings, Table::Keys, true);
     let keys = keys.map(|section| keys::read(findings, &section, dir)).unwrap_or_default();
-    let rotation = top.section(findings, ROTATION, rotation::KEYS, true);
+    let rotation = top.section(findings, Table::Rotation, true);
     let by_clock = rotation.as_ref().is_some_and(|section| section.get("period").is_some());
     let rotation = rotation.and_then(|section| rotation::read(findings, &section));
-    let esp = top.section(findings, ESP, esp::KEYS, false);
+    let esp = top.section(findings, Table::Esp, false);
     let esp =
         esp.map_or(Some(esp::default(by_clock)), |section| esp::read(findings, &section, by_clock));
-    let link = top.section(findings, LINK, link::KEYS, false);
+    let link = top.section(findings, Table::Link, false);
     let link = link.map_or(Some(None), |section| {
         link::read(findings, &section, traffic.map(|(traffic, ..)| traffic)).map(Some)
     });
     let mut public_keys = PublicKeySpans::new();
     let peers = top
-        .require(findings, "peer", PEERS)
+        .require(findings, Table::Peer)
         .map(|value| peers::read(findings, value, keys.kind, &mut public_keys));
 
     let config = (|| {
@@ -149,19 +128,15 @@ struct Top<'v, 'i> {
     root: &'v DeTable<'i>,
     /// Where something is said to be missing.
     start: Range<usize>,
-    guessed: Vec<&'static str>,
+    guessed: Vec<Table>,
 }
 
 impl<'v, 'i> Top<'v, 'i> {
-    fn require(
-        &self,
-        findings: &mut Findings<'_>,
-        name: &str,
-        table: Field,
-    ) -> Option<&'v Value<'i>> {
-        let value = self.root.get(name);
-        if value.is_none() && !self.guessed.contains(&name) {
-            findings.missing(self.start.clone(), format!("{} is missing", table.name), table.write);
+    fn require(&self, findings: &mut Findings<'_>, table: Table) -> Option<&'v Value<'i>> {
+        let value = self.root.get(table.name());
+        if value.is_none() && !self.guessed.contains(&table) {
+            let message = format!("{} is missing", table.title());
+            findings.missing(self.start.clone(), message, table.write());
         }
         value
     }
@@ -169,48 +144,51 @@ impl<'v, 'i> Top<'v, 'i> {
     fn section(
         &self,
         findings: &mut Findings<'_>,
-        field: Field,
-        keys: &[&'static str],
+        table: Table,
         required: bool,
     ) -> Option<Section<'v, 'i>> {
-        let name = field.name.trim_matches(['[', ']']);
         let value = match required {
-            true => self.require(findings, name, field)?,
-            false => self.root.get(name)?,
+            true => self.require(findings, table)?,
+            false => self.root.get(table.name())?,
         };
-        let Some(table) = value.get_ref().as_table() else {
-            findings.wrong_type(value, field, "a table");
+        let Some(keys) = value.get_ref().as_table() else {
+            findings.not_a(value, table.title(), "a table", table.write());
             return None;
         };
-        Some(Section::open(findings, field.name, value.span(), table, keys))
+        Some(Section::open(findings, table, value.span(), keys))
     }
 }
 
 /// Reports unknown tables and keys outside of any table. Gives the tables that
 /// they were taken for.
-fn unknown_tables(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<&'static str> {
+fn unknown_tables(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<Table> {
+    let names = Table::TOP.map(Table::name);
+    let titles = Table::TOP.map(Table::title);
+    let (last, others) = titles.split_last().unwrap_or((&"", &[]));
+    let known = format!("known are {} and {last}", others.join(", "));
     let mut guessed = Vec::new();
     for (key, value) in root.iter() {
         let written = key.get_ref().as_ref();
-        if TABLES.contains(&written) {
+        if names.contains(&written) {
             continue;
         }
-        let near = nearest(written, TABLES.iter());
+        let near = nearest(written, &names).and_then(Table::named);
         guessed.extend(near);
-        let what = match value.get_ref() {
-            DeValue::Table(_) => "table",
-            DeValue::Array(array) if array.iter().all(|v| v.get_ref().is_table()) => "table",
-            _ => "key",
+        let is_table = match value.get_ref() {
+            DeValue::Table(_) => true,
+            DeValue::Array(array) => array.iter().all(|value| value.get_ref().is_table()),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => false,
         };
-        let known = "known are [mesh], [traffic], [esp], [keys], [rotation], [link] and [[peer]]";
-        let hint = match near {
-            Some("peer") => format!("did you mean [[peer]]? {known}"),
-            Some(near) => format!("did you mean [{near}]? {known}"),
-            None if belongs(written).is_some_and(|_| what == "key") => {
-                format!("it belongs in {}", belongs(written).unwrap_or_default())
-            }
-            None if what == "key" => format!("keys belong in a table; {known}"),
-            None => known.to_owned(),
+        let what = if is_table { "table" } else { "key" };
+        let hint = match (near, schema::belongs(written)) {
+            (Some(near), _) => format!("did you mean {}? {known}", near.title()),
+            (None, Some(table)) if !is_table => format!("it belongs in {}", table.place()),
+            (None, _) if !is_table => format!("keys belong in a table; {known}"),
+            (None, _) => known.clone(),
         };
         findings.wrong(key.span(), format!("unknown {what} {}", mask::quote(written)), hint);
     }
@@ -218,18 +196,18 @@ fn unknown_tables(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<&'stat
 }
 
 fn read_mesh(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<(MeshName, Reqid)> {
-    let name = section.require(findings, NAME).and_then(|value| {
-        let text = findings.text(value, NAME)?;
+    let name = section.require(findings, MESH_NAME).and_then(|value| {
+        let text = findings.text(value, MESH_NAME)?;
         let name = MeshName::new(text);
         if name.is_none() {
             let message = format!("{} can't be a mesh's name", mask::quote(text));
             let near = lowered(text, false).and_then(|lowered| MeshName::new(&lowered));
-            let hint = near.map_or(NAME.write.into(), |near| format!("write \"{near}\""));
+            let hint = near.map_or(MESH_NAME.write.into(), |near| format!("write \"{near}\""));
             findings.wrong(value.span(), message, hint);
         }
         name
     });
-    let given = section.get("reqid").map(|value| findings.number(value, REQID, REQIDS));
+    let given = section.get("reqid").map(|value| findings.number(value, REQID));
     let name = name?;
     let reqid = match given {
         Some(number) => Reqid(u32::try_from(number?).ok()?),
@@ -244,18 +222,13 @@ fn default_reqid(name: &MeshName) -> Reqid {
     Reqid(0x4d53_0000 | u32::from(digest[0]) << 8 | u32::from(digest[1]))
 }
 
-/// One of `words`.
-fn word(
-    findings: &mut Findings<'_>,
-    value: &Value<'_>,
-    field: Field,
-    words: &[&'static str],
-) -> Option<&'static str> {
+/// One of the words that the key takes.
+fn word(findings: &mut Findings<'_>, value: &Value<'_>, field: Field) -> Option<&'static str> {
     let text = findings.text(value, field)?;
-    if let Some(word) = words.iter().find(|word| **word == text) {
+    if let Some(word) = field.words().iter().find(|word| **word == text) {
         return Some(word);
     }
-    let hint = match nearest(text, words.iter()) {
+    let hint = match nearest(text, field.words()) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => field.write.to_owned(),
     };

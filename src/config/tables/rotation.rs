@@ -4,25 +4,17 @@
 use crate::{
     config::{
         mask,
-        reader::{Bounds, Field, Findings, Section, Value},
+        reader::{Findings, Section, Value},
+        schema::{GENERATION, PERIOD},
         types::Rotation,
     },
     model::{Generation, Period},
 };
 
-/// The keys of this table.
-pub(super) const KEYS: &[&str] = &["generation", "period"];
-
-const GENERATION: Field =
-    Field { name: "generation", write: "write a number from 0 up, such as generation = 1" };
-const GENERATIONS: Bounds = Bounds { min: 0, max: Generation::MAX, hex: false };
-const PERIOD: Field =
-    Field { name: "period", write: "write a time from 10m to 1d, such as period = \"1h\"" };
-
 pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Rotation> {
     let generation = section
         .get("generation")
-        .map(|value| findings.number(value, GENERATION, GENERATIONS).and_then(Generation::new));
+        .map(|value| findings.number(value, GENERATION).and_then(Generation::new));
     let period = section.get("period").map(|value| read_period(findings, value));
     match (generation, period) {
         (Some(_), Some(_)) => {

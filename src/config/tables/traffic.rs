@@ -7,7 +7,8 @@ use super::word;
 use crate::{
     config::{
         mask,
-        reader::{Bounds, Field, Findings, Section, Value},
+        reader::{Findings, Section, Value},
+        schema::{GUARD, KIND, KIND_PORT, KIND_PROTOCOL, MARK, PORT, SELECT, Table},
         types::{Guard, Protocol, Select, Traffic},
     },
     model::Mark,
@@ -20,27 +21,11 @@ const GENEVE_PORT: u16 = 6081;
 /// One bit, which Kubernetes, Cilium and Tailscale leave alone.
 const DEFAULT_MARK: Mark = Mark { value: 0x20000, mask: 0x20000 };
 
-/// The keys of this table.
-pub(super) const KEYS: &[&str] = &["kind", "port", "select", "mark", "guard"];
 /// What holds where there is no such table.
 pub(super) const DEFAULT: Read = (Traffic::Vxlan { port: VXLAN_PORT }, Select::Port, Guard::Both);
 
 /// The traffic, how it is selected, and what guards it.
 type Read = (Traffic, Select, Guard);
-
-const KIND: Field = Field {
-    name: "kind",
-    write: "write \"vxlan\", \"geneve\", \"all\" or { protocol = \"tcp\", port = 443 }",
-};
-const PROTOCOL: Field = Field { name: "protocol", write: "write \"tcp\" or \"udp\"" };
-const PORT: Field = Field { name: "port", write: "write a number from 1 to 65535" };
-const PORTS: Bounds = Bounds { min: 1, max: 65535, hex: false };
-const SELECT: Field = Field { name: "select", write: "write \"port\" or \"mark\"" };
-const MARK: Field = Field {
-    name: "mark",
-    write: "write \"VALUE/MASK\", such as \"0x20000/0x20000\": up to 32 bits each, in decimal or hex",
-};
-const GUARD: Field = Field { name: "guard", write: "write true, \"xfrm\" or false" };
 
 pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Read> {
     let given = section.get("port").map(|value| read_port(findings, value, ONE_PORT));
@@ -104,7 +89,7 @@ fn read_guard(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Guard> {
     match (value.get_ref().as_bool(), value.get_ref().as_str()) {
         (Some(true), _) => Some(Guard::Both),
         (Some(false), _) => Some(Guard::Off),
-        (None, Some(_)) => word(findings, value, GUARD, &["xfrm"]).map(|_| Guard::Policies),
+        (None, Some(_)) => word(findings, value, GUARD).map(|_| Guard::Policies),
         (None, None) => {
             findings.wrong_type(value, GUARD, "true, \"xfrm\" or false");
             None
@@ -118,9 +103,7 @@ fn read_select(
     section: &Section<'_, '_>,
     traffic: Option<Traffic>,
 ) -> Option<Select> {
-    let select = section
-        .get("select")
-        .map_or(Some("port"), |value| word(findings, value, SELECT, &["port", "mark"]));
+    let select = section.get("select").map_or(Some("port"), |value| word(findings, value, SELECT));
     let mark = section.get("mark").map(|value| read_mark(findings, value));
     if select? == "port" {
         if mark.is_some() {
@@ -189,7 +172,7 @@ fn read_port(findings: &mut Findings<'_>, value: &Value<'_>, write: &str) -> Opt
             findings.wrong(value.span(), "port must be an integer, not a string".into(), hint);
             return None;
         }
-        _ => return findings.number(value, PORT, PORTS).and_then(|port| u16::try_from(port).ok()),
+        _ => return findings.number(value, PORT).and_then(|port| u16::try_from(port).ok()),
     };
     findings.wrong(value.span(), format!("port must be one number, not {what}"), write);
     None
@@ -207,22 +190,22 @@ fn read_protocol(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Proto
         findings.wrong(value.span(), message.into(), hint);
         return None;
     }
-    let name = word(findings, value, PROTOCOL, &Protocol::ALL.map(Protocol::name))?;
+    let name = word(findings, value, KIND_PROTOCOL)?;
     Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
 }
 
 fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>, port: Option<u16>) -> Option<Traffic> {
     if let Some(table) = value.get_ref().as_table() {
-        let keys = &["protocol", "port"];
-        let section = Section::open(findings, "kind", value.span(), table, keys);
-        let protocol =
-            section.require(findings, PROTOCOL).and_then(|value| read_protocol(findings, value));
+        let section = Section::open(findings, Table::Kind, value.span(), table);
+        let protocol = section
+            .require(findings, KIND_PROTOCOL)
+            .and_then(|value| read_protocol(findings, value));
         let port = section
-            .require(findings, PORT)
+            .require(findings, KIND_PORT)
             .and_then(|value| read_port(findings, value, A_FILE_EACH));
         return Some(Traffic::Port { protocol: protocol?, port: port? });
     }
-    Some(match word(findings, value, KIND, &["vxlan", "geneve", "all"])? {
+    Some(match word(findings, value, KIND)? {
         "all" => Traffic::All,
         "geneve" => Traffic::Geneve { port: port.unwrap_or(GENEVE_PORT) },
         _ => Traffic::Vxlan { port: port.unwrap_or(VXLAN_PORT) },

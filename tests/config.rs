@@ -1,6 +1,9 @@
 //! Golden cases of `config::load`: each folder of `tests/config` has a mesh.toml
 //! and what comes of it, error.txt or ok.txt. `UPDATE_GOLDEN=1` writes these anew.
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -13,7 +16,8 @@ use meshsec::{
     keys::Ratchet,
     model::{Key, MeshName},
 };
-use similar::TextDiff;
+
+use common::difference;
 
 /// What stands for a secret in the cases; no output may have any of it.
 const MARKERS: [&str; 4] = ["5ec2e7", "c2VjcmV0", "correct", "horse"];
@@ -105,19 +109,6 @@ fn mode(case: &str) -> SecretsMode {
     }
 }
 
-/// The difference from what is expected, if there is one.
-fn compare(expected: &Path, actual: &str) -> Option<String> {
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write(expected, actual).unwrap();
-        return None;
-    }
-    let wanted = fs::read_to_string(expected).unwrap_or_default();
-    (wanted != actual).then(|| {
-        let diff = TextDiff::from_lines(wanted.as_str(), actual);
-        format!("{}\n{}", expected.display(), diff.unified_diff())
-    })
-}
-
 fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
     let mut cases: Vec<_> =
@@ -142,7 +133,7 @@ fn files_come_out_as_the_cases_say() {
         assert!(!case.join(other).exists(), "{name}: came out as {file}:\n{outcome:?}");
         let (Ok(text) | Err(text)) = outcome;
         assert_harmless(&text);
-        differences.extend(compare(&case.join(file), &text));
+        differences.extend(difference(&format!("tests/config/{name}/{file}"), &text));
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }

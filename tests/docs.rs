@@ -3,6 +3,9 @@
 //!
 //! `UPDATE_GOLDEN=1` rewrites the completions, the README's plan and the lists of codes.
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::{
     collections::BTreeSet,
     env, fs,
@@ -17,6 +20,8 @@ use meshsec::{
     plan::{ConflictCode, ReasonCode, WarningCode},
 };
 
+use common::compare;
+
 const LONGEST_FILE: usize = 600;
 const MANIFESTS: [&str; 3] = ["Cargo.toml", "xtask/Cargo.toml", "fuzz/Cargo.toml"];
 /// Thirty-two bytes counting up: the secret of the vectors of the key schedule too.
@@ -28,10 +33,6 @@ fn root() -> &'static Path {
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-fn updating() -> bool {
-    env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1")
 }
 
 /// Files below a directory of the project, by their paths in it.
@@ -192,11 +193,7 @@ fn meshsec_8_lists_every_code_and_no_other() {
     let page = read("man/meshsec.8");
     let found = section(&page, "CODES");
     let found = &found[found.find(".Ss ").expect("lists")..];
-    if updating() {
-        fs::write(root().join("man/meshsec.8"), page.replace(found, &codes)).unwrap();
-        return;
-    }
-    assert_eq!(found, codes, "UPDATE_GOLDEN=1 cargo test --test docs writes it");
+    compare("man/meshsec.8", &page.replace(found, &codes));
 }
 
 #[test]
@@ -298,12 +295,7 @@ fn the_plan_in_the_readme_is_what_the_program_prints() {
     let output = meshsec(mesh, &arguments);
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    if updating() {
-        let updated = readme.replacen(shown, &format!("{command}\n{printed}"), 1);
-        fs::write(root().join("README.md"), updated).unwrap();
-    } else {
-        assert_eq!(plan, printed, "run: UPDATE_GOLDEN=1 cargo test --test docs");
-    }
+    compare("README.md", &readme.replacen(plan, &printed, 1));
 }
 
 #[test]
@@ -378,16 +370,7 @@ fn completions_are_those_of_the_command_line() {
     for (shell, name) in shells {
         let mut wanted = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "meshsec", &mut wanted);
-        let path = root().join("completions").join(name);
-        if updating() {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, &wanted).unwrap();
-        }
-        let current = fs::read(&path).unwrap_or_default();
-        assert!(
-            current == wanted,
-            "completions/{name} is out of date; run: UPDATE_GOLDEN=1 cargo test --test docs"
-        );
+        compare(&format!("completions/{name}"), &String::from_utf8(wanted).unwrap());
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     cli::{Format, Global, SpiArgs},
     config::{self, SecretsMode},
     error::Error,
-    model::{ShortId, Spi},
+    model::{self, ShortId, Spi},
 };
 
 #[derive(Serialize)]
@@ -54,13 +54,10 @@ pub fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
 fn parse(text: &str) -> Result<Spi, Error> {
     let number = text.trim_end_matches(',');
     let number = number.strip_prefix("spi=").or(number.strip_prefix("spi ")).unwrap_or(number);
-    let raw = match number.strip_prefix("0x").or_else(|| number.strip_prefix("0X")) {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => number.parse(),
-    };
-    let looks_hex = number.len() == 8 && u32::from_str_radix(number, 16).is_ok();
+    let lower = number.to_ascii_lowercase();
+    let looks_hex = number.len() == 8 && model::number(&format!("0x{lower}")).is_some();
     let meant = if looks_hex { format!("; did you mean 0x{number}?") } else { String::new() };
-    let spi = raw.map(Spi::from_raw).map_err(|_| {
+    let spi = model::number(&lower).map(Spi::from_raw).ok_or_else(|| {
         let quoted = config::quoted(text);
         let write = if looks_hex { &meant } else { "; write 32 bits such as 0x81001002" };
         Error::Usage(format!("{quoted} is not an SPI{write}"))

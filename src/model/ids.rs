@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::number;
+
 /// The name of a mesh: 1 to 32 of `a-z`, `0-9` and `-`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -192,10 +194,8 @@ impl TryFrom<String> for Spi {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.strip_prefix("0x")
-            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-            .map(Self)
-            .ok_or("an SPI is 0x and up to 8 hex digits")
+        let hex = text.starts_with("0x").then(|| number(&text)).flatten();
+        hex.map(Self).ok_or("an SPI is 0x and up to 8 hex digits")
     }
 }
 

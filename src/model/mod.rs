@@ -9,6 +9,7 @@ mod chain;
 mod code;
 mod ids;
 mod key;
+mod number;
 mod policy;
 mod sa;
 mod selector;
@@ -24,6 +25,7 @@ pub use chain::{
 pub use code::{ConflictCode, Reason, ReasonCode, Warning, WarningCode};
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
+pub use number::number;
 pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
 pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};

@@ -11,7 +11,7 @@ use crate::{
         schema::{GUARD, KIND, KIND_PORT, KIND_PROTOCOL, MARK, PORT, SELECT, Table},
         types::{Guard, Protocol, Select, Traffic},
     },
-    model::Mark,
+    model::{Mark, number as number_of},
 };
 
 /// UDP's port for VXLAN (RFC 7348).
@@ -128,7 +128,7 @@ fn read_mark(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Mark> {
     let text = findings.text(value, MARK)?;
     let (number, bits) = text.split_once('/').unwrap_or((text, text));
     let shown = mask::quote(text);
-    let (Some(number), Some(bits)) = (read_bits(number), read_bits(bits)) else {
+    let (Some(number), Some(bits)) = (number_of(number), number_of(bits)) else {
         let message = format!("{shown} is no mark");
         findings.wrong(value.span(), message, MARK.write);
         return None;
@@ -147,17 +147,6 @@ fn read_mark(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Mark> {
     };
     findings.wrong(value.span(), message, hint);
     None
-}
-
-/// 32 bits in decimal or, with 0x, in hex.
-fn read_bits(text: &str) -> Option<u32> {
-    let (digits, radix) = match text.strip_prefix("0x") {
-        Some(digits) => (digits, 16),
-        None => (text, 10),
-    };
-    // A sign is no digit, whatever the parser thinks of it.
-    let plain = digits.starts_with(|c: char| c.is_ascii_hexdigit());
-    plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
 }
 
 /// A file has one port. `write` is for a list of them and for a range.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Direction, Mark, Reqid, Rule};
+use crate::model::{Direction, Mark, Reqid, Rule, number};
 
 /// Tables by their names.
 pub type Tables = BTreeMap<String, Table>;
@@ -197,13 +197,6 @@ fn bits(text: &str) -> Option<(u32, Option<u32>)> {
     match text.split_once('/') {
         Some((value, mask)) => Some((number(value)?, Some(number(mask)?))),
         None => Some((number(text)?, None)),
-    }
-}
-
-fn number(text: &str) -> Option<u32> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
     }
 }
 

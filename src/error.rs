@@ -10,6 +10,7 @@ use crate::{
     config::{ConfigError, LocalError},
     kernel::KernelError,
     model::Time,
+    render::Plain,
 };
 
 /// Why a command ended with status 1.
@@ -76,6 +77,27 @@ pub enum Error {
 }
 
 impl Error {
+    /// What is shown of it. The file's errors have lines of their own; any other is one
+    /// line, with paths, and words of the kernel and of other programs in it.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Config(error) => {
+                let lines: Vec<String> =
+                    error.to_string().lines().map(|line| Plain(line).to_string()).collect();
+                lines.join("\n")
+            }
+            Self::Local(_)
+            | Self::Kernel(_)
+            | Self::Clock { .. }
+            | Self::Snapshot { .. }
+            | Self::File { .. }
+            | Self::Irreversible { .. }
+            | Self::Privilege(_)
+            | Self::Io(_)
+            | Self::Usage(_) => Plain(self).to_string(),
+        }
+    }
+
     /// Whether standard output was closed by its reader, which is no error.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)

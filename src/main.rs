@@ -1,6 +1,6 @@
 //! The `meshsec` program: parses its arguments, runs, returns an exit status.
 
-use std::{io::Write, process::ExitCode};
+use std::{env, io::Write, process::ExitCode};
 
 use clap::Parser;
 use meshsec::{
@@ -11,10 +11,9 @@ use meshsec::{
 
 fn main() -> ExitCode {
     error::quiet_panics();
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let error = cli::with_tip(error);
             // clap would exit with 2, which here means "changes are pending".
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 1 } else { 0 });
@@ -26,14 +25,21 @@ fn main() -> ExitCode {
     match commands::run(&cli) {
         Ok(status) => status.into(),
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
-        Err(error) => failed(&error.to_string()),
+        Err(error) => failed(&error.shown()),
     }
 }
 
-/// Where standard error takes nothing, the status has to tell. What others have
-/// named may be in any line.
+/// Where standard error takes nothing, the status has to tell.
 fn failed(what: &str) -> ExitCode {
-    let mut err = anstream::stderr().lock();
-    let _ = what.lines().try_for_each(|line| writeln!(err, "{}", Plain(line)));
+    let _ = writeln!(anstream::stderr(), "{what}");
     ExitCode::from(1)
+}
+
+/// The arguments. Another program may have put them together, and an error repeats them: so
+/// they are parsed again as they may be shown, to the same error.
+fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse().map_err(|error| {
+        let shown = env::args_os().map(|it| Plain(it.to_string_lossy()).to_string());
+        cli::with_tip(Cli::try_parse_from(shown).err().unwrap_or(error))
+    })
 }

@@ -6,7 +6,7 @@ use common::{applied, applied_host, mesh, observe, wanted};
 use meshsec::{
     model::{KeyView, WarningCode},
     plan::Plan,
-    render::report_text,
+    render::{Shown, View, plan_json, report_text, show_json},
 };
 
 use common::REQID;
@@ -30,6 +30,20 @@ fn keys_that_the_kernel_hides_are_counted_and_match_nothing() {
     assert_eq!(plan.matches("mesh.toml"), says);
     let warning = plan.warnings[0].to_string();
     assert!(warning.contains("8 could not be compared") && warning.contains("raise"), "{warning}");
+    let view = View {
+        config: &config,
+        moment: config.rotation.at(kernel.now()),
+        local: Some(&config.peers[0]),
+        plan: &plan,
+        warnings: &[],
+        file: "mesh.toml",
+    };
+    let json = serde_json::to_value(plan_json(&view)).unwrap();
+    assert_eq!(json["hidden_keys"], 8, "{json}");
+    let live = observe(&mut kernel);
+    let shown =
+        Shown { config: &config, moment: view.moment, local: view.local, live: &live, all: false };
+    assert_eq!(serde_json::to_value(show_json(&shown)).unwrap()["hidden_keys"], 8);
     let report = applied(&config, &mut kernel);
     let text = report_text(&report, "mesh.toml", "apply");
     assert_eq!(text, format!("Apply complete: 0 steps. {says}\n"));

@@ -278,22 +278,25 @@ impl<'p> Meter<'p> {
                 self.done += 1;
                 let done = self.done;
                 if self.each {
-                    printer.out(format!("{done:>5}/{total} {} {}\n", step.name(), step.id()));
+                    printer.out(format!(
+                        "{done:>5}/{total} {} {}\n",
+                        step.name(),
+                        Plain(step.id())
+                    ));
                 } else if self.count && (done.is_multiple_of(64) || done == total) {
                     let end = if done == total { "\n" } else { "" };
                     printer.out(format!("\r{done} of {total} steps{end}"));
                 }
             }
             Progress::RolledBack(step) if self.each => {
-                printer.out(format!("rolled back: {} {}\n", step.name(), step.id()));
+                printer.out(format!("rolled back: {} {}\n", step.name(), Plain(step.id())));
             }
             Progress::RolledBack(_) | Progress::Planned(_) => {}
             Progress::Failed(step, error) => {
-                printer.err(format!("error: {}: {}", step.name(), Plain(error)));
+                printer.err(format_args!("error: {}: {error}", step.name()));
             }
-            Progress::LeftOut(id, error) => printer.err(format!(
-                "warning: chain {id} is left out, and the policies guard without it: {}",
-                Plain(error)
+            Progress::LeftOut(id, error) => printer.err(format_args!(
+                "warning: chain {id} is left out, and the policies guard without it: {error}"
             )),
             Progress::Again => {
                 printer.err("The kernel's answers got lost; looking and planning again.");

@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
+
 use super::{
     live,
     saved::{self, Premises},
 };
 use crate::{
-    fuzzing::{Mesh, NOW, harmless_and_secretless, harmless_with_styles, meshes, number},
+    fuzzing::{Mesh, NOW, harmless, harmless_and_secretless, harmless_with_styles, meshes, number},
     model::{Live, State},
     plan::Plan,
-    render::{Shown, StatusView, View, plan_json, plan_text, show_text, status_text},
+    render::{
+        Layout, Shown, StatusView, View, json_text, plan_json, plan_text, show_json, show_text,
+        status_json, status_prometheus, status_text,
+    },
     verdict::{Case, judge},
 };
 
@@ -37,9 +42,13 @@ fn show(mesh: &Mesh, live: &Live, number: usize) {
     let view = View { config, moment, local, plan, warnings: &[], file: "mesh.toml" };
     harmless_with_styles(&plan_text(&view));
     if number.is_multiple_of(3) {
-        serde_json::to_vec(&plan_json(&view)).expect("a plan is JSON");
+        harmless_as_json(&plan_json(&view));
     }
-    harmless_with_styles(&show_text(&Shown { config, moment, local, live, all: true }));
+    let shown = Shown { config, moment, local, live, all: true };
+    harmless_with_styles(&show_text(&shown));
+    if number.is_multiple_of(5) {
+        harmless_as_json(&show_json(&shown));
+    }
     let case = Case {
         config,
         moment,
@@ -60,6 +69,14 @@ fn show(mesh: &Mesh, live: &Live, number: usize) {
         before: None,
     };
     harmless_with_styles(&status_text(&view));
+    if number.is_multiple_of(7) {
+        harmless_as_json(&status_json(&view));
+        harmless(&status_prometheus(&view));
+    }
+}
+
+fn harmless_as_json(document: &impl Serialize) {
+    harmless(&json_text(document, Layout::OneLine).expect("a document is JSON"));
 }
 
 /// A saved plan is refused with a reason that can be shown, or its premises are written again as

@@ -46,7 +46,7 @@ use crate::{
     },
     model::Live,
     privilege::{self, Files},
-    render::Plain,
+    render::{Layout, Plain, json_text},
 };
 
 /// How a command ended.
@@ -138,13 +138,11 @@ fn kernel_for(global: &Global, config: &Config) -> Result<Linux, Error> {
 fn lock(place: Place, timeout: Duration) -> Result<Lock, Error> {
     let lock = place.acquire(timeout, &mut |notice| match notice {
         Notice::Waits(holder) => say(format_args!(
-            "Waiting for {}; it has the lock of this network namespace.",
-            Plain(holder)
+            "Waiting for {holder}; it has the lock of this network namespace."
         )),
         Notice::Ignores(holder) => say(format_args!(
-            "warning: {} has taken the name of the lock of this network namespace, without the \
-             right to change anything here: it is ignored",
-            Plain(holder)
+            "warning: {holder} has taken the name of the lock of this network namespace, without the \
+             right to change anything here: it is ignored"
         )),
     })?;
     Ok(lock)
@@ -164,9 +162,9 @@ fn local_if_any<'a>(
     }
 }
 
-/// Says something on standard error. Where that takes nothing, the work goes on.
+/// Says something on standard error, in one line. Where that takes nothing, the work goes on.
 fn say(what: std::fmt::Arguments<'_>) {
-    let _ = writeln!(anstream::stderr(), "{what}");
+    let _ = writeln!(anstream::stderr(), "{}", Plain(what));
 }
 
 /// Prints to standard output; colours go where they are wanted.
@@ -178,18 +176,12 @@ fn print(text: &str) -> Result<(), Error> {
 
 /// Prints JSON to standard output, with a newline at its end.
 fn print_json(value: &impl Serialize) -> Result<(), Error> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
-    text.push(b'\n');
-    let mut out = io::stdout().lock();
-    out.write_all(&text)?;
-    Ok(out.flush()?)
+    print_json_as(value, Layout::Lines)
 }
 
-/// Prints JSON to standard output as one line.
-fn print_json_line(value: &impl Serialize) -> Result<(), Error> {
-    let mut text = serde_json::to_vec(value).map_err(io::Error::from)?;
-    text.push(b'\n');
+fn print_json_as(value: &impl Serialize, layout: Layout) -> Result<(), Error> {
+    let text = json_text(value, layout).map_err(io::Error::from)?;
     let mut out = io::stdout().lock();
-    out.write_all(&text)?;
+    out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }

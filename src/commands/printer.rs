@@ -5,6 +5,7 @@
 //! an apply done, or who is to take it back because of that very network.
 
 use std::{
+    fmt::Display,
     io::{self, Write},
     sync::mpsc::{self, Receiver, Sender},
     thread,
@@ -13,7 +14,10 @@ use std::{
 
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    render::{Layout, Plain, json_text},
+};
 
 /// Where a text goes.
 enum Text {
@@ -45,14 +49,14 @@ impl Printer {
 
     /// To standard output, as JSON with a newline at its end.
     pub(super) fn json(&self, value: &impl Serialize) {
-        if let Ok(text) = serde_json::to_string_pretty(value) {
-            self.out(text + "\n");
+        if let Ok(text) = json_text(value, Layout::Lines) {
+            self.out(text);
         }
     }
 
     /// A line to standard error.
-    pub(super) fn err(&self, line: impl Into<String>) {
-        let _ = self.texts.send(Text::Err(line.into() + "\n"));
+    pub(super) fn err(&self, line: impl Display) {
+        let _ = self.texts.send(Text::Err(format!("{}\n", Plain(line))));
     }
 
     /// Waits until all is printed, or no longer than `patience` if there is one.

@@ -13,7 +13,7 @@ use crate::{
     kernel::linux::clock,
     keys::Ratchet,
     model::{Generation, Key, Warning, WarningCode},
-    render::Turned,
+    render::{Plain, Turned},
 };
 
 /// Generations that an apply lets a ratchet turn at once, whatever the clock. A
@@ -61,7 +61,7 @@ fn init(global: &Global, config: &Config, path: &Path, moment: Moment) -> Result
              Now destroy the mesh key, on every host and in every backup: with it the keys of \
              all generations can be made again.\n\
              A new host gets a copy of this file, by a secret channel.\n",
-            path.display()
+            Plain(path.display())
         ))?,
         Format::Json => {
             let mesh = config.mesh.as_str();

@@ -16,7 +16,7 @@ use crate::{
     kernel::linux::{Linux, clock},
     model::{Live, Reqid},
     plan::Plan,
-    render::{Ended, Plain, REVERT, report_text},
+    render::{Ended, REVERT, report_text},
     restore,
     revert::revert,
 };
@@ -82,7 +82,7 @@ impl Wait {
             }
             return Ended { word, report: None };
         }
-        printer.err(format!("{text}; reverting all of it."));
+        printer.err(format_args!("{text}; reverting all of it."));
         if let Some(now) = now() {
             restore::follow_the_clock(&mut self.before, &mut self.keyring, &self.then, &now);
         }
@@ -101,7 +101,7 @@ impl Wait {
         revert(kernel, &goal, &mut |progress| match progress {
             Progress::Planned(plan) => {
                 for warning in &plan.warnings {
-                    printer.err(format!("warning: {}", Plain(warning)));
+                    printer.err(format_args!("warning: {warning}"));
                 }
                 meter = Some(Meter::new(plan, format, printer));
             }

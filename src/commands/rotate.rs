@@ -7,6 +7,7 @@ use crate::{
     cli::{Format, Global},
     config::{self, SecretsMode},
     error::Error,
+    render::Plain,
 };
 
 #[derive(Serialize)]
@@ -30,7 +31,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
              Next, bring the file to every host and run there, host by host, in any order:\n    \
              meshsec apply\n\
              Rotate again only when all hosts have applied this one.\n",
-            file_name(global)
+            Plain(file_name(global))
         ))?,
         Format::Json => {
             print_json(&Rotated { mesh: loaded.config.mesh.as_str(), before, after })?;

@@ -24,7 +24,7 @@ use crate::{
     config::{self, Clock, Loaded, Moment},
     error::Error,
     model::{Live, State, Time},
-    render::{FORMAT_VERSION, View, plan_json},
+    render::{FORMAT_VERSION, Layout, View, json_text, plan_json},
 };
 
 const SAVED_PLAN: Kind =
@@ -73,9 +73,7 @@ impl Saved {
     }
 
     fn text(&self) -> Result<Vec<u8>, Error> {
-        let mut text = serde_json::to_vec_pretty(self).map_err(std::io::Error::from)?;
-        text.push(b'\n');
-        Ok(text)
+        Ok(json_text(self, Layout::Lines).map_err(std::io::Error::from)?.into_bytes())
     }
 
     /// What is shown of it that another one doesn't show.
@@ -104,7 +102,9 @@ impl Premises {
             keys.update(format!("{} {}\n", wanted.sa.id, wanted.sa.key));
         }
         let (usage, links, addresses) = (Vec::new(), Vec::new(), Vec::new());
-        let objects = State { usage, links, addresses, tunnels: None, ..live.0.clone() };
+        let socket_policies = Vec::new();
+        let objects =
+            State { usage, links, addresses, socket_policies, tunnels: None, ..live.0.clone() };
         let live = serde_json::to_vec(&objects).map_err(std::io::Error::from)?;
         let what = ["changes", "steps", "conflicts"].map(|key| shown[key].to_string());
         Ok(Self {

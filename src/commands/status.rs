@@ -23,7 +23,7 @@ use crate::{
     model::{Live, PeerName, Time},
     plan::{NAMES_SHOWN, Plan, Warning, WarningCode},
     privilege::Files,
-    render::{Sample, StatusView, status_json, status_prometheus, status_text},
+    render::{Layout, Sample, StatusView, status_json, status_prometheus, status_text},
     verdict::{Case, Judgement, Reason, Sightings, judge},
 };
 
@@ -224,7 +224,7 @@ impl<'a> Watcher<'a> {
                 print(&format!("\u{1b}[H\u{1b}[J{time}\n{}\n", status_text(&view)))?;
             }
             Format::Text => print(&status_text(&view))?,
-            Format::Json if watched => super::print_json_line(&status_json(&view))?,
+            Format::Json if watched => super::print_json_as(&status_json(&view), Layout::OneLine)?,
             Format::Json => print_json(&status_json(&view))?,
             Format::Prometheus => print(&status_prometheus(&view))?,
         }

@@ -10,7 +10,7 @@ use crate::{
     kernel::linux,
     model::{Warning, WarningCode},
     privilege::Files,
-    render::{FORMAT_VERSION, JsonClock, generation},
+    render::{FORMAT_VERSION, JsonClock, Plain, generation},
 };
 
 #[derive(Serialize)]
@@ -35,13 +35,13 @@ pub fn run(global: &Global) -> Result<Status, Error> {
         Format::Text | Format::Prometheus => {
             let mut text = format!(
                 "{} is valid: mesh {}, {} peers, {}.\n",
-                global.config.display(),
+                Plain(global.config.display()),
                 config.mesh,
                 config.peers.len(),
                 generation(moment)
             );
             for warning in &loaded.warnings {
-                text.push_str(&format!("Warning: {warning}\n"));
+                text.push_str(&format!("Warning: {}\n", Plain(warning)));
             }
             print(&text)?;
         }

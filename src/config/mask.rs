@@ -265,7 +265,11 @@ pub(super) fn path_in(dir: &Path, named: &Path) -> String {
 /// A character that can't move the cursor, colour the terminal or turn text around.
 pub fn printable(c: char) -> char {
     match c {
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        '\u{061c}'
+        | '\u{200e}'
+        | '\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}' => '\u{fffd}',
         c if c.is_control() => '\u{fffd}',
         c => c,
     }

@@ -41,7 +41,7 @@ const STYLES: [&str; 6] = ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32
 /// Checks that a text may go to a terminal: nothing in it moves the cursor, colours
 /// or turns text around.
 pub(crate) fn harmless(text: &str) {
-    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |c| matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let bad = text.contains(|c: char| c != '\n' && (c.is_control() || turns(c)));
     assert!(!bad, "moves the cursor: {text:?}");
 }

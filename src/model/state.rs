@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Firewall, Policy, Route, Sa, Translation, Tunnel, Usage};
+use super::{Firewall, KeyView, Policy, Reqid, Route, Sa, Translation, Tunnel, Usage};
 
 /// An address of this host and the device that carries it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,6 +77,10 @@ pub struct State {
     pub sas: Vec<Sa>,
     /// Policies, ours and foreign ones, those of single sockets left out.
     pub policies: Vec<Policy>,
+    /// Policies of single sockets (`IP_XFRM_POLICY`), which the kernel asks before all others.
+    /// They are foreign, shown and nothing more: several sockets may have the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub socket_policies: Vec<Policy>,
     /// Addresses of all devices.
     pub addresses: Vec<LocalAddress>,
     /// All devices.
@@ -109,6 +113,7 @@ impl State {
     pub fn sorted(mut self) -> Self {
         self.sas.sort_by_key(|sa| sa.id);
         self.policies.sort_by_key(|policy| policy.id);
+        self.socket_policies.sort_by_key(|policy| (policy.id, policy.priority));
         self.addresses.sort();
         self.links.sort();
         self.bypasses.sort();
@@ -127,7 +132,12 @@ impl State {
     /// forgotten all the time.
     pub fn same_objects(&self, other: &Self) -> bool {
         let objects = |state: &Self| {
-            let mut state = Self { usage: Vec::new(), links: Vec::new(), ..state.clone() };
+            let mut state = Self {
+                usage: Vec::new(),
+                links: Vec::new(),
+                socket_policies: Vec::new(),
+                ..state.clone()
+            };
             state.addresses.retain(|local| match local.address {
                 IpAddr::V6(address) => !address.is_unicast_link_local(),
                 IpAddr::V4(_) => true,
@@ -136,6 +146,12 @@ impl State {
         };
         let agrees = |link: &Link| other.link(&link.name).is_none_or(|there| there == link);
         objects(self) == objects(other) && self.links.iter().all(agrees)
+    }
+
+    /// How many SAs of a mesh have keys that the kernel hides (lockdown).
+    pub fn hidden_keys(&self, reqid: Reqid) -> usize {
+        let hidden = |sa: &&Sa| sa.reqid == reqid && sa.key == KeyView::Unknown && !sa.is_larval();
+        self.sas.iter().filter(hidden).count()
     }
 
     /// Whether this host has the address.

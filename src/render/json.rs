@@ -25,6 +25,8 @@ pub struct JsonPlan {
     conflicts: Vec<JsonConflict>,
     more_conflicts: usize,
     held: usize,
+    /// How many SAs could not be compared, because the kernel hides their keys.
+    hidden_keys: usize,
     warnings: Vec<Warning>,
     summary: JsonSummary,
 }
@@ -121,6 +123,7 @@ pub fn plan_json(view: &View<'_>) -> JsonPlan {
         conflicts: conflicts(view.plan),
         more_conflicts: more_conflicts(view.plan),
         held: view.plan.held,
+        hidden_keys: view.plan.hidden_keys,
         warnings: view.all_warnings().cloned().collect(),
         summary: summary(view.plan),
     }

@@ -17,7 +17,7 @@ use crate::{
 
 pub use json::{FORMAT_VERSION, JsonClock, JsonPlan, plan_json};
 pub use mtu::{Underlay, mtu_json, mtu_text};
-pub use plain::Plain;
+pub use plain::{Layout, Plain, json_text};
 pub use prometheus::status_prometheus;
 pub use report::{Ended, REVERT, Turned, report_json, report_text};
 pub use show::{Shown, show_json, show_text};

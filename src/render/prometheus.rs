@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::status::StatusView;
+use super::{Plain, status::StatusView};
 use crate::{
     model::Time,
     plan::Flow,
@@ -33,11 +33,10 @@ impl Page {
         let _ = writeln!(self.text, "# TYPE meshsec_{name} {kind}");
     }
 
-    /// Names, words and numbers alone are labels: none needs escaping.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let _ = write!(self.text, "meshsec_{name}{{mesh=\"{}\"", self.mesh);
+        let _ = write!(self.text, "meshsec_{name}{{mesh=\"{}\"", label_value(&self.mesh));
         for (label, text) in labels {
-            let _ = write!(self.text, ",{label}=\"{text}\"");
+            let _ = write!(self.text, ",{label}=\"{}\"", label_value(text));
         }
         let _ = writeln!(self.text, "}} {value}");
     }
@@ -155,6 +154,11 @@ impl Page {
             }
         }
     }
+}
+
+/// A label's value, escaped as the text format wants it, and in one line whatever it is.
+fn label_value(text: &str) -> String {
+    Plain(text).to_string().replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 /// What tells an SA apart; an SPI alone does not where two hosts had one ShortID.

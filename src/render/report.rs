@@ -36,7 +36,7 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
                 text,
                 "Apply complete: {} steps. {}",
                 report.done.len(),
-                report.after.as_ref().map(|after| after.matches(file)).unwrap_or_default()
+                Plain(report.after.as_ref().map(|after| after.matches(file)).unwrap_or_default())
             ),
         };
         return text;
@@ -93,8 +93,8 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
         }
     }
     let flows = report.flows.iter().map(|(peer, flow)| match flow {
-        Flow::Clear => format!("TRAFFIC TO {peer} FLOWS IN CLEAR"),
-        _ => format!("traffic to {peer}: {flow}"),
+        Flow::Clear => format!("TRAFFIC TO {peer} FLOWS IN THE CLEAR"),
+        Flow::Protected(_) | Flow::Blocked => format!("traffic to {peer}: {flow}"),
     });
     write_some(&mut text, flows);
     text
@@ -134,18 +134,21 @@ impl Turned {
     pub fn text(&self) -> String {
         match self {
             Self { before: None, error: Some(error), .. } => format!(
-                "The ratchet was not turned, and the old keys can still be made: {error}.\n\
-                 Run apply again when that is put right.\n"
+                "The ratchet was not turned, and the old keys can still be made: {}.\n\
+                 Run apply again when that is put right.\n",
+                Plain(error)
             ),
             Self { before, after: Some(after), error: Some(error) } if *before < Some(*after) => {
                 format!(
                     "The ratchet is at generation {after} now, but keys of generations before it \
-                     may not be destroyed on this host: {error}.\n"
+                     may not be destroyed on this host: {}.\n",
+                    Plain(error)
                 )
             }
             Self { before: Some(before), error: Some(error), .. } => format!(
                 "The ratchet stays at generation {before}, and older keys than are accepted may \
-                 still be made: {error}.\n"
+                 still be made: {}.\n",
+                Plain(error)
             ),
             Self { before: Some(before), after: Some(after), .. } if before < after => format!(
                 "The ratchet is at generation {after} now; the keys of all generations before it \

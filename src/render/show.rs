@@ -40,6 +40,8 @@ struct JsonShow {
     generation: u64,
     clock: Option<JsonClock>,
     local: Option<PeerName>,
+    /// How many SAs of the mesh have keys that the kernel hides.
+    hidden_keys: usize,
     ours: Vec<Object>,
     #[serde(skip_serializing_if = "Option::is_none")]
     foreign: Option<Vec<Object>>,
@@ -55,7 +57,7 @@ pub struct Shown<'a> {
     pub local: Option<&'a Peer>,
     /// What the kernel holds.
     pub live: &'a Live,
-    /// Whether foreign objects are shown too.
+    /// Whether foreign objects are shown too, policies of single sockets among them.
     pub all: bool,
 }
 
@@ -69,6 +71,7 @@ pub fn show_json(shown: &Shown<'_>) -> impl Serialize {
         generation: moment.generation.get(),
         clock: JsonClock::of(moment),
         local: local.map(|peer| peer.name.clone()),
+        hidden_keys: shown.live.0.hidden_keys(config.reqid),
         ours,
         foreign: all.then_some(foreign),
     }
@@ -154,6 +157,11 @@ fn objects(shown: &Shown<'_>) -> (Vec<Object>, Vec<Object>) {
         let object = policy_object(config, &names, policy, mine);
         if mine { ours.push(object) } else { foreign.push(object) }
     }
+    foreign.extend(live.0.socket_policies.iter().map(|policy| {
+        let of_host = policy_object(config, &names, policy, false);
+        let description = format!("of a single socket, {}", of_host.description);
+        Object { description, ..of_host }
+    }));
     for chain in &live.0.firewall.chains {
         let mine = chain.id.belongs_to(config.reqid);
         if mine { ours.push(chain_object(chain)) } else { foreign.push(chain_object(chain)) }

@@ -189,7 +189,7 @@ fn write_conflicts(text: &mut String, plan: &Plan) {
         let changes = if *held == 1 { "change is" } else { "changes are" };
         let _ = writeln!(
             text,
-            "  {held} {changes} held back; SAs and policies of pairs that stand are kept up."
+            "  {held} {changes} held back; pairs that already work are kept up to date."
         );
     }
 }
@@ -197,7 +197,7 @@ fn write_conflicts(text: &mut String, plan: &Plan) {
 fn summary(view: &View<'_>) -> String {
     let plan = view.plan;
     if plan.is_empty() {
-        return format!("No changes. {}", plan.matches(view.file));
+        return format!("No changes. {}", Plain(plan.matches(view.file)));
     }
     let counts = format!(
         "Plan: {} to create, {} to update, {} to replace, {} to delete.",
@@ -208,15 +208,18 @@ fn summary(view: &View<'_>) -> String {
     );
     match plan.conflicts.len() {
         0 => counts,
-        1 => format!("{counts}\n{RED}Error:{RED:#} 1 conflict stops {}", stopped(plan)),
-        many => format!("{counts}\n{RED}Error:{RED:#} {many} conflicts stop {}", stopped(plan)),
+        1 => format!("{counts}\n{RED}Error:{RED:#} 1 conflict{}", stopped(plan, "stops")),
+        many => format!("{counts}\n{RED}Error:{RED:#} {many} conflicts{}", stopped(plan, "stop")),
     }
 }
 
 /// What conflicts leave: the last line of a screen is what is read first.
-fn stopped(plan: &Plan) -> &'static str {
-    match plan.steps.is_empty() {
-        true => "everything; nothing was changed.",
-        false => "a part of this; apply does the rest and exits with 3.",
+fn stopped(plan: &Plan, stop: &str) -> String {
+    match (plan.steps.is_empty(), plan.held) {
+        (true, 0) => {
+            ", see above; nothing else differs from the file, and nothing was changed.".into()
+        }
+        (true, _) => format!(" {stop} everything; nothing was changed."),
+        (false, _) => format!(" {stop} a part of this; apply does the rest and exits with 3."),
     }
 }

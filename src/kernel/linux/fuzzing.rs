@@ -8,7 +8,7 @@ use netlink_packet_xfrm::{
 };
 
 use super::{
-    decode::{self, Names},
+    decode::{self, Names, Owner},
     encode,
     netlink::Dump,
     wire::{self, Message, Messages},
@@ -46,7 +46,7 @@ pub fn xfrm_sas(input: &[u8]) {
 
 /// The same of policies.
 pub fn xfrm_policies(input: &[u8]) {
-    let decode = |payload: &mut [u8]| checked_policy(payload);
+    let decode = |payload: &mut [u8]| checked_policy(payload).map(Some);
     if is_dump(input) {
         check_dump(input, xfrm::XFRM_MSG_NEWPOLICY, decode);
     } else {
@@ -226,8 +226,8 @@ fn index(device: &str, names: &Names) -> u32 {
     named.or_else(|| device.strip_prefix("index ")?.parse().ok()).expect("a device has an index")
 }
 
-fn checked_policy(payload: &[u8]) -> Result<Option<Policy>, KernelError> {
-    let Some(policy) = decode::policy(payload)? else { return Ok(None) };
+fn checked_policy(payload: &[u8]) -> Result<Policy, KernelError> {
+    let (policy, _) = decode::policy(payload)?;
     let templates = attributes(payload, XFRM_USER_POLICY_INFO_LEN).into_iter();
     let templates = templates.filter(|(kind, _)| *kind == usize::from(xfrm::XFRMA_TMPL));
     let bytes: usize = templates.map(|(_, value)| value.len()).sum();
@@ -240,7 +240,7 @@ fn checked_policy(payload: &[u8]) -> Result<Option<Policy>, KernelError> {
     let step = StepKind::AddPolicy(policy.clone());
     if rules::check_policy(&policy, &step).is_ok() && policy.templates.len() <= MAX_TEMPLATES {
         let request = encode::new_policy(&policy).body;
-        assert_eq!(decode::policy(&request), Ok(Some(policy.clone())));
+        assert_eq!(decode::policy(&request), Ok((policy.clone(), Owner::Host)));
     }
-    Ok(Some(policy))
+    Ok(policy)
 }

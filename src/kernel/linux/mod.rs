@@ -43,6 +43,7 @@ use crate::{
 
 use super::{Kernel, KernelError};
 
+use decode::Owner;
 pub use host::counters;
 use link::Devices;
 pub use link::{devices_and_addresses, local_addresses};
@@ -168,8 +169,12 @@ impl Kernel for Linux {
         let usage = sas.iter().filter_map(ours).collect();
         let sas = sas.into_iter().map(|(sa, _)| sa).collect();
         let policies = engine
-            .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message))
+            .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message).map(Some))
             .map_err(explain::of_access)?;
+        let (policies, of_sockets): (Vec<_>, Vec<_>) =
+            policies.into_iter().partition(|(_, owner)| *owner == Owner::Host);
+        let policies = policies.into_iter().map(|(policy, _)| policy).collect();
+        let socket_policies = of_sockets.into_iter().map(|(policy, _)| policy).collect();
         let bypasses = host::bypasses(&links)?;
         let hidden = [
             bypasses.is_none().then_some(Hidden::Sysctls),
@@ -186,6 +191,7 @@ impl Kernel for Linux {
         let state = State {
             sas,
             policies,
+            socket_policies,
             addresses,
             links,
             bypasses,

@@ -146,7 +146,7 @@ fn found_by(step: &Step, answer: Answer) -> Result<Option<Found>, KernelError> {
                     let (sa, usage) = decode::sa(&mut object, ours, &Names::new())?;
                     Ok(Some(Found::Sa(Box::new(sa), usage)))
                 }
-                _ => Ok(decode::policy(&object)?.map(Found::Policy)),
+                _ => Ok(Some(Found::Policy(decode::policy(&object)?.0))),
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{StatusView, text::BOLD, wrap};
+use crate::render::Plain;
 
 pub(super) fn write_counters(page: &mut String, view: &StatusView<'_>) {
     if view.counters.is_empty() {
@@ -20,7 +21,7 @@ pub(super) fn write_counters(page: &mut String, view: &StatusView<'_>) {
 }
 
 fn write_counter(page: &mut String, view: &StatusView<'_>, name: &str, number: u64) {
-    let _ = write!(page, "  {name:<22} {number:>7}");
+    let _ = write!(page, "  {:<22} {number:>7}", Plain(name).to_string());
     let mut says = Vec::new();
     if let Some(before) = view.before {
         says.push(format!(

@@ -25,6 +25,8 @@ struct JsonStatus<'a> {
     peers: Vec<JsonPeer<'a>>,
     other_sas: Vec<JsonSa>,
     sas_not_wanted: usize,
+    /// How many SAs of the mesh have keys that the kernel hides.
+    hidden_keys: usize,
     totals: BTreeMap<&'static str, usize>,
     counters: &'a BTreeMap<String, u64>,
     changes: usize,
@@ -110,6 +112,7 @@ pub fn status_json(view: &StatusView<'_>) -> impl Serialize {
         peers: judged.peers.iter().map(peer).collect(),
         other_sas: judged.others.iter().map(sa).collect(),
         sas_not_wanted: judged.unwanted(),
+        hidden_keys: case.live.0.hidden_keys(case.config.reqid),
         totals: Verdict::ALL.map(|verdict| (verdict.word(), judged.count(verdict))).into(),
         counters: view.counters,
         changes: case.plan.changes.len(),

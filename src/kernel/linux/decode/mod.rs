@@ -25,7 +25,7 @@ use crate::{
 
 use super::wire::{self, garbled};
 
-pub use policy::policy;
+pub use policy::{Owner, policy};
 pub use sa::{sa, sa_and_key};
 
 /// The names of devices, by index.

@@ -18,20 +18,35 @@ use super::{
 const OWN_INDEX: u32 = 1 << 31;
 const FLAGS: &[(u32, &str)] = &[(1, "localok"), (2, "icmp"), (4, "cpu-acquire")];
 
-/// Decodes a policy; `None` for one of a single socket, whose direction is above 2.
+/// The directions of policies of single sockets: those are behind `XFRM_POLICY_MAX`.
+const IN_OF_SOCKET: u8 = 3;
+const OUT_OF_SOCKET: u8 = 4;
+
+/// Whose packets a policy is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// All of the network namespace.
+    Host,
+    /// Those of one socket (`IP_XFRM_POLICY`), and before all others.
+    Socket,
+}
+
+/// Decodes a policy, and says whether it is of a single socket.
 ///
 /// # Errors
 ///
 /// [`KernelError::Garbled`] for a message that is too short, or an attribute
 /// that is not as long as its type says.
-pub fn policy(payload: &[u8]) -> Result<Option<Policy>, KernelError> {
+pub fn policy(payload: &[u8]) -> Result<(Policy, Owner), KernelError> {
     let info = UserPolicyInfo::parse(payload).map_err(undecodable)?;
     let behind = attributes(&payload[XFRM_USER_POLICY_INFO_LEN..])?;
-    let direction = match info.direction {
-        xfrm::XFRM_POLICY_IN => Direction::In,
-        xfrm::XFRM_POLICY_OUT => Direction::Out,
-        xfrm::XFRM_POLICY_FWD => Direction::Fwd,
-        _ => return Ok(None),
+    let (direction, owner) = match info.direction {
+        xfrm::XFRM_POLICY_IN => (Direction::In, Owner::Host),
+        xfrm::XFRM_POLICY_OUT => (Direction::Out, Owner::Host),
+        xfrm::XFRM_POLICY_FWD => (Direction::Fwd, Owner::Host),
+        IN_OF_SOCKET => (Direction::In, Owner::Socket),
+        OUT_OF_SOCKET => (Direction::Out, Owner::Socket),
+        other => return Err(garbled(format!("policy direction {other}"))),
     };
     let Some(selector) = selector(&info.selector)? else {
         return Err(garbled("a policy without an address family"));
@@ -51,7 +66,7 @@ pub fn policy(payload: &[u8]) -> Result<Option<Policy>, KernelError> {
     for attribute in &behind {
         take(&mut policy, attribute, family)?;
     }
-    Ok(Some(policy))
+    Ok((policy, owner))
 }
 
 fn action(number: u8) -> Result<Action, KernelError> {

@@ -223,7 +223,7 @@ fn policies_are_read_as_they_were_made() {
         templates: vec![Template::transport(src, dst, spi(), OURS)],
         extras: Extras::new(),
     };
-    assert_eq!(policy(&fixture!("policy_out")), Ok(Some(out)));
+    assert_eq!(policy(&fixture!("policy_out")), Ok((out, Owner::Host)));
     let any = Prefix::any(address("::"));
     let guard = Policy {
         id: PolicyId::new(Direction::In, Selector::between(any, any).to_port(17, 4789)),
@@ -233,12 +233,12 @@ fn policies_are_read_as_they_were_made() {
         templates: vec![],
         extras: Extras::new(),
     };
-    assert_eq!(policy(&fixture!("policy_guard")), Ok(Some(guard)));
+    assert_eq!(policy(&fixture!("policy_guard")), Ok((guard, Owner::Host)));
 }
 
 #[test]
 fn unusual_policies_are_read_whole() {
-    let found = policy(&fixture!("policy_extras")).unwrap().unwrap();
+    let found = policy(&fixture!("policy_extras")).unwrap().0;
     assert_eq!((found.id.mark, found.id.if_id), (Mark { value: 1, mask: 3 }, 9));
     assert_eq!(words(&found.extras), ["flag localok", "hard-use lifetime 60s"]);
     let [first, second] = &found.templates[..] else { panic!("{found:?}") };
@@ -255,10 +255,16 @@ fn a_sub_policy_and_a_policy_of_a_socket_are_told_apart() {
         Some(at) => sub[at + 4] = 1,
         None => sub.extend_from_slice(&[10, 0, 16, 0, 1, 0, 0, 0, 0, 0, 0, 0]),
     }
-    assert!(policy(&sub).unwrap().unwrap().id.sub);
-    assert!(!policy(&message).unwrap().unwrap().id.sub);
-    message[160] = 3;
-    assert_eq!(policy(&message), Ok(None));
+    assert!(policy(&sub).unwrap().0.id.sub);
+    assert!(!policy(&message).unwrap().0.id.sub);
+    let (of_host, _) = policy(&message).unwrap();
+    for (number, direction) in [(3, Direction::In), (4, Direction::Out)] {
+        message[160] = number;
+        let id = PolicyId { direction, ..of_host.id };
+        assert_eq!(policy(&message), Ok((Policy { id, ..of_host.clone() }, Owner::Socket)));
+    }
+    message[160] = 5;
+    assert!(policy(&message).is_err(), "no kernel has such a direction");
 }
 
 #[test]
@@ -308,11 +314,14 @@ fn what_is_encoded_decodes_to_the_same() {
         }
     }
     for message in [fixture!("policy_out"), fixture!("policy_guard"), fixture!("policy_extras")] {
-        let mut wanted = policy(&message).unwrap().unwrap();
+        let (mut wanted, _) = policy(&message).unwrap();
         wanted.extras.clear();
         for sub in [false, true] {
             wanted.id.sub = sub;
-            assert_eq!(policy(&encode::new_policy(&wanted).body), Ok(Some(wanted.clone())));
+            assert_eq!(
+                policy(&encode::new_policy(&wanted).body),
+                Ok((wanted.clone(), Owner::Host))
+            );
         }
     }
 }

@@ -203,7 +203,7 @@ impl Traffic {
     /// The packets from one range of addresses to another that are protected.
     ///
     /// Tunnels go to their port in both directions. The replies of other
-    /// protocols come from it, and would be in clear by its destination alone.
+    /// protocols come from it, and would be in the clear by its destination alone.
     pub fn selectors(self, src: Prefix, dst: Prefix) -> Vec<Selector> {
         let all = Selector::between(src, dst);
         match self {

@@ -510,6 +510,7 @@ fn policies_that_only_outrank_ours_are_counted_too() {
     let lines = plan.warnings.iter().filter(|line| line.code == WarningCode::Outranked);
     let lines: Vec<&str> = lines.map(|line| line.text.as_str()).collect();
     assert_eq!(lines.len(), 9);
-    assert!(lines[0].ends_with("p1, p2, p3, p4, p5, p6, p7, p8 and 1991 more"), "{}", lines[0]);
+    let names = "p1, p2, p3, p4, p5, p6, p7, p8 and 1991 more; unless that is meant, delete it";
+    assert!(lines[0].contains(names), "{}", lines[0]);
     assert!(lines[8].starts_with("1992 more foreign policies"), "{}", lines[8]);
 }

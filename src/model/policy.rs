@@ -108,7 +108,7 @@ impl fmt::Display for Action {
 pub enum Level {
     /// No SA, no packet.
     Required,
-    /// No SA: the packet passes in clear.
+    /// No SA: the packet passes in the clear.
     Use,
 }
 

@@ -125,7 +125,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     if live.0.hidden.contains(&Hidden::Sysctls) {
         let text = "sysctls can't be seen, as /proc/sys/net is not there (ProcSubset=pid, or a \
                     container): whether disable_xfrm or disable_policy take packets past all \
-                    policies is not known";
+                    policies is not known; run meshsec where /proc/sys can be read";
         lines.push(Warning::new(WarningCode::SysctlsHidden, text));
     }
     // Where some peers alone are stopped, strangers are reached by the device too.
@@ -146,12 +146,16 @@ fn elsewhere(place: &Place<'_>, bypass: &Bypass) -> Option<Warning> {
     let guarded = !desired.guards.is_empty()
         && !chains::are_wanted(desired, &place.state.firewall, family, direction);
     let key = key(bypass);
-    let moves = if name == "disable_xfrm" { "leaves" } else { "comes in" };
+    let moves = if name == "disable_xfrm" { "leave" } else { "come in" };
     let text = if guarded && device != "lo" {
-        format!("what {moves} by {device} passes all policies, the guard too ({key} = 1)")
+        format!(
+            "packets that {moves} by {device} pass all policies, the guard too ({key} = 1); unless \
+             somebody needs that, run: sysctl -w {key}=0"
+        )
     } else if desired.guards.is_empty() && name == "disable_policy" && place.is_of_mesh(bypass) {
         format!(
-            "what comes in by {device} passes all policies, also in the name of a peer ({key} = 1)"
+            "packets that come in by {device} pass all policies, also in the name of a peer ({key} \
+             = 1); unless somebody needs that, run: sysctl -w {key}=0"
         )
     } else {
         return None;

@@ -306,7 +306,7 @@ pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<Warning> {
         .collect();
     (!ports.is_empty()).then(|| {
         let text = format!(
-            "what goes to udp port {} is blocked from the step \"mark the traffic\" on, until its \
+            "packets to udp port {} are blocked from the step \"mark the traffic\" on, until its \
              guards go at the end",
             ports.join(", ")
         );
@@ -321,7 +321,11 @@ pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
     certain.filter_map(|rule| match rule {
         Rule::Block { port, direction: Direction::Out }
         | Rule::Drop { port, direction: Direction::Out } => Some(*port),
-        _ => None,
+        Rule::Block { direction: Direction::In | Direction::Fwd, .. }
+        | Rule::Drop { direction: Direction::In | Direction::Fwd, .. }
+        | Rule::Pass { .. }
+        | Rule::Mark { .. }
+        | Rule::Other(_) => None,
     })
 }
 
@@ -329,6 +333,6 @@ pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
 pub(super) fn marked_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
     rules.iter().filter_map(|rule| match rule {
         Rule::Mark { port, .. } => Some(*port),
-        _ => None,
+        Rule::Pass { .. } | Rule::Drop { .. } | Rule::Block { .. } | Rule::Other(_) => None,
     })
 }

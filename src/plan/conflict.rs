@@ -202,7 +202,7 @@ fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Co
     })
 }
 
-/// A policy that lets protected traffic pass in clear before ours is asked.
+/// A policy that lets protected traffic pass in the clear before ours is asked.
 ///
 /// On equal priority the kernel prefers the older one, which may be theirs.
 fn outranking(desired: &Desired, reach: &Reach, policy: &Policy, reqid: Reqid) -> Option<Conflict> {
@@ -225,7 +225,7 @@ fn outranking(desired: &Desired, reach: &Reach, policy: &Policy, reqid: Reqid) -
         stops,
         object: describe(policy),
         text: format!(
-            "a foreign policy outranks {what} and lets the traffic pass in clear; \
+            "a foreign policy outranks {what} and lets the traffic pass in the clear; \
              delete it, narrow its selector or raise its priority number"
         ),
     };

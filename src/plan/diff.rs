@@ -150,7 +150,7 @@ fn policy_difference(live: &Policy, wanted: &Policy) -> Reason {
         _ => None,
     };
     let (code, text) = if live.lets_clear_text_pass() && !wanted.lets_clear_text_pass() {
-        (ReasonCode::LetsClearTextPass, "it lets the traffic pass in clear".into())
+        (ReasonCode::LetsClearTextPass, "it lets the traffic pass in the clear".into())
     } else if live.action != wanted.action {
         (ReasonCode::Action, "its action differs".into())
     } else if !live.extras.is_empty() {

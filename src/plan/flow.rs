@@ -1,4 +1,4 @@
-//! Whether a packet leaves protected, is dropped, or leaves in clear.
+//! Whether a packet leaves protected, is dropped, or leaves in the clear.
 //!
 //! A small model of the kernel's look-ups (`xfrm_lookup_with_ifid`,
 //! `xfrm_tmpl_resolve_one`, `xfrm_state_find`) for packets that nobody has

@@ -158,12 +158,12 @@ fn fates(desired: &Desired, live: &Live) -> Vec<Warning> {
     let fate = |(flow, code, what): (Flow, WarningCode, &str)| {
         let peers: BTreeSet<&PeerName> =
             flows.iter().filter(|(_, other)| **other == flow).map(|(peer, _)| peer).collect();
-        let text = || format!("what goes to {} {what} until apply", names(&peers));
+        let text = || format!("packets to {} {what} until meshsec apply runs", names(&peers));
         (!peers.is_empty()).then(|| Warning::new(code, text()))
     };
     let fates = [
-        (Flow::Clear, WarningCode::ClearUntilApply, "leaves in clear"),
-        (Flow::Blocked, WarningCode::BlockedUntilApply, "is blocked"),
+        (Flow::Clear, WarningCode::ClearUntilApply, "leave in the clear"),
+        (Flow::Blocked, WarningCode::BlockedUntilApply, "are blocked"),
     ];
     fates.into_iter().filter_map(fate).collect()
 }

@@ -163,7 +163,14 @@ impl<'a> Hold<'a> {
             What::UpdatePolicy { live, wanted } => {
                 !lost(wanted) || pinned(live).eq(pinned(wanted)) || live.lets_clear_text_pass()
             }
-            _ => true,
+            What::CreateSa(_)
+            | What::ReplaceSa { .. }
+            | What::DeleteSa(_)
+            | What::CreatePolicy(_)
+            | What::DeletePolicy(_)
+            | What::SetMtu { .. }
+            | What::SetChain { .. }
+            | What::DeleteChain(_) => true,
         });
         changes
     }
@@ -184,7 +191,14 @@ impl<'a> Hold<'a> {
         let needed: BTreeSet<SaId> = stays.into_values().flat_map(pinned).collect();
         changes.retain(|change| match &change.what {
             What::DeleteSa(Sa { id, .. }) => !needed.contains(&SaId { mark: Mark::NONE, ..*id }),
-            _ => true,
+            What::CreateSa(_)
+            | What::ReplaceSa { .. }
+            | What::CreatePolicy(_)
+            | What::UpdatePolicy { .. }
+            | What::DeletePolicy(_)
+            | What::SetMtu { .. }
+            | What::SetChain { .. }
+            | What::DeleteChain(_) => true,
         });
         changes
     }

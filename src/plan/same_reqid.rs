@@ -2,7 +2,7 @@
 //!
 //! An object is ours by its reqid alone. A second file with another name and
 //! the same explicit reqid would take all that the first has set up for its
-//! own, and delete its guards: what they blocked would leave in clear. A name
+//! own, and delete its guards: what they blocked would leave in the clear. A name
 //! is nowhere in the kernel, but it is in the keys. So live objects for other
 //! traffic than this file's, with SAs of which not one is as this file wants it,
 //! are left alone: a file whose port was edited still has its SAs. Of another generation

@@ -291,7 +291,7 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
     }
 }
 
-/// What a policy becomes at first that lets the traffic pass in clear, and that
+/// What a policy becomes at first that lets the traffic pass in the clear, and that
 /// would do so before any guard: the same without that. Not the wanted one,
 /// whose SAs may be still to come.
 fn closed(live: &Policy, wanted: &Policy) -> Option<Policy> {
@@ -306,7 +306,7 @@ fn may_be_guarded(policy: &Policy) -> bool {
     direction != Direction::Fwd && ![IPPROTO_ICMP, IPPROTO_ICMPV6].contains(&selector.proto)
 }
 
-/// The same policy, letting nothing pass in clear; `None` if it encrypts nothing.
+/// The same policy, letting nothing pass in the clear; `None` if it encrypts nothing.
 fn hardened(policy: &Policy) -> Option<Policy> {
     let mut closed = Policy { index: None, extras: BTreeSet::new(), ..policy.clone() };
     let esp = closed.templates.iter_mut().filter(|template| template.proto == IPPROTO_ESP);

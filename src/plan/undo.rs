@@ -7,7 +7,7 @@
 //!
 //! Never rolled back: guards, chains and MTUs, which protect others too; what
 //! can't be made again, since nobody keeps the key of an SA that was replaced;
-//! and anything at all where more packets would leave in clear, or come in so.
+//! and anything at all where more packets would leave in the clear, or come in so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -139,7 +139,7 @@ impl Now<'_> {
             })
     }
 
-    /// Whether nothing leaves for a peer in clear after these steps that doesn't
+    /// Whether nothing leaves for a peer in the clear after these steps that doesn't
     /// now. ICMP errors may, where nothing of the peer is decrypted any more.
     fn stays_closed(&self, peer: &PeerName, steps: &[PlannedStep]) -> bool {
         let wanted = self.desired.policies.values().filter(|wanted| wanted.peer == *peer);

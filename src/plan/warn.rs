@@ -66,9 +66,10 @@ pub(super) fn warnings(
 fn keys_hidden(keys: usize) -> Option<Warning> {
     (keys > 0).then(|| {
         let text = format!(
-            "the kernel hides the keys of SAs (lockdown), so that {keys} could not be compared: if \
-             the secret was replaced, the old keys stay in use, and a raise by one cuts the mesh; \
-             after another secret raise the generation by two, on all hosts, or destroy and apply"
+            "the kernel hides the keys of SAs (lockdown), and {keys} could not be compared: if the \
+             secret was replaced, the old keys stay in use, and raising the generation by one cuts \
+             the mesh; after a secret is replaced, raise the generation by two on all hosts, or run \
+             destroy and apply on all"
         );
         Warning::new(WarningCode::KeysHidden, text)
     })
@@ -77,8 +78,13 @@ fn keys_hidden(keys: usize) -> Option<Warning> {
 fn unpaired(desired: &Desired) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = desired.unpaired.iter().collect();
     (!peers.is_empty()).then(|| {
+        let fate = match desired.guards.is_empty() && desired.chains.is_empty() {
+            true => "is not protected",
+            false => "is blocked by the guard",
+        };
         let text = format!(
-            "no pair with {}: the address is of the other family, IPv4 or IPv6",
+            "no pair with {}: the address is of the other family, IPv4 or IPv6, so traffic with it \
+             {fate}; hosts that need both families need two files: see DUAL STACK in meshsec(8)",
             names(&peers)
         );
         Warning::new(WarningCode::NoPair, text)
@@ -168,14 +174,14 @@ fn cut(changes: &[Change]) -> Option<Warning> {
     (!peers.is_empty()).then(|| {
         let text = format!(
             "SAs with {} are deleted and made anew under the same SPI: packets are dropped, never \
-             sent in clear, until both ends hold the same keys",
+             sent in the clear, until both ends hold the same keys",
             names(&peers)
         );
         Warning::new(WarningCode::SasReplaced, text)
     })
 }
 
-/// Traffic that flowed in clear until now, and waits for the other end. What
+/// Traffic that flowed in the clear until now, and waits for the other end. What
 /// flows already is not stopped by policies for what is forwarded or for ICMP errors.
 fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let closes = |change: &&Change| {
@@ -186,7 +192,7 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
         changes.iter().filter(closes).filter_map(|change| change.peer.as_ref()).collect();
     (desired.guards.is_empty() && !peers.is_empty()).then(|| {
         let names = names(&peers);
-        let stops = if covers_ssh(desired) { "everything (ssh too) that" } else { "what" };
+        let stops = if covers_ssh(desired) { "all traffic (ssh too)" } else { "traffic" };
         let advice = if covers_ssh(desired) {
             "An ssh between two hosts of the mesh hangs from the first apply to the second, and \
              goes on: apply on all others first, and last on the host from which you reach them"
@@ -194,8 +200,8 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
             "Where your own ssh is a part of it, apply on the far host first, then here"
         };
         let text = format!(
-            "{stops} flowed in clear with {names} stops here and flows again, encrypted, when \
-             they have applied too; open connections survive that. {advice}"
+            "{stops} with {names} that flowed in the clear stops here, and flows again, encrypted, \
+             when they have applied too; open connections survive that. {advice}"
         );
         Warning::new(WarningCode::ClearTextStops, text)
     })
@@ -221,8 +227,8 @@ fn other_addresses(desired: &Desired, live: &Live) -> Option<Warning> {
     let shown: Vec<String> = others.iter().map(ToString::to_string).collect();
     (!others.is_empty()).then(|| {
         let text = format!(
-            "what leaves for a peer from another address than {local} is not protected, and this \
-             host has more: {}",
+            "packets to a peer from another address than {local} are not protected, and this host \
+             also has {}: bind programs to {local}, or give the routes to peers src {local}",
             list(&shown)
         );
         Warning::new(WarningCode::OtherAddresses, text)
@@ -234,7 +240,10 @@ fn no_such_offload(desired: &Desired, live: &Live) -> Option<Warning> {
     let mut offloads = desired.sas.values().filter_map(|wanted| wanted.sa.offload.as_ref());
     let device = &offloads.next()?.device;
     (!live.0.links.is_empty() && live.0.link(device).is_none()).then(|| {
-        let text = format!("this host has no device {device}, to which [esp] offload wants SAs to go: none can be added");
+        let text = format!(
+            "this host has no device {device}, which [esp] offload names, so no SA can be added: \
+             name another device, or leave offload out"
+        );
         Warning::new(WarningCode::OffloadDeviceMissing, text)
     })
 }
@@ -272,7 +281,14 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
             }
             What::DeleteChain(chain) => guarded_by(&chain.id, &chain.rules),
             What::SetChain { live: Some(chain), .. } => guarded_by(&chain.id, &chain.rules),
-            _ => Vec::new(),
+            What::CreateSa(_)
+            | What::ReplaceSa { .. }
+            | What::DeleteSa(_)
+            | What::CreatePolicy(_)
+            | What::UpdatePolicy { .. }
+            | What::DeletePolicy(_)
+            | What::SetMtu { .. }
+            | What::SetChain { live: None, .. } => Vec::new(),
         })
         .filter(|selector| !stays(selector))
         .collect();
@@ -285,7 +301,7 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
         .collect();
     (!widest.is_empty()).then(|| {
         let text = format!(
-            "nothing protects these packets afterwards; they leave in clear: {}",
+            "nothing protects these packets afterwards; they leave in the clear: {}",
             list(&widest)
         );
         Warning::new(WarningCode::LeftInTheClear, text)
@@ -406,7 +422,9 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
                 false => format!(", of packets with mark {} alone", policy.id.mark),
             };
             let text = format!(
-                "the foreign policy {} priority {} outranks ours and {does} traffic with {}{marked}",
+                "the foreign policy {} priority {} outranks ours and {does} traffic with \
+                 {}{marked}; unless that is meant, delete it or raise its priority number above \
+                 {PEER_PRIORITY}",
                 policy.id,
                 policy.priority,
                 peers.listed()
@@ -415,8 +433,10 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
         }
     }
     if more > 0 {
-        let text =
-            format!("{more} more foreign policies outrank ours and block or transform traffic");
+        let text = format!(
+            "{more} more foreign policies outrank ours and block or transform traffic: meshsec \
+             show --all lists them"
+        );
         lines.push(Warning::new(WarningCode::Outranked, text));
     }
     lines

@@ -43,7 +43,7 @@ impl Faults {
 pub struct Faulty {
     pub memory: Memory,
     faults: Faults,
-    /// Packets out that must not leave in clear, nor be taken in clear where
+    /// Packets out that must not leave in the clear, nor be taken in the clear where
     /// they come back.
     closed: Vec<Packet>,
     refused: Vec<Packet>,

@@ -26,7 +26,7 @@ pub fn check(scenario: &Scenario, faults: &Faults) -> Result<Faulty, String> {
     let mut kernel = Faulty::new(scenario.kernel.clone(), faults.clone(), &scenario.packets);
     let report = applied(scenario, &mut kernel);
     if let Some(leaked) = kernel.leaked {
-        return Err(format!("in clear: {leaked}"));
+        return Err(format!("in the clear: {leaked}"));
     }
     let mut memory = kernel.memory.clone();
     if foreign(memory.state()) != foreign(&before) {
@@ -165,7 +165,7 @@ fn converges(scenario: &Scenario, memory: Memory) -> Result<(), String> {
     let mut kernel = Faulty::new(memory, Faults::default(), &scenario.packets);
     let report = applied(scenario, &mut kernel);
     if let Some(leaked) = kernel.leaked {
-        return Err(format!("in clear in the next apply: {leaked}"));
+        return Err(format!("in the clear in the next apply: {leaked}"));
     }
     let plan = Plan::new(&scenario.desired, &kernel.observe(REQID).unwrap(), REQID);
     let done = report.failed.is_empty() && report.left.is_empty() && plan.changes.is_empty();

@@ -23,7 +23,7 @@ pub struct Scenario {
     pub kernel: Memory,
     pub desired: Desired,
     pub keyring: Keyring,
-    /// Packets of which the file says that they are not in clear, before and after.
+    /// Packets of which the file says that they are not in the clear, before and after.
     pub packets: Vec<Packet>,
     /// The kind's packets, by what they are sent to.
     pub of_peers: Vec<Packet>,

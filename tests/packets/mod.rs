@@ -102,7 +102,7 @@ pub fn leaves(state: &State, packet: &Packet) -> BTreeSet<Fate> {
     fates
 }
 
-/// Whether a packet may leave in clear.
+/// Whether a packet may leave in the clear.
 pub fn leaks(state: &State, packet: &Packet) -> bool {
     leaves(state, packet).contains(&Fate::Leaks)
 }

@@ -318,7 +318,7 @@ proptest! {
     #![proptest_config(cases(512))]
 
     /// Once a packet is protected or blocked, no prefix of a plan lets it out
-    /// in clear, as long as the file wants a guard or the peer stays.
+    /// in the clear, as long as the file wants a guard or the peer stays.
     #[test]
     fn no_prefix_of_a_plan_opens_what_was_closed(
         before in meshes(0..4), after in meshes(0..4), damages in damages()
@@ -359,7 +359,7 @@ proptest! {
     }
 
     /// The traffic to a port that the file names no longer is blocked until its
-    /// guards go, in the last phase, and the plan says that it is in clear then.
+    /// guards go, in the last phase, and the plan says that it is in the clear then.
     #[test]
     fn an_old_port_stays_closed_until_its_guards_go(
         before in meshes(0..2), after in meshes(0..2), damages in damages()

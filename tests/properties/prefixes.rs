@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
         (Self { after: (!destroy).then_some(after), desired, plan, packets }, keyring)
     }
 
-    /// Whether the file asks that a packet, out or in by its turn, is not in clear.
+    /// Whether the file asks that a packet, out or in by its turn, is not in the clear.
     fn wants(&self, packet: &Packet) -> bool {
         self.after.is_some_and(|after| covers(after, packet))
     }
@@ -296,7 +296,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
             || start.edited_guard && !ended && is_let_pass(state, packet, Direction::In);
         prop_assert!(
             may_open || !arrives_in_clear(state, packet),
-            "{:?} in clear is taken {}",
+            "{:?} in the clear is taken {}",
             packet,
             told()
         );
@@ -310,14 +310,14 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         let may_open = unwanted || run.is_held_open(state, packet, Direction::Fwd);
         prop_assert!(
             may_open || !is_forwarded_in_clear(state, packet),
-            "{:?} in clear is sent on {}",
+            "{:?} in the clear is sent on {}",
             packet,
             told()
         );
     }
     for packet in &start.hidden {
         let shown = shown_by_an_error(state, packet, REQID);
-        // Past all policies everything leaves in clear, which is a conflict.
+        // Past all policies everything leaves in the clear, which is a conflict.
         let may_show = |error: &Packet| {
             leaves_past_policies(state, error) || run.is_held_open(state, error, Direction::Out)
         };
@@ -327,7 +327,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     let kind = |packet: &&Packet| {
         run.wants(packet) && !run.is_stopped(packet) && !run.may_pass_the_guard(state, packet)
     };
-    // In the end no peer's packet is sent on in clear, nor shown by an error.
+    // In the end no peer's packet is sent on in the clear, nor shown by an error.
     let pairs = run.packets.iter().filter(|packet| run.is_pair(packet));
     for packet in pairs.filter(|_| ended).filter(kind) {
         let back = packet.answer();
@@ -335,7 +335,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
             is_let_pass(state, packet, direction) || run.is_held_open(state, packet, direction)
         };
         let refused = may_open(&back, Direction::Fwd) || !is_forwarded_in_clear(state, &back);
-        prop_assert!(refused, "{:?} in clear is sent on {}", back, told());
+        prop_assert!(refused, "{:?} in the clear is sent on {}", back, told());
         let shown = shown_by_an_error(state, &back, REQID);
         let may_show =
             |error: &Packet| leaves_past_policies(state, error) || may_open(error, Direction::Out);

@@ -56,7 +56,7 @@ fn an_open_connection_goes_on(underlay: Underlay) {
     let lab = lab(underlay);
     let (mut stream, server) = connect(&lab);
     converse(&mut stream, b"before the first apply");
-    lab.apply(B).says("everything (ssh too) that flowed in clear with a stops here");
+    lab.apply(B).says("all traffic (ssh too) with a that flowed in the clear stops here");
     // What is sent while only one end has applied waits for the other.
     stream.write_all(b"in between").expect("it is put into the send buffer");
     lab.apply(A);
@@ -80,7 +80,7 @@ fn an_open_connection_goes_on(underlay: Underlay) {
         lab.meshsec(place, &["destroy", "--auto-approve"]).exits(0);
         assert_eq!(lab.host(place).ip("xfrm policy"), "");
     }
-    assert_eq!(ping::answers(lab.host(A), &lab.address(B), 3), 3, "in clear again");
+    assert_eq!(ping::answers(lab.host(A), &lab.address(B), 3), 3, "in the clear again");
 }
 
 fn socket(lab: &Lab, place: usize) -> UdpSocket {

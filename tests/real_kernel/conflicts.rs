@@ -30,8 +30,8 @@ fn a_foreign_policy_that_lets_a_peers_traffic_out_in_clear_stops_that_peer() {
 
     let plan = lab.meshsec(A, &["plan"]).exits(1);
     let plan = plan.says("dir out allow priority 10  stops peer b");
-    plan.says("a foreign policy outranks ours and lets the traffic pass in clear");
-    lab.meshsec(A, &APPLY).exits(3).says("TRAFFIC TO b FLOWS IN CLEAR");
+    plan.says("a foreign policy outranks ours and lets the traffic pass in the clear");
+    lab.meshsec(A, &APPLY).exits(3).says("TRAFFIC TO b FLOWS IN THE CLEAR");
     only_c_is_served(&lab);
     // All that is left is the conflict: nothing is to do, nothing was changed.
     lab.meshsec(A, &APPLY).exits(1);

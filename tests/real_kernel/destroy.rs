@@ -38,7 +38,7 @@ fn destroy_leaves_both_databases_as_they_were_and_says_what_flows_in_clear_then(
 
     let capture = lab.capture();
     let said = lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
-    said.says("they leave in clear").says("proto udp dport 4789");
+    said.says("they leave in the clear").says("proto udp dport 4789");
     assert_eq!(before, xfrm::databases(lab.host(A)));
     lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
 

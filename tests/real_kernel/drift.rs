@@ -123,7 +123,7 @@ fn a_policy_that_was_changed_behind_our_back_is_put_right() {
          mode transport level use",
         patient.reqid
     ));
-    patient.is_healed("policy", "update", "it lets the traffic pass in clear");
+    patient.is_healed("policy", "update", "it lets the traffic pass in the clear");
     patient.policy("add", "mark 7 mask 0xff priority 5", RIGHT_SPI);
     let reason =
         "ours by its reqid, with a mark, an interface or a table that mesh.toml doesn't ask for";

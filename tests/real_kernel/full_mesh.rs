@@ -1,4 +1,4 @@
-//! A mesh of several hosts: all of its traffic arrives, and none of it in clear.
+//! A mesh of several hosts: all of its traffic arrives, and none of it in the clear.
 
 use crate::fixture::{A, B, C, D, Lab, Underlay};
 

@@ -5,7 +5,7 @@ use crate::{
     inject, xfrm,
 };
 
-/// Nothing leaves a in clear while b has not applied; then all is encrypted.
+/// Nothing leaves a in the clear while b has not applied; then all is encrypted.
 pub fn waits_for_its_peer(lab: &Lab) {
     lab.reaches(A, B);
     lab.apply(A);
@@ -16,7 +16,7 @@ pub fn waits_for_its_peer(lab: &Lab) {
     let recording = capture.stop();
     let host_a = lab.address(A);
     recording.is_closed_for(&format!("src host {host_a}"));
-    // What b sent in clear was seen, so a's would have been.
+    // What b sent in the clear was seen, so a's would have been.
     recording.has_clear(5);
 
     lab.apply(B);

@@ -181,7 +181,7 @@ fn destroy_takes_the_chains_and_says_what_flows_in_clear_then() {
         lab.apply_all();
         assert_eq!(chains(&lab, backend, A), 6);
         let said = lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
-        said.says("they leave in clear").says("dst 0.0.0.0/0 proto udp dport 4789");
+        said.says("they leave in the clear").says("dst 0.0.0.0/0 proto udp dport 4789");
         assert_eq!(xfrm::databases(lab.host(A)), "");
         assert_eq!(chains(&lab, backend, A), 0);
         assert_eq!(backend.saved(lab.host(A)).matches("-A ").count(), 0);

@@ -50,7 +50,9 @@ fn a_flush_of_all_policies_opens_nothing() {
         lab.does_not_reach(B, A);
         lab.does_not_reach(A, D);
         capture.stop().is_closed();
-        lab.meshsec(A, &["plan"]).exits(0).says("what goes to b is blocked until apply");
+        lab.meshsec(A, &["plan"])
+            .exits(0)
+            .says("packets to b are blocked until meshsec apply runs");
         lab.apply(A);
         lab.apply(B);
         lab.reaches(A, B);
@@ -67,7 +69,9 @@ fn without_the_rules_a_flush_of_all_policies_sends_everything_in_the_clear() {
     let capture = lab.capture();
     lab.reaches(A, B);
     capture.stop().has_clear(6);
-    lab.meshsec(A, &["plan"]).exits(0).says("what goes to b leaves in clear until apply");
+    lab.meshsec(A, &["plan"])
+        .exits(0)
+        .says("packets to b leave in the clear until meshsec apply runs");
 }
 
 /// Sends one datagram to the tunnel's port from a raw socket, which names no port to policies.

@@ -89,7 +89,7 @@ fn disable_policy_counts_where_packets_come_in_and_over_ipv6_where_the_address_i
         };
         set(other, "1");
         assert_eq!(taken_in_the_clear(&lab), 0, "{family} {other}");
-        lab.meshsec(A, &["plan"]).exits(0).says(&format!("by {other} passes all policies"));
+        lab.meshsec(A, &["plan"]).exits(0).says(&format!("by {other} pass all policies"));
         set(other, "0");
         set(counts, "1");
         // Over IPv6 it is read as the address is made.

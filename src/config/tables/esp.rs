@@ -61,7 +61,7 @@ fn read_offload(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String
 
 /// Only `crypto`.
 ///
-/// With `packet` the kernel hands packets down in clear, and nothing in them
+/// With `packet` the kernel hands packets down in the clear, and nothing in them
 /// says that they must not leave so: `xfrm_output` sets no security path in
 /// transport mode. What is still in the device's queue when its SA or policy is
 /// deleted looks like any other packet then (run on 6.12). No order of steps
@@ -70,7 +70,7 @@ fn read_offload(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String
 /// (`__xfrm_policy_check` lets it pass by an offloaded one).
 fn read_mode(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<()> {
     if value.get_ref().as_str() == Some("packet") {
-        let message = "mode = \"packet\" is refused: packets would wait for the device in clear, \
+        let message = "mode = \"packet\" is refused: packets would wait for the device in the clear, \
                        and leave so if their SA goes first";
         findings.wrong(value.span(), message.into(), OFFLOAD_MODE.write);
         return None;

@@ -42,7 +42,7 @@ fn creates(lab: &Lab, wanted: [usize; 3]) {
     assert_eq!(changes.len(), wanted.iter().sum::<usize>(), "{plan:#}");
 }
 
-/// Fails unless packets of host a leave in clear, as the plan says.
+/// Fails unless packets of host a leave in the clear, as the plan says.
 #[track_caller]
 fn leaks(lab: &Lab) {
     let capture = lab.capture();
@@ -50,7 +50,7 @@ fn leaks(lab: &Lab) {
     capture.stop().has_clear(1);
 }
 
-/// Applies on host a; from the first encrypted packet on none leaves it in clear.
+/// Applies on host a; from the first encrypted packet on none leaves it in the clear.
 #[track_caller]
 fn heals(lab: &Lab) {
     let stream = Stream::start_unanswered(lab, A, B);
@@ -64,7 +64,7 @@ fn heals(lab: &Lab) {
     let clear = sent.iter().take_while(|line| !line.contains("ESP(")).count();
     assert!(sent.len() >= clear + 5, "{sent:#?}");
     let late = sent[clear..].iter().filter(|line| !line.contains("ESP(")).count();
-    assert_eq!(late, 0, "packets in clear after encrypted ones: {sent:#?}");
+    assert_eq!(late, 0, "packets in the clear after encrypted ones: {sent:#?}");
     lab.has_converged(A);
 }
 
@@ -75,7 +75,7 @@ fn all_sas_flushed_is_told_and_heals() {
     lab.apply_all();
     lab.host(A).ip("xfrm state flush");
     let capture = lab.capture();
-    is_told(&lab, &["`ip xfrm state flush`", "what goes to b is blocked until apply"]);
+    is_told(&lab, &["`ip xfrm state flush`", "packets to b are blocked until meshsec apply runs"]);
     creates(&lab, [0, 4, 0]);
     lab.does_not_reach(A, B);
     heals(&lab);
@@ -88,7 +88,7 @@ fn all_policies_flushed_is_told_and_heals() {
     let lab = Lab::new(2);
     lab.apply_all();
     lab.host(A).ip("xfrm policy flush");
-    is_told(&lab, &["`ip xfrm policy flush`", "what goes to b is blocked until apply"]);
+    is_told(&lab, &["`ip xfrm policy flush`", "packets to b are blocked until meshsec apply runs"]);
     creates(&lab, [4, 0, 6]);
     let capture = lab.capture();
     lab.does_not_reach(A, B);
@@ -104,7 +104,10 @@ fn all_policies_flushed_is_told_and_heals_where_the_guard_is_of_policies_alone()
     lab.write_all(&lab.mesh);
     lab.apply_all();
     lab.host(A).ip("xfrm policy flush");
-    is_told(&lab, &["`ip xfrm policy flush`", "what goes to b leaves in clear until apply"]);
+    is_told(
+        &lab,
+        &["`ip xfrm policy flush`", "packets to b leave in the clear until meshsec apply runs"],
+    );
     creates(&lab, [4, 0, 6]);
     leaks(&lab);
     heals(&lab);
@@ -118,7 +121,7 @@ fn a_stop_of_libreswan_heals() {
     lab.apply_all();
     libreswan_stops(lab.host(A));
     assert_eq!(xfrm::databases(lab.host(A)), "");
-    is_told(&lab, &["libreswan's service", "what goes to b is blocked until apply"]);
+    is_told(&lab, &["libreswan's service", "packets to b are blocked until meshsec apply runs"]);
     creates(&lab, [4, 4, 6]);
     let capture = lab.capture();
     lab.does_not_reach(A, B);
@@ -149,7 +152,10 @@ fn a_stop_of_libreswan_beside_a_mesh_by_mark_is_told_and_nothing_leaves_in_clear
         let capture = lab.capture();
         libreswan_stops(lab.host(A));
         lab.does_not_reach(A, B);
-        is_told(&lab, &["libreswan's service", "what goes to b is blocked until apply"]);
+        is_told(
+            &lab,
+            &["libreswan's service", "packets to b are blocked until meshsec apply runs"],
+        );
         heals(&lab);
         capture.stop().is_closed();
     }
@@ -164,7 +170,10 @@ fn a_flushed_iptables_is_told_and_heals() {
         for words in ["-F", "-X", "-t mangle -F", "-t mangle -X"] {
             backend.tables(lab.host(A), Underlay::V6, words);
         }
-        is_told(&lab, &["something has flushed the table", "leaves in clear until apply"]);
+        is_told(
+            &lab,
+            &["something has flushed the table", "leave in the clear until meshsec apply runs"],
+        );
         leaks(&lab);
         heals(&lab);
     }

@@ -215,7 +215,7 @@ fn bypass_policies_of_strongswans_that_outrank_the_guard_are_named_and_left() {
     let theirs = foreign(lab.host(A));
     let plan = lab.meshsec(A, &["plan"]).exits(1);
     plan.says("policy src 192.0.2.0/24 dst 192.0.2.0/24 dir out allow priority 175423  stops all")
-        .says("a foreign policy outranks the guard and lets the traffic pass in clear");
+        .says("a foreign policy outranks the guard and lets the traffic pass in the clear");
     lab.meshsec(A, &["apply", "--auto-approve"]).exits(1);
     assert_eq!(foreign(lab.host(A)), theirs);
     // Policies of peers rank before theirs.
@@ -243,7 +243,7 @@ fn a_shunt_of_strongswans_for_a_peers_traffic_is_named_and_left() {
     charons[A].swanctl("--install --child shunt").exits(0);
     let theirs = foreign(lab.host(A));
     let plan = lab.meshsec(A, &["plan"]).exits(1);
-    plan.says("dir out allow priority 500").says("lets the traffic pass in clear");
+    plan.says("dir out allow priority 500").says("lets the traffic pass in the clear");
     lab.meshsec(A, &["apply", "--auto-approve"]);
     assert_eq!(foreign(lab.host(A)), theirs);
     charons[A].swanctl("--uninstall --child shunt").exits(0);
@@ -365,7 +365,7 @@ fn disable_policy_is_told_on_a_device_of_theirs_and_stops_all_on_the_meshs() {
          address add 10.99.0.1/24 dev ipsec0\n",
     );
     lab.host(A).set_sysctl("ipv4/conf/ipsec0/disable_policy", "1");
-    lab.apply(A).says("what comes in by ipsec0 passes all policies, the guard too");
+    lab.apply(A).says("packets that come in by ipsec0 pass all policies, the guard too");
     lab.has_converged(A);
     lab.host(A).set_sysctl("ipv4/conf/eth0/disable_policy", "1");
     let plan = lab.meshsec(A, &["plan"]).exits(1);

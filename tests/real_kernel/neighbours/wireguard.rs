@@ -53,7 +53,7 @@ fn shown(host: &Namespace) -> String {
     wg(host, "showconf wg0") + &link + &address + &routes
 }
 
-/// Fails unless pings through the tunnel are answered, and none in clear is on the wire.
+/// Fails unless pings through the tunnel are answered, and none in the clear is on the wire.
 #[track_caller]
 fn their_ping_works(lab: &Lab) {
     let capture = lab.capture();

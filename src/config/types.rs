@@ -5,9 +5,10 @@ use std::{net::IpAddr, path::PathBuf};
 
 use crate::keys::Ratchet;
 use crate::model::{
-    Cipher, Generation, Key, Mark, MeshName, Mtu, PeerName, Period, PrivateKey, PublicKey, Replay,
-    Reqid, ShortId, Time,
+    Cipher, Generation, IPPROTO_UDP, Key, Mark, MeshName, Mtu, PeerName, Period, Prefix,
+    PrivateKey, PublicKey, Replay, Reqid, Selector, ShortId, Time, TunnelKind,
 };
+use crate::mtu;
 
 /// A whole mesh.toml, checked. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +124,48 @@ pub enum Traffic {
         /// 1 to 65535.
         port: u16,
     },
+}
+
+impl Traffic {
+    /// The packets from one range of addresses to another that are protected.
+    ///
+    /// Tunnels go to their port in both directions. The replies of other
+    /// protocols come from it, and would be unencrypted by its destination alone.
+    pub fn selectors(self, src: Prefix, dst: Prefix) -> Vec<Selector> {
+        let all = Selector::between(src, dst);
+        match self {
+            Self::All => vec![all],
+            Self::Vxlan { port } | Self::Geneve { port } => vec![all.to_port(IPPROTO_UDP, port)],
+            Self::Port { protocol, port } => {
+                vec![all.to_port(protocol.number(), port), all.from_port(protocol.number(), port)]
+            }
+        }
+    }
+
+    /// What a tunnel puts before each inner packet; `None` for what is no tunnel.
+    pub fn tunnel(self) -> Option<&'static [mtu::Part]> {
+        match self {
+            Self::Vxlan { .. } => Some(&mtu::VXLAN),
+            Self::Geneve { .. } => Some(&mtu::GENEVE),
+            Self::All | Self::Port { .. } => None,
+        }
+    }
+
+    /// The kind of device that makes such packets, and their port; `None` for what
+    /// is not a tunnel.
+    pub fn device(self) -> Option<(TunnelKind, u16)> {
+        match self {
+            Self::Vxlan { port } => Some((TunnelKind::Vxlan, port)),
+            Self::Geneve { port } => Some((TunnelKind::Geneve, port)),
+            Self::All | Self::Port { .. } => None,
+        }
+    }
+
+    /// Whether there may be a guard: it blocks the kind from and to everybody,
+    /// which only tunnels can bear.
+    pub fn can_be_guarded(self) -> bool {
+        matches!(self, Self::Vxlan { .. } | Self::Geneve { .. })
+    }
 }
 
 /// How the kernel tells traffic that leaves from the rest.

@@ -1,10 +1,12 @@
-//! The documents say what the program does: man pages, README, completions, and the rules that
-//! ARCHITECTURE.md and CONTRIBUTING.md state of the source.
+//! The documents agree with the program: man pages, README and completions. `source` tests the
+//! rules that ARCHITECTURE.md and CONTRIBUTING.md state of the source, and `words` the language.
 //!
 //! `UPDATE_GOLDEN=1` rewrites the completions, the README's plan and the lists of codes.
 
-#[path = "common/mod.rs"]
+#[path = "../common/mod.rs"]
 mod common;
+mod source;
+mod words;
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +24,6 @@ use meshsec::{
 
 use common::compare;
 
-const LONGEST_FILE: usize = 600;
 const MANIFESTS: [&str; 3] = ["Cargo.toml", "xtask/Cargo.toml", "fuzz/Cargo.toml"];
 /// Thirty-two bytes counting up: the secret of the vectors of the key schedule too.
 const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
@@ -133,10 +134,10 @@ fn section<'p>(page: &'p str, title: &str) -> &'p str {
 }
 
 /// The words of a golden plan's JSON at `path`, such as `changes/fields/name`.
-fn words(value: &serde_json::Value, path: &[&str], found: &mut BTreeSet<String>) {
+fn json_words(value: &serde_json::Value, path: &[&str], found: &mut BTreeSet<String>) {
     match (value, path) {
-        (serde_json::Value::Array(list), _) => list.iter().for_each(|v| words(v, path, found)),
-        (value, [first, rest @ ..]) => words(&value[first], rest, found),
+        (serde_json::Value::Array(list), _) => list.iter().for_each(|v| json_words(v, path, found)),
+        (value, [first, rest @ ..]) => json_words(&value[first], rest, found),
         (value, []) => found.extend(value.as_str().map(String::from)),
     }
 }
@@ -149,7 +150,7 @@ fn meshsec_8_explains_every_word_of_a_plan_in_json() {
     for path in files("tests/plan", &["json"]) {
         let plan = serde_json::from_str(&read(path.to_str().unwrap())).unwrap();
         for path in ["changes/kind", "changes/action", "changes/fields/name", "steps/step"] {
-            words(&plan, &path.split('/').collect::<Vec<_>>(), &mut found);
+            json_words(&plan, &path.split('/').collect::<Vec<_>>(), &mut found);
         }
     }
     assert!(found.len() > 20, "{found:?}");
@@ -434,132 +435,4 @@ fn the_lock_file_of_the_fuzz_targets_has_the_dependencies_of_the_program() {
         let hint = "copy Cargo.lock to fuzz/Cargo.lock, and run cargo metadata in fuzz";
         assert_eq!(found, wanted, "fuzz/Cargo.lock has another {name}; {hint}");
     }
-}
-
-#[test]
-fn no_file_is_too_long() {
-    for directory in ["src", "xtask", "tests"] {
-        for path in files(directory, &["rs", "sh", "py"]) {
-            let lines = fs::read_to_string(root().join(&path)).unwrap().lines().count();
-            assert!(lines <= LONGEST_FILE, "{} has {lines} lines", path.display());
-        }
-    }
-}
-
-/// Files without effects: the stages between reading the file and asking the kernel.
-fn pure_files() -> Vec<PathBuf> {
-    let directories =
-        ["src/config", "src/keys", "src/model", "src/plan", "src/render", "src/verdict"];
-    let mut pure: Vec<PathBuf> =
-        directories.iter().flat_map(|directory| files(directory, &["rs"])).collect();
-    pure.extend(["src/desired.rs", "src/mtu.rs", "src/restore.rs"].map(PathBuf::from));
-    let iptables = ["facts", "nat", "parse", "text"];
-    pure.extend(iptables.map(|name| format!("src/kernel/linux/iptables/{name}.rs").into()));
-    pure.retain(|path| path != Path::new("src/config/files.rs"));
-    pure
-}
-
-/// A file's code, without comments and without its tests.
-fn code(path: &Path) -> String {
-    let text = fs::read_to_string(root().join(path)).unwrap();
-    let code = text.split("\n#[cfg(test)]\n").next().unwrap();
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-#[test]
-fn pure_modules_forbid_unsafe_code() {
-    let forbids = |path: &Path| code(path).contains("#![forbid(unsafe_code)]");
-    for path in pure_files() {
-        // What a module forbids is forbidden in the modules below it.
-        let parent = path.with_file_name("mod.rs");
-        let inherits = parent.parent() != Some(Path::new("src")) && forbids(&parent);
-        assert!(forbids(&path) || inherits, "{}", path.display());
-    }
-}
-
-#[test]
-fn pure_modules_use_nothing_with_effects() {
-    const EFFECTS: [&str; 17] = [
-        "std::fs",
-        "std::env",
-        "std::process",
-        "std::thread",
-        "std::net::TcpListener",
-        "std::net::TcpStream",
-        "std::net::UdpSocket",
-        "std::net::ToSocketAddrs",
-        "std::os::fd",
-        "std::os::unix::net",
-        "std::time::SystemTime",
-        "rustix",
-        "netlink_packet_core",
-        "netlink_packet_xfrm",
-        "netlink_sys",
-        "rtnetlink",
-        "tokio",
-    ];
-    for path in pure_files() {
-        let code = code(&path);
-        let mut used: Vec<String> = uses(&code).iter().flat_map(|tree| expand(tree)).collect();
-        used.extend(inline_paths(&code));
-        for name in used {
-            let effect = EFFECTS
-                .iter()
-                .find(|effect| name == **effect || name.starts_with(&format!("{effect}::")));
-            // Names of variables come from the file; what they hold is a parameter from here on.
-            let allowed = path == Path::new("src/config/mod.rs") && name == "std::env::var_os";
-            assert!(effect.is_none() || allowed, "{} uses {name}", path.display());
-        }
-    }
-}
-
-/// The trees of a file's `use` declarations.
-fn uses(code: &str) -> Vec<String> {
-    let flat = code.split_whitespace().collect::<Vec<_>>().join(" ");
-    flat.split("use ")
-        .skip(1)
-        .filter_map(|rest| rest.split_once(';'))
-        .map(|(tree, _)| tree.replace(' ', ""))
-        .collect()
-}
-
-/// `a::{b,c::{d,e}}` as `a::b`, `a::c::d` and `a::c::e`.
-fn expand(tree: &str) -> Vec<String> {
-    let Some((head, rest)) = tree.split_once('{') else { return vec![tree.to_owned()] };
-    let inner = &rest[..rest.rfind('}').unwrap_or(rest.len())];
-    let mut branches = vec![String::new()];
-    let mut depth = 0;
-    for character in inner.chars() {
-        match character {
-            ',' if depth == 0 => {
-                branches.push(String::new());
-                continue;
-            }
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            _ => {}
-        }
-        branches.last_mut().unwrap().push(character);
-    }
-    branches
-        .iter()
-        .filter(|branch| !branch.is_empty())
-        .flat_map(|branch| expand(branch))
-        .map(|branch| format!("{head}{branch}"))
-        .collect()
-}
-
-/// Whole paths that are written out in code, such as `std::env::var_os`.
-fn inline_paths(code: &str) -> Vec<String> {
-    code.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
-        .filter(|word| word.contains("::"))
-        .map(|word| word.trim_matches(':').to_owned())
-        .collect()
-}
-
-#[test]
-fn use_trees_are_expanded() {
-    let tree = &uses("use std::{\n    fs,\n    net::{IpAddr, TcpStream},\n};")[0];
-    assert_eq!(expand(tree), ["std::fs", "std::net::IpAddr", "std::net::TcpStream"]);
 }

@@ -104,7 +104,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("revert", &["model", "desired", "plan", "kernel", "apply", "restore"]),
     ("verdict", &["model", "config", "desired", "plan"]),
     ("render", &["model", "mtu", "config", "plan", "kernel", "apply", "verdict"]),
-    ("error", &["model", "config", "kernel"]),
+    ("error", &["model", "config", "kernel", "render"]),
     ("cli", &[]),
     ("privilege", &["cli", "config"]),
     (

@@ -16,7 +16,7 @@ use crate::{
     model::{
         Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView, Mark,
         Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Sa,
-        SaId, Selector, Spi, Start, Template, TunnelKind, Ways, without_traces,
+        SaId, Selector, Spi, Start, Template, Ways, without_traces,
     },
     mtu,
 };

@@ -12,10 +12,9 @@ use std::{
 use crate::{
     model::{
         Algorithm, Chain, ChainId, Jump, Key, KeyView, Live, Policy, Reqid, Rule, Sa, SaId, Start,
-        State, Time, Usage,
+        State, Step, StepKind, Time, Usage,
     },
     mtu,
-    plan::{Step, StepKind},
 };
 
 use super::{Errno, Kernel, KernelError, rules};

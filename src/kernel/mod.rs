@@ -11,10 +11,7 @@ mod rules;
 pub use linux::Linux;
 pub use memory::Memory;
 
-use crate::{
-    model::{Live, Reqid},
-    plan::Step,
-};
+use crate::model::{Live, Reqid, Step};
 
 /// A network namespace of a kernel.
 pub trait Kernel {

@@ -3,11 +3,9 @@
 //! For [`super::linux`] and [`super::memory`] only. Here are the texts of
 //! refusals and the rules that are meshsec's own and not the kernel's.
 
-use crate::{
-    model::{
-        Algorithm, CHAIN_PREFIX, ChainId, Key, KeyView, Policy, Reqid, Rule, Sa, Start, Time, Usage,
-    },
-    plan::StepKind,
+use crate::model::{
+    Algorithm, CHAIN_PREFIX, ChainId, Key, KeyView, Policy, Reqid, Rule, Sa, Start, StepKind, Time,
+    Usage,
 };
 
 use super::{Errno, KernelError};

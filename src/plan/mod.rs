@@ -19,7 +19,6 @@ mod reach;
 mod route;
 mod same_reqid;
 mod sequence;
-mod step;
 mod stops;
 mod tunnel;
 mod undo;
@@ -30,14 +29,13 @@ use crate::{
     model::{KeyView, Live, Reqid, Sa},
 };
 
-pub use crate::model::{ConflictCode, Reason, ReasonCode, Warning, WarningCode};
+pub use crate::model::{ConflictCode, Reason, ReasonCode, Step, StepKind, Warning, WarningCode};
 pub use change::{Change, ChangeAction, ObjectKind, What};
 pub use conflict::{Blocked, Conflict};
 pub use fields::Field;
 pub use flow::{Flow, flow_out, flows_out, packets_out};
 pub use link::underlay;
 pub use sequence::{Phase, PlannedStep};
-pub use step::{Step, StepKind};
 pub use stops::{NAMES_SHOWN, Peers, Stops};
 pub use undo::undo;
 

@@ -23,13 +23,12 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use super::{
     chains,
     change::{Change, ObjectKind, What},
-    step::{Step, StepKind},
 };
 use crate::{
     desired::{Desired, WantedSa},
     model::{
         Chain, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6,
-        Level, Policy, PolicyId, PortMatch, Rule, SaId,
+        Level, Policy, PolicyId, PortMatch, Rule, SaId, Step, StepKind,
     },
 };
 

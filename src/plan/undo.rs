@@ -16,11 +16,12 @@ use super::{
     change::{Change, ObjectKind, What},
     flow::{Flow, flow_out},
     sequence::{IN_FLIGHT, Phase, PlannedStep},
-    step::{Step, StepKind},
 };
 use crate::{
     desired::{Desired, WantedSa},
-    model::{Direction, Live, Mode, PeerName, Policy, Reqid, Sa, SaId, Selector, State},
+    model::{
+        Direction, Live, Mode, PeerName, Policy, Reqid, Sa, SaId, Selector, State, Step, StepKind,
+    },
 };
 
 /// The steps that make `unfinished` peers what they were before `plan` was begun,

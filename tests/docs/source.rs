@@ -98,7 +98,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["model", "keys", "mtu"]),
     ("desired", &["model", "keys", "mtu", "config"]),
     ("plan", &["model", "mtu", "desired"]),
-    ("kernel", &["model", "mtu", "plan", "config", "fuzzing"]),
+    ("kernel", &["model", "mtu", "config", "fuzzing"]),
     ("restore", &["model", "desired", "plan"]),
     ("apply", &["model", "desired", "plan", "kernel"]),
     ("revert", &["model", "desired", "plan", "kernel", "apply", "restore"]),

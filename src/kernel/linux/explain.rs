@@ -2,8 +2,7 @@
 
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{Algorithm, Sa},
-    plan::{Step, StepKind},
+    model::{Algorithm, Sa, Step, StepKind},
 };
 
 use super::{modules, wire::Refusal};

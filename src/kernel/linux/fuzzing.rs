@@ -19,8 +19,7 @@ use crate::{
         KernelError,
         rules::{self, Begin, MAX_LEGACY_WINDOW, MAX_TEMPLATES, MAX_WINDOW},
     },
-    model::{Algorithm, Key, KeyView, Policy, Reqid, Sa, Start, Time, Usage},
-    plan::StepKind,
+    model::{Algorithm, Key, KeyView, Policy, Reqid, Sa, Start, StepKind, Time, Usage},
 };
 
 pub use super::iptables::fuzzing::iptables_save;

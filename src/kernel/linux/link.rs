@@ -20,8 +20,7 @@ use rustix::net::{self, AddressFamily, SocketType};
 use super::{decode::Names, tunnels};
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{Link, LocalAddress, Sa, Tunnel},
-    plan::StepKind,
+    model::{Link, LocalAddress, Sa, StepKind, Tunnel},
 };
 
 /// The devices of the calling thread's network namespace and their addresses,

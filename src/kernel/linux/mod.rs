@@ -36,10 +36,7 @@ use std::{
 
 use netlink_packet_xfrm::constants as xfrm;
 
-use crate::{
-    model::{Hidden, Key, Live, Reqid, Route, Sa, SaId, State, Usage, Ways},
-    plan::Step,
-};
+use crate::model::{Hidden, Key, Live, Reqid, Route, Sa, SaId, State, Step, Usage, Ways};
 
 use super::{Kernel, KernelError};
 

@@ -10,8 +10,7 @@ use std::thread;
 
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{Key, Policy, Reqid, Sa, Start, Usage},
-    plan::{Step, StepKind},
+    model::{Key, Policy, Reqid, Sa, Start, Step, StepKind, Usage},
 };
 
 use super::{

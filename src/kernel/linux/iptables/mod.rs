@@ -29,8 +29,7 @@ use std::{
 use super::host::read_if_any;
 use crate::{
     kernel::{KernelError, rules},
-    model::{Backend, ChainId, Family, Firewall, Reqid, Rule, Translation, Unseen},
-    plan::StepKind,
+    model::{Backend, ChainId, Family, Firewall, Reqid, Rule, StepKind, Translation, Unseen},
 };
 
 use facts::Facts;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::model::{ChainId, ChainRole, Key, PeerName, Policy, PolicyId, Rule, Sa, SaId, Start};
+use super::{ChainId, ChainRole, Key, PeerName, Policy, PolicyId, Rule, Sa, SaId, Start};
 
 /// One request to the kernel.
 ///

@@ -162,6 +162,30 @@ fn with_netns_nothing_is_kept_that_enters_another_one() {
     assert_eq!(destroy, sets(network, NET_ADMIN, network, bounding));
 }
 
+/// The file is not read yet, and what it says may be anything.
+#[test]
+fn a_namespace_is_entered_once_and_before_any_file_is_read() {
+    if !inside("a_namespace_is_entered_once_and_before_any_file_is_read") {
+        return;
+    }
+    let own = format!("meshsec-test-early-{}", std::process::id());
+    ip(&format!("netns attach {own} {}", std::process::id()));
+    let (_reader, mut full) = io::pipe().unwrap();
+    full.write_all(&[0; 64 << 10]).unwrap();
+    // It waits as it says that there is no such file.
+    let sets_of = |words: &[&str]| {
+        let mut command = meshsec(Path::new("/none/mesh.toml"), words);
+        command.stderr(full.try_clone().unwrap());
+        may(command)
+    };
+    let without = sets_of(&APPLY);
+    let with = sets_of(&[&["--netns", &own], &APPLY[..]].concat());
+    ip(&format!("netns delete {own}"));
+    let (network, programs) = (NET_ADMIN | REPLACING, NET_ADMIN | NET_RAW | SYS_MODULE);
+    assert_eq!(without, sets(programs | REPLACING, network, programs, programs));
+    assert_eq!(with, without);
+}
+
 #[test]
 fn commands_that_look_at_no_kernel_have_no_power_over_it() {
     if !inside("commands_that_look_at_no_kernel_have_no_power_over_it") {

@@ -270,6 +270,34 @@ mod tests {
         assert!(credential(&path).is_ok(), "systemd sees to it");
     }
 
+    /// Who can rename files beside a secret has one looked at and another read, if the path
+    /// is asked for owner and mode after the file was opened.
+    #[test]
+    fn what_is_read_is_the_file_that_was_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, other] = ["mesh.key", "other.key"].map(|name| dir.path().join(name));
+        for (path, mode) in [(&path, 0o600), (&other, 0o644)] {
+            fs::write(path, format!("{mode:o}")).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let read = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                use rustix::fs::{CWD, RenameFlags, renameat_with};
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    renameat_with(CWD, &path, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            let read: Vec<_> = (0..30_000).map(|_| secret(&path)).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            read
+        });
+        let refused = read.iter().filter(|read| read.is_err()).count();
+        assert!(refused > 0 && refused < read.len(), "the two change places");
+        let loose = read.iter().flatten().filter(|text| text.as_slice() != b"600").count();
+        assert_eq!(loose, 0, "times a file was read that others can use");
+    }
+
     #[test]
     fn a_volume_of_kubernetes_is_told_from_a_file_that_chmod_mends() {
         let dir = tempfile::tempdir().unwrap();

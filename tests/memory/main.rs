@@ -4,6 +4,7 @@
 mod common;
 mod process;
 mod secrets;
+mod stack;
 mod watch;
 
 use std::{

@@ -426,6 +426,7 @@ fn socket_error(doing: &str, error: &io::Error) -> KernelError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::dump_request;
 
     fn request(size: usize, joined: bool) -> Request {
         Request { kind: 0x10, body: Zeroizing::new(vec![0; size]), joined }
@@ -469,6 +470,22 @@ mod tests {
         assert!(take(NLMSG_DONE, 2, 5, &[]).is_err(), "an end without a number");
     }
 
+    /// Left out of the list, it would be taken for absent.
+    #[test]
+    fn an_object_that_can_not_be_read_is_an_error_and_not_left_out_of_a_dump() {
+        let mut dump = Dump::new(5, 0x10, "SAs");
+        let unread = garbled("an SA of 3 bytes");
+        let mut decode = |_: &mut [u8]| Err::<Option<()>, _>(unread.clone());
+        let mut object = [1, 2, 3];
+        let taken = dump.take(message(0x10, 2, 5, &mut object), &mut decode);
+        assert_eq!(taken, Err(unread));
+        // The same where the message itself can't be read.
+        let mut dump = Dump::<()>::new(5, 0x10, "SAs");
+        let mut datagram = dump_request(0x10, &[0; 8], 5);
+        datagram[0] = 200;
+        assert!(dump.read(&mut datagram, &mut |_| Ok(None)).is_err());
+    }
+
     #[test]
     fn an_interrupted_dump_says_so_even_at_its_end() {
         let mut dump = Dump::new(5, 0x10, "SAs");
@@ -500,6 +517,45 @@ mod tests {
         let mut open = Window::new(2, 1);
         open.take(&message(NLMSG_ERROR, 0, 1, &mut [0; 4])).unwrap();
         assert!(open.take(&message(NLMSG_ERROR, 0, 1, &mut [0; 4])).is_err());
+    }
+
+    const LIST_LINKS: (u16, u16) = (18, 16);
+
+    /// An error that repeats the request would repeat the key in it. Asked of rtnetlink,
+    /// because that answers everybody.
+    #[test]
+    fn an_error_repeats_nothing_of_the_request() {
+        let mut engine = Engine::open(Protocol::Route).unwrap();
+        // `struct ifinfomsg` of a device that isn't there, with a key in its last fields.
+        let mut body = Zeroizing::new(vec![0; 16]);
+        body[4..8].copy_from_slice(&0x7fff_ff01u32.to_ne_bytes());
+        body[8..].fill(0x5f);
+        let mut send = Vec::new();
+        Request { kind: LIST_LINKS.0, body, joined: false }.append(&mut send, 1);
+        engine.send(&send, "asking").unwrap();
+        let length = engine.receive("asking").unwrap();
+        let answer = &mut engine.buffer[..length];
+        let repeated = answer.windows(8).any(|bytes| bytes == [0x5f; 8]);
+        let message = Messages::of(answer).next().unwrap().unwrap();
+        let refusal = wire::acknowledgement(&message).unwrap().unwrap_err();
+        assert_eq!(refusal.errno, Errno::ENODEV, "it is refused");
+        assert!(!repeated, "the answer repeats the request");
+    }
+
+    /// By the answer of another program a host without a link, or without SAs, could be made up.
+    #[test]
+    #[ignore = "needs root: cargo xtask test"]
+    fn what_another_program_sends_is_no_answer() {
+        let mut engine = Engine::open(Protocol::Route).unwrap();
+        let mut address = SocketAddr::new(0, 0);
+        engine.socket.get_address(&mut address).unwrap();
+        // The end of a dump, before the kernel has said anything.
+        let mut forged = dump_request(NLMSG_DONE, &[0; 4], engine.sequence + 1);
+        forged[6..8].copy_from_slice(&2u16.to_ne_bytes());
+        let other = Socket::new(NETLINK_ROUTE).unwrap();
+        other.send_to(&forged, &address, 0).unwrap();
+        let links = engine.dump(LIST_LINKS, &[0; 16], "links", |_| Ok(Some(()))).unwrap();
+        assert!(!links.is_empty(), "lo is always there");
     }
 
     /// `XFRM_MSG_GETPOLICY`, answered with `ENOENT` for an index that isn't there.

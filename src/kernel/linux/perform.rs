@@ -327,3 +327,78 @@ fn added(step: &Step) -> Option<Added<'_>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_xfrm::constants as xfrm;
+
+    use super::*;
+    use crate::model::{
+        Action, Direction, IPPROTO_UDP, PEER_PRIORITY, PolicyId, Selector, Spi, Template,
+    };
+
+    const OURS: Reqid = Reqid(0x4d53_0001);
+
+    fn policy(priority: u32, action: Action, templates: Vec<Template>) -> Policy {
+        let [here, there] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
+        let selector = Selector::hosts(here, there).to_port(IPPROTO_UDP, 4789);
+        let id = PolicyId::new(Direction::Out, selector);
+        Policy { id, priority, action, index: None, templates, extras: Default::default() }
+    }
+
+    /// That of a peer, under some SPI, of the mesh with a reqid.
+    fn of_peer(spi: u32, reqid: Reqid) -> Policy {
+        let [here, there] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
+        let template = Template::transport(here, there, Spi::from_raw(spi), reqid);
+        policy(PEER_PRIORITY, Action::Allow, vec![template])
+    }
+
+    fn guard(reqid: Reqid) -> Policy {
+        policy(reqid.0, Action::Block, Vec::new())
+    }
+
+    /// The types of the requests that a step comes to, where a look has found this.
+    fn asked(kind: StepKind, found: Option<&Policy>) -> Result<Vec<u16>, KernelError> {
+        let step = Step { peer: None, kind };
+        assert!(look(&step).is_some(), "what is there is looked at first");
+        let found = found.cloned().map(Found::Policy);
+        let requests = plan(&step, found.as_ref())?;
+        Ok(requests.iter().map(|request| request.kind).collect())
+    }
+
+    /// Between a plan and its steps another program may have put its own policy there.
+    #[test]
+    fn a_policy_that_is_another_by_now_is_neither_updated_nor_deleted() {
+        let foreign = Reqid(7);
+        for (ours, others) in [
+            (of_peer(0x8100_1002, OURS), vec![of_peer(0x8100_1002, foreign), guard(OURS)]),
+            (guard(OURS), vec![guard(foreign), of_peer(0, OURS)]),
+        ] {
+            let changed = Err(KernelError::Changed(ours.id.to_string()));
+            for other in &others {
+                let delete = StepKind::DeletePolicy(ours.clone());
+                assert_eq!(asked(delete, Some(other)), changed, "{other:?}");
+            }
+            let update = StepKind::UpdatePolicy(ours.clone());
+            assert_eq!(asked(update, Some(&others[0])), changed, "{:?}", others[0]);
+        }
+    }
+
+    #[test]
+    fn a_policy_that_is_as_expected_is_updated_and_deleted() {
+        let (old, new) = (of_peer(0x8000_1002, OURS), of_peer(0x8100_1002, OURS));
+        let update = asked(StepKind::UpdatePolicy(new.clone()), Some(&old));
+        assert_eq!(update, Ok(vec![xfrm::XFRM_MSG_UPDPOLICY]));
+        let delete = asked(StepKind::DeletePolicy(old.clone()), Some(&old));
+        assert_eq!(delete, Ok(vec![xfrm::XFRM_MSG_DELPOLICY]));
+    }
+
+    /// One that is gone is made by the request that refuses what somebody makes meanwhile.
+    #[test]
+    fn a_policy_that_is_gone_is_made_anew_and_takes_over_nothing() {
+        let ours = of_peer(0x8100_1002, OURS);
+        let update = asked(StepKind::UpdatePolicy(ours.clone()), None);
+        assert_eq!(update, Ok(vec![xfrm::XFRM_MSG_NEWPOLICY]));
+        assert_eq!(asked(StepKind::DeletePolicy(ours), None), Ok(vec![]));
+    }
+}

@@ -349,6 +349,10 @@ mod tests {
         chmod(parent.path(), 0o1777);
         assert!(open(&directory, "7").is_none(), "others can have made it");
         chmod(parent.path(), 0o755);
+        std::os::unix::fs::chown(parent.path(), Some(65534), None).unwrap();
+        assert!(open(&directory, "7").is_none(), "who owns that place can have made it");
+        std::os::unix::fs::chown(parent.path(), Some(0), None).unwrap();
+        assert!(open(&directory, "7").is_some(), "only root can have made it");
         fs::remove_file(&file).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
         assert!(open(&directory, "7").is_none(), "a link leads elsewhere");

@@ -45,4 +45,24 @@ mod tests {
         assert_eq!(permits(&status("00000000a80425fb")), Some(false));
         assert_eq!(permits("Name:\tx\n"), None);
     }
+
+    /// Who makes a user namespace has all capabilities in it, and none here.
+    #[test]
+    fn the_root_of_another_user_namespace_has_no_rights_in_this_one() {
+        use std::{
+            io::Read,
+            process::{Command, Stdio},
+        };
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", "echo in; exec cat"]);
+        let mut other =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare runs");
+        other.stdout.take().unwrap().read_exact(&mut [0; 3]).expect("user namespaces are allowed");
+        let pid = i32::try_from(other.id()).unwrap();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert_eq!(permits(&status), Some(true), "there it may do all");
+        assert_eq!(rights(pid), Some(false));
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
 }

@@ -175,6 +175,22 @@ mod tests {
     }
 
     #[test]
+    fn the_ends_of_a_tunnel_are_read_in_both_families() {
+        let ends = |tunnel: Tunnel| (tunnel.local, tunnel.remote);
+        let (v4, v6) = ([[192, 0, 2, 1], [192, 0, 2, 2]], [[1; 16], [2; 16]]);
+        let wanted4 = (Some(v4[0].into()), Some(v4[1].into()));
+        let wanted6 = (Some(v6[0].into()), Some(v6[1].into()));
+        let vxlan = |settings: &[InfoVxlan]| ends(vxlan(settings, |_| String::new()));
+        let geneve = |settings: &[InfoGeneve]| ends(geneve(settings));
+        let [local, remote] = v4.map(Into::into);
+        assert_eq!(vxlan(&[InfoVxlan::Local(local), InfoVxlan::Group(remote)]), wanted4);
+        assert_eq!(geneve(&[InfoGeneve::Local(local), InfoGeneve::Remote(remote)]), wanted4);
+        let [local, remote] = v6.map(Into::into);
+        assert_eq!(vxlan(&[InfoVxlan::Local6(local), InfoVxlan::Group6(remote)]), wanted6);
+        assert_eq!(geneve(&[InfoGeneve::Local6(local), InfoGeneve::Remote6(remote)]), wanted6);
+    }
+
+    #[test]
     fn a_forwarding_entry_leads_to_an_address_or_nowhere() {
         let mut message = vec![0; HEADER];
         assert_eq!(destination(&message), Ok(None));

@@ -109,6 +109,24 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_that_translates_counts_for_its_own_family() {
+        let nat = |family: u8, table: &str, kind: &str| {
+            let mut bytes = vec![family, 0, 0, 7];
+            for (attribute, text) in [(TABLE, table), (NAME, "POSTROUTING"), (TYPE, kind)] {
+                bytes.extend_from_slice(&(5 + text.len() as u16).to_ne_bytes());
+                bytes.extend_from_slice(&attribute.to_ne_bytes());
+                bytes.extend_from_slice(format!("{text}\0").as_bytes());
+                bytes.resize(wire::aligned(bytes.len()), 0);
+            }
+            Family::ALL.map(|family| is_nat(&bytes, family).unwrap())
+        };
+        assert_eq!(nat(2, "nat", "nat"), [true, false]);
+        assert_eq!(nat(10, "nat", "nat"), [false, true]);
+        assert_eq!(nat(2, "filter", "filter"), [false; 2]);
+        assert_eq!(nat(2, "nat", "filter"), [false; 2]);
+    }
+
+    #[test]
     fn a_chain_whose_name_cannot_be_read_is_an_error() {
         let whole = message("OUTPUT");
         assert!(is_of_a_mesh(&whole[..whole.len() - 12]).is_err(), "no name");

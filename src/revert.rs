@@ -165,3 +165,88 @@ impl Course for Lost<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Action, Backend, ChainRole, Policy},
+        plan::Phase,
+    };
+
+    const OURS: Reqid = Reqid(0x4d53_0001);
+
+    fn prefix(address: [u8; 4], length: u8) -> Prefix {
+        Prefix { address: address.into(), length }
+    }
+
+    /// What goes from one prefix to another, for the tunnel's port.
+    fn packets(dst: Prefix) -> Selector {
+        Selector::between(prefix([0; 4], 0), dst).to_port(IPPROTO_UDP, 4789)
+    }
+
+    fn block(direction: Direction, dst: Prefix) -> Policy {
+        let id = PolicyId::new(direction, packets(dst));
+        let templates = Vec::new();
+        let extras = Default::default();
+        Policy { id, priority: OURS.0, action: Action::Block, index: None, templates, extras }
+    }
+
+    fn chain() -> ChainId {
+        ChainId::new(Backend::NfTables, Family::Ipv4, ChainRole::MangleOut, OURS)
+    }
+
+    fn allows(lost: &Lost<'_>, kind: StepKind<()>) -> bool {
+        lost.allows(&PlannedStep { step: Step { peer: None, kind }, phase: Phase::DeletePolicies })
+    }
+
+    /// Which deletions of policies are still performed: of the same packets, of fewer, of
+    /// more, of others, of the same the other way, and of a chain.
+    fn deletions(lost: &Lost<'_>) -> [bool; 6] {
+        let delete = |direction, dst| allows(lost, StepKind::DeletePolicy(block(direction, dst)));
+        [
+            delete(Direction::Out, prefix([10, 0, 0, 0], 8)),
+            delete(Direction::Out, prefix([10, 1, 0, 0], 16)),
+            delete(Direction::Out, prefix([0; 4], 0)),
+            delete(Direction::Out, prefix([192, 0, 2, 1], 32)),
+            delete(Direction::In, prefix([10, 0, 0, 0], 8)),
+            allows(lost, StepKind::DeleteChain(chain())),
+        ]
+    }
+
+    #[test]
+    fn what_blocks_goes_only_if_all_that_is_to_block_instead_could_be_put_up() {
+        let desired = Desired::default();
+        let mut lost = Lost { wanted: &desired, packets: Vec::new() };
+        assert_eq!(deletions(&lost), [true; 6], "nothing was lost");
+        let guard = block(Direction::Out, prefix([10, 0, 0, 0], 8));
+        lost.failed(&Step { peer: None, kind: StepKind::AddPolicy(guard.clone()) });
+        let kept = [false, false, false, true, true, false];
+        assert_eq!(deletions(&lost), kept, "a guard could not be put up");
+        // Or something foreign has its place.
+        let (mut live, mut desired) = (Live::default(), Desired::default());
+        desired.guards.insert(guard.id, guard.clone());
+        live.0.policies.push(Policy { priority: 7, ..guard });
+        assert_eq!(deletions(&Lost::beside(&desired, &live, OURS)), kept);
+    }
+
+    #[test]
+    fn a_chain_that_could_not_be_set_blocks_nothing_unless_a_guard_does() {
+        let any = || block(Direction::Out, prefix([0; 4], 0));
+        for rule in [
+            Rule::Block { port: 4789, direction: Direction::Out },
+            Rule::Drop { port: 4789, direction: Direction::Out },
+        ] {
+            let mut desired = Desired::default();
+            let kind = StepKind::SetChain { id: chain(), rules: vec![rule], jump: true };
+            let set = Step { peer: None, kind };
+            let mut lost = Lost { wanted: &desired, packets: Vec::new() };
+            lost.failed(&set);
+            assert_eq!(deletions(&lost), [false, false, false, false, true, false]);
+            desired.guards.insert(any().id, any());
+            let mut lost = Lost { wanted: &desired, packets: Vec::new() };
+            lost.failed(&set);
+            assert_eq!(deletions(&lost), [true; 6]);
+        }
+    }
+}

@@ -299,6 +299,9 @@ mod tests {
         sas[2].usage.forged = 9;
         assert_eq!(found(&sas).came, Came::Never);
         assert_eq!(refused(&sas), Refused { forged: 9, ..Refused::default() });
+        (sas[1].usage.too_old, sas[2].usage.replayed) = (1, 4);
+        assert_eq!(refused(&sas), Refused { too_old: 1, replayed: 4, forged: 9 });
+        assert_eq!(refused(&sas).total(), 14);
     }
 
     /// What was heard two rotations ago is forgotten by the kernel.

@@ -140,4 +140,11 @@ pub struct Translation {
     pub chain: String,
     /// Whether it is certain to.
     pub certain: bool,
+    /// Whether it changes the ESP packets alone, and not what is in them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub esp: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }

@@ -43,7 +43,8 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
             remedy(desired, translation)
         ),
     };
-    live.0.translations.iter().filter(|found| found.certain).map(conflict).collect()
+    let certain = live.0.translations.iter().filter(|found| found.certain && !found.esp);
+    certain.map(conflict).collect()
 }
 
 /// All other rules that may, and what can't be read.
@@ -54,15 +55,21 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     let guarded = is_guarded(desired);
     let fate = if guarded { "are blocked by the guard" } else { "leave in the clear" };
     let line = |found: &Translation| {
-        let Translation { rule, certain, .. } = found;
+        let Translation { rule, certain, esp, .. } = found;
         let does = if *certain { "gives" } else { "may give" };
+        let (packets, fate) = match esp {
+            false => ("packets", fate),
+            true => {
+                ("ESP packets", "are refused by the peer's SA, which knows this host's address")
+            }
+        };
         let text = format!(
-            "the rule {rule} {does} packets to peers another address, and then they {fate}; {}",
+            "the rule {rule} {does} {packets} to peers another address, and then they {fate}; {}",
             remedy(desired, found)
         );
         Warning::new(WarningCode::Translated, text)
     };
-    let found = live.0.translations.iter().filter(|found| guarded || !found.certain);
+    let found = live.0.translations.iter().filter(|found| guarded || found.esp || !found.certain);
     let mut lines = tunnel::capped(found.map(line).collect(), WarningCode::Translated);
     if live.0.hidden.contains(&Hidden::Translations) {
         let text = "rules of iptables' nat table can't be read, so whether one gives packets to \

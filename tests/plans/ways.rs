@@ -131,7 +131,7 @@ fn sysctls_that_cannot_be_seen_are_told() {
 
 fn masquerade(certain: bool) -> meshsec::model::Translation {
     let rule = "iptables-nft -t nat -A POSTROUTING -o eth0 -j MASQUERADE".into();
-    meshsec::model::Translation { rule, chain: "POSTROUTING".into(), certain }
+    meshsec::model::Translation { rule, chain: "POSTROUTING".into(), certain, esp: false }
 }
 
 #[test]

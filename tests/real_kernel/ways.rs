@@ -143,6 +143,31 @@ fn a_rule_that_gives_packets_another_address_is_a_conflict_and_its_remedy_helps(
     }
 }
 
+/// An exception for what policies select is none for the ESP packets that come of it.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_rule_that_gives_esp_packets_another_address_is_told_and_its_remedy_helps() {
+    for program in ["iptables-nft", "iptables-legacy"] {
+        let lab = all_from_lo();
+        lab.has_converged(A);
+        nat(&lab, program, "-A POSTROUTING -o eth0 -m policy --dir out --pol none -j MASQUERADE");
+        let capture = lab.capture();
+        assert_eq!(ping::answers(lab.host(A), &lab.address(B), 3), 0, "{program}");
+        let recording = capture.stop();
+        assert!(recording.marked("icmp").is_empty(), "{program}: something left in the clear");
+        let masqueraded = recording.packets("esp and src host 198.51.100.1");
+        assert!(!masqueraded.is_empty(), "{program}: no ESP packet has another address");
+        assert!(crate::xfrm::counters(lab.host(B))["XfrmInStateMismatch"] > 0, "{program}");
+        lab.meshsec(A, &["plan"])
+            .exits(0)
+            .says("gives ESP packets to peers another address")
+            .says("-I POSTROUTING -s 192.0.2.1 -j ACCEPT");
+        nat(&lab, program, "-I POSTROUTING -s 192.0.2.1 -j ACCEPT");
+        lab.has_converged(A);
+        assert_eq!(ping::answers(lab.host(A), &lab.address(B), 3), 3, "{program}");
+    }
+}
+
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn the_device_of_the_link_on_another_port_is_a_conflict() {

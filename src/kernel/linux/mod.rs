@@ -142,6 +142,7 @@ fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables:
         peers: ways.peers_of(local).collect(),
         protocol: ways.port.map(|(protocol, _)| protocol),
         port: ways.port.filter(|_| ways.tunnel.is_some()).map(|(_, port)| port),
+        esp: false,
         devices: all_known
             .then(|| routes.iter().flat_map(|route| route.devices.iter().cloned()).collect()),
         addresses,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::parse::{Line, Table, Target};
-use crate::model::{Backend, Family, Prefix, Translation};
+use crate::model::{Backend, Family, IPPROTO_ESP, Prefix, Translation};
 
 /// More rules than anybody reads.
 const MOST_RULES: usize = 32;
@@ -32,6 +32,8 @@ pub struct Packets {
     pub port: Option<u16>,
     /// The devices that they leave by, or nothing if these are not known.
     pub devices: Option<BTreeSet<String>>,
+    /// Whether they are the ESP packets that come from the SAs.
+    pub esp: bool,
     /// The addresses of each device, those of its own link left out.
     pub addresses: BTreeMap<String, BTreeSet<IpAddr>>,
 }
@@ -85,12 +87,16 @@ pub fn translations(
     }
     let place = format!("{}-{} -t nat", family.program(), backend.suffix());
     let mut walk = Walk { table, packets, place, base: "", found: Vec::new() };
-    for chain in ["OUTPUT", "POSTROUTING"] {
-        walk.base = chain;
-        walk.chain(chain, true, 0);
-    }
-    walk.found.truncate(MOST_RULES);
-    walk.found
+    walk.all();
+    // What was encrypted meets the rules once more, as a packet of its own.
+    let esp = Packets { protocol: Some(IPPROTO_ESP), port: None, esp: true, ..packets.clone() };
+    let mut again = Walk { table, packets: &esp, base: "", found: Vec::new(), ..walk };
+    again.all();
+    again.found.retain(|esp| !walk.found.iter().any(|found| found.rule == esp.rule));
+    let mut found = walk.found;
+    found.extend(again.found);
+    found.truncate(MOST_RULES);
+    found
 }
 
 struct Walk<'a> {
@@ -103,6 +109,14 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Follows the built-in chains that packets of this host meet.
+    fn all(&mut self) {
+        for chain in ["OUTPUT", "POSTROUTING"] {
+            self.base = chain;
+            self.chain(chain, true, 0);
+        }
+    }
+
     /// Follows a chain; `sure` is whether all packets get to it.
     fn chain(&mut self, name: &str, mut sure: bool, depth: usize) -> Then {
         let Some(chain) = self.table.chains.get(name) else { return Then::GoOn };
@@ -162,7 +176,7 @@ impl Walk<'_> {
             let text = format!("{} -A {chain} {}", self.place, line.text);
             let rule = text.chars().take(LONGEST_RULE).collect();
             let (chain, certain) = (self.base.into(), sure && change == Is::Sure);
-            self.found.push(Translation { rule, chain, certain });
+            self.found.push(Translation { rule, chain, certain, esp: self.packets.esp });
         }
         Then::End
     }
@@ -223,9 +237,9 @@ fn one(option: &str, value: &str, packets: &Packets) -> Is {
         "--dst-type" if value == "LOCAL" => Is::Not,
         "--src-type" if value == "LOCAL" => Is::Sure,
         "--dir" if value == "out" => Is::Sure,
-        // What policies select is on its way to an SA.
-        "--pol" if value == "none" => Is::Not,
-        "--pol" if value == "ipsec" => Is::Sure,
+        // What policies select is on its way to an SA, and ESP comes from one.
+        "--pol" if value == "none" => Is::of(packets.esp, packets.esp),
+        "--pol" if value == "ipsec" => Is::of(!packets.esp, !packets.esp),
         _ => Is::Maybe,
     }
 }
@@ -307,6 +321,7 @@ mod tests {
             peers: ["192.0.2.102", "192.0.2.103"].iter().map(address).collect(),
             protocol: None,
             port: None,
+            esp: false,
             devices: Some(["u0".to_owned()].into()),
             addresses: [("u0".to_owned(), device_has.iter().map(address).collect())].into(),
         }
@@ -337,7 +352,7 @@ mod tests {
             ("-A POSTROUTING ! -d 192.0.2.0/24 -j MASQUERADE\n", &[]),
             ("-A POSTROUTING -p udp -j MASQUERADE\n", &[false]),
             ("-A POSTROUTING -m mark --mark 0x1 -j MASQUERADE\n", &[false]),
-            ("-A POSTROUTING -m policy --dir out --pol none -j MASQUERADE\n", &[]),
+            ("-A POSTROUTING -m policy --dir out --pol ipsec -j MASQUERADE\n", &[true]),
             ("-A POSTROUTING -s 192.0.2.101/32 -j ACCEPT\n-A POSTROUTING -j MASQUERADE\n", &[]),
             ("-A POSTROUTING -p tcp -j ACCEPT\n-A POSTROUTING -j MASQUERADE\n", &[false]),
             ("-A POSTROUTING -j A\n-A A -j RETURN\n-A A -j MASQUERADE\n", &[]),
@@ -377,6 +392,34 @@ mod tests {
         assert_eq!(found(rule, &unknown), [false]);
     }
 
+    /// They come from an SA, so that no policy selects them any more.
+    #[test]
+    fn what_changes_esp_packets_alone_is_told_as_such() {
+        let (protocol, port) = (Some(17), Some(4789));
+        let vxlan = Packets { protocol, port, ..packets(&["192.0.2.1"]) };
+        let masquerade = "-A POSTROUTING -o u0 -j MASQUERADE\n";
+        for (rules, esp) in [
+            (masquerade.to_owned(), &[false][..]),
+            (masquerade.replace("-j", "-m policy --dir out --pol none -j"), &[true]),
+            (masquerade.replace("-j", "-m policy --dir out --pol ipsec -j"), &[false]),
+            (masquerade.replace("-j", "-p esp -j"), &[true]),
+            (format!("-A POSTROUTING -p udp -m udp --dport 4789 -j ACCEPT\n{masquerade}"), &[true]),
+            (
+                format!("-A POSTROUTING -m policy --dir out --pol ipsec -j ACCEPT\n{masquerade}"),
+                &[true],
+            ),
+            (format!("-A POSTROUTING -s 192.0.2.101/32 -j ACCEPT\n{masquerade}"), &[]),
+            (format!("-A POSTROUTING -p esp -j ACCEPT\n{masquerade}"), &[false]),
+        ] {
+            let text =
+                format!("*nat\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n{rules}COMMIT\n");
+            let table = parse::tables(&text).unwrap().remove("nat").unwrap();
+            let found = translations(Family::Ipv4, Backend::NfTables, &table, &vxlan);
+            let found: Vec<bool> = found.iter().map(|translation| translation.esp).collect();
+            assert_eq!(found, esp, "{rules}");
+        }
+    }
+
     #[test]
     fn a_port_is_told_from_others() {
         let (protocol, port) = (Some(17), Some(4789));
@@ -384,10 +427,6 @@ mod tests {
         for (rule, certain) in [
             ("-A POSTROUTING -p udp -j MASQUERADE\n", &[true][..]),
             ("-A POSTROUTING -p tcp -j MASQUERADE\n", &[]),
-            (
-                "-A POSTROUTING -p udp -m udp --dport 4789 -j ACCEPT\n-A POSTROUTING -j MASQUERADE\n",
-                &[],
-            ),
             ("-A POSTROUTING -p udp -m udp --dport 53 -j MASQUERADE\n", &[]),
         ] {
             assert_eq!(found(rule, &vxlan), certain, "{rule}");

@@ -16,7 +16,7 @@ use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
     model::{Algorithm, ChainId, Key, Live, PeerName, Reqid, Sa, SaId, Spi, Start},
-    plan::{Flow, Phase, Plan, PlannedStep, Step, StepKind, What, flows_out, undo},
+    plan::{Flow, Lack, Phase, Plan, PlannedStep, Step, StepKind, What, flows_out, undo},
 };
 
 /// Steps handed to the kernel at once, so that progress can be shown between.
@@ -432,6 +432,12 @@ pub(crate) fn verify(
         !matches!(&change.what, What::SetChain { id, .. } if report.left_out.contains_key(id))
     });
     after.steps.retain(|step| !report.leaves_out(&step.step.kind));
+    after.lacks.extend(report.left_out.iter().map(|(id, error)| Lack {
+        family: id.family,
+        chain: Some(id.clone()),
+        unseen: false,
+        why: error.to_string(),
+    }));
     let failed = report.failed.iter().filter(|(step, _)| !step.step.kind.is_optional());
     let unfinished: BTreeSet<Option<&PeerName>> = after
         .changes

@@ -129,7 +129,16 @@ impl Now<'_> {
         let mut unlike = Vec::new();
         let mut expected = self.before.kept_chains.clone();
         for ((family, role), rules) in &self.before.chains {
-            let Some(backend) = firewall.backends.get(family) else { continue };
+            let Some(backend) = firewall.backends.get(family) else {
+                if !firewall.absent.contains(family) && firewall.unseen_of(*family).is_none() {
+                    let program = family.program();
+                    unlike.push(format!(
+                        "chain {} can't be looked at: there is no {program}",
+                        role.name(self.reqid)
+                    ));
+                }
+                continue;
+            };
             let id = ChainId::new(*backend, *family, *role, self.reqid);
             match chains.get(&id) {
                 None => unlike.push(format!("chain {id} is missing")),

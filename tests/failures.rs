@@ -10,6 +10,7 @@ use meshsec::{
     kernel::{Errno, memory::Memory},
     model::{Cipher, Direction, Mark, Mtu, Policy, PolicyId, Reqid, Sa, Selector, Spi, State},
     plan::{Flow, Phase, PlannedStep, flow_out},
+    render::report_text,
 };
 
 const ENOMEM: Errno = Errno(12);
@@ -330,6 +331,14 @@ fn a_second_guard_that_the_kernel_can_not_have_is_left_out() {
     assert!(report.is_complete() && report.is_in_place());
     assert_eq!(report.left_out.len(), 4);
     assert_eq!((report.failed.len(), report.left.len()), (0, 0));
+    let text = report_text(&report, "mesh.toml", "apply");
+    assert!(
+        text.contains(
+            "The kernel matches mesh.toml, but the second guard of IPv4 and IPv6 is missing.\n"
+        ) && text.matches("\n  left out: chain ip").count() == 4
+            && text.contains("the kernel has no such table"),
+        "{text}"
+    );
     assert!(kernel.state().firewall.chains.is_empty());
     assert_eq!(common::plan(&both(), &mut kernel).changes.len(), 4, "it stays wanted");
     assert_eq!(flow_out(&kernel.state().clone(), &packet_to("192.0.2.99")), Flow::Blocked);

@@ -480,6 +480,43 @@ fn a_marked_foreign_policy_outranks_ours_for_its_packets() {
     });
 }
 
+/// Policies out and in by which another program protects traffic between two addresses.
+fn foreign_protection(there: &str) -> [Policy; 2] {
+    let [a, b] = [LAB[0], there].map(|address| address.parse().unwrap());
+    [(Direction::Out, a, b), (Direction::In, b, a)].map(|(direction, src, dst)| {
+        let selector = Selector::hosts(src, dst).to_port(17, 4789);
+        let templates = vec![Template::transport(src, dst, Spi::from_raw(0), Reqid(13_681_891))];
+        Policy { templates, ..foreign_allow(direction, selector, 7) }
+    })
+}
+
+/// As of Docker Swarm, whose networks use the same port, or of another mesh: with a peer, and
+/// with a host that is not one.
+#[test]
+fn the_second_guard_drops_what_foreign_policies_protect() {
+    let mut others = Vec::from(foreign_protection("192.0.2.2"));
+    others.extend(foreign_protection("192.0.2.77"));
+    // With a mark they have another identity than those of the mesh.
+    others.iter_mut().for_each(|policy| policy.id.mark = Mark { value: 0xd0, mask: 0xff });
+    edited("the-second-guard-drops-what-foreign-policies-protect", |state| {
+        state.policies.extend(others.clone());
+    });
+    let codes = |config: &Config| {
+        let mut kernel = applied_host(config);
+        kernel.state_mut().policies.extend(others.clone());
+        let plan = common::plan(config, &mut kernel);
+        let codes = plan.warnings.iter().map(|warning| warning.code.word());
+        let texts = plan.warnings.iter().filter(|warning| warning.text.contains("drop what it"));
+        (codes.collect::<Vec<_>>(), texts.count())
+    };
+    let [told, drops] = ["outranked", "second-guard-drops"];
+    assert_eq!(codes(&lab()), (vec![told, told, drops, drops], 4));
+    let policies_alone = Config { guard: Guard::Policies, ..lab() };
+    assert_eq!(codes(&policies_alone), (vec![told, told], 0));
+    let other_port = Config { traffic: Traffic::Vxlan { port: 4790 }, ..lab() };
+    assert_eq!(codes(&other_port), (vec![], 0));
+}
+
 #[test]
 fn the_device_bypasses_policies() {
     edited("the-device-bypasses-policies", |state| {

@@ -244,6 +244,15 @@ fn there_is_no_way_to_a_peer() {
 }
 
 #[test]
+fn the_second_guard_is_missing() {
+    let mut kernel = applied_host(&mesh(1, &LAB));
+    let firewall = &mut kernel.state_mut().firewall;
+    firewall.chains.clear();
+    firewall.backends.clear();
+    golden("the-second-guard-is-missing", &mesh(1, &LAB), &mut kernel, &BTreeMap::new());
+}
+
+#[test]
 fn one_peer_is_asked_for() {
     let config = mesh(1, &LAB);
     let mut kernel = applied_host(&config);

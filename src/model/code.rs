@@ -85,6 +85,7 @@ codes! {
         FirewallUnseen "firewall-unseen" "A part of the firewall can't be looked at.",
         SecondGuardMissing "second-guard-missing" "Rules of iptables are wanted as a second guard, and can't be had or looked at.",
         SecondGuardBehind "second-guard-behind" "A rule of the mangle table accepts ahead of the second guard.",
+        SecondGuardDrops "second-guard-drops" "Rules of iptables drop what a foreign policy protects, as no SA of the mesh does.",
         TooManyPackets "too-many-packets" "More packets are sent than the period allows for.",
         NumbersNearlySpent "numbers-nearly-spent" "An SA without ESN has used half of its sequence numbers.",
         KernelWillRefuse "kernel-will-refuse" "The kernel is kept from loading ESP, or its mode forbids the cipher.",

@@ -2,7 +2,7 @@
 //!
 //! For [`super::diff`], [`super::conflict`] and [`super::warn`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     change::{Change, What},
@@ -146,40 +146,93 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
         .collect()
 }
 
-/// Families in which the policies guard alone, although rules of iptables are
-/// wanted too, and why.
-pub(super) fn missing(desired: &Desired, live: &Live) -> Vec<Warning> {
+/// A part of the second guard that is wanted, and that no plan can put in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// The family whose packets the policies guard alone.
+    pub family: Family,
+    /// The chain that could not be set; none where this is true of all of them.
+    pub chain: Option<ChainId>,
+    /// Whether rules may be there, which can't be seen.
+    pub unseen: bool,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// Families in which the policies guard alone, as far as can be seen, although
+/// rules of iptables are wanted too.
+pub(super) fn lacks(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Lack> {
     let firewall = &live.0.firewall;
-    let wanted = |family: Family, role: ChainRole| desired.chains.contains_key(&(family, role));
-    let mut warnings: Vec<Warning> = Vec::new();
-    for family in Family::ALL {
-        let optional = wanted(family, ChainRole::MangleOut) || wanted(family, ChainRole::MangleIn);
-        if !optional || firewall.absent.contains(&family) || firewall.settable(family).is_some() {
-            continue;
-        }
-        let program = family.program();
-        let why = match firewall.unseen_of(family) {
-            _ if !firewall.is_whole() => {
-                warnings.push(not_in_snapshot());
-                break;
-            }
-            Some(Unseen { what, reason, .. }) => format!("{what}: {reason}"),
-            None => format!("there is no {program}"),
+    let is_wanted = |family: &Family| {
+        desired.chains.keys().any(|(of, role)| of == family && role.is_optional())
+    };
+    let lacks = |family: &Family| {
+        is_wanted(family)
+            && !firewall.absent.contains(family)
+            && firewall.settable(*family).is_none()
+            && !stands(desired, firewall, *family, reqid)
+    };
+    let lack = |family: Family| {
+        let (unseen, why) = match firewall.unseen_of(family) {
+            _ if !firewall.is_whole() => (true, NOT_IN_SNAPSHOT.into()),
+            Some(Unseen { what, reason, .. }) => (true, format!("{what}: {reason}")),
+            None => (false, format!("there is no {}", family.program())),
         };
+        Lack { family, chain: None, unseen, why }
+    };
+    Family::ALL.into_iter().filter(lacks).map(lack).collect()
+}
+
+/// Whether the second guard of a family is in place, in whichever backend:
+/// without the system's own program it can't be set, and still be seen.
+fn stands(desired: &Desired, firewall: &Firewall, family: Family, reqid: Reqid) -> bool {
+    let wanted =
+        desired.chains.iter().filter(|((of, role), _)| *of == family && role.is_optional());
+    let is_there = |role: ChainRole, rules: &[Rule]| {
+        firewall.chains_of(reqid).any(|chain| {
+            chain.id.family == family
+                && chain.id.role() == Some(role)
+                && difference(chain, rules).is_none()
+        })
+    };
+    wanted.into_iter().all(|((_, role), rules)| is_there(*role, rules))
+}
+
+/// What the second guard lacks, as a part of a sentence.
+pub(super) fn lack(lacks: &[Lack]) -> Option<String> {
+    let families: BTreeSet<Family> = lacks.iter().map(|lack| lack.family).collect();
+    let families: Vec<String> = families.iter().map(Family::to_string).collect();
+    let missing = lacks.iter().any(|lack| !lack.unseen);
+    let is = match (missing, lacks.iter().any(|lack| lack.unseen)) {
+        (false, false) => return None,
+        (true, false) => "is missing",
+        (false, true) => "can't be seen",
+        (true, true) => "is missing or can't be seen",
+    };
+    Some(format!("the second guard of {} {is}", families.join(" and ")))
+}
+
+const NOT_IN_SNAPSHOT: &str = "the rules of iptables are not in this snapshot";
+
+/// What the second guard lacks, for people.
+pub(super) fn missing(lacks: &[Lack], live: &Live) -> Vec<Warning> {
+    if !lacks.is_empty() && !live.0.firewall.is_whole() {
         let text = format!(
-            "{why}. So the policies guard {family} alone, and what SECURITY.md lists for guard = \
+            "{NOT_IN_SNAPSHOT}, so they are not compared: take one with this file and version"
+        );
+        return vec![Warning::new(WarningCode::SecondGuardMissing, text)];
+    }
+    let warning = |Lack { family, why, unseen, .. }: &Lack| {
+        let program = family.program();
+        let as_far = if *unseen { ", as far as can be seen" } else { "" };
+        let text = format!(
+            "{why}. So the policies guard {family} alone{as_far}, and what SECURITY.md lists for guard = \
              \"xfrm\" gets past them, such as what a flush of all policies opens: have {program} \
              1.6.2 or newer work, or write guard = \"xfrm\" in [traffic]"
         );
-        warnings.push(Warning::new(WarningCode::SecondGuardMissing, text));
-    }
-    warnings
-}
-
-fn not_in_snapshot() -> Warning {
-    let text = "the rules of iptables are not in this snapshot, so they are not compared: take \
-                one with this file and version";
-    Warning::new(WarningCode::SecondGuardMissing, text)
+        Warning::new(WarningCode::SecondGuardMissing, text)
+    };
+    lacks.iter().map(warning).collect()
 }
 
 /// Whether rules of iptables are wanted that drop what the policies of a family
@@ -219,9 +272,10 @@ pub(super) fn behind(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warnin
 }
 
 /// What can't be looked at where that stops nothing.
-pub(super) fn unseen(desired: &Desired, live: &Live) -> Vec<Warning> {
+pub(super) fn unseen(desired: &Desired, live: &Live, lacks: &[Lack]) -> Vec<Warning> {
     // What is told by `conflicts` or by `missing`.
-    let told = |unseen: &&Unseen| unseen.system && !desired.chains.is_empty();
+    let told =
+        |unseen: &&Unseen| unseen.system && lacks.iter().any(|lack| lack.family == unseen.family);
     let stops = |unseen: &&Unseen| unseen.system && desired.marking.is_some();
     let unseen = live.0.firewall.unseen.iter();
     let unseen = unseen.filter(|unseen| !stops(unseen) && !told(unseen));

@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub use crate::model::{ConflictCode, Reason, ReasonCode, Step, StepKind, Warning, WarningCode};
+pub use chains::Lack;
 pub use change::{Change, ChangeAction, ObjectKind, What};
 pub use conflict::{Blocked, Conflict};
 pub use fields::Field;
@@ -54,6 +55,10 @@ pub struct Plan {
     pub warnings: Vec<Warning>,
     /// How many wanted keys were not compared, because the kernel hides those that it has.
     pub hidden_keys: usize,
+    /// What of the second guard is wanted and can't be put in place, by this plan or another.
+    pub lacks: Vec<Lack>,
+    /// Whether chains of the mesh may be where nobody can look.
+    pub unseen_rules: bool,
 }
 
 impl Plan {
@@ -63,9 +68,18 @@ impl Plan {
         let changes = diff::diff(desired, live, reqid);
         let (changes, held) = hold::split(changes, desired, live, reqid, &found);
         let steps = sequence::sequence(&changes, desired);
-        let warnings = warn::warnings(desired, live, reqid, &changes);
-        let hidden_keys = hidden_keys(desired, live);
-        Self { changes, steps, conflicts: found.conflicts, held, warnings, hidden_keys }
+        let lacks = chains::lacks(desired, live, reqid);
+        let warnings = warn::warnings(desired, live, reqid, &changes, &lacks);
+        Self {
+            changes,
+            steps,
+            conflicts: found.conflicts,
+            held,
+            warnings,
+            hidden_keys: hidden_keys(desired, live),
+            unseen_rules: !chains::unseen(desired, live, &lacks).is_empty(),
+            lacks,
+        }
     }
 
     /// Whether there is nothing to do and nothing in the way.
@@ -73,15 +87,29 @@ impl Plan {
         self.changes.is_empty() && self.conflicts.is_empty()
     }
 
-    /// What to say of a host on which nothing is to do: hidden keys match nothing.
+    /// What to say of a host on which nothing is to do. What is hidden matches
+    /// nothing, nor does a second guard that is not there.
     pub fn matches(&self, file: &str) -> String {
-        match self.hidden_keys {
-            0 => format!("The kernel matches {file}."),
-            1 => format!("The kernel matches {file}, as far as it shows: a key was not compared."),
-            keys => format!(
-                "The kernel matches {file}, as far as it shows: {keys} keys were not compared."
-            ),
+        let keys = match self.hidden_keys {
+            0 => None,
+            1 => Some("a key was not compared".into()),
+            keys => Some(format!("{keys} keys were not compared")),
+        };
+        let rules = self.unseen_rules.then(|| "a part of the firewall can't be seen".into());
+        let hidden: Vec<String> = keys.into_iter().chain(rules).collect();
+        let lack = self.lack().map(|lack| format!(", but {lack}")).unwrap_or_default();
+        match hidden.as_slice() {
+            [] => format!("The kernel matches {file}{lack}."),
+            hidden => {
+                let hidden = hidden.join(", and ");
+                format!("The kernel matches {file}, as far as it shows{lack}: {hidden}.")
+            }
         }
+    }
+
+    /// What the second guard lacks, as a part of a sentence.
+    pub fn lack(&self) -> Option<String> {
+        chains::lack(&self.lacks)
     }
 
     /// Whether another one would do the same, and sees the same in the way.

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    bypass, chains,
+    bypass,
+    chains::{self, Lack},
     change::{Change, What},
     flush, link, nat,
     reach::Reach,
@@ -32,6 +33,7 @@ pub(super) fn warnings(
     live: &Live,
     reqid: Reqid,
     changes: &[Change],
+    lacks: &[Lack],
 ) -> Vec<Warning> {
     let mut lines = Vec::new();
     lines.extend(flush::warnings(desired, live, reqid));
@@ -45,6 +47,7 @@ pub(super) fn warnings(
     lines.extend(left_in_clear(desired, changes));
     lines.extend(other_addresses(desired, live));
     lines.extend(outranked(desired, live, reqid));
+    lines.extend(dropped(desired, live, reqid));
     lines.extend(bypass::warnings(desired, live));
     lines.extend(route::warnings(desired, live));
     lines.extend(ahead_of_the_clock(desired, live));
@@ -56,9 +59,9 @@ pub(super) fn warnings(
     lines.extend(chains::blocked_on_the_way(changes));
     lines.extend(chains::mark_users(desired, live, reqid));
     lines.extend(chains::both_backends(desired, live));
-    lines.extend(chains::missing(desired, live));
+    lines.extend(chains::missing(lacks, live));
     lines.extend(chains::behind(desired, live, reqid));
-    lines.extend(chains::unseen(desired, live));
+    lines.extend(chains::unseen(desired, live, lacks));
     lines
 }
 
@@ -396,6 +399,70 @@ fn ahead_of_the_clock(desired: &Desired, live: &Live) -> Option<Warning> {
     })
 }
 
+/// Whether rules of iptables drop what a foreign policy protects: they let pass
+/// what SAs of the mesh protect, and no others.
+fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
+    let PolicyId { direction, selector, .. } = &policy.id;
+    let family = Family::of(selector);
+    let guarding = desired
+        .chains
+        .iter()
+        .filter(|((of, role), _)| *of == family && role.guards() == Some(*direction));
+    let ports = guarding.flat_map(|(_, rules)| rules.iter().filter_map(Rule::guarded));
+    policy.action == Action::Allow
+        && chains::are_wanted(desired, &live.0.firewall, family, *direction)
+        && to_ports(family, ports.map(|(port, _)| port)).iter().any(|all| all.overlaps(selector))
+}
+
+/// Which rules drop it, and how both can be had.
+fn what_drops(desired: &Desired) -> &'static str {
+    match desired.marking {
+        None => {
+            "the rules of the second guard drop what it protects: give one of the two another \
+             port, or write guard = \"xfrm\" in [traffic], which is without these rules"
+        }
+        Some(_) => {
+            "the chains of the mesh drop what it protects, as no SA of the mesh does: give one of \
+             the two another port"
+        }
+    }
+}
+
+/// Foreign policies for hosts that are no peers, such as those of another mesh
+/// on the same port: they come before the policies that guard, and what they
+/// protect would pass, but for rules of iptables.
+fn dropped(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
+    let reach = Reach::without_icmp_errors(desired);
+    let is_told =
+        |policy: &Policy| policy.priority <= PEER_PRIORITY && !reach.met_by(&policy.id).is_empty();
+    let foreign = live.0.policies.iter().filter(|policy| {
+        !policy.belongs_to(reqid)
+            && policy.priority <= reqid.0
+            && policy.id.if_id == 0
+            && !policy.lets_clear_text_pass()
+            && is_dropped(desired, live, policy)
+            && !desired.policies.contains_key(&policy.id)
+            && !is_told(policy)
+    });
+    let foreign: Vec<&Policy> = foreign.collect();
+    let warning = |text| Warning::new(WarningCode::SecondGuardDrops, text);
+    let mut lines: Vec<Warning> = foreign
+        .iter()
+        .take(NAMES_SHOWN)
+        .map(|policy| {
+            let Policy { id, priority, .. } = policy;
+            warning(format!(
+                "the foreign policy {id} priority {priority} protects traffic of the mesh's kind; {}",
+                what_drops(desired)
+            ))
+        })
+        .collect();
+    if let Some(more) = foreign.len().checked_sub(NAMES_SHOWN).filter(|more| *more > 0) {
+        lines.push(warning(format!("the same is true of {more} more foreign policies")));
+    }
+    lines
+}
+
 /// Foreign policies that come before ours without letting clear text pass.
 fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     let foreign = live.0.policies.iter().filter(|policy| {
@@ -423,11 +490,15 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
             };
             let text = format!(
                 "the foreign policy {} priority {} outranks ours and {does} traffic with \
-                 {}{marked}; unless that is meant, delete it or raise its priority number above \
+                 {}{marked}{}; unless that is meant, delete it or raise its priority number above \
                  {PEER_PRIORITY}",
                 policy.id,
                 policy.priority,
-                peers.listed()
+                peers.listed(),
+                match is_dropped(desired, live, policy) {
+                    true => format!("; {}", what_drops(desired)),
+                    false => String::new(),
+                }
             );
             lines.push(Warning::new(WarningCode::Outranked, text));
         }

@@ -5,7 +5,10 @@ use serde::Serialize;
 use super::View;
 use crate::{
     config::Moment,
-    plan::{ChangeAction, ConflictCode, NAMES_SHOWN, Plan, PlannedStep, Reason, Stops, Warning},
+    model::Family,
+    plan::{
+        ChangeAction, ConflictCode, Lack, NAMES_SHOWN, Plan, PlannedStep, Reason, Stops, Warning,
+    },
 };
 
 /// The version of all documents' format; the number before the dot changes when a reader
@@ -27,6 +30,7 @@ pub struct JsonPlan {
     held: usize,
     /// How many SAs could not be compared, because the kernel hides their keys.
     hidden_keys: usize,
+    second_guard_missing: Vec<JsonLack>,
     warnings: Vec<Warning>,
     summary: JsonSummary,
 }
@@ -92,6 +96,17 @@ pub(super) struct JsonConflict {
     more_peers: usize,
 }
 
+/// A part of the second guard that is wanted and can't be put in place.
+#[derive(Serialize)]
+pub(super) struct JsonLack {
+    family: Family,
+    /// Null for all chains of the family.
+    chain: Option<String>,
+    /// Whether it may be there, and can't be seen.
+    unseen: bool,
+    text: String,
+}
+
 #[derive(Serialize)]
 struct JsonSummary {
     create: usize,
@@ -124,6 +139,7 @@ pub fn plan_json(view: &View<'_>) -> JsonPlan {
         more_conflicts: more_conflicts(view.plan),
         held: view.plan.held,
         hidden_keys: view.plan.hidden_keys,
+        second_guard_missing: lacks(view.plan),
         warnings: view.all_warnings().cloned().collect(),
         summary: summary(view.plan),
     }
@@ -149,6 +165,17 @@ fn changes(plan: &Plan) -> Vec<JsonChange> {
             fields: fields(change),
         })
         .collect()
+}
+
+/// What the second guard lacks, in the shape of its JSON.
+pub(super) fn lacks(plan: &Plan) -> Vec<JsonLack> {
+    let lack = |lack: &Lack| JsonLack {
+        family: lack.family,
+        chain: lack.chain.as_ref().map(ToString::to_string),
+        unseen: lack.unseen,
+        text: lack.why.clone(),
+    };
+    plan.lacks.iter().map(lack).collect()
 }
 
 /// How many conflicts a document has before the rest is counted.

@@ -59,6 +59,8 @@ impl Page {
         self.gauge("changes_held", help, case.plan.held);
         self.gauge("conflicts", "Foreign objects in the way.", case.plan.conflicts.len());
         self.gauge("sas_not_wanted", "SAs that the file does not want.", judged.unwanted());
+        let help = "Families whose second guard is wanted, and is missing or can't be seen.";
+        self.gauge("second_guard_missing", help, case.plan.lacks.len());
         let attention = u8::from(!judged.reasons.is_empty());
         self.gauge("attention", "1 if status would exit with 2.", attention);
         self.gauge("status_timestamp_seconds", "When this was written.", case.now.seconds());

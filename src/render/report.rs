@@ -26,7 +26,17 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     };
     if complete {
         let _ = match verb {
-            "destroy" => writeln!(text, "Destroy complete: {} steps.", report.done.len()),
+            "destroy" => writeln!(
+                text,
+                "Destroy complete: {} steps.{}",
+                report.done.len(),
+                match report.after.as_ref().is_some_and(|after| after.unseen_rules) {
+                    true => {
+                        " A part of the firewall can't be seen: chains of the mesh may stay there."
+                    }
+                    false => "",
+                }
+            ),
             REVERT => writeln!(
                 text,
                 "Reverted: {} steps. The kernel holds what it held before.",
@@ -39,6 +49,7 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
                 Plain(report.after.as_ref().map(|after| after.matches(file)).unwrap_or_default())
             ),
         };
+        write_some(&mut text, left_out(report));
         return text;
     }
     let what = if verb == REVERT { "Not reverted as a whole" } else { "Incomplete" };
@@ -55,6 +66,7 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     );
     let failed = report.failed.iter().map(|(_, error)| format!("failed: {error}"));
     write_some(&mut text, failed);
+    write_some(&mut text, left_out(report));
     let undone = report.undone.iter();
     let undone = undone.map(|step| format!("rolled back: {} {}", step.name(), step.id()));
     write_some(&mut text, undone);
@@ -98,6 +110,11 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     });
     write_some(&mut text, flows);
     text
+}
+
+/// Chains of the second guard that this kernel can't have.
+fn left_out(report: &Report) -> impl ExactSizeIterator<Item = String> {
+    report.left_out.iter().map(|(id, error)| format!("left out: chain {id}: {error}"))
 }
 
 fn write_some(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
@@ -176,6 +193,7 @@ struct JsonReport<'a> {
     more_conflicts: usize,
     held: usize,
     not_as_wanted: Vec<String>,
+    second_guard_missing: Vec<json::JsonLack>,
     traffic: std::collections::BTreeMap<String, &'static str>,
     ratchet: Option<&'a Turned>,
     confirmation: Option<JsonConfirmation>,
@@ -238,6 +256,7 @@ pub fn report_json<'a>(
         not_as_wanted: after
             .map(|plan| plan.changes.iter().map(|change| change.id()).collect())
             .unwrap_or_default(),
+        second_guard_missing: after.map(json::lacks).unwrap_or_default(),
         traffic: report.flows.iter().map(|(peer, flow)| (peer.to_string(), flow.word())).collect(),
         ratchet: turned,
         confirmation: ended.map(JsonConfirmation::of),

@@ -97,6 +97,51 @@ fn others_use_the_mark() {
     });
 }
 
+/// A chain as version 0.1 has printed it, in a firewall that does not tell whether it is whole.
+fn chain_of_version_0_1(family: &str, table: &str, suffix: &str, rule: &str) -> String {
+    format!(
+        r#"{{"id":{{"backend":"nf_tables","family":"{family}","table":"{table}",
+            "name":"MESHSEC-4d530001-{suffix}"}},"rules":[{rule}],"jumps":[{{}}]}}"#
+    )
+}
+
+#[test]
+fn a_snapshot_of_version_0_1_has_chains() {
+    let mark = r#"{"mark":{"port":4789,"mark":{"value":131072,"mask":131072}}}"#;
+    let drop = |direction: &str| format!(r#"{{"drop":{{"port":4789,"direction":"{direction}"}}}}"#);
+    let chains: Vec<String> = ["ipv4", "ipv6"]
+        .iter()
+        .flat_map(|family| {
+            [
+                chain_of_version_0_1(family, "mangle", "MARK", mark),
+                chain_of_version_0_1(family, "filter", "OUT", &drop("out")),
+                chain_of_version_0_1(family, "filter", "IN", &drop("in")),
+            ]
+        })
+        .collect();
+    let text = format!(
+        r#"{{"backends":{{"ipv4":"nf_tables","ipv6":"nf_tables"}},"absent":[],"foreign":[],
+            "chains":[{}],"marks":[],"unseen":[]}}"#,
+        chains.join(",")
+    );
+    let old: Firewall = serde_json::from_str(&text).unwrap();
+    chains_edited("a-snapshot-of-version-0-1-has-chains", |firewall| *firewall = old.clone());
+    // Selected by port, they are in nobody's way any more.
+    let mut kernel = applied_host(&by_mark(0x20000));
+    kernel.state_mut().firewall = old;
+    let plan = common::plan(&mesh(1, &LAB[..2]), &mut kernel);
+    assert!(plan.lacks.is_empty() && plan.conflicts.is_empty());
+}
+
+/// Version 0.1 did not look at iptables for a mesh that is selected by port.
+#[test]
+fn a_snapshot_of_version_0_1_has_no_rules() {
+    let text = r#"{"backends":{},"absent":[],"foreign":[],"chains":[],"marks":[],"unseen":[]}"#;
+    edited("a-snapshot-of-version-0-1-has-no-rules", |state| {
+        state.firewall = serde_json::from_str(text).unwrap();
+    });
+}
+
 #[test]
 fn there_is_no_ip6tables() {
     let mut kernel = host(&by_mark(0x20000));
@@ -112,6 +157,44 @@ fn a_kernel_without_ipv6_needs_no_ip6tables() {
     golden("a-kernel-without-ipv6-needs-no-ip6tables", &by_mark(0x20000), &mut kernel);
 }
 
+#[test]
+fn without_iptables_the_policies_guard_alone_and_the_plan_says_so() {
+    edited("there-is-no-iptables-by-port", |state| {
+        state.firewall.backends.clear();
+        state.firewall.chains.clear();
+    });
+}
+
+/// What sets chains has gone, and what lists them has not.
+#[test]
+fn a_second_guard_that_stands_is_not_missing() {
+    let mut kernel = applied_host(&lab());
+    kernel.state_mut().firewall.backends.clear();
+    let plan = common::plan(&lab(), &mut kernel);
+    assert!(plan.is_empty() && plan.lacks.is_empty() && plan.warnings.is_empty());
+    for spoil in [
+        (|chain: &mut Chain| chain.jumps.clear()) as fn(&mut Chain),
+        |chain| drop(chain.rules.pop()),
+        |chain| chain.id.table = "nat".into(),
+    ] {
+        let mut kernel = applied_host(&lab());
+        kernel.state_mut().firewall.backends.clear();
+        spoil(&mut kernel.state_mut().firewall.chains[0]);
+        let plan = common::plan(&lab(), &mut kernel);
+        let families: Vec<Family> = plan.lacks.iter().map(|lack| lack.family).collect();
+        assert_eq!(families, [Family::Ipv4]);
+    }
+}
+
+/// A destroy, or a file that wants no chain, may leave what it can't see.
+#[test]
+fn chains_that_may_be_there_and_cannot_be_seen_match_nothing() {
+    let config = Config { guard: Guard::Policies, ..lab() };
+    let mut kernel = applied_host(&config);
+    kernel.state_mut().firewall.unseen.push(unseen());
+    golden("chains-of-before-cannot-be-seen", &config, &mut kernel);
+}
+
 fn unseen() -> Unseen {
     Unseen {
         family: Family::Ipv4,
@@ -125,6 +208,7 @@ fn unseen() -> Unseen {
 fn rules_that_cannot_be_seen_stop_marks_and_nothing_else() {
     edited("rules-that-cannot-be-seen-are-a-warning-by-port", |state| {
         state.firewall.unseen.push(unseen());
+        state.firewall.chains.retain(|chain| chain.id.family == Family::Ipv6);
     });
     chains_edited("rules-that-cannot-be-seen-stop-marks", |firewall| {
         firewall.unseen.push(unseen());

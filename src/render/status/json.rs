@@ -8,7 +8,7 @@ use super::StatusView;
 use crate::{
     model::{PeerName, Time},
     plan::Warning,
-    render::json::{FORMAT_VERSION, JsonClock},
+    render::json::{FORMAT_VERSION, JsonClock, JsonLack, lacks},
     verdict::{PeerState, Reason, Refused, SaEvidence, Verdict},
 };
 
@@ -32,6 +32,7 @@ struct JsonStatus<'a> {
     changes: usize,
     held: usize,
     conflicts: usize,
+    second_guard_missing: Vec<JsonLack>,
     warnings: Vec<&'a Warning>,
     exit: JsonExit,
 }
@@ -118,6 +119,7 @@ pub fn status_json(view: &StatusView<'_>) -> impl Serialize {
         changes: case.plan.changes.len(),
         held: case.plan.held,
         conflicts: case.plan.conflicts.len(),
+        second_guard_missing: lacks(case.plan),
         warnings: view.all_warnings(),
         exit: exit(&judged.reasons),
     }

@@ -243,7 +243,9 @@ fn due(view: &StatusView<'_>) -> String {
     let plan = view.case.plan;
     let (changes, conflicts) = (plan.changes.len(), plan.conflicts.len());
     if changes + conflicts == 0 {
-        return "Nothing differs from the file; keys were not compared.".into();
+        let lack = plan.lack().map(|lack| format!(", but {lack}")).unwrap_or_default();
+        let rules = if plan.unseen_rules { " and a part of the firewall" } else { "" };
+        return format!("Nothing differs from the file{lack}; keys{rules} were not compared.");
     }
     let mut whose: Vec<String> = Vec::new();
     let peers: BTreeSet<_> =

@@ -254,7 +254,7 @@ impl Programs {
                     }
                     other => other,
                 },
-                None => Ok(Tables::new()),
+                None => self.without_nf_tables(),
             },
             // One process for all tables that are there; it makes no other.
             Backend::Legacy => match legacy_tables(self.family)?.first() {
@@ -262,6 +262,20 @@ impl Programs {
                 Some(first) => save(self.pair(backend, first)?, &[]),
             },
         }
+    }
+
+    /// No tables, unless the kernel has a chain of a mesh that nobody can list:
+    /// its programs may have gone after it was set.
+    fn without_nf_tables(&self) -> Result<Tables, KernelError> {
+        // What fails is a kernel without nf_tables, and nothing that could have used it.
+        if !nf_tables::has_chains_of_meshes(&[self.family]).unwrap_or(false) {
+            return Ok(Tables::new());
+        }
+        let program = format!("{}-{}", self.family.program(), Backend::NfTables.suffix());
+        Err(KernelError::System {
+            doing: format!("cannot look at the rules of {program}"),
+            reason: format!("chains of a mesh are there, and {program}-save is not installed"),
+        })
     }
 
     /// The nat table of a backend.
@@ -329,7 +343,7 @@ fn may_hold_chains() -> bool {
     let has_legacy = |family| legacy_tables(family).map_or(true, |tables| !tables.is_empty());
     proc_is_there().is_err()
         || Family::ALL.into_iter().any(has_legacy)
-        || nf_tables::has_chains_of_meshes().unwrap_or(true)
+        || nf_tables::has_chains_of_meshes(&Family::ALL).unwrap_or(true)
 }
 
 /// The tables of iptables-legacy that this network namespace has.

@@ -22,15 +22,20 @@ const ALL_FAMILIES: [u8; 4] = [0; 4];
 /// `NFTA_CHAIN_NAME`: a text with a NUL at its end.
 const NAME: u16 = 3;
 
-/// Whether some chain in the calling thread's network namespace has a name
-/// as those of meshes have; iptables-nft keeps names as they are.
+/// Whether some chain of these families in the calling thread's network
+/// namespace has a name as those of meshes have; iptables-nft keeps names as
+/// they are.
 ///
 /// # Errors
 ///
 /// Any doubt that all chains were seen; also a kernel without nf_tables.
-pub fn has_chains_of_meshes() -> Result<bool, KernelError> {
+pub fn has_chains_of_meshes(families: &[Family]) -> Result<bool, KernelError> {
     let mut engine = Engine::open(Protocol::Netfilter)?;
-    let ours = |message: &mut [u8]| Ok(is_of_a_mesh(message)?.then_some(()));
+    let numbers: Vec<u8> = families.iter().copied().map(number).collect();
+    let ours = |message: &mut [u8]| {
+        let is_of_them = message.first().is_some_and(|number| numbers.contains(number));
+        Ok((is_of_a_mesh(message)? && is_of_them).then_some(()))
+    };
     let found = engine.dump(LIST_CHAINS, &ALL_FAMILIES, "chains of nf_tables", ours)?;
     Ok(!found.is_empty())
 }
@@ -52,10 +57,16 @@ pub fn has_nat(family: Family) -> Result<bool, KernelError> {
     Ok(!found.is_empty())
 }
 
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6`, the first byte of a message.
+fn number(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 2,
+        Family::Ipv6 => 10,
+    }
+}
+
 /// Whether the chain that a message is about is one of the nat table.
 fn is_nat(message: &[u8], family: Family) -> Result<bool, KernelError> {
-    // NFPROTO_IPV4 and NFPROTO_IPV6.
-    let number = if family == Family::Ipv4 { 2 } else { 10 };
     let empty = || wire::garbled("a chain of nf_tables without attributes");
     let attributes = message.get(ALL_FAMILIES.len()..).ok_or_else(empty)?;
     let found = wire::attributes(attributes)?;
@@ -63,7 +74,7 @@ fn is_nat(message: &[u8], family: Family) -> Result<bool, KernelError> {
         let value = found.iter().find(|(found, _)| *found == kind);
         value.is_some_and(|(_, range)| attributes[range.clone()] == *b"nat\0")
     };
-    Ok(message.first() == Some(&number) && says(TABLE) && says(TYPE))
+    Ok(message.first() == Some(&number(family)) && says(TABLE) && says(TYPE))
 }
 
 /// Whether the chain that a message is about has the name of a mesh's.

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::model::Time;
 
-/// What the clock shows; 1970 for anything before.
+/// The time that the clock shows; 1970 for any time before it.
 pub fn now() -> Time {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX))
@@ -14,7 +14,7 @@ pub fn now() -> Time {
 /// (`STA_UNSYNC` of `adjtimex`). `None` where it doesn't say. Needs no privilege.
 #[allow(unsafe_code, reason = "no library that is kept well has this call")]
 pub fn is_synchronised() -> Option<bool> {
-    // SAFETY: it is made of integers, of which zeros are a value. Mode 0 changes nothing.
+    // SAFETY: it is made of integers, and zeros are a valid value of it. Mode 0 changes nothing.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes to this one structure, which outlives the call.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
@@ -31,7 +31,7 @@ mod tests {
         assert!(before.seconds() > 1_700_000_000 && now() >= before);
     }
 
-    /// By a clock that is wrongly believed, a ratchet destroys keys that are needed.
+    /// A ratchet that wrongly believes a clock destroys keys that are still needed.
     #[test]
     fn the_clock_is_synchronised_if_the_kernel_says_so() {
         // The return value and `status` of `struct timex`, whose mode 0 changes nothing.

@@ -1,8 +1,8 @@
 //! The model's types to the kernel's requests.
 //!
-//! Fields are what iproute2 sends for the same thing, so that what
-//! `ip xfrm` shows of it looks familiar. For [`super::perform`] only, which
-//! has checked by [`crate::kernel::rules`] that nothing gets lost here.
+//! Fields have the values that iproute2 sends for the same object, so that the output of `ip xfrm`
+//! looks familiar. For [`super::perform`] only, which has checked with [`crate::kernel::rules`]
+//! that nothing gets lost here.
 
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::{
@@ -23,13 +23,13 @@ use crate::{
 
 use super::wire::{OFFLOAD_INBOUND, OFFLOAD_IPV6, Request};
 
-/// Adds an SA; `EEXIST` where one has its identity.
+/// Adds an SA; `EEXIST` where an SA has its identity.
 pub fn new_sa(sa: &Sa, key: &Key, begin: Begin) -> Request {
     modify_sa(xfrm::XFRM_MSG_NEWSA, sa, key, begin)
 }
 
-/// Replaces a larval SA. On a live one it changes lifetimes and nothing else,
-/// and says that all is well (`xfrm_state_update`).
+/// Replaces a larval SA. For a live SA the kernel changes lifetimes and nothing else, and still
+/// reports success (`xfrm_state_update`).
 pub fn update_sa(sa: &Sa, key: &Key, begin: Begin) -> Request {
     modify_sa(xfrm::XFRM_MSG_UPDSA, sa, key, begin)
 }
@@ -44,8 +44,8 @@ pub fn get_sa(id: &SaId) -> Request {
     request(xfrm::XFRM_MSG_GETSA, &sa_id(id))
 }
 
-/// Adds a policy; `EEXIST` where one has its identity, so that a foreign one
-/// is never taken over.
+/// Adds a policy; `EEXIST` where a policy has its identity, so that a foreign policy is never taken
+/// over.
 pub fn new_policy(policy: &Policy) -> Request {
     request(xfrm::XFRM_MSG_NEWPOLICY, &policy_message(policy))
 }
@@ -85,7 +85,7 @@ fn modify_sa(kind: u16, sa: &Sa, key: &Key, begin: Begin) -> Request {
 fn sa_message(sa: &Sa, key: &Key, begin: Begin) -> state::ModifyMessage {
     let mut flags = if sa.replay.esn { xfrm::XFRM_STATE_ESN } else { 0 };
     if sa.selector.is_none() {
-        // Or else the kernel makes it 0/0 to 0/0 of the SA's family.
+        // Without the flag the kernel makes the selector 0/0 to 0/0 of the SA's family.
         flags |= xfrm::XFRM_STATE_AF_UNSPEC;
     }
     let mut info = UserSaInfo {
@@ -136,7 +136,8 @@ fn aead(algorithm: &Algorithm, key: &Key) -> Option<XfrmAttrs> {
     }))
 }
 
-/// Whether the legacy field can't say it. The two exclude each other (`verify_replay`).
+/// Whether the replay settings don't fit the legacy field. The field and the attribute exclude each
+/// other (`verify_replay`).
 fn needs_attribute(replay: Replay) -> bool {
     replay.esn || replay.window > MAX_LEGACY_WINDOW
 }
@@ -144,7 +145,7 @@ fn needs_attribute(replay: Replay) -> bool {
 /// Window and numbers. All of the window before `received` counts as received.
 fn replay_esn(replay: Replay, begin: Begin) -> XfrmAttrs {
     let words = replay.window.div_ceil(32);
-    // A window too large is the kernel's to refuse, and needs no bitmap for that.
+    // The kernel refuses a window that is too large, and needs no bitmap for that.
     let sent = words.min(MAX_WINDOW / 32 + 1) as usize;
     let (low, high) = (|number: u64| number as u32, |number: u64| (number >> 32) as u32);
     XfrmAttrs::ReplayStateEsn(ReplayEsn {
@@ -158,7 +159,7 @@ fn replay_esn(replay: Replay, begin: Begin) -> XfrmAttrs {
     })
 }
 
-/// Numbers of an SA whose window the legacy field says; nothing where they are 0.
+/// Numbers of an SA with its window in the legacy field; nothing where they are 0.
 fn legacy_numbers(begin: Begin) -> Option<XfrmAttrs> {
     let numbers = ReplayState {
         oseq: begin.sent as u32,
@@ -239,8 +240,8 @@ fn template(template: &Template) -> UserTemplate {
     raw
 }
 
-/// Both addresses with their lengths as given; the crate's own setters make
-/// 0.0.0.0/8 a 0.0.0.0/0.
+/// Both addresses with their lengths as given; the crate's own setters turn 0.0.0.0/8 into
+/// 0.0.0.0/0.
 fn selector(selector: &Selector) -> XfrmSelector {
     XfrmSelector {
         saddr: Address::from_ip(&selector.src.address),

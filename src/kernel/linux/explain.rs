@@ -1,4 +1,4 @@
-//! What an error number of the kernel means here, and what to do about it.
+//! The meaning of the kernel's error numbers here, and the remedy.
 
 use crate::{
     kernel::{Errno, KernelError, rules},
@@ -11,7 +11,7 @@ const NO_CAPABILITY: &str =
     "needs CAP_NET_ADMIN: run as root, or `plan --live FILE` with a snapshot";
 const NO_XFRM: &str = "this kernel has no XFRM: module xfrm_user, CONFIG_XFRM_USER";
 
-/// Adds what to do to an error of opening the socket or of listing.
+/// Adds the remedy to an error of opening the socket or of listing.
 pub fn of_access(error: KernelError) -> KernelError {
     match error {
         KernelError::Refused { doing, errno, detail } => {
@@ -43,7 +43,7 @@ pub fn of_step(step: &Step, refusal: &Refusal) -> KernelError {
     }
 }
 
-/// `EEXIST` is explained by what stands there, which takes a look: not here.
+/// `EEXIST` is not explained here: that takes a look at the object in the way.
 fn of_sa(sa: &Sa, errno: Errno) -> Option<String> {
     match errno {
         Errno::EPROTONOSUPPORT => {
@@ -53,8 +53,8 @@ fn of_sa(sa: &Sa, errno: Errno) -> Option<String> {
             "the device may refuse to offload it, {}; leave offload out of [esp] to see",
             sa.offload.as_ref().map_or("", |offload| &offload.device)
         )),
-        // ENOSYS where no such transform is known (attach_aead), ENOENT where
-        // it can't be made up (esp_init_aead).
+        // ENOSYS where the transform is unknown (attach_aead), ENOENT where it can't be
+        // instantiated (esp_init_aead).
         Errno::ENOSYS | Errno::ENOENT => {
             let forbidden = modules::forbidden_cipher(&sa.algorithm).map(Into::into);
             let barred = || modules::barred(&modules::of_cipher(&sa.algorithm));

@@ -24,15 +24,15 @@ use crate::{
 
 pub use super::iptables::fuzzing::iptables_save;
 
-/// The mesh whose SAs have fingerprints.
+/// The mesh; its SAs have fingerprints.
 const OURS: Reqid = Reqid(0x4d53_0001);
 /// One SA or policy in so many is written as JSON and shown.
 const SAMPLE: usize = 8;
 /// The sequence number of the dumps in the corpora.
 const SEQUENCE: u32 = 1;
 
-/// A dump of SAs is whole only with its end, keys are wiped and never shown, and what is one of
-/// ours is what is read when it is sent back. Bytes that are no dump are read as one SA.
+/// A dump of SAs is whole only with its end. Keys are wiped and never shown. An SA of the mesh that
+/// is sent back is read as the same SA. Bytes that are not a dump are read as one SA.
 pub fn xfrm_sas(input: &[u8]) {
     let names = Names::from([(7, "eth0".into())]);
     let decode = |payload: &mut [u8]| checked_sa(payload, &names).map(Some);
@@ -81,8 +81,8 @@ fn check_dump<T>(
     }
 }
 
-/// Where a dump's end ends, if it has one, and how many objects are before it; worked out by
-/// nothing that is tested here.
+/// The offset behind a dump's end, if it has one, and the number of objects before it. Uses no code
+/// that is tested here.
 fn reference(input: &[u8], answer: u16) -> (Option<usize>, usize) {
     let field =
         |at: usize| input.get(at..at + 4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
@@ -128,12 +128,12 @@ fn check_shown<'k>(sa: &Sa, usage: Usage, keys: impl Iterator<Item = &'k [u8; 8]
     let json = serde_json::to_string(&(sa, usage)).expect("an SA is JSON");
     assert_eq!(serde_json::from_str::<(Sa, Usage)>(&json).expect("and back"), (sa.clone(), usage));
     let shown = format!("{json} {sa:?} {sa:#?}");
-    // Of fewer different bytes another number or name may be made.
+    // Fewer different bytes may be part of another number or name.
     let distinct = |key: &&[u8; 8]| key.iter().collect::<BTreeSet<_>>().len() == 8;
     keys.filter(distinct).for_each(|key| unshown(key, &shown));
 }
 
-/// The error numbers and texts of acknowledgements have no length either.
+/// Reads the bytes as acknowledgements, with error numbers and texts of any length.
 fn acknowledgements(payload: &mut [u8]) {
     for flags in [0, 0x100, 0x200, 0x300] {
         let message = Message { kind: NLMSG_ERROR, flags, sequence: SEQUENCE, payload };
@@ -143,7 +143,7 @@ fn acknowledgements(payload: &mut [u8]) {
     let _ = Messages::of(payload).count();
 }
 
-/// Where the keys of an SA's attributes lie.
+/// The ranges of the keys in an SA's attributes.
 fn keys(payload: &[u8]) -> Vec<Range<usize>> {
     let key = |(kind, value): (usize, Range<usize>)| {
         // A name, the bits of the key, and in some the bits of the ICV or of the truncated hash.
@@ -158,7 +158,7 @@ fn keys(payload: &[u8]) -> Vec<Range<usize>> {
     keys.filter(|key| !key.is_empty()).collect()
 }
 
-/// The attributes behind a fixed part; worked out by nothing that is tested here.
+/// The attributes behind a fixed part. Uses no code that is tested here.
 fn attributes(payload: &[u8], mut at: usize) -> Vec<(usize, Range<usize>)> {
     let field =
         |at: usize| payload.get(at..at + 2).map(|b| usize::from(u16::from_ne_bytes([b[0], b[1]])));
@@ -173,7 +173,7 @@ fn attributes(payload: &[u8], mut at: usize) -> Vec<(usize, Range<usize>)> {
     found
 }
 
-/// Checks that a text has a key neither in hex nor as a list of numbers.
+/// Checks that a text shows a key neither in hex nor as a list of numbers.
 fn unshown(bytes: &[u8; 8], text: &str) {
     let list = bytes.map(|byte| byte.to_string());
     for form in [hex::encode(bytes), list.join(","), list.join(", "), list.join(",\n        ")] {
@@ -181,7 +181,7 @@ fn unshown(bytes: &[u8; 8], text: &str) {
     }
 }
 
-/// What a step may ask for is what the kernel then is asked for.
+/// Checks that the request for a valid step asks for just that SA.
 fn sent_back(sa: &Sa, names: &Names) {
     let Algorithm::Aead { key_bits, .. } = sa.algorithm else { return };
     // A key is some bytes, and a legacy window has an octet.
@@ -219,7 +219,7 @@ fn key_of(key: &Key) -> std::sync::Arc<Key> {
     std::sync::Arc::new(Key::new(key.expose().into()))
 }
 
-/// The index of a device that is named, or called by its index.
+/// The index of a device that is given by its name or by its index.
 fn index(device: &str, names: &Names) -> u32 {
     let named = names.iter().find(|(_, name)| *name == device).map(|(index, _)| *index);
     named.or_else(|| device.strip_prefix("index ")?.parse().ok()).expect("a device has an index")

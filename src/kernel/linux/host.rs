@@ -23,9 +23,8 @@ pub fn read_if_any(path: &Path) -> Result<Option<String>, KernelError> {
     }
 }
 
-/// What went wrong in this network namespace since it began: the counters of
-/// `/proc/net/xfrm_stat` that are not 0. `None` where there is no such file, which is not the same as that nothing
-/// went wrong.
+/// Errors in this network namespace since it began: the counters of `/proc/net/xfrm_stat` that are
+/// not 0. `None` where there is no such file, which doesn't mean that there were no errors.
 ///
 /// # Errors
 ///
@@ -41,12 +40,11 @@ pub fn counters() -> Result<Option<BTreeMap<String, u64>>, KernelError> {
     Ok(Some(text.lines().filter_map(counter).filter(|(_, number)| *number != 0).collect()))
 }
 
-/// The sysctls that are set and let packets pass policies, of `all` and of
-/// all devices. `None` where they can't be seen, as with `ProcSubset=pid`, or in
-/// a container without `/proc/sys`.
+/// The sysctls that are set and let packets bypass policies, of `all` and of all devices. `None`
+/// where they can't be seen, as with `ProcSubset=pid`, or in a container without `/proc/sys`.
 ///
-/// lo is left out, over IPv4: it has them set from the start, and what leaves by
-/// it doesn't leave the host.
+/// lo is left out, over IPv4: it has them set from the start, and packets that leave by it don't
+/// leave the host.
 ///
 /// # Errors
 ///

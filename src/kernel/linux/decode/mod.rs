@@ -1,8 +1,8 @@
 //! The kernel's messages to the model's types.
 //!
-//! Every length is checked before the parser of the crate sees a byte (that
-//! one panics on short messages), and key bytes are taken out of the message
-//! before it, so that no type but our own ever holds a key. For [`super`] only.
+//! Every length is checked before the parser of the crate sees a byte (that one panics on short
+//! messages), and key bytes are taken out of the message before it, so that only meshsec's own
+//! types ever hold a key. For [`super`] only.
 
 mod policy;
 mod sa;
@@ -31,10 +31,10 @@ pub use sa::{sa, sa_and_key};
 /// The names of devices, by index.
 pub type Names = BTreeMap<u32, String>;
 
-/// What the model can't express, in words.
+/// Settings that the model can't express, in words.
 type Extras = BTreeSet<String>;
 
-/// Whose addresses are in a message's 16 bytes.
+/// The family of the addresses in a message's 16 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Family {
     V4,
@@ -50,7 +50,7 @@ impl Family {
         }
     }
 
-    /// The address; behind one of IPv4 the kernel leaves 12 bytes of anything.
+    /// The address. The 12 bytes after an IPv4 address can hold anything.
     fn address(self, raw: &Address) -> IpAddr {
         match self {
             Self::V4 => IpAddr::V4(raw.to_ipv4()),
@@ -85,7 +85,7 @@ fn mode(number: u8) -> Mode {
     }
 }
 
-/// Limits that are set; what was used of them so far is not configuration.
+/// Limits that are set. Their use so far is not configuration.
 fn lifetimes(limits: &LifetimeConfig, extras: &mut Extras) {
     for (name, limit) in [
         ("soft-byte", limits.soft_byte_limit),
@@ -109,7 +109,7 @@ fn lifetimes(limits: &LifetimeConfig, extras: &mut Extras) {
     }
 }
 
-/// Flags by name, and those without one as a number under `rest`.
+/// Flags by name. Flags without a name become one number under `rest`.
 fn flags(set: u32, names: &[(u32, &str)], rest: &str, extras: &mut Extras) {
     let mut unnamed = set;
     for (flag, name) in names {
@@ -144,7 +144,7 @@ fn unknown(attribute: &XfrmAttrs) -> String {
     format!("xfrma {} (unknown attribute)", attribute.kind())
 }
 
-/// Its text names lengths and fields, and no byte of what was parsed.
+/// Its text names lengths and fields, and no byte of the message.
 fn undecodable(error: DecodeError) -> KernelError {
     garbled(error.to_string())
 }

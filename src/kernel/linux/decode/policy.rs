@@ -18,20 +18,20 @@ use super::{
 const OWN_INDEX: u32 = 1 << 31;
 const FLAGS: &[(u32, &str)] = &[(1, "localok"), (2, "icmp"), (4, "cpu-acquire")];
 
-/// The directions of policies of single sockets: those are behind `XFRM_POLICY_MAX`.
+/// The directions of policies of single sockets, which come after `XFRM_POLICY_MAX`.
 const IN_OF_SOCKET: u8 = 3;
 const OUT_OF_SOCKET: u8 = 4;
 
-/// Whose packets a policy is asked about.
+/// The packets that a policy applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// All of the network namespace.
+    /// All packets of the network namespace.
     Host,
-    /// Those of one socket (`IP_XFRM_POLICY`), and before all others.
+    /// Packets of one socket (`IP_XFRM_POLICY`). Such a policy comes before all others.
     Socket,
 }
 
-/// Decodes a policy, and says whether it is of a single socket.
+/// Decodes a policy, and tells whether it belongs to a single socket.
 ///
 /// # Errors
 ///
@@ -103,14 +103,14 @@ fn take(policy: &mut Policy, attribute: &XfrmAttrs, family: Family) -> Result<()
     Ok(())
 }
 
-/// A template; what is unusual in it and has no field goes to the policy's extras.
+/// A template. Unusual settings that have no field go to the policy's extras.
 fn template(
     raw: &UserTemplate,
     index: usize,
     family: Family,
     extras: &mut Extras,
 ) -> Result<Template, KernelError> {
-    // Without a family it has the policy's (validate_tmpl).
+    // A template without a family has the policy's (validate_tmpl).
     let family = if raw.family == xfrm::AF_UNSPEC { family } else { Family::of(raw.family)? };
     share(raw.share, &format!("template {index} "), extras);
     for (name, mask) in [("auth", raw.aalgos), ("enc", raw.ealgos), ("comp", raw.calgos)] {

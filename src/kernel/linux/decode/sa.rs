@@ -39,8 +39,8 @@ const FLAGS: &[(u32, &str)] = &[
 ];
 const EXTRA_FLAGS: &[(u32, &str)] = &[(1, "dont-encap-dscp"), (2, "oseq-may-wrap")];
 
-/// Decodes an SA, and how far it has come. Its key becomes a fingerprint if its reqid is `ours`, and is
-/// wiped from `payload` in any case.
+/// Decodes an SA and its usage so far. Its key becomes a fingerprint if its reqid is `ours`. The
+/// key is wiped from `payload` in any case.
 ///
 /// # Errors
 ///
@@ -51,11 +51,11 @@ pub fn sa(payload: &mut [u8], ours: Reqid, names: &Names) -> Result<(Sa, Usage),
     Ok((sa, usage))
 }
 
-/// As [`sa`], with the key, if it is ours and the kernel shows it.
+/// As [`sa`], with the key, if the SA is the mesh's and the kernel shows the key.
 ///
 /// # Errors
 ///
-/// Those of [`sa`].
+/// As of [`sa`].
 pub fn sa_and_key(
     payload: &mut [u8],
     ours: Reqid,
@@ -98,18 +98,18 @@ pub fn sa_and_key(
     Ok((sa, usage, key))
 }
 
-/// When an SA expires: its hard lifetime runs from when it was added, by the
-/// clock of that moment (`xfrm_timer_handler`).
+/// When an SA expires: its hard lifetime runs from its addition, by the clock of that moment
+/// (`xfrm_timer_handler`).
 fn ends(info: &UserSaInfo) -> Option<Time> {
     let lifetime = info.lifetime_cfg.hard_add_expires_seconds;
     let end = info.lifetime_cur.add_time.saturating_add(lifetime);
     (lifetime != 0).then(|| Time::from_seconds(end))
 }
 
-/// Overwrites every key in the attributes by zeros and returns the AEAD one,
-/// if it is wanted and known.
+/// Overwrites every key in the attributes with zeros and returns the AEAD key, if it is wanted and
+/// known.
 ///
-/// A key of zeros is what a locked-down kernel shows of any (`xfrm_redact`).
+/// A locked-down kernel shows every key as zeros (`xfrm_redact`).
 fn take_key(attributes: &mut [u8], wanted: bool) -> Result<Option<Key>, KernelError> {
     let mut taken = None;
     for (kind, range) in wire::attributes(attributes)? {
@@ -136,7 +136,7 @@ fn take_key(attributes: &mut [u8], wanted: bool) -> Result<Option<Key>, KernelEr
     Ok(taken)
 }
 
-/// What the attributes say, before it is put together.
+/// The values of the attributes, before they are put together.
 #[derive(Default)]
 struct Found {
     mark: Mark,
@@ -160,7 +160,7 @@ impl Found {
                 self.sent = u64::from(replay.oseq_hi) << 32 | u64::from(replay.oseq);
                 self.received = u64::from(replay.seq_hi) << 32 | u64::from(replay.seq);
             }
-            // Beside the other only if a program asked for both.
+            // Beside the other attribute only if a program asked for both.
             XfrmAttrs::ReplayState(replay) if self.window.is_none() => {
                 (self.sent, self.received) = (replay.oseq.into(), replay.seq.into());
             }
@@ -181,7 +181,7 @@ impl Found {
             }
             XfrmAttrs::AuthenticationAlg(auth) => {
                 let text = format!("auth {} {} bits", name(&auth.alg_name), auth.alg_key_len);
-                // The kernel gives both forms, and only the other tells the truncation.
+                // The kernel gives both forms. Only the other form tells the truncation.
                 self.algorithms.auth.get_or_insert(text);
             }
             XfrmAttrs::AuthenticationAlgTrunc(auth) => {
@@ -220,13 +220,13 @@ impl Found {
 
     fn replay_and_extras(&mut self, info: &UserSaInfo, has_selector: bool) -> (Replay, Extras) {
         let mut extras = std::mem::take(&mut self.extras);
-        let hard_add_expires_seconds = 0; // what `ends` tells
+        let hard_add_expires_seconds = 0; // `ends` holds the end
         lifetimes(&LifetimeConfig { hard_add_expires_seconds, ..info.lifetime_cfg }, &mut extras);
         let esn = info.flags & xfrm::XFRM_STATE_ESN != 0;
         let mut rest = info.flags & !xfrm::XFRM_STATE_ESN;
         if !has_selector {
-            // This flag is how a selector stays away: without it the kernel
-            // fills in the SA's family (copy_from_user_state).
+            // With this flag an SA has no selector. Without the flag the kernel fills in the SA's
+            // family (copy_from_user_state).
             rest &= !xfrm::XFRM_STATE_AF_UNSPEC;
         }
         flags(rest.into(), FLAGS, "flags", &mut extras);
@@ -261,7 +261,7 @@ impl Algorithms {
             }
             Some((name, ..)) => Algorithm::Other(format!("aead {name} {}", others.join(" "))),
             None if !others.is_empty() => Algorithm::Other(others.join(" ")),
-            // Other protocols, of Mobile IPv6, have no transform to begin with.
+            // Other protocols, those of Mobile IPv6, never have a transform.
             None if ![IPPROTO_ESP, IPPROTO_AH, IPPROTO_COMP].contains(&proto) => {
                 Algorithm::Other("none".into())
             }
@@ -276,8 +276,8 @@ fn name(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
-/// An attribute that the model has no field for, in words, unless it says
-/// nothing of the configuration or says the default.
+/// An attribute that the model has no field for, in words. None if it is not configuration or has
+/// the default value.
 fn extra(attribute: &XfrmAttrs, family: Family) -> Result<Option<String>, KernelError> {
     let text = match attribute {
         XfrmAttrs::Pad()

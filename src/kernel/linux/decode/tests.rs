@@ -1,5 +1,5 @@
-//! Messages of a real kernel (Linux 6.12, objects made by `ip xfrm`), the same
-//! ones damaged, and what [`super::super::encode`] makes.
+//! Messages of a real kernel (Linux 6.12, objects made by `ip xfrm`), the same ones damaged, and
+//! the requests of [`super::super::encode`].
 
 use std::{net::IpAddr, panic::catch_unwind};
 
@@ -75,7 +75,7 @@ fn ours(src: &str, dst: &str, replay: Replay) -> Sa {
     }
 }
 
-/// The SA of a message, without how far it has come.
+/// The SA of a message, without its usage.
 fn sa(message: &mut [u8], ours: Reqid) -> Result<Sa, KernelError> {
     super::sa(message, ours, &Names::new()).map(|(sa, _)| sa)
 }
@@ -189,7 +189,7 @@ fn numbers_and_a_lifetime_are_encoded_and_read_back() {
     let mut message = encode::new_sa(&wanted, &key(), begin).body;
     let (found, usage) = super::sa(&mut message.clone(), OURS, &Names::new()).unwrap();
     assert_eq!((usage.sent, usage.received), (begin.sent, begin.received));
-    // The kernel adds the time of addition, which a request has not.
+    // The kernel adds the time of addition, which a request doesn't have.
     assert_eq!(found, Sa { ends: Some(Time::from_seconds(3600)), ..wanted.clone() });
     let all_received = [0xff; 1024 / 8];
     assert!(message.windows(128).any(|window| window == all_received), "none is taken again");
@@ -326,7 +326,7 @@ fn what_is_encoded_decodes_to_the_same() {
     }
 }
 
-/// Whatever the bytes, there is an answer and no panic.
+/// Any bytes give an answer and no panic.
 fn survives(message: &[u8], case: &str) {
     let outcome = catch_unwind(|| {
         let _ = sa(&mut message.to_vec(), OURS);

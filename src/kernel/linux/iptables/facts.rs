@@ -1,7 +1,6 @@
-//! What a host's rules come to: the chains of meshes, and who uses marks.
+//! A summary of a host's rules: the chains of meshes, and the users of marks.
 //!
-//! Pure. Rules of others are not kept, however many there are; what is kept
-//! is bounded.
+//! Pure. Foreign rules are not kept, however many there are. The size of the summary is bounded.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,13 +14,13 @@ use super::{
     text,
 };
 
-/// More users of marks than anybody reads.
+/// The limit of users of marks: more than anybody reads.
 const MOST_USERS: usize = 64;
-/// How much of a foreign rule is shown.
+/// The characters of a foreign rule that are shown.
 const LONGEST_RULE: usize = 200;
 
-/// Systems that use marks: the name, how its chains and devices begin, and the
-/// bits that it is known to use.
+/// A system that uses marks: its name, the prefixes of its chains and devices, and the bits that it
+/// is known to use.
 struct System {
     name: &'static str,
     chains: &'static [&'static str],
@@ -64,7 +63,7 @@ pub fn system_of_device(name: &str) -> Option<(&'static str, u32)> {
     system_by(name, |system| system.devices).map(|system| (system.name, system.bits))
 }
 
-/// What has been found so far.
+/// The findings so far.
 pub struct Facts {
     reqid: Reqid,
     chains: Vec<Chain>,
@@ -95,7 +94,7 @@ impl Facts {
         }
     }
 
-    /// Who uses marks in a chain, and whose the chain is.
+    /// Adds the users of marks in a chain, and the system that the chain belongs to.
     fn add_users(&mut self, id: &ChainId, place: &str, chain: &parse::Chain) {
         if id.belongs_to(self.reqid) {
             return;
@@ -111,7 +110,7 @@ impl Facts {
         }
     }
 
-    /// Adds bits that somebody uses.
+    /// Adds a user of marks and its bits.
     pub fn add_user(&mut self, user: String, bits: u32) {
         let named = self.users.contains_key(&user)
             || self.users.len() < MOST_USERS
@@ -127,7 +126,7 @@ impl Facts {
     }
 }
 
-/// Whether a chain says anything, apart from leading to chains of meshes.
+/// Whether a chain does anything apart from leading to chains of meshes.
 fn is_foreign(chain: &parse::Chain) -> bool {
     let own = |line: &parse::Line| matches!(line.target(), parse::Target::Jump(name) if name.starts_with(CHAIN_PREFIX));
     match &chain.policy {
@@ -136,7 +135,7 @@ fn is_foreign(chain: &parse::Chain) -> bool {
     }
 }
 
-/// A chain of a mesh, and what leads to it.
+/// A chain of a mesh, and the rules that lead to it.
 fn own(table: &parse::Table, id: ChainId, chain: &parse::Chain) -> Chain {
     let jumps = text::jumps(table, &id)
         .into_iter()

@@ -1,4 +1,4 @@
-//! What iptables-save prints, from any bytes.
+//! The output of iptables-save, from any bytes.
 
 use super::{
     facts::Facts,
@@ -12,8 +12,8 @@ use crate::{
 
 const OURS: Reqid = Reqid(0x4d53_0001);
 
-/// An output is read whole or refused, a rule that is taken for one of ours says just that, and a
-/// chain of ours that is set is as it should be.
+/// An output is read whole or refused. A rule that is taken for a mesh's has just those words. A
+/// mesh's chain that is set has the rules that it should have.
 pub fn iptables_save(input: &[u8]) {
     let Ok(printed) = std::str::from_utf8(input) else { return };
     let number = number(input);
@@ -36,7 +36,7 @@ pub fn iptables_save(input: &[u8]) {
     );
 }
 
-/// Whether a table has begun and not ended; by nothing that is tested here.
+/// Whether a table has begun and not ended. Uses no code that is tested here.
 fn is_open(printed: &str) -> bool {
     let mut open = false;
     for line in printed.lines() {
@@ -54,7 +54,7 @@ fn lines(tables: &Tables) -> impl Iterator<Item = &Line> {
     tables.values().flat_map(|table| table.chains.values()).flat_map(|chain| &chain.rules)
 }
 
-/// A rule of ours has the words of one, each once, and no other.
+/// Checks that a mesh's rule has the words of one, each once, and no others.
 fn check_line(line: &Line) {
     let rule = line.rule();
     let _ = line.mark_bits();
@@ -92,7 +92,7 @@ fn check_facts(tables: &Tables) {
     assert_eq!(serde_json::from_slice::<Firewall>(&json).expect("and back"), firewall);
 }
 
-/// Sets a chain of ours as iptables-restore does, and deletes it again.
+/// Sets a mesh's chain as iptables-restore does, and deletes it again.
 fn check_set(tables: &Tables, id: &ChainId) {
     let wanted = match id.role().and_then(ChainRole::guards) {
         None => vec![Rule::Mark { port: 4789, mark: Mark { value: 1, mask: 3 } }],
@@ -126,7 +126,7 @@ fn check_set(tables: &Tables, id: &ChainId) {
     assert_eq!(others(&table), others(before), "rules of others were changed");
 }
 
-/// What iptables-restore makes of a text, of which only our chain and its jumps may be a part.
+/// Changes a table as iptables-restore does. The text may name only the mesh's chain and its jumps.
 fn restore(table: &mut Table, id: &ChainId, text: &str) {
     let mut lines = text.lines();
     assert_eq!(lines.next().and_then(|line| line.strip_prefix('*')), Some(id.table.as_str()));

@@ -1,13 +1,12 @@
-//! iptables: the chains of meshes, and what of others matters to them.
+//! iptables: the chains of meshes, and the foreign rules that matter to them.
 //!
-//! [`Iptables`] looks and acts by iptables-save and iptables-restore; `run`
-//! runs them, `parse` and `text` are what they print and are given, `facts`
-//! is what a host's rules come to, `nat` which of them change addresses, `users` who else uses
-//! marks, and
-//! `nf_tables` tells without them whether there is a chain of a mesh.
+//! [`Iptables`] looks and acts by iptables-save and iptables-restore. `run` runs them, `parse`
+//! reads their output, and `text` writes their input. `facts` sums up a host's rules, `nat` finds
+//! the rules that change addresses, and `users` finds other users of marks. `nf_tables` tells
+//! without these programs whether there is a chain of a mesh.
 //!
-//! There are two backends, and the kernel asks the rules of both. Each of
-//! iptables and ip6tables works on one of them, which is the system's.
+//! There are two backends, and the kernel applies the rules of both. iptables and ip6tables each
+//! work on one backend, the system's.
 
 mod facts;
 #[cfg(any(test, fuzzing))]
@@ -40,11 +39,11 @@ use parse::{Table, Tables};
 /// is that of the process's first thread.
 const PROC_NET: &str = "/proc/thread-self/net";
 
-/// Waits for the lock of iptables-legacy, which a busy host often holds for a
-/// moment; see `run` for the limit on the whole.
+/// Waits for the lock of iptables-legacy, which a busy host often holds for a moment. `run` limits
+/// the whole.
 const RESTORE: [&str; 3] = ["-w", "5", "--noflush"];
 
-/// What iptables-nft says on a kernel without nf_tables.
+/// The message of iptables-nft on a kernel without nf_tables.
 const NO_NF_TABLES: &str = "Failed to initialize nft: Protocol not supported";
 
 /// The programs of this host, found when they are first needed.
@@ -56,7 +55,7 @@ pub struct Iptables {
 /// The programs of a family.
 struct Programs {
     family: Family,
-    /// What `iptables --version` says; `None` where there is no iptables.
+    /// The backend that `iptables --version` names; `None` where there is no iptables.
     system: Option<Result<Backend, KernelError>>,
     pairs: BTreeMap<Backend, Pair>,
 }
@@ -68,13 +67,13 @@ struct Pair {
 }
 
 impl Iptables {
-    /// The programs, which are asked once which backend is the system's.
+    /// The programs. They are asked once for the system's backend.
     fn families(&self) -> &[Programs] {
         self.families.get_or_init(|| Family::ALL.map(Programs::find).into())
     }
 
-    /// The chains of meshes, and no more: what a mesh that uses no marks may
-    /// have left behind. No program runs where there can't be any.
+    /// The chains of meshes and nothing else: a mesh that uses no marks may have left some behind.
+    /// No program runs where there can't be any.
     pub fn leftovers(&self, reqid: Reqid) -> Firewall {
         let nothing = Firewall { backends: BTreeMap::new(), whole: false, ..Firewall::default() };
         if !may_hold_chains() {
@@ -84,13 +83,13 @@ impl Iptables {
         Firewall { chains, unseen, ..nothing }
     }
 
-    /// What there is of meshes, and of others what matters to chains of the mesh
-    /// with this reqid. What can't be looked at is a part of the answer.
+    /// The chains of meshes, and the foreign rules that matter to chains of the mesh with this
+    /// reqid. Tables that can't be read are a part of the answer.
     pub fn observe(&self, reqid: Reqid) -> Firewall {
         self.look_around(reqid, || Ok(Vec::new()))
     }
 
-    /// The same, and who else uses marks.
+    /// The same, and the other users of marks.
     pub fn observe_marks(&self, reqid: Reqid) -> Firewall {
         self.look_around(reqid, users::of_marks)
     }
@@ -153,7 +152,7 @@ impl Iptables {
             }
             let programs = self.families().iter().find(|programs| programs.family == family);
             let Some(programs) = programs else { continue };
-            // A kernel without nf_tables, and nothing that could have used it.
+            // The kernel has no nf_tables, and the host has no program for it.
             if may_be_there.is_err() && !programs.pairs.contains_key(&backend) {
                 continue;
             }
@@ -205,8 +204,8 @@ impl Iptables {
         programs.restore(step, id, &text::delete(&table, id))
     }
 
-    /// The table as it is right now: what leads to a chain may have changed
-    /// since the plan was made.
+    /// The table as it is right now: the rules that lead to a chain may have changed since the plan
+    /// was made.
     fn look(&self, step: &StepKind, id: &ChainId) -> Result<(&Programs, Table), KernelError> {
         let programs = self.families().iter().find(|programs| programs.family == id.family);
         let programs = programs.ok_or_else(|| rules::no_programs(id, step))?;
@@ -243,7 +242,7 @@ impl Programs {
     /// All tables of a backend.
     fn tables(&self, backend: Backend) -> Result<Tables, KernelError> {
         match backend {
-            // One process for all of them; it makes none that isn't there.
+            // One process for all tables. It creates none.
             Backend::NfTables => match self.pairs.get(&backend) {
                 Some(pair) => match save(pair, &[]) {
                     // A kernel without nf_tables has no rules in it.
@@ -256,7 +255,7 @@ impl Programs {
                 },
                 None => self.without_nf_tables(),
             },
-            // One process for all tables that are there; it makes no other.
+            // One process for all tables that exist. It creates no other.
             Backend::Legacy => match legacy_tables(self.family)?.first() {
                 None => Ok(Tables::new()),
                 Some(first) => save(self.pair(backend, first)?, &[]),
@@ -264,10 +263,10 @@ impl Programs {
         }
     }
 
-    /// No tables, unless the kernel has a chain of a mesh that nobody can list:
-    /// its programs may have gone after it was set.
+    /// No tables. An error if the kernel has a chain of a mesh that no program can list: the
+    /// programs may have been removed after the chain was set.
     fn without_nf_tables(&self) -> Result<Tables, KernelError> {
-        // What fails is a kernel without nf_tables, and nothing that could have used it.
+        // The query fails on a kernel without nf_tables, where no program could have used it.
         if !nf_tables::has_chains_of_meshes(&[self.family]).unwrap_or(false) {
             return Ok(Tables::new());
         }

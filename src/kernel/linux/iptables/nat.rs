@@ -1,7 +1,7 @@
 //! Rules of the nat table that can change the addresses of packets to peers.
 //!
-//! Pure. The chains are followed from OUTPUT and POSTROUTING as the kernel does,
-//! with three answers: a rule matches, does not, or may. What is kept is bounded.
+//! Pure. The chains are followed from OUTPUT and POSTROUTING as the kernel does, with three
+//! answers: a rule matches, doesn't match, or may match. The size of the result is bounded.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -12,9 +12,9 @@ use std::{
 use super::parse::{Line, Table, Target};
 use crate::model::{Backend, Family, IPPROTO_ESP, Prefix, Translation};
 
-/// More rules than anybody reads.
+/// The limit of rules: more than anybody reads.
 const MOST_RULES: usize = 32;
-/// How much of a foreign rule is shown.
+/// The characters of a foreign rule that are shown.
 const LONGEST_RULE: usize = 200;
 /// Chains within chains beyond this are not followed.
 const DEEPEST: usize = 32;
@@ -24,13 +24,13 @@ const DEEPEST: usize = 32;
 pub struct Packets {
     /// The local peer's address.
     pub local: IpAddr,
-    /// The others'.
+    /// The addresses of the other peers.
     pub peers: Vec<IpAddr>,
     /// Their protocol; none for all.
     pub protocol: Option<u8>,
     /// Their destination port, if all have the same.
     pub port: Option<u16>,
-    /// The devices that they leave by, or nothing if these are not known.
+    /// The devices that they leave by; `None` if the devices are not known.
     pub devices: Option<BTreeSet<String>>,
     /// Whether they are the ESP packets that come from the SAs.
     pub esp: bool,
@@ -88,7 +88,7 @@ pub fn translations(
     let place = format!("{}-{} -t nat", family.program(), backend.suffix());
     let mut walk = Walk { table, packets, place, base: "", found: Vec::new() };
     walk.all();
-    // What was encrypted meets the rules once more, as a packet of its own.
+    // An encrypted packet meets the rules once more, as an ESP packet.
     let esp = Packets { protocol: Some(IPPROTO_ESP), port: None, esp: true, ..packets.clone() };
     let mut again = Walk { table, packets: &esp, base: "", found: Vec::new(), ..walk };
     again.all();
@@ -204,7 +204,7 @@ fn matches(line: &Line, packets: &Packets) -> Is {
     is
 }
 
-/// One match of a rule. Those that nothing is known of may match.
+/// One match of a rule. An unknown match may match.
 fn one(option: &str, value: &str, packets: &Packets) -> Is {
     let peers = || packets.peers.iter();
     match option {
@@ -233,11 +233,11 @@ fn one(option: &str, value: &str, packets: &Packets) -> Is {
             let mut named = devices.iter().map(|device| is_named(value, device));
             Is::of(named.clone().all(|is| is), named.any(|is| is))
         }),
-        // No address of a peer is one of this host's.
+        // This host has no peer's address.
         "--dst-type" if value == "LOCAL" => Is::Not,
         "--src-type" if value == "LOCAL" => Is::Sure,
         "--dir" if value == "out" => Is::Sure,
-        // What policies select is on its way to an SA, and ESP comes from one.
+        // Packets that policies select are on their way to an SA. ESP packets come from one.
         "--pol" if value == "none" => Is::of(packets.esp, packets.esp),
         "--pol" if value == "ipsec" => Is::of(!packets.esp, !packets.esp),
         _ => Is::Maybe,
@@ -268,7 +268,7 @@ fn protocol(text: &str) -> Option<u8> {
     }
 }
 
-/// `eth+` stands for all whose names begin so.
+/// `eth+` stands for all names that begin with `eth`.
 fn is_named(pattern: &str, device: &str) -> bool {
     match pattern.strip_suffix('+') {
         Some(begin) => device.starts_with(begin),
@@ -276,7 +276,7 @@ fn is_named(pattern: &str, device: &str) -> bool {
     }
 }
 
-/// Whether a rule gives packets another address than they have.
+/// Whether a rule gives packets an address other than their own.
 fn given(line: &Line, option: &str, packets: &Packets, source: bool) -> Is {
     let words = line.words.as_deref().unwrap_or_default();
     let at = words.iter().position(|word| word == option);
@@ -290,8 +290,8 @@ fn given(line: &Line, option: &str, packets: &Packets, source: bool) -> Is {
     }
 }
 
-/// Whether the address that the kernel picks for a device is another: sure where
-/// the device has none but others, not where it has none but that one.
+/// Whether the kernel picks another source address for a device. Certain where the device has only
+/// other addresses, and not so where it has only the local peer's. Otherwise it may.
 fn masquerade(packets: &Packets) -> Is {
     let Some(devices) = &packets.devices else { return Is::Maybe };
     let of_device = |device: &String| match packets.addresses.get(device) {
@@ -327,7 +327,7 @@ mod tests {
         }
     }
 
-    /// What is certain of each rule that is found.
+    /// Whether each rule that is found is certain to match.
     fn found(rules: &str, packets: &Packets) -> Vec<bool> {
         let text = format!(
             "*nat\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n:A - [0:0]\n:B - [0:0]\n\

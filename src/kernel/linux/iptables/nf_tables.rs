@@ -1,6 +1,6 @@
 //! nf_tables by `NETLINK_NETFILTER`: whether it holds a chain of a mesh.
 //!
-//! One dump of all chains, without their rules, in place of four programs.
+//! One dump of all chains, without their rules, instead of four programs.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -17,14 +17,13 @@ use crate::{
 /// `NFNL_SUBSYS_NFTABLES`, with `NFT_MSG_GETCHAIN` and `NFT_MSG_NEWCHAIN`
 /// (linux/netfilter/nfnetlink.h, nf_tables.h).
 const LIST_CHAINS: (u16, u16) = (10 << 8 | 4, 10 << 8 | 3);
-/// A `struct nfgenmsg`: of all families, version 0, no resource.
+/// A `struct nfgenmsg`: all families, version 0, no resource.
 const ALL_FAMILIES: [u8; 4] = [0; 4];
 /// `NFTA_CHAIN_NAME`: a text with a NUL at its end.
 const NAME: u16 = 3;
 
-/// Whether some chain of these families in the calling thread's network
-/// namespace has a name as those of meshes have; iptables-nft keeps names as
-/// they are.
+/// Whether some chain of these families in the calling thread's network namespace has a name like
+/// those of meshes. iptables-nft keeps names unchanged.
 ///
 /// # Errors
 ///
@@ -44,8 +43,7 @@ pub fn has_chains_of_meshes(families: &[Family]) -> Result<bool, KernelError> {
 const TABLE: u16 = 1;
 const TYPE: u16 = 7;
 
-/// Whether some chain translates addresses in the table that iptables-nft has
-/// for that.
+/// Whether some chain translates addresses in iptables-nft's table for that.
 ///
 /// # Errors
 ///

@@ -1,9 +1,8 @@
-//! What iptables-save prints, taken apart.
+//! The output of iptables-save, parsed.
 //!
-//! Pure. iptables-save rewrites what it was given (0x1002 becomes 4098, `-m udp`
-//! appears, marks get masks), so that rules are compared by their words and
-//! never as text. An output that ends early or holds anything unknown is an
-//! error, because what is missing from it would be taken for absent.
+//! Pure. iptables-save rewrites rules (0x1002 becomes 4098, `-m udp` appears, marks get masks). So
+//! rules are compared by their words and never as text. An output that ends early or holds anything
+//! unknown is an error, because missing lines would be taken for absent rules.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,18 +31,18 @@ pub struct Chain {
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// All behind `-A CHAIN`, as printed.
+    /// The text after `-A CHAIN`, as printed.
     pub text: String,
     /// Its words, unless they can't be told apart.
     pub words: Option<Vec<String>>,
 }
 
-/// Where a rule sends its packets.
+/// The target that a rule sends its packets to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
-    /// `-j`: a verdict, an extension or a chain, from whose end they come back.
+    /// `-j`: a verdict, an extension or a chain. Packets come back from the end of the chain.
     Jump(&'a str),
-    /// `-g`: a chain from whose end they don't.
+    /// `-g`: a chain. Packets don't come back from its end.
     Goto(&'a str),
     /// None: the rule only counts.
     Nothing,
@@ -51,7 +50,7 @@ pub enum Target<'a> {
     Unknown,
 }
 
-/// Takes an output apart.
+/// Parses an output.
 ///
 /// # Errors
 ///
@@ -61,7 +60,7 @@ pub fn tables(text: &str) -> Result<Tables, String> {
     let mut current: Option<(&str, Table)> = None;
     for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
         if let Some(comment) = line.strip_prefix('#') {
-            // iptables-nft says so, with status 0, of a table that it can't show.
+            // iptables-nft prints this, with status 0, for a table that it can't show.
             if comment.contains("is incompatible") {
                 return Err(format!("it says {:?}", comment.trim()));
             }
@@ -103,8 +102,8 @@ fn entry(table: &mut Table, line: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Words, with quotes and backslashes taken away as iptables-restore does;
-/// `None` where a quote is not closed.
+/// Words, with quotes and backslashes removed as iptables-restore does; `None` where a quote is not
+/// closed.
 pub fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -126,8 +125,7 @@ pub fn words(text: &str) -> Option<Vec<String>> {
 }
 
 impl Line {
-    /// Option and value of each word that is not the value of a comment, which
-    /// may look like anything.
+    /// Options and values, without the values of comments, which may look like anything.
     fn options(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let words = self.words.as_deref().unwrap_or_default();
         let is_comment = move |index: usize| index > 0 && words[index - 1] == "--comment";
@@ -136,7 +134,7 @@ impl Line {
             .map(|index| (words[index].as_str(), words.get(index + 1).map(String::as_str)))
     }
 
-    /// Where it sends its packets.
+    /// The target of its packets.
     pub fn target(&self) -> Target<'_> {
         if self.words.is_none() {
             return Target::Unknown;
@@ -155,7 +153,7 @@ impl Line {
         matches!(self.target(), Target::Jump(name) | Target::Goto(name) if name == chain)
     }
 
-    /// Whether it does nothing but to send every packet to this chain and back.
+    /// Whether it only sends every packet to this chain and back.
     pub fn is_plain_jump_to(&self, chain: &str) -> bool {
         self.words.as_deref().is_some_and(|words| words == ["-j", chain])
     }
@@ -200,7 +198,7 @@ fn bits(text: &str) -> Option<(u32, Option<u32>)> {
     }
 }
 
-/// One of the rules that a mesh has, whatever order its matches are in.
+/// A rule of a mesh, with its matches in any order.
 fn own_rule(words: &[String]) -> Option<Rule> {
     let mut words = words.iter().map(String::as_str);
     let mut found = Matches::default();
@@ -213,7 +211,7 @@ fn own_rule(words: &[String]) -> Option<Rule> {
     found.rule()
 }
 
-/// The matches and the target of a rule, each of which a mesh's has once.
+/// The matches and the target of a rule. A mesh's rule has each of them once.
 #[derive(Default)]
 struct Matches<'a> {
     udp: Option<()>,
@@ -226,13 +224,13 @@ struct Matches<'a> {
     target: Option<&'a str>,
 }
 
-/// Puts in what was not there yet.
+/// Sets a value that was not set yet.
 fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
     place.replace(value).is_none().then_some(())
 }
 
 impl<'a> Matches<'a> {
-    /// `None` for what no mesh's rule has.
+    /// `None` for an option that no rule of a mesh has.
     fn add(&mut self, option: &str, value: &'a str) -> Option<()> {
         match option {
             "-m" => matches!(value, "udp" | "policy").then_some(()),
@@ -256,7 +254,7 @@ impl<'a> Matches<'a> {
         }
     }
 
-    /// The rule that has just these.
+    /// The rule that has just these matches and this target.
     fn rule(&self) -> Option<Rule> {
         let Self { not_lo, direction, policy, reqid, mark, .. } = *self;
         let port = self.port.filter(|_| self.udp.is_some())?;
@@ -279,28 +277,26 @@ impl<'a> Matches<'a> {
 }
 
 impl Table {
-    /// The first rule of `chain` before its rule `index` by which a packet may
-    /// be accepted before it gets there.
+    /// The first rule of `chain` before its rule `index` that may accept a packet, so that it never
+    /// gets there.
     pub fn accepted_before(&self, chain: &str, index: usize) -> Option<&Line> {
         let rules = self.chains.get(chain)?.rules.get(..index)?;
         let mut seen = BTreeSet::new();
         rules.iter().find(|line| match line.target() {
-            // What a verdict of the built-in chain ends, and what comes back
-            // to no rule of it, is its policy's.
+            // RETURN and the end of a goto's chain lead to the policy of the built-in chain.
             Target::Jump("RETURN") | Target::Goto(_) | Target::Unknown => true,
             Target::Jump(name) => self.accepts(name, &mut seen),
             Target::Nothing => false,
         })
     }
 
-    /// Whether a packet that is sent to this target may be accepted there. `seen` holds
-    /// the chains that do not accept. A list and no recursion: chains of others may
-    /// lead to each other for longer than a stack is.
+    /// Whether this target may accept a packet. `seen` holds the chains that don't accept. A list
+    /// instead of recursion: foreign chains may lead to each other deeper than the stack allows.
     fn accepts<'t>(&'t self, target: &'t str, seen: &mut BTreeSet<&'t str>) -> bool {
         let mut left = vec![target];
         while let Some(target) = left.pop() {
             let Some(chain) = self.chains.get(target) else {
-                // A queue's program may accept.
+                // The program behind a queue may accept the packet.
                 if matches!(target, "ACCEPT" | "NFQUEUE" | "QUEUE") {
                     return true;
                 }

@@ -1,9 +1,9 @@
 //! Sysctls that take packets past all policies (`IN_DEV_NOXFRM`, `IN_DEV_NOPOLICY`).
 //!
-//! `disable_xfrm` counts on the device that a packet leaves by, which its route
-//! picks, whatever device carries its source address. `disable_policy` counts on
-//! the device that a packet comes in by, over IPv6 on the one that carries its
-//! destination. What is certain to concern a mesh is a conflict, all else a warning.
+//! `disable_xfrm` counts on the device that a packet leaves by. The route picks that device, even
+//! where another one carries the source address. `disable_policy` counts on the device that a
+//! packet comes in by, over IPv6 on the one that carries its destination. A sysctl that certainly
+//! concerns the mesh is a conflict, all others are warnings.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// A sysctl, and what plans need to know of its place.
+/// A sysctl, with the facts about its device that plans need.
 struct Place<'a> {
     desired: &'a Desired,
     state: &'a State,
@@ -42,8 +42,8 @@ impl<'a> Place<'a> {
         bypass.ipv6 == self.local.is_ipv6()
     }
 
-    /// Whether a device has the local address, and packets to it may come in by the
-    /// device, which over IPv4 alone is what counts: none do by lo or a dummy.
+    /// Whether a device has the local address and, over IPv4, may be the one by which packets to
+    /// it come in: none do by lo or a dummy. Over IPv6 the address is enough.
     fn carries(&self, bypass: &Bypass) -> bool {
         let mut addresses = self.state.addresses.iter();
         let inner = || self.state.link(&bypass.device).is_some_and(Link::ends_here);
@@ -51,7 +51,7 @@ impl<'a> Place<'a> {
             && addresses.any(|at| at.address == self.local && at.device == bypass.device)
     }
 
-    /// Whom a sysctl is certain to concern, if anybody.
+    /// The peers that a sysctl certainly concerns, if any.
     fn stops(&self, bypass: &Bypass) -> Option<Stops> {
         let everybody = bypass.device == "all"
             || match (self.is_of_mesh(bypass), bypass.name.as_str()) {
@@ -69,8 +69,8 @@ impl<'a> Place<'a> {
         self.leave_by(&bypass.device)
     }
 
-    /// Whether packets of peers are known to come in by a device: over IPv4, by
-    /// those that packets to them leave by, or the VRF that these are in.
+    /// Whether packets of peers are known to come in by a device. Over IPv4 that is the device by
+    /// which packets to them leave, or its VRF.
     fn comes_in_by(&self, bypass: &Bypass) -> bool {
         let by = |route: &&Route| {
             route.devices.contains(&bypass.device) || route.vrfs.contains(&bypass.device)
@@ -96,7 +96,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Those that certainly take packets of the mesh past its policies.
+/// Sysctls that certainly take packets of the mesh past its policies.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
     let Some(place) = Place::of(desired, live) else { return Vec::new() };
     let conflict = |bypass: &Bypass| {
@@ -117,8 +117,8 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
     live.0.bypasses.iter().filter_map(conflict).collect()
 }
 
-/// The others, as strongSwan's manual sets them for the devices of its tunnels,
-/// and what can't be known of them.
+/// The other sysctls, such as those that strongSwan's manual sets for the devices of its tunnels,
+/// and those that can't be read.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     let Some(place) = Place::of(desired, live) else { return Vec::new() };
     let mut lines = Vec::new();
@@ -128,16 +128,16 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
                     policies is not known; run meshsec where /proc/sys can be read";
         lines.push(Warning::new(WarningCode::SysctlsHidden, text));
     }
-    // Where some peers alone are stopped, strangers are reached by the device too.
+    // Where only some peers are stopped, strangers are reached by the device too.
     let stops_all = |bypass: &Bypass| matches!(place.stops(bypass), Some(Stops::All));
     let others = live.0.bypasses.iter().filter(|bypass| !stops_all(bypass));
     lines.extend(others.filter_map(|bypass| elsewhere(&place, bypass)));
     lines
 }
 
-/// A sysctl of a device by which no peer is known to be reached. What others send
-/// by it is not the mesh's, and a guard is to stop it; a chain that guards looks at
-/// no sysctl. What comes in by it may be forged.
+/// A sysctl of a device by which no peer is known to be reached. Packets that others send by it are
+/// not the mesh's, and a guard is to stop them; a chain that guards looks at no sysctl. Packets
+/// that come in by it may be forged.
 fn elsewhere(place: &Place<'_>, bypass: &Bypass) -> Option<Warning> {
     let Place { desired, .. } = place;
     let Bypass { device, ipv6: _, name } = bypass;

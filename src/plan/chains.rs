@@ -1,4 +1,4 @@
-//! The firewall's chains: what differs, and what to say of marks.
+//! The firewall's chains: their differences, and warnings about marks.
 //!
 //! For [`super::diff`], [`super::conflict`] and [`super::warn`].
 
@@ -17,11 +17,11 @@ use crate::{
     },
 };
 
-/// How many lines of one kind are warned of.
+/// The most lines of one kind in a warning.
 const LINES_SHOWN: usize = 8;
 
-/// What the chains of a mesh differ in. In the other backend than the
-/// system's, and where a family is absent, nothing is wanted.
+/// The chains of a mesh that differ. No chain is wanted in a backend other than the system's, or
+/// where a family is absent.
 pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<Change> {
     let live: BTreeMap<&ChainId, &Chain> =
         firewall.chains_of(reqid).map(|chain| (&chain.id, chain)).collect();
@@ -45,7 +45,7 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
         })
         .collect();
     for (id, chain) in live {
-        // In place of one that can't be set there may be another of the same role.
+        // In place of a chain that can't be set there may be another of the same role.
         let stays = id.role().is_some_and(|role| {
             desired.chains.contains_key(&(id.family, role))
                 && backend_for(firewall, id.family, role).is_none()
@@ -59,8 +59,8 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
     changes
 }
 
-/// Where a chain can be set. Without the system's rules at hand one that is
-/// optional is left as it is; any other is a conflict.
+/// The backend in which a chain can be set. Without the system's rules at hand an optional chain is
+/// left as it is; any other is a conflict.
 fn backend_for(firewall: &Firewall, family: Family, role: ChainRole) -> Option<Backend> {
     match role.is_optional() {
         true => firewall.settable(family),
@@ -68,9 +68,8 @@ fn backend_for(firewall: &Firewall, family: Family, role: ChainRole) -> Option<B
     }
 }
 
-/// Why a chain isn't as it should be. Of one that is optional the rule that
-/// leads to it need not come first: two programs that both want that would
-/// move theirs ahead for ever.
+/// Why a chain isn't as it should be. The rule that leads to an optional chain need not come first:
+/// two programs that both want that would move theirs ahead for ever.
 fn difference(chain: &Chain, rules: &[Rule]) -> Option<Reason> {
     let (code, text) = match chain.jumps.as_slice() {
         _ if chain.rules != rules => (ReasonCode::Rules, "its rules are not those of the mesh"),
@@ -105,8 +104,8 @@ fn unwanted(desired: &Desired, firewall: &Firewall, id: &ChainId) -> Reason {
     Reason::new(code, text)
 }
 
-/// Whether there are chains to come that can't be set, because there is no
-/// iptables or because it can't be looked at.
+/// Conflicts for chains to come that can't be set, because there is no iptables or it can't be
+/// read.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
     let needs_chains = match desired.restoring {
         true => desired.needs_chains,
@@ -149,18 +148,18 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
 /// A part of the second guard that is wanted, and that no plan can put in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lack {
-    /// The family whose packets the policies guard alone.
+    /// The family with packets that only the policies guard.
     pub family: Family,
-    /// The chain that could not be set; none where this is true of all of them.
+    /// The chain that could not be set; `None` if this is true of all of them.
     pub chain: Option<ChainId>,
-    /// Whether rules may be there, which can't be seen.
+    /// Whether rules may be there that can't be seen.
     pub unseen: bool,
     /// Why, in words.
     pub why: String,
 }
 
-/// Families in which the policies guard alone, as far as can be seen, although
-/// rules of iptables are wanted too.
+/// Families that only the policies guard, as far as can be seen, although rules of iptables are
+/// wanted too.
 pub(super) fn lacks(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Lack> {
     let firewall = &live.0.firewall;
     let is_wanted = |family: &Family| {
@@ -183,8 +182,8 @@ pub(super) fn lacks(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Lack> {
     Family::ALL.into_iter().filter(lacks).map(lack).collect()
 }
 
-/// Whether the second guard of a family is in place, in whichever backend:
-/// without the system's own program it can't be set, and still be seen.
+/// Whether the second guard of a family is in place, in either backend: without the system's own
+/// program it can't be set, but it can be seen.
 fn stands(desired: &Desired, firewall: &Firewall, family: Family, reqid: Reqid) -> bool {
     let wanted =
         desired.chains.iter().filter(|((of, role), _)| *of == family && role.is_optional());
@@ -198,7 +197,7 @@ fn stands(desired: &Desired, firewall: &Firewall, family: Family, reqid: Reqid) 
     wanted.into_iter().all(|((_, role), rules)| is_there(*role, rules))
 }
 
-/// What the second guard lacks, as a part of a sentence.
+/// The missing parts of the second guard, as a part of a sentence.
 pub(super) fn lack(lacks: &[Lack]) -> Option<String> {
     let families: BTreeSet<Family> = lacks.iter().map(|lack| lack.family).collect();
     let families: Vec<String> = families.iter().map(Family::to_string).collect();
@@ -214,7 +213,7 @@ pub(super) fn lack(lacks: &[Lack]) -> Option<String> {
 
 const NOT_IN_SNAPSHOT: &str = "the rules of iptables are not in this snapshot";
 
-/// What the second guard lacks, for people.
+/// Warnings of missing parts of the second guard.
 pub(super) fn missing(lacks: &[Lack], live: &Live) -> Vec<Warning> {
     if !lacks.is_empty() && !live.0.firewall.is_whole() {
         let text = format!(
@@ -235,8 +234,8 @@ pub(super) fn missing(lacks: &[Lack], live: &Live) -> Vec<Warning> {
     lacks.iter().map(warning).collect()
 }
 
-/// Whether rules of iptables are wanted that drop what the policies of a family
-/// don't see, and can be had.
+/// Whether rules of iptables are wanted, and possible, that drop packets which the policies of a
+/// family don't see.
 pub(super) fn are_wanted(
     desired: &Desired,
     firewall: &Firewall,
@@ -271,9 +270,9 @@ pub(super) fn behind(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warnin
         .collect()
 }
 
-/// What can't be looked at where that stops nothing.
+/// Warnings of rules that can't be read, where that stops nothing.
 pub(super) fn unseen(desired: &Desired, live: &Live, lacks: &[Lack]) -> Vec<Warning> {
-    // What is told by `conflicts` or by `missing`.
+    // Those that `conflicts` or `missing` tell of.
     let told =
         |unseen: &&Unseen| unseen.system && lacks.iter().any(|lack| lack.family == unseen.family);
     let stops = |unseen: &&Unseen| unseen.system && desired.marking.is_some();
@@ -308,7 +307,7 @@ pub(super) fn both_backends(desired: &Desired, live: &Live) -> Vec<Warning> {
     }
 }
 
-/// Who else uses the bits of our mark, a line each.
+/// Other users of the bits of our mark, a line each.
 pub(super) fn mark_users(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     let (Some(Marking { mark, .. }), false) = (desired.marking, desired.chains.is_empty()) else {
         return Vec::new();
@@ -368,8 +367,8 @@ pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<Warning> {
     })
 }
 
-/// The ports to which a chain drops what would leave unprotected, for certain:
-/// a rule of somebody else may accept before those that follow it.
+/// The ports to which a chain certainly drops unprotected packets: a foreign rule may accept
+/// packets before the rules that follow it.
 pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
     let certain = rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)));
     certain.filter_map(|rule| match rule {
@@ -383,7 +382,7 @@ pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
     })
 }
 
-/// The ports to which a chain marks what leaves.
+/// The ports to which a chain marks packets.
 pub(super) fn marked_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
     rules.iter().filter_map(|rule| match rule {
         Rule::Mark { port, .. } => Some(*port),

@@ -1,4 +1,4 @@
-//! Changes: what differs between file and kernel, in words and values.
+//! Changes: the differences between file and kernel, in words and values.
 
 use std::fmt;
 
@@ -11,45 +11,45 @@ use crate::{
 /// One object that isn't as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The peer that it is for; guards, chains and leftovers of nobody's have none.
+    /// The peer that it is for; `None` for guards, chains and leftovers of no peer.
     pub peer: Option<PeerName>,
-    /// The object, and what it is to become.
+    /// The object, and its new form.
     pub what: What,
     /// Why.
     pub reason: Reason,
 }
 
-/// An object and what it is to become.
+/// An object and its new form.
 ///
-/// An SA has no update: the kernel answers one with success and does nothing
-/// (`xfrm_state_update`), so an SA that differs is replaced.
+/// An SA has no update: the kernel answers one with success and does nothing (`xfrm_state_update`),
+/// so an SA that differs is replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "a plan has some thousand of them, once")]
 pub enum What {
     /// A missing SA.
     CreateSa(WantedSa),
-    /// An SA that differs. `live` is deleted, and so are ours on the same SPI
-    /// that have a mark, which would otherwise be found in its place.
+    /// An SA that differs. `live` is deleted, and so are the mesh's SAs on the same SPI that have a
+    /// mark: the kernel would find them in its place.
     ReplaceSa {
-        /// What is there; `None` where only a marked twin is.
+        /// The SA in the kernel; `None` if only a marked twin is there.
         live: Option<Sa>,
-        /// What should be.
+        /// The SA to add.
         wanted: WantedSa,
         /// Twins with a mark.
         twins: Vec<Sa>,
     },
-    /// An SA of ours that nothing asks for.
+    /// An SA of the mesh that nothing asks for.
     DeleteSa(Sa),
     /// A missing policy.
     CreatePolicy(Policy),
-    /// A policy of ours that differs.
+    /// A policy of the mesh that differs.
     UpdatePolicy {
-        /// What is there.
+        /// The policy in the kernel.
         live: Policy,
-        /// What should be.
+        /// The policy that takes its place.
         wanted: Policy,
     },
-    /// A policy of ours that nothing asks for.
+    /// A policy of the mesh that nothing asks for.
     DeletePolicy(Policy),
     /// A device whose MTU isn't as wanted.
     SetMtu {
@@ -60,20 +60,20 @@ pub enum What {
         /// The MTU that it should have.
         after: u32,
     },
-    /// A chain that is missing, or that differs in its rules or in what leads to it.
+    /// A chain that is missing, or that differs in its rules or in the rule that leads to it.
     SetChain {
-        /// What is there.
+        /// The chain in the kernel.
         live: Option<Chain>,
-        /// Which chain.
+        /// Its identity.
         id: ChainId,
         /// The rules that it should have.
         rules: Vec<Rule>,
     },
-    /// A chain of ours that nothing asks for.
+    /// A chain of the mesh that nothing asks for.
     DeleteChain(Chain),
 }
 
-/// What happens to an object.
+/// The effect on an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeAction {
     /// It is missing.
@@ -108,7 +108,7 @@ impl ChangeAction {
     }
 }
 
-/// What kind of object.
+/// The kind of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectKind {
     /// A security association.
@@ -143,8 +143,7 @@ impl fmt::Display for ObjectKind {
 }
 
 impl Change {
-    /// Whether nothing of what is protected depends on it, or policies guard
-    /// without it.
+    /// Whether no protected traffic depends on it, or policies guard without it.
     pub fn is_optional(&self) -> bool {
         match &self.what {
             What::SetMtu { .. } => true,
@@ -159,7 +158,7 @@ impl Change {
         }
     }
 
-    /// What happens to the object.
+    /// The effect on the object.
     pub fn action(&self) -> ChangeAction {
         match self.what {
             What::CreateSa(_) | What::CreatePolicy(_) | What::SetChain { live: None, .. } => {
@@ -175,7 +174,7 @@ impl Change {
         }
     }
 
-    /// What kind of object it is.
+    /// The kind of the object.
     pub fn kind(&self) -> ObjectKind {
         match &self.what {
             What::CreateSa(_) | What::ReplaceSa { .. } | What::DeleteSa(_) => ObjectKind::Sa,
@@ -232,7 +231,7 @@ impl Change {
         }
     }
 
-    /// What the object is made of, or where the two sides differ.
+    /// The object's attributes, or those in which the two sides differ.
     pub fn fields(&self) -> Vec<Field> {
         match &self.what {
             What::CreateSa(wanted) => fields::created(fields::of_sa(&wanted.sa)),

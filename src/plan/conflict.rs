@@ -1,4 +1,4 @@
-//! Foreign objects in the way: what meshsec must not touch and can't live with.
+//! Foreign objects in the way: those that meshsec must not touch and can't live with.
 
 use std::collections::BTreeSet;
 
@@ -17,33 +17,32 @@ use crate::{
     },
 };
 
-/// Something foreign in the way.
+/// A foreign object, or a lack, in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// What kind of thing it is.
+    /// Its kind.
     pub code: ConflictCode,
-    /// Whom it stops.
+    /// The peers that it stops.
     pub stops: Stops,
-    /// The foreign object, in the words of `ip xfrm` or `sysctl`, or what iptables
-    /// lacks.
+    /// The foreign object in the words of `ip xfrm` or `sysctl`, or the lack of iptables.
     pub object: String,
     /// Why it is in the way, and what to do about it.
     pub text: String,
 }
 
 impl Conflict {
-    /// Where it is listed: what stops all, then by peer and object.
+    /// Its place in a list: those that stop all come first, then by peer and object.
     fn place(&self) -> (Option<&PeerName>, &str) {
         (self.stops.peers().and_then(|peers| peers.iter().next()), &self.object)
     }
 }
 
-/// For whom conflicts hold back what would be new.
+/// The peers with new objects that conflicts hold back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blocked {
-    /// Everybody's.
+    /// All peers.
     All,
-    /// These peers'.
+    /// These peers.
     Peers(BTreeSet<PeerName>),
 }
 
@@ -63,7 +62,7 @@ impl Blocked {
         matches!(self, Self::Peers(peers) if peers.is_empty())
     }
 
-    /// Whether they stop a peer, or what is of no peer.
+    /// Whether they stop a peer, or objects of no peer.
     pub fn covers(&self, peer: Option<&PeerName>) -> bool {
         match self {
             Self::All => true,
@@ -72,14 +71,14 @@ impl Blocked {
     }
 }
 
-/// What is in the way, and of which objects.
+/// The conflicts, and the wanted objects that they concern.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) conflicts: Vec<Conflict>,
     pub(super) taken: Taken,
 }
 
-/// Identities of wanted objects that foreign ones have: those can't be made.
+/// Identities of wanted objects that foreign ones have, so that the wanted ones can't be made.
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) sas: BTreeSet<SaId>,
@@ -96,7 +95,7 @@ impl Found {
         }
     }
 
-    /// Adds what a foreign policy has of ours, if it has.
+    /// Adds the identity or index that a foreign policy has taken, if it has.
     fn takes(&mut self, desired: &Desired, policy: &Policy, reqid: Reqid) -> bool {
         if let Some(conflict) = taken_selector(desired, policy, reqid) {
             self.taken.policies.insert(policy.id);
@@ -111,12 +110,12 @@ impl Found {
     }
 }
 
-/// Everything foreign that is in the way of what is wanted.
+/// All foreign objects in the way of the wanted ones.
 ///
-/// Nothing is in the way of a host that is to hold nothing, unless its chains
-/// can't be looked at. Nor of one that is to hold again what it held, but for
-/// what has taken the very place of an object: what packets do beside ours is as
-/// others want it, and is no reason to keep a host cut off.
+/// Nothing is in the way of a host that is to hold nothing, unless its chains can't be read. Only
+/// objects in the very place of a wanted one are in the way of a host that is to hold again the
+/// objects that it held: other foreign objects decide about packets as others want it, and are no
+/// reason to keep a host cut off.
 pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     let mut found = Found::default();
     found.of_sas(desired, live, reqid);
@@ -138,8 +137,8 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     found
 }
 
-/// A foreign SA where one of ours belongs. A mark doesn't help: the kernel's
-/// look-up (`__xfrm_state_lookup`) finds a marked SA for packets of that mark.
+/// A foreign SA in the place of one of ours. A mark doesn't help: the kernel's look-up
+/// (`__xfrm_state_lookup`) finds a marked SA for packets of that mark.
 fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<(SaId, Conflict)> {
     if sa.reqid == reqid {
         return None;
@@ -158,8 +157,8 @@ fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<(SaId, Conflict
     Some((unmarked, conflict))
 }
 
-/// A foreign policy with the index by which one of ours is to be recognised:
-/// ours would silently get another, and be recognised by nobody.
+/// A foreign policy with the index by which one of ours is to be recognised. The kernel would
+/// silently give ours another index, and nobody would recognise it.
 fn taken_index(desired: &Desired, policy: &Policy) -> Option<Conflict> {
     let taken = policy.index.is_some()
         && desired.discovery.values().any(|wanted| wanted.index == policy.index);
@@ -204,13 +203,13 @@ fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Co
 
 /// A policy that lets protected traffic pass in the clear before ours is asked.
 ///
-/// On equal priority the kernel prefers the older one, which may be theirs.
+/// On equal priority the kernel prefers the older policy, which may be the foreign one.
 fn outranking(desired: &Desired, reach: &Reach, policy: &Policy, reqid: Reqid) -> Option<Conflict> {
     // An XFRM interface's policies see only that interface's packets.
     if !policy.lets_clear_text_pass() || policy.id.if_id != 0 {
         return None;
     }
-    // What ours let pass as well is in nobody's way.
+    // Packets that ours let pass as well are not a conflict.
     let discovery = |ours: &PolicyId| {
         ours.direction == policy.id.direction && ours.selector.covers(&policy.id.selector)
     };
@@ -229,8 +228,8 @@ fn outranking(desired: &Desired, reach: &Reach, policy: &Policy, reqid: Reqid) -
              delete it, narrow its selector or raise its priority number"
         ),
     };
-    // Between two peers the peer's policy ranks before the guard, and what
-    // outranks that one stops that peer alone.
+    // Between two peers the peer's policy ranks before the guard, so a policy that outranks the
+    // peer's stops that peer alone.
     let meets_guard = |guard: &Policy| same_packets(guard.id.direction, &guard.id.selector);
     if policy.priority <= reqid.0
         && desired.guards.values().any(meets_guard)
@@ -245,7 +244,7 @@ fn outranking(desired: &Desired, reach: &Reach, policy: &Policy, reqid: Reqid) -
     (!peers.is_empty()).then(|| conflict(ConflictCode::OutranksPeer, Stops::Peers(peers), "ours"))
 }
 
-/// What to do about an object whose reqid looks like a mesh's.
+/// Advice about an object with a reqid that looks like a mesh's.
 fn other_mesh(reqid: Reqid) -> Option<&'static str> {
     (reqid.0 >> 16 == 0x4d53).then_some(
         ": it belongs to another mesh, or to this one under an old name or reqid; \

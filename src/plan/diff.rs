@@ -1,7 +1,7 @@
 //! Desired x live -> changes.
 //!
-//! Compares normalised values, never attributes. An object of ours that
-//! nothing asks for goes; a foreign one is not looked at here.
+//! Compares normalised values, never attributes. An object of the mesh that nothing asks for goes;
+//! foreign objects are not looked at here.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
@@ -42,7 +42,7 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> 
     }
     for policy in desired.discovery.values() {
         let ours = policies.get(&policy.id).copied();
-        // What another mesh has done on this host need not be done twice.
+        // A policy that another mesh has made on this host need not be made twice.
         let served = || live.0.policies.iter().any(|foreign| foreign.serves_as(policy));
         if ours.is_some() || !served() {
             changes.extend(wanted_policy(None, policy, ours));
@@ -179,7 +179,7 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     let PolicyId { selector, mark, if_id, sub, .. } = policy.id;
     let guard = policy.is_guard();
     let discovery = policy.templates.is_empty() && !guard;
-    // One of many hosts is nobody's.
+    // A selector of many hosts is of no peer.
     let hosts = Selector::hosts(selector.src.address, selector.dst.address);
     let of_two = (selector.src, selector.dst) == (hosts.src, hosts.dst);
     let peer = (of_two && !guard)

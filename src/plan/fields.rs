@@ -1,4 +1,4 @@
-//! The attributes of objects, in words: what a plan shows of a change.
+//! The attributes of objects, in words, as a plan shows them.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ use crate::model::{Chain, ChainId, Jump, Policy, Rule, Sa, Template};
 pub struct Field {
     /// Its name.
     pub name: &'static str,
-    /// As it is; nothing for an object to create.
+    /// Its value in the kernel; `None` for an object to create.
     pub before: Option<String>,
-    /// As it should be; nothing for an object to delete.
+    /// Its wanted value; `None` for an object to delete.
     pub after: Option<String>,
 }
 
 type Fields = Vec<(&'static str, String)>;
 
-/// The attributes of an SA in which a kernel's may differ from a file's.
+/// The attributes in which a kernel's SA may differ from a file's.
 pub(super) fn of_sa(sa: &Sa) -> Fields {
     let selector = sa.selector.map_or_else(|| "none".into(), |selector| selector.to_string());
     let mut fields = vec![
@@ -35,7 +35,7 @@ pub(super) fn of_sa(sa: &Sa) -> Fields {
     fields
 }
 
-/// The attributes of a policy in which a kernel's may differ from a file's.
+/// The attributes in which a kernel's policy may differ from a file's.
 pub(super) fn of_policy(policy: &Policy) -> Fields {
     let mut fields =
         vec![("action", policy.action.to_string()), ("priority", policy.priority.to_string())];
@@ -70,12 +70,12 @@ fn of_template(template: &Template) -> [(&'static str, String); 5] {
     ]
 }
 
-/// A chain's rules, and what leads to it.
+/// A chain's rules, and the rule that leads to it.
 pub(super) fn of_chain(chain: &Chain) -> Fields {
     vec![("rules", rules(&chain.rules)), ("jump", jumps(&chain.id, &chain.jumps))]
 }
 
-/// What a chain of ours should have.
+/// The wanted rules of a chain of the mesh, and the rule that leads to it.
 pub(super) fn of_wanted_chain(id: &ChainId, wanted: &[Rule]) -> Fields {
     vec![("rules", rules(wanted)), ("jump", jumps(id, &[Jump::FIRST]))]
 }
@@ -105,8 +105,8 @@ fn extras(extras: &BTreeSet<String>) -> Option<(&'static str, String)> {
     (!list.is_empty()).then(|| ("unexpected", list.join(", ")))
 }
 
-/// Where two SAs differ, keys that aren't known being equal to any. Of a
-/// placeholder of the kernel's, only that it has no cipher.
+/// The fields in which two SAs differ; an unknown key equals any. Of a placeholder that the kernel
+/// made, only that it has no cipher.
 pub(super) fn differing_sa(live: &Sa, wanted: &Sa) -> Vec<Field> {
     let mut fields = differing(of_sa(live), of_sa(wanted));
     if live.is_larval() {

@@ -1,13 +1,12 @@
 //! Whether a packet leaves protected, is dropped, or leaves in the clear.
 //!
-//! A small model of the kernel's look-ups (`xfrm_lookup_with_ifid`,
-//! `xfrm_tmpl_resolve_one`, `xfrm_state_find`) for packets that nobody has
-//! marked, and of the chains of meshes. It answers reports and warnings, and
-//! the tests' question about every prefix of a plan.
+//! A small model of the kernel's look-ups (`xfrm_lookup_with_ifid`, `xfrm_tmpl_resolve_one`,
+//! `xfrm_state_find`) for packets that nobody has marked, and of the chains of meshes. It answers
+//! reports and warnings, and the tests' question about every prefix of a plan.
 //!
-//! A packet is looked up as its route is, without a mark. The mangle table sees
-//! what has come of that, and may drop it or mark it; marked, it is looked up
-//! again (`ip_route_me_harder`), and the filter table sees what has come of that.
+//! A packet is looked up together with its route, without a mark. The mangle table sees the result,
+//! and may drop the packet or mark it. A marked packet is looked up again (`ip_route_me_harder`),
+//! and the filter table sees the result of that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,14 +22,14 @@ use crate::{
     },
 };
 
-/// What becomes of a packet, the worst last.
+/// The fate of a packet, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flow {
     /// It leaves as ESP under this SPI.
     Protected(Spi),
     /// It does not leave.
     Blocked,
-    /// It leaves as it is.
+    /// It leaves unencrypted.
     Clear,
 }
 
@@ -58,9 +57,9 @@ impl fmt::Display for Flow {
     }
 }
 
-/// What becomes of the packets to each peer of which it is asked; of several
-/// kinds the worst. ICMP errors are not what a file wants protected: without
-/// SAs nothing is decrypted that they could quote.
+/// The fate of packets to each peer of the query; of several kinds of packets, the worst. ICMP
+/// errors are not traffic that a file wants protected: without SAs nothing is decrypted that they
+/// could quote.
 pub fn flows_out(
     state: &State,
     desired: &Desired,
@@ -71,7 +70,7 @@ pub fn flows_out(
     peers.filter_map(|(peer, packets)| Some((peer, worst(packets)?))).collect()
 }
 
-/// What becomes of each kind of packets to each peer of which it is asked.
+/// The fate of each kind of packets to each peer of the query.
 pub fn packets_out(
     state: &State,
     desired: &Desired,
@@ -89,8 +88,8 @@ pub fn packets_out(
     peers
 }
 
-/// What becomes of packets that match `packet`, a selector of two hosts; the
-/// worst of what a state leaves open.
+/// The fate of packets that match `packet`, a selector of two hosts; the worst of those that a
+/// state leaves open.
 pub fn flow_out(state: &State, packet: &Selector) -> Flow {
     let mangle = filtered(state, ChainRole::MangleOut, packet, look_up(state, packet, 0));
     let mut ways = BTreeSet::new();
@@ -106,7 +105,7 @@ pub fn flow_out(state: &State, packet: &Selector) -> Flow {
     sent.last().map_or(Flow::Clear, |worst| worst.flow)
 }
 
-/// What policies and SAs make of a packet.
+/// The outcome of the policies and SAs for a packet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Way {
     flow: Flow,
@@ -130,7 +129,7 @@ impl Way {
     }
 }
 
-/// What is left of packets behind the chains of a table.
+/// The fates of packets behind the chains of a table.
 fn filtered(
     state: &State,
     role: ChainRole,
@@ -156,14 +155,14 @@ fn filtered(
     left
 }
 
-/// What a chain may do with a packet.
+/// The possible effects of a chain on a packet.
 struct Verdict {
     passes: bool,
     drops: bool,
 }
 
-/// What a chain may do with a packet that goes through SAs of these reqids.
-/// Rules of somebody else may accept it before those that follow.
+/// The possible effects of a chain on a packet that goes through SAs of these reqids. A foreign
+/// rule may accept the packet before the rules that follow it.
 fn verdict(state: &State, chain: &Chain, packet: &Selector, reqids: &BTreeSet<Reqid>) -> Verdict {
     let mut passes = !chain.is_reached();
     let leaves = !state.has_address(packet.dst.address);
@@ -231,19 +230,19 @@ fn marks(state: &State, packet: &Selector) -> BTreeSet<u32> {
     marks
 }
 
-/// All that policies and SAs may make of a packet with a mark, before any chain drops it.
+/// All possible outcomes of policies and SAs for a packet with a mark, before any chain drops it.
 fn look_up(state: &State, packet: &Selector, mark: u32) -> BTreeSet<Way> {
     if state.passes_policies(packet.src.address, packet.dst.address) {
         return BTreeSet::from([Way::new(Flow::Clear)]);
     }
-    // Those of the table of sub policies are asked first, and the main ones all the same.
+    // Policies of the table of sub policies are asked first, and the main ones all the same.
     let [subs, mains] = [true, false].map(|sub| best(state, packet, mark, sub));
     let ways = subs.iter().flat_map(|sub| mains.iter().map(move |main| [*sub, *main]));
     ways.flat_map(|way| resolve(state, way, packet)).collect()
 }
 
-/// The policies with the smallest priority number, or none. Of several the
-/// oldest wins, which a state does not tell.
+/// The policies with the smallest priority number, or none. Of several the oldest wins, but a state
+/// does not hold their age.
 fn best<'s>(state: &'s State, packet: &Selector, mark: u32, sub: bool) -> Vec<Option<&'s Policy>> {
     let found = || state.policies.iter().filter(|policy| applies(policy, packet, mark, sub));
     match found().map(|policy| policy.priority).min() {
@@ -260,7 +259,7 @@ fn applies(policy: &Policy, packet: &Selector, mark: u32, sub: bool) -> bool {
         && policy.id.selector.covers(packet)
 }
 
-/// All that the templates of policies may find. AH and IPComp leave all to be read.
+/// All possible results of the templates of policies. AH and IPComp leave everything readable.
 fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> Vec<Way> {
     let policies = || policies.into_iter().flatten();
     if policies().any(|policy| policy.action == Action::Block) {
@@ -289,8 +288,8 @@ fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> 
     done
 }
 
-/// Whether an SA is found for a template (`xfrm_state_find`). Unlike what
-/// arrives, what leaves needs an SA of the very reqid, 0 too.
+/// Whether an SA is found for a template (`xfrm_state_find`). Unlike an arriving packet, one that
+/// leaves needs an SA of the very reqid, even if that is 0.
 fn serves(
     sa: &Sa,
     template: &Template,

@@ -1,12 +1,11 @@
-//! What somebody else has flushed: told from what is left.
+//! Flushes by other programs, recognised by the objects that are left.
 //!
-//! Daemons and scripts clear the whole SAD or SPD (`ip xfrm state flush`), or
-//! all of iptables, and never only what is theirs. There is no record of what
-//! was here, so what is gone is told by what can't be without it: a policy of
-//! ours is made after its SAs and goes before them, and the guards and chains
-//! that drop stand around both ([`super::sequence`]). A run that was cut short
-//! leaves none of what is told here. What leaves nothing behind, as a flush of
-//! both databases where no chain is, looks like a host that never held anything.
+//! Daemons and scripts clear the whole SAD or SPD (`ip xfrm state flush`), or all of iptables, and
+//! never only their own objects. There is no record of the objects that were here, so a missing one
+//! is recognised by those that can't be without it: a policy of the mesh is made after its SAs and
+//! goes before them, and the guards and chains that drop stand around both ([`super::sequence`]). A
+//! run that was cut short leaves none of these signs. A flush that leaves no object, such as one of
+//! both databases where no chain is, looks like a host that never held any.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +21,7 @@ use crate::{
     },
 };
 
-/// A line for each thing that was flushed, and what becomes of packets now.
+/// A line for each flush, and the fate of packets now.
 pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     let left = Left { desired, live, reqid };
     let told: Vec<Warning> = left.databases().into_iter().chain(left.firewall()).collect();
@@ -32,7 +31,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warn
     told.into_iter().chain(fates(desired, live)).collect()
 }
 
-/// What is left of a mesh.
+/// The objects that are left of a mesh.
 struct Left<'a> {
     desired: &'a Desired,
     live: &'a Live,
@@ -71,8 +70,8 @@ impl Left<'_> {
         Some(Warning::new(code, told))
     }
 
-    /// Whether the chains were flushed that drop what is not protected. They
-    /// are there before the first policy that needs a mark, and after the last.
+    /// Whether the chains that drop unprotected packets were flushed. They are there before the
+    /// first policy that needs a mark, and after the last.
     fn firewall(&self) -> Option<Warning> {
         let firewall = &self.live.0.firewall;
         if self.desired.chains.is_empty() || !firewall.unseen.is_empty() || !self.has_marked() {
@@ -101,8 +100,8 @@ impl Left<'_> {
         })
     }
 
-    /// Whether there are SAs of ours. Not one of a peer to itself, which is the
-    /// trial of a run that was killed, and no placeholder of the kernel's.
+    /// Whether there are SAs of the mesh. SAs of a peer to itself, the trial of a run that was
+    /// killed, and placeholders that the kernel made don't count.
     fn has_sas(&self) -> bool {
         let counts = |sa: &&Sa| {
             sa.reqid == self.reqid && !sa.is_larval() && sa.id.spi.from() != sa.id.spi.to()
@@ -114,8 +113,8 @@ impl Left<'_> {
         self.live.0.policies.iter().filter(|policy| policy.belongs_to(self.reqid))
     }
 
-    /// Whether the SAs that are here once had policies: guards come before SAs
-    /// and go after them, and nothing is sent without a policy that asks for it.
+    /// Whether the SAs that are here once had policies: guards come before SAs and go after them,
+    /// and nothing is sent without a policy that asks for it.
     fn had_policies(&self) -> bool {
         let sent = |dst| Some(dst) != self.desired.local;
         !self.desired.guards.is_empty()
@@ -131,8 +130,8 @@ impl Left<'_> {
         })
     }
 
-    /// Whether traffic is marked: the last that an apply does, and what a
-    /// destroy ends before it touches policies.
+    /// Whether traffic is marked: an apply marks it last, and a destroy stops that before it
+    /// touches policies.
     fn is_marking(&self) -> bool {
         self.live.0.firewall.chains_of(self.reqid).any(|chain| {
             chain.id.role() == Some(ChainRole::Mark)
@@ -152,7 +151,7 @@ impl Left<'_> {
     }
 }
 
-/// What becomes of packets to the peers, the worst first.
+/// The fate of packets to the peers, the worst first.
 fn fates(desired: &Desired, live: &Live) -> Vec<Warning> {
     let flows = flow::flows_out(&live.0, desired, |_| true);
     let fate = |(flow, code, what): (Flow, WarningCode, &str)| {

@@ -1,12 +1,12 @@
 //! Which changes go on while something is in the way.
 //!
-//! A conflict says that a protection to come could not be had, or could not be
-//! relied on. So it holds back what would be new, and nothing that keeps up
-//! what there is: SAs run out of numbers and of time, and a mesh whose rotation
-//! stopped would be cut two generations later, for a sysctl that somebody set.
+//! A conflict says that a protection to come could not be had, or could not be relied on. So it
+//! holds back new objects, but no change that keeps up existing ones: SAs run out of numbers and of
+//! time, and a mesh that can't rotate would be cut two generations later, for a sysctl that
+//! somebody set.
 //!
-//! A pair *stands* if policies that the file wants of it are there, ours, out
-//! and in, and an SA to receive by. This is what goes on:
+//! A pair *stands* if policies that the file wants of it are there, ours, out and in, and an SA to
+//! receive by. These changes go on:
 //!
 //! | | nothing in the way | something stops its peer, or all |
 //! |---|---|---|
@@ -16,17 +16,17 @@
 //! | any other policy, a guard made | yes | no |
 //! | a policy deleted; chains, the MTU | yes | no |
 //!
-//! Besides, whatever is in the way of whom:
+//! Besides, for all peers, stopped or not:
 //!
-//! * What has a taken identity is not made. A pair that would send under an SA
-//!   which can't be made goes on sending under the one that it has.
+//! * An object with a taken identity is not made. A pair that would send under an SA which can't be
+//!   made goes on sending under the one that it has.
 //! * No SA goes while a policy that stays asks for it.
-//! * A guard, a chain or a policy for neighbour discovery goes only if nothing
-//!   at all is in the way: it may be all that a stopped peer has.
+//! * A guard, a chain or a policy for neighbour discovery goes only if nothing at all is in the
+//!   way: it may be the only protection of a stopped peer.
 //! * Where the objects may be another mesh's, nothing is done.
 //!
-//! What was there before an apply, and is to be had again, is held back by
-//! taken identities alone.
+//! Objects that were there before an apply, and are to be restored, are held back by taken
+//! identities alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,10 +57,10 @@ pub(super) fn split(
     (on, held)
 }
 
-/// What is known of the conflicts and of the pairs that they stop.
+/// The conflicts, and the pairs that they stop.
 struct Hold<'a> {
     desired: &'a Desired,
-    /// Our policies out, as they are.
+    /// The mesh's policies out, as they are.
     out: BTreeMap<PolicyId, &'a Policy>,
     stands: BTreeSet<&'a PeerName>,
     blocked: Blocked,
@@ -83,7 +83,7 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Whether a change goes on, apart from what others do with it.
+    /// Whether a change goes on, apart from the effects of other changes.
     fn lets(&self, change: &Change) -> bool {
         if self.is_others || self.is_taken(change) {
             return false;
@@ -97,7 +97,7 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Whether it makes something in whose place something foreign is.
+    /// Whether it makes an object in the place of a foreign one.
     fn is_taken(&self, change: &Change) -> bool {
         match &change.what {
             What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => {
@@ -113,17 +113,19 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Whether it keeps up what there is, of a peer that is stopped or of none.
+    /// Whether it keeps up an existing object, of a peer that is stopped or of none.
     fn keeps_up(&self, change: &Change) -> bool {
         let stands = change.peer.as_ref().is_some_and(|peer| self.stands.contains(peer));
         match &change.what {
             What::CreateSa(_) | What::ReplaceSa { .. } | What::DeleteSa(_) => stands,
-            // One that is edited to rank first may be all that keeps what is in the way out.
+            // A policy that somebody edited to rank first may be the only one that keeps packets
+            // ahead of the foreign object.
             What::UpdatePolicy { live, wanted } => {
                 let still_ranks = wanted.priority <= live.priority || live.lets_clear_text_pass();
                 still_ranks && (stands || self.desired.guards.contains_key(&wanted.id))
             }
-            // What the pair receives is to be seen by nobody, and to be let through to nobody.
+            // Nobody else may see the packets that the pair receives, and they may be let through
+            // to nobody.
             What::CreatePolicy(policy) => {
                 stands && (policy.is_for_icmp_errors() || policy.id.direction == Direction::Fwd)
             }
@@ -134,11 +136,11 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Whether it takes away what may be all that a stopped peer has.
+    /// Whether it takes away a protection that may be a stopped peer's only one.
     fn may_be_needed(&self, change: &Change) -> bool {
         change.peer.is_none()
             && match &change.what {
-                // One that refuses nothing may protect, where an SA is at hand.
+                // A policy that refuses nothing may still protect, where an SA is at hand.
                 What::DeletePolicy(policy) => {
                     change.is_discovery() || policy.refuses() || self.desired.guards.is_empty()
                 }
@@ -211,8 +213,8 @@ fn pinned(policy: &Policy) -> impl Iterator<Item = SaId> {
     spis.filter(|spi| *spi != Spi::from_raw(0)).map(move |spi| SaId::esp(dst, spi))
 }
 
-/// The peers of which wanted policies are there, out and in, and from which an
-/// SA receives. After all SAs were deleted, those to come are as good as new.
+/// The peers with wanted policies that are there, out and in, and with an SA to receive by. After
+/// all SAs were deleted, those to come count as new.
 fn standing<'a>(desired: &'a Desired, live: &Live, reqid: Reqid) -> BTreeSet<&'a PeerName> {
     let ours = live.0.policies.iter().filter(|policy| policy.belongs_to(reqid));
     let wanted = ours.filter_map(|policy| desired.policies.get(&policy.id));

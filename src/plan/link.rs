@@ -1,4 +1,4 @@
-//! The MTU of the tunnel's device: what it should be, and what to warn of.
+//! The wanted MTU of the tunnel's device, and warnings about it.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ pub(super) fn change(desired: &Desired, live: &Live) -> Option<Change> {
     (device.mtu != after).then_some(Change { peer: None, what, reason })
 }
 
-/// Why the MTU can't be kept right, or what comes of it.
+/// Reasons why the MTU can't be kept right, and the consequences of the wanted one.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     let Some(wanted) = &desired.link else { return Vec::new() };
     let device = match tunnel_device(desired, wanted, &live.0) {
@@ -90,8 +90,7 @@ fn tunnel_device<'s>(
     Ok(device)
 }
 
-/// Names that `ip link` shows, and is not shown by, are told from those of devices
-/// that are not there.
+/// Warns of a device that is not there, or of a name that `ip link` shows but does not accept.
 fn missing(desired: &Desired, name: &str, state: &State) -> Warning {
     let tunnels = state.tunnels.as_deref().unwrap_or_default();
     let also = |tunnel: &&Tunnel| tunnel.other_names.contains(name);
@@ -120,8 +119,8 @@ pub(super) fn wanted_mtu(wanted: &WantedLink, state: &State) -> Option<u32> {
     }
 }
 
-/// The underlay's device and the MTU of a tunnel that fits it, whatever device
-/// makes the tunnel.
+/// The underlay's device and the MTU of a tunnel that fits it, for any device that makes the
+/// tunnel.
 pub(super) fn fitting_any<'s>(desired: &Desired, state: &'s State) -> Option<(&'s Link, u32)> {
     let tunnel = desired.traffic?.tunnel()?;
     let address = desired.local?;

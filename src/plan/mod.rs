@@ -1,7 +1,6 @@
-//! What differs, and the steps that make it go away; pure.
+//! Differences, and the steps that remove them; pure.
 //!
-//! [`Plan::new`] compares and orders; nothing here has an effect, and nothing
-//! here holds a key.
+//! [`Plan::new`] compares and orders; nothing here has an effect, and nothing here holds a key.
 #![forbid(unsafe_code)]
 
 mod bypass;
@@ -40,29 +39,30 @@ pub use sequence::{Phase, PlannedStep};
 pub use stops::{NAMES_SHOWN, Peers, Stops};
 pub use undo::undo;
 
-/// Everything that is to happen to one host, and what is in the way of it.
+/// All changes to one host, and the conflicts in their way.
 #[derive(Clone, Default)]
 pub struct Plan {
-    /// What differs, for people: guards first, then peer by peer.
+    /// The differences, for people: guards first, then peer by peer.
     pub changes: Vec<Change>,
-    /// How it will be made to go away, in order.
+    /// The steps that remove them, in order.
     pub steps: Vec<PlannedStep>,
     /// Foreign objects in the way.
     pub conflicts: Vec<Conflict>,
-    /// How many changes they hold back.
+    /// The number of changes that they hold back.
     pub held: usize,
-    /// What else the operator should know.
+    /// Other facts that the operator should know.
     pub warnings: Vec<Warning>,
-    /// How many wanted keys were not compared, because the kernel hides those that it has.
+    /// The number of wanted keys that were not compared, because the kernel hides those that it
+    /// has.
     pub hidden_keys: usize,
-    /// What of the second guard is wanted and can't be put in place, by this plan or another.
+    /// Parts of the second guard that are wanted and that no plan can put in place.
     pub lacks: Vec<Lack>,
     /// Whether chains of the mesh may be where nobody can look.
     pub unseen_rules: bool,
 }
 
 impl Plan {
-    /// Compares what is wanted with what there is, of the mesh with this reqid.
+    /// Compares the wanted objects with the live ones, of the mesh with this reqid.
     pub fn new(desired: &Desired, live: &Live, reqid: Reqid) -> Self {
         let found = conflict::find(desired, live, reqid);
         let changes = diff::diff(desired, live, reqid);
@@ -87,8 +87,8 @@ impl Plan {
         self.changes.is_empty() && self.conflicts.is_empty()
     }
 
-    /// What to say of a host on which nothing is to do. What is hidden matches
-    /// nothing, nor does a second guard that is not there.
+    /// The message for a host without changes. Hidden keys are not a match, nor is a missing second
+    /// guard.
     pub fn matches(&self, file: &str) -> String {
         let keys = match self.hidden_keys {
             0 => None,
@@ -107,33 +107,33 @@ impl Plan {
         }
     }
 
-    /// What the second guard lacks, as a part of a sentence.
+    /// The missing parts of the second guard, as a part of a sentence.
     pub fn lack(&self) -> Option<String> {
         chains::lack(&self.lacks)
     }
 
-    /// Whether another one would do the same, and sees the same in the way.
+    /// Whether another plan would do the same, and has the same conflicts.
     pub fn asks_the_same_as(&self, other: &Self) -> bool {
         self.changes == other.changes && self.conflicts == other.conflicts
     }
 
-    /// Whether nothing is to do on which protection depends.
+    /// Whether no change is left on which protection depends.
     pub fn protects(&self) -> bool {
         self.conflicts.is_empty() && self.changes.iter().all(Change::is_optional)
     }
 
-    /// For whom the conflicts hold back what would be new.
+    /// The peers with new objects that the conflicts hold back.
     pub fn stopped(&self) -> Blocked {
         Blocked::by(&self.conflicts)
     }
 
-    /// How many changes do this.
+    /// The number of changes with this effect.
     pub fn count(&self, action: ChangeAction) -> usize {
         self.changes.iter().filter(|change| change.action() == action).count()
     }
 }
 
-/// How many SAs are as wanted apart from their keys, which can't be seen.
+/// The number of SAs that are as wanted apart from their keys, which can't be seen.
 fn hidden_keys(desired: &Desired, live: &Live) -> usize {
     let hidden = |sa: &&Sa| {
         let wanted = desired.sas.get(&sa.id).map(|wanted| wanted.sa.key);

@@ -9,8 +9,8 @@ use crate::{
     model::{ConflictCode, Hidden, Live, Translation, Warning, WarningCode},
 };
 
-/// What to do about a rule, in its own backend: each has rules of its own. The ESP
-/// packet meets them too, so an exception for what policies select would not do.
+/// Advice about a rule, in its own backend: each has rules of its own. The ESP packet meets them
+/// too, so an exception for packets that policies select would not do.
 fn remedy(desired: &Desired, Translation { rule, chain, .. }: &Translation) -> String {
     let Some(local) = desired.local else { return String::new() };
     let program = rule.split(' ').next().unwrap_or("iptables");
@@ -19,7 +19,7 @@ fn remedy(desired: &Desired, Translation { rule, chain, .. }: &Translation) -> S
     )
 }
 
-/// Whether a guard stops what a rule takes away from the policies.
+/// Whether a guard stops the packets that a rule takes away from the policies.
 fn is_guarded(desired: &Desired) -> bool {
     !desired.guards.is_empty() || !desired.chains.is_empty()
 }
@@ -47,7 +47,7 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
     certain.map(conflict).collect()
 }
 
-/// All other rules that may, and what can't be read.
+/// All other rules that may do so, and rules that can't be read.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     if !applies(desired) {
         return Vec::new();

@@ -1,8 +1,8 @@
-//! Which peers' policies a foreign policy meets, without a look at each.
+//! The peers with policies that a foreign policy meets, without a look at each.
 //!
-//! There can be thousands of both. Policies of peers differ in the peer's address
-//! alone: so they are sorted by it, for each form that the rest has, and what a
-//! foreign selector meets is a range of them.
+//! There can be thousands of both. Policies of peers differ in the peer's address alone. So for
+//! each form of the other fields they are sorted by that address, and a foreign selector meets a
+//! range of them.
 
 use std::{collections::BTreeMap, net::IpAddr, ops::Range, sync::Arc};
 
@@ -37,13 +37,13 @@ fn form(direction: Direction, selector: &Selector) -> Selector {
 }
 
 impl Reach {
-    /// Of the policies that are wanted. Not of those that were there before an
-    /// apply and are to be had again, which may have any form.
+    /// From the wanted policies. Not from those that were there before an apply and are to be
+    /// restored, which may have any form.
     pub(super) fn of(desired: &Desired) -> Self {
         Self::with(desired, |_| true)
     }
 
-    /// Of those for the kind of the mesh alone.
+    /// From the policies for the kind of the mesh alone.
     pub(super) fn without_icmp_errors(desired: &Desired) -> Self {
         Self::with(desired, |policy| !policy.is_for_icmp_errors())
     }
@@ -65,7 +65,7 @@ impl Reach {
         Self { names, forms }
     }
 
-    /// The peers some of whose packets match a foreign policy too.
+    /// The peers with packets that match a foreign policy too.
     pub(super) fn met_by(&self, id: &PolicyId) -> Peers {
         let forms = self.forms.iter().filter(|((direction, form), _)| {
             *direction == id.direction && form.overlaps(&id.selector)
@@ -89,7 +89,7 @@ impl Reach {
     }
 }
 
-/// Where the addresses of a prefix are in a sorted list.
+/// The places of a prefix's addresses in a sorted list.
 fn within(peers: &[(IpAddr, usize)], prefix: &Prefix) -> Range<usize> {
     let before = |at: &IpAddr| !prefix.covers(&Prefix::host(*at)) && *at < prefix.address;
     let first = peers.partition_point(|(at, _)| before(at));

@@ -1,4 +1,4 @@
-//! What the routes to peers make of the traffic with them.
+//! The effects of routes on the traffic with peers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,10 +11,10 @@ use crate::{
     model::{Live, PeerName, Route, Warning, WarningCode},
 };
 
-/// No route, no carrier, another source address, or a way that is not known.
+/// Warns of no route, no carrier, another source address, or an unknown way.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     let Some(local) = desired.local.filter(|_| !desired.destroying) else { return Vec::new() };
-    // A host that hasn't the address is asked about, and told, before any of this.
+    // A host without the address is asked about, and told, before any of this.
     if !live.0.has_address(local) {
         return Vec::new();
     }
@@ -30,7 +30,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     lines
 }
 
-/// Where nothing at all is known of a host's devices, nobody expects it.
+/// Where no device of a host is known, nobody expects it.
 fn unknown(desired: &Desired, live: &Live, known: &BTreeMap<IpAddr, &Route>) -> Option<Warning> {
     let peers = desired.peers.iter().filter(|(to, _)| !known.contains_key(to));
     let peers: BTreeSet<&PeerName> = peers.map(|(_, name)| name).collect();
@@ -44,7 +44,7 @@ fn unknown(desired: &Desired, live: &Live, known: &BTreeMap<IpAddr, &Route>) -> 
     })
 }
 
-/// The peers by what the kernel says of them.
+/// The peers by the kernel's answer about them.
 type Grouped<'a> = BTreeMap<String, BTreeSet<&'a PeerName>>;
 
 fn grouped<'a>(
@@ -86,8 +86,8 @@ fn no_carrier(routes: &[(&Route, &PeerName)]) -> Vec<Warning> {
     grouped(routes, devices).iter().map(line).collect()
 }
 
-/// Policies are for packets from the local peer's address. What sends tunnels has
-/// an address of its own, which is looked at with its device.
+/// Policies are for packets from the local peer's address. A device that sends tunnels has an
+/// address of its own, which `plan::tunnel` looks at.
 fn other_source(desired: &Desired, local: IpAddr, routes: &[(&Route, &PeerName)]) -> Vec<Warning> {
     if desired.traffic.is_none_or(|traffic| traffic.tunnel().is_some()) {
         return Vec::new();

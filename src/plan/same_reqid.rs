@@ -1,13 +1,12 @@
-//! Whether what has our reqid is another file's, which gives the same.
+//! Whether objects with our reqid are another file's, which gives the same reqid.
 //!
-//! An object is ours by its reqid alone. A second file with another name and
-//! the same explicit reqid would take all that the first has set up for its
-//! own, and delete its guards: what they blocked would leave in the clear. A name
-//! is nowhere in the kernel, but it is in the keys. So live objects for other
-//! traffic than this file's, with SAs of which not one is as this file wants it,
-//! are left alone: a file whose port was edited still has its SAs. Of another generation
-//! the keys can't be compared, and an SA between the same peers under the same
-//! ShortIDs is taken for this mesh's, as no other may have one.
+//! An object is ours by its reqid alone. A second file with another name and the same explicit
+//! reqid would take all objects of the first for its own, and delete its guards: packets that they
+//! blocked would leave in the clear. A name is nowhere in the kernel, but it is in the keys. So
+//! live objects for other traffic than this file's are left alone if not one of their SAs is as
+//! this file wants it: a file with an edited port still has its SAs. Keys of another generation
+//! can't be compared, and an SA between the same peers under the same ShortIDs is taken for this
+//! mesh's, as no other may have one.
 
 use std::collections::BTreeSet;
 
@@ -20,14 +19,14 @@ use crate::{
     model::{ConflictCode, Live, Policy, PortMatch, Reqid, Sa, Selector},
 };
 
-/// What a selector asks of a packet besides its addresses.
+/// The part of a selector besides the addresses.
 type Kind = (u8, PortMatch, PortMatch);
 
 fn kind(selector: &Selector) -> Kind {
     (selector.proto, selector.sport, selector.dport)
 }
 
-/// Says so, once, of the first object. It stops everything.
+/// Reports the first such object, once. It stops everything.
 pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<Conflict> {
     if desired.destroying || may_be_ours(desired, live, reqid) {
         return None;
@@ -37,7 +36,7 @@ pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<C
     let policies = desired.policies.values().filter(|wanted| !wanted.policy.is_for_icmp_errors());
     let policies = policies.map(|wanted| kind(&desired.packets(wanted)));
     let wanted: BTreeSet<Kind> = guards.chain(policies).collect();
-    // What a mark selects does not show its port.
+    // A policy that a mark selects does not show its port.
     let told = |policy: &&Policy| {
         policy.belongs_to(reqid)
             && policy.id.mark.is_none()
@@ -60,12 +59,12 @@ pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<C
     })
 }
 
-/// Whether an SA is there that this file wants, under its key as far as that is
-/// known, or wanted in another generation. Or none at all, which tells nothing.
+/// Whether an SA is there that this file wants, under its key as far as that is known, or wanted in
+/// another generation. Also true without any SA, which tells nothing.
 fn may_be_ours(desired: &Desired, live: &Live, reqid: Reqid) -> bool {
     let ends = |sa: &Sa| (sa.src, sa.id.dst, sa.id.spi.from(), sa.id.spi.to());
     let pairs: BTreeSet<_> = desired.sas.values().map(|wanted| ends(&wanted.sa)).collect();
-    // Nor the trial of a run that was killed, which is of a peer to itself.
+    // Nor is the trial of a run that was killed, an SA of a peer to itself.
     let is_trial = |sa: &Sa| sa.id.spi.from() == sa.id.spi.to();
     let ours = |sa: &&Sa| sa.reqid == reqid && !sa.is_larval() && !is_trial(sa);
     let sas: Vec<&Sa> = live.0.sas.iter().filter(ours).collect();

@@ -1,22 +1,21 @@
 //! Changes -> steps, in the one order in which nothing leaks.
 //!
-//! 1. Guards and the chains that guard go in first, and what lets clear text
-//!    pass ahead of them is closed: from then on unprotected traffic is blocked.
+//! 1. Guards and the chains that guard go in first, and policies that let clear text pass ahead of
+//!    them are closed: from then on unprotected traffic is blocked.
 //! 2. The tunnel's MTU, before any of its packets is protected and so longer.
-//! 3. Outbound SAs, then what lets neighbour discovery pass and the policies that
-//!    cover ICMP errors, then inbound SAs: from the first packet that is decrypted
-//!    on, no error that quotes it is in the clear. An SA without a policy harms nothing, while a policy without its SA
-//!    drops packets, or makes the kernel create a larval SA on our SPI.
+//! 3. Outbound SAs, then policies that let neighbour discovery pass and those that cover ICMP
+//!    errors, then inbound SAs: from the first decrypted packet on, no error that quotes it is in
+//!    the clear. An SA without a policy harms nothing, while a policy without its SA drops packets,
+//!    or makes the kernel create a larval SA on our SPI.
 //! 4. Policies, each replaced atomically. Then the mark that selects them.
 //! 5. One wait, so that packets under way still find the SAs that go next.
-//! 6. The mark, policies of nobody's, then SAs, then guards go. Before that,
-//!    whoever lost its policy met the guard. Policies that cover ICMP errors go once
-//!    nothing is decrypted any more, and before the SAs that they ask for.
+//! 6. The mark, policies of no peer, then SAs, then guards go. Until then, packets of a peer that
+//!    lost its policy met the guard. Policies that cover ICMP errors go once nothing is decrypted
+//!    any more, and before the SAs that they ask for.
 //!
-//! Out of the middle of this a guard comes or goes where a chain is another:
-//! a block policy out meets a packet before it is marked. So it must not be
-//! there while the mark alone selects policies, and as long as the chain
-//! stands nothing needs it.
+//! A guard comes or goes in the middle of this order where a chain replaces it, or it a chain: a
+//! block policy out meets a packet before it is marked. So it must not be there while the mark
+//! alone selects policies, and as long as the chain stands nothing needs it.
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -32,29 +31,29 @@ use crate::{
     },
 };
 
-/// How long packets under way are waited for before their SAs go.
+/// The time given to packets under way before their SAs go.
 pub(super) const IN_FLIGHT: Duration = Duration::from_millis(200);
 
 /// A step of a plan, without its key.
 #[derive(Clone)]
 pub struct PlannedStep {
-    /// What is asked of the kernel.
+    /// The request to the kernel.
     pub step: Step<()>,
-    /// Where in the order it belongs; steps of one phase don't depend on each other.
+    /// Its place in the order; steps of one phase don't depend on each other.
     pub phase: Phase,
 }
 
 /// The parts of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Guards are added and repaired, and so are the chains that guard. Policies
-    /// of ours that let clear text pass ahead of them are closed.
+    /// Guards are added and repaired, and so are the chains that guard. Policies of the mesh that
+    /// let clear text pass ahead of them are closed.
     Guards,
     /// The tunnel's device gets its MTU.
     Link,
-    /// SAs go that share their SPI with a marked one.
+    /// SAs with the SPI of a marked one are deleted.
     EvictSas,
-    /// The marked ones go.
+    /// The marked ones are deleted.
     EvictTwins,
     /// Outbound SAs are added and replaced.
     OutboundSas,
@@ -72,26 +71,26 @@ pub enum Phase {
     Mark,
     /// Packets in flight arrive.
     Wait,
-    /// Chains that mark and that nothing asks for go.
+    /// Chains that mark and that nothing asks for are deleted.
     Unmark,
-    /// Guards go for which a chain stands from now on.
+    /// Guards that a chain replaces from now on are deleted.
     EarlyGuards,
-    /// Policies that nothing asks for go.
+    /// Policies that nothing asks for are deleted.
     DeletePolicies,
-    /// SAs that nothing asks for go, but for outbound ones.
+    /// SAs that nothing asks for are deleted, except outbound ones.
     DeleteSas,
-    /// Policies that cover ICMP errors go that nothing asks for.
+    /// Policies that cover ICMP errors and that nothing asks for are deleted.
     DeleteIcmpErrors,
-    /// Outbound SAs go that nothing asks for.
+    /// Outbound SAs that nothing asks for are deleted.
     DeleteOutboundSas,
-    /// Guards and other chains that nothing asks for go.
+    /// Guards and other chains that nothing asks for are deleted.
     DeleteGuards,
-    /// Neighbour discovery needs no policy any more.
+    /// Policies for neighbour discovery are deleted, as nothing needs them any more.
     DeleteDiscovery,
 }
 
 impl Phase {
-    /// Why it comes where it does.
+    /// The reason for its place.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Guards => "guards first: what is not protected is blocked from here on",
@@ -157,7 +156,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Orders all that the changes ask for.
+/// Orders all steps that the changes ask for.
 pub(super) fn sequence(changes: &[Change], desired: &Desired) -> Vec<PlannedStep> {
     let mut steps: Vec<PlannedStep> =
         changes.iter().flat_map(|change| steps_of(change, changes, desired)).collect();
@@ -174,9 +173,9 @@ pub(super) fn sequence(changes: &[Change], desired: &Desired) -> Vec<PlannedStep
     steps
 }
 
-/// Where guards come, chains come right behind them, and where guards go before
-/// them: a chain without a guard is what a flush of all policies leaves, and not
-/// a run that was cut short. What lets clear text pass goes after both have come.
+/// Chains are set right behind guards, and deleted right before them: a chain without a guard is
+/// the sign of a flush of all policies, and not of a run that was cut short. Policies that let
+/// clear text pass go after both have come.
 fn rank(step: &PlannedStep) -> u8 {
     let is_chain = matches!(step.step.kind, StepKind::SetChain { .. } | StepKind::DeleteChain(_));
     let closes = matches!(step.step.kind, StepKind::AddPolicy(_) | StepKind::UpdatePolicy(_));
@@ -187,7 +186,7 @@ fn rank(step: &PlannedStep) -> u8 {
     }
 }
 
-/// Where a policy belongs when it comes, and when it goes.
+/// The phases in which a policy comes and goes.
 fn policy_phases(change: &Change, changes: &[Change], desired: &Desired) -> [Phase; 2] {
     match (&change.what, change.kind()) {
         (What::CreatePolicy(guard), ObjectKind::Guard)
@@ -200,8 +199,8 @@ fn policy_phases(change: &Change, changes: &[Change], desired: &Desired) -> [Pha
         {
             [Phase::Guards, Phase::EarlyGuards]
         }
-        // It lets pass in the clear what the guards are to block. No guard is for what
-        // is forwarded: there it goes once its successor is there.
+        // It lets packets pass in the clear that the guards are to block. No guard is for forwarded
+        // packets: there it goes once its successor is there.
         (What::DeletePolicy(policy), _)
             if policy.lets_clear_text_pass()
                 && policy.id.direction != Direction::Fwd
@@ -259,7 +258,7 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
             let Some(closed) = closed else {
                 return vec![step(take, StepKind::DeletePolicy(policy.clone()))];
             };
-            // It goes when others do: it may be all that covers ICMP errors.
+            // It goes when others do: it may be the only policy that covers ICMP errors.
             let late = match policy.covers_icmp_errors() {
                 true => Phase::DeleteIcmpErrors,
                 false => Phase::DeletePolicies,
@@ -290,22 +289,21 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
     }
 }
 
-/// What a policy becomes at first that lets the traffic pass in the clear, and that
-/// would do so before any guard: the same without that. Not the wanted one,
-/// whose SAs may be still to come.
+/// The first replacement of a policy that lets the traffic pass in the clear, and that would do so
+/// before any guard: the same policy without that. Not the wanted one, as its SAs may be still to
+/// come.
 fn closed(live: &Policy, wanted: &Policy) -> Option<Policy> {
     let opens = live.lets_clear_text_pass() && !wanted.lets_clear_text_pass();
     opens.then(|| hardened(live).unwrap_or_else(|| wanted.clone()))
 }
 
-/// Whether a guard may be for packets of a policy: none is for what is forwarded,
-/// or for ICMP.
+/// Whether a guard may be for packets of a policy: none is for forwarded packets, or for ICMP.
 fn may_be_guarded(policy: &Policy) -> bool {
     let PolicyId { direction, selector, .. } = policy.id;
     direction != Direction::Fwd && ![IPPROTO_ICMP, IPPROTO_ICMPV6].contains(&selector.proto)
 }
 
-/// The same policy, letting nothing pass in the clear; `None` if it encrypts nothing.
+/// The same policy, letting no packet pass in the clear; `None` if it encrypts nothing.
 fn hardened(policy: &Policy) -> Option<Policy> {
     let mut closed = Policy { index: None, extras: BTreeSet::new(), ..policy.clone() };
     let esp = closed.templates.iter_mut().filter(|template| template.proto == IPPROTO_ESP);
@@ -321,8 +319,8 @@ fn replace(wanted: &WantedSa) -> StepKind<()> {
     StepKind::ReplaceSa { sa: wanted.sa.clone(), key: (), start: wanted.start }
 }
 
-/// A chain that guards drops the traffic to an old port until the end, when
-/// the guards of that port go too.
+/// A chain that guards drops the traffic to an old port until the end, when the guards of that port
+/// go too.
 fn steps_of_chain(
     live: Option<&Chain>,
     id: &ChainId,
@@ -334,12 +332,12 @@ fn steps_of_chain(
         return vec![(Phase::Mark, set(rules.to_vec()))];
     }
     let live = live.map_or(&[][..], |chain| &chain.rules);
-    // The rules to come drop all that those of version 0.1 for their port drop.
+    // The new rules drop all packets that those of version 0.1 drop for their port.
     let is_new = |guarded| rules.iter().any(|rule| rule.guarded() == Some(guarded));
     let stays = |rule: &&Rule| rule.guarded().is_some_and(|guarded| !is_new(guarded));
     let old: Vec<Rule> = live.iter().filter(stays).cloned().collect();
     let put = match id.role() {
-        // It would drop what still needs its mark, as a block policy would.
+        // It would drop packets that still need their mark, as a block policy would.
         Some(ChainRole::MangleOut) if replaces_what_goes(id, rules, changes) => Phase::LateGuards,
         _ => Phase::Guards,
     };
@@ -350,8 +348,8 @@ fn steps_of_chain(
     vec![(put, set(both)), (Phase::DeleteGuards, set(rules.to_vec()))]
 }
 
-/// Whether a chain of the mangle table comes in place of one of the filter
-/// table that goes at the end, and that packets get to.
+/// Whether a chain of the mangle table comes in place of one of the filter table that goes at the
+/// end, and that packets get to.
 fn replaces_what_goes(id: &ChainId, rules: &[Rule], changes: &[Change]) -> bool {
     let ports: BTreeSet<u16> = chains::guarded_ports(rules).collect();
     changes.iter().any(|change| {
@@ -363,8 +361,8 @@ fn replaces_what_goes(id: &ChainId, rules: &[Rule], changes: &[Change]) -> bool 
     })
 }
 
-/// Whether a chain of the mangle table would drop packets before they get the
-/// mark by which a policy is to select them.
+/// Whether a chain of the mangle table would drop packets before they get the mark by which a
+/// policy is to select them.
 fn drops_what_will_be_marked(chain: &Chain, desired: &Desired) -> bool {
     let marks = desired.chains.get(&(chain.id.family, ChainRole::Mark));
     let marked: BTreeSet<u16> =
@@ -373,8 +371,7 @@ fn drops_what_will_be_marked(chain: &Chain, desired: &Desired) -> bool {
     chain.rules.iter().any(blocks)
 }
 
-/// Whether a chain that goes at the end, and that packets get to, stands in for
-/// a guard that comes.
+/// Whether a chain that goes at the end, and that packets get to, stands in for a guard that comes.
 fn is_guarded_by_what_goes(guard: &Policy, changes: &[Change]) -> bool {
     changes.iter().any(|change| {
         matches!(&change.what, What::DeleteChain(chain)
@@ -394,7 +391,7 @@ fn drops_for(id: &ChainId, rules: &[Rule], guard: &Policy) -> bool {
         && drops(rules, guard)
 }
 
-/// Whether rules drop what a guard out blocks.
+/// Whether rules drop the packets that a guard out blocks.
 fn drops(rules: &[Rule], guard: &Policy) -> bool {
     let port = guard.id.selector.dport;
     guard.id.direction == Direction::Out
@@ -409,7 +406,7 @@ fn sa_phase(direction: Direction) -> Phase {
 }
 
 impl PlannedStep {
-    /// What it is about: an object's identity, or a time.
+    /// Its object's identity, or a time.
     pub fn id(&self) -> String {
         match &self.step.kind {
             StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => sa.id.to_string(),

@@ -1,20 +1,20 @@
-//! Whom a conflict stops.
+//! The peers that a conflict stops.
 //!
-//! One foreign policy can stand in the way of thousands of peers, and there can
-//! be thousands of such policies. So what a conflict stops is a few ranges of
-//! one list of names that all of them share.
+//! One foreign policy can stand in the way of thousands of peers, and there can be thousands of
+//! such policies. So the peers of a conflict are a few ranges of one list of names, which all
+//! conflicts share.
 
 use std::{collections::BTreeMap, fmt, iter, ops::Range, sync::Arc};
 
 use crate::model::PeerName;
 
-/// How many names are shown before the rest is counted.
+/// The number of names that are shown before the rest is counted.
 pub const NAMES_SHOWN: usize = 8;
 
-/// Whom something in the way stops.
+/// The peers that a conflict stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stops {
-    /// Everybody: it concerns what all peers need, such as a guard.
+    /// All peers: it concerns an object that all need, such as a guard.
     All,
     /// These peers.
     Peers(Peers),
@@ -40,7 +40,7 @@ impl Stops {
         Self::Peers(Peers::new(&Arc::from([name.clone()]), iter::once(0..1).collect()))
     }
 
-    /// No peer: what it stops is of none, such as the MTU of a device.
+    /// No peer: it stops an object of none, such as the MTU of a device.
     pub fn nobody() -> Self {
         Self::Peers(Peers::new(&Arc::from([]), Ranges::new()))
     }
@@ -98,7 +98,7 @@ impl Peers {
         }
     }
 
-    /// All of several, without a look at each name as often as it is named.
+    /// The union of several, without a look at each name as often as it is named.
     pub(super) fn union<'p>(several: impl Iterator<Item = &'p Self>) -> Vec<Self> {
         let mut lists: BTreeMap<*const PeerName, (List, Ranges)> = BTreeMap::new();
         for peers in several {

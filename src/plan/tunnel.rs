@@ -1,4 +1,4 @@
-//! Devices that make VXLAN or Geneve: whether what they send is what a mesh protects.
+//! Devices that make VXLAN or Geneve: whether the mesh protects their packets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,8 +30,7 @@ struct Tunnels<'a> {
 }
 
 impl<'a> Tunnels<'a> {
-    /// None where the mesh is not of tunnels, all of it is to go, or the devices
-    /// are not known.
+    /// `None` where the mesh is not of tunnels, all of it is to go, or the devices are not known.
     fn of(desired: &'a Desired, live: &'a Live) -> Option<Self> {
         let (kind, port) = desired.traffic?.device()?;
         let local = desired.local.filter(|_| !desired.destroying)?;
@@ -39,13 +38,13 @@ impl<'a> Tunnels<'a> {
         Some(Self { desired, state, all, local, kind, port })
     }
 
-    /// Those whose packets the mesh protects.
+    /// Those with packets that the mesh protects.
     fn ours(&self) -> impl Iterator<Item = &'a Tunnel> {
         let (kind, port) = (self.kind, self.port);
         self.all.iter().filter(move |tunnel| (tunnel.kind, tunnel.port) == (kind, port))
     }
 
-    /// What becomes of packets of the kind that no policy of a peer covers.
+    /// The fate of packets of the kind that no policy of a peer covers.
     fn fate(&self) -> &'static str {
         match self.desired.guards.is_empty() && self.desired.chains.is_empty() {
             true => "leave in the clear",
@@ -53,8 +52,7 @@ impl<'a> Tunnels<'a> {
         }
     }
 
-    /// Whether some policy protects or blocks what goes to a port, maybe another
-    /// mesh's.
+    /// Whether some policy protects or blocks packets to a port; it may be another mesh's.
     fn is_covered(&self, port: u16) -> bool {
         self.state.policies.iter().any(|policy| {
             let selector = &policy.id.selector;
@@ -74,8 +72,8 @@ impl<'a> Tunnels<'a> {
     }
 }
 
-/// A device of [link] whose packets are not those of the mesh. It stops no peer:
-/// what can be protected is.
+/// A device of [link] with packets that are not those of the mesh. It stops no peer: packets that
+/// can be protected are.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Option<Conflict> {
     let tunnels = Tunnels::of(desired, live)?;
     let (_, device, tunnel) = tunnels.named()?;
@@ -98,7 +96,7 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Option<Conflict> {
                 found.kind.word()
             ),
         ),
-        // What carries the address has a warning of its own.
+        // A device that carries the address has a warning of its own.
         None if live.0.carriers(tunnels.local).any(|carrier| carrier == device) => return None,
         None => (
             ConflictCode::LinkKind,
@@ -111,7 +109,7 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Option<Conflict> {
     Some(Conflict { code, stops: Stops::nobody(), object: format!("[link] device {name}"), text })
 }
 
-/// What to write in place of a device that is none.
+/// Advice about a device that makes no tunnels: the devices that do.
 pub(super) fn devices_here(all: &[Tunnel], kind: TunnelKind) -> String {
     let names: Vec<String> = all
         .iter()
@@ -151,7 +149,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     lines
 }
 
-/// Devices by what is said of them.
+/// Devices by the warning about them.
 type Grouped<T> = BTreeMap<T, Vec<String>>;
 
 fn grouped<'t, T: Ord>(
@@ -215,8 +213,8 @@ impl Tunnels<'_> {
         grouped(self.ours(), groups).into_iter().map(line).collect()
     }
 
-    /// Devices with an address of their own that is not the local peer's. Those of
-    /// the other family may be another mesh's.
+    /// Devices with an address of their own that is not the local peer's. Those of the other family
+    /// may be another mesh's.
     fn sources(&self) -> Vec<Warning> {
         let other = |tunnel: &Tunnel| {
             let local = tunnel.local.filter(|address| *address != self.local);
@@ -305,7 +303,7 @@ impl Tunnels<'_> {
         })
     }
 
-    /// Devices whose MTU nobody keeps right.
+    /// Devices with an MTU that nobody keeps right.
     fn mtus(&self) -> Vec<Warning> {
         let Some((underlay, fitting)) = link::fitting_any(self.desired, self.state) else {
             return Vec::new();
@@ -334,7 +332,7 @@ impl Tunnels<'_> {
         grouped(others, too_large).into_iter().map(line).collect()
     }
 
-    /// A bridge takes packets that a port of it can't send.
+    /// A bridge takes packets that one of its ports can't send.
     fn bridges(&self) -> Vec<Warning> {
         let wanted = self.desired.link.as_ref();
         let larger = |tunnel: &Tunnel| {

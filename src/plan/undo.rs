@@ -1,13 +1,12 @@
-//! What takes back an apply's steps for peers that it could not finish; pure.
+//! The rollback of an apply's steps for peers that it could not finish; pure.
 //!
-//! A peer whose SAs are there and whose policies could not be switched is
-//! protected or blocked, so that nothing has to be done for safety. But it is
-//! neither as it was nor as it should be. Where taking its steps back makes
-//! nothing worse, it is made what it was before.
+//! A peer with its SAs in place and policies that could not be switched is protected or blocked, so
+//! that nothing has to be done for safety. But it is neither in its old state nor in the wanted
+//! one. Where a rollback makes nothing worse, it gets its old state back.
 //!
-//! Never rolled back: guards, chains and MTUs, which protect others too; what
-//! can't be made again, since nobody keeps the key of an SA that was replaced;
-//! and anything at all where more packets would leave in the clear, or come in so.
+//! Never rolled back: guards, chains and MTUs, which protect others too; objects that can't be made
+//! again, since nobody keeps the key of an SA that was replaced; and anything at all where more
+//! packets would leave or come in in the clear.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,8 +23,8 @@ use crate::{
     },
 };
 
-/// The steps that make `unfinished` peers what they were before `plan` was begun,
-/// in order, where that is safe; `live` is what there is now.
+/// The steps that give `unfinished` peers the state from before `plan` was begun, in order, where
+/// that is safe; `live` is the present state.
 pub fn undo(
     plan: &Plan,
     desired: &Desired,
@@ -55,7 +54,7 @@ fn in_order(mut steps: Vec<PlannedStep>) -> Vec<PlannedStep> {
     steps
 }
 
-/// What is wanted, and what has come of it so far.
+/// The wanted state, and the state so far.
 struct Now<'a> {
     desired: &'a Desired,
     state: &'a State,
@@ -86,8 +85,8 @@ impl Now<'_> {
         self.stays_closed(peer, &steps).then_some(steps)
     }
 
-    /// What makes one object what it was; `None` if nothing can, or may. Where
-    /// something foreign has come into its place, nothing of ours is there.
+    /// The way back for one object; `None` if there is none, or it is not allowed. Where a foreign
+    /// object has come into its place, there is none of the mesh.
     fn way_back(&self, what: &What) -> Option<Back> {
         match what {
             What::CreateSa(wanted) => self.without(wanted),
@@ -115,7 +114,7 @@ impl Now<'_> {
         }
     }
 
-    /// What leaves no SA where there was none, or a placeholder.
+    /// Leaves no SA where there was none, or a placeholder.
     fn without(&self, wanted: &WantedSa) -> Option<Back> {
         match self.state.sas.iter().find(|sa| sa.id == wanted.sa.id) {
             Some(found) if found.reqid == self.reqid && !found.is_larval() => {
@@ -129,9 +128,9 @@ impl Now<'_> {
         self.state.policies.iter().find(|policy| policy.id == wanted.id)
     }
 
-    /// Whether a guard blocks what comes in when this policy is gone. What goes
-    /// out is asked of the look-ups, in [`Self::stays_closed`]. No guard is for
-    /// what is forwarded: a policy fwd goes where its twin in may.
+    /// Whether a guard blocks incoming packets when this policy is gone. About packets that leave,
+    /// [`Self::stays_closed`] asks the look-ups. No guard is for forwarded packets: a policy fwd
+    /// goes where its twin in may.
     fn is_guarded(&self, policy: &Policy) -> bool {
         let guards = |guard: &&Policy| guard.is_guard_of(self.reqid) && guard.is_guard();
         policy.id.direction == Direction::Out
@@ -140,8 +139,8 @@ impl Now<'_> {
             })
     }
 
-    /// Whether nothing leaves for a peer in the clear after these steps that doesn't
-    /// now. ICMP errors may, where nothing of the peer is decrypted any more.
+    /// Whether no packet leaves for a peer in the clear after these steps that doesn't now. ICMP
+    /// errors may, where nothing of the peer is decrypted any more.
     fn stays_closed(&self, peer: &PeerName, steps: &[PlannedStep]) -> bool {
         let wanted = self.desired.policies.values().filter(|wanted| wanted.peer == *peer);
         wanted.filter(|wanted| wanted.policy.id.direction == Direction::Out).all(|wanted| {
@@ -155,7 +154,7 @@ impl Now<'_> {
         })
     }
 
-    /// Whether there are SAs after these steps for what comes from where a packet goes.
+    /// Whether there are SAs after these steps for packets from the destination of this one.
     fn decrypts(&self, packet: &Selector, steps: &[PlannedStep]) -> bool {
         let goes = |sa: &Sa| {
             steps.iter().any(|step| matches!(step.step.kind, StepKind::DeleteSa(id) if id == sa.id))
@@ -167,17 +166,17 @@ impl Now<'_> {
 
 /// The way back of one object.
 enum Back {
-    /// It is what it was.
+    /// It is as it was.
     Untouched,
-    /// An SA goes that was not there.
+    /// An SA that was not there goes.
     Sa(SaId),
-    /// A policy goes that was not there.
+    /// A policy that was not there goes.
     NoPolicy(Policy),
-    /// A policy becomes what it was.
+    /// A policy gets its old form.
     Policy(Policy),
 }
 
-/// What of a state a packet can meet, which is little of that of a large mesh.
+/// The part of a state that a packet can meet, which is little of a large mesh's.
 fn about(state: &State, packet: &Selector) -> State {
     let serves = |sa: &&Sa| sa.id.dst == packet.dst.address || sa.mode != Mode::Transport;
     let sas = state.sas.iter().filter(serves);
@@ -190,7 +189,7 @@ fn about(state: &State, packet: &Selector) -> State {
     }
 }
 
-/// What a state becomes by such steps.
+/// A state after such steps.
 fn after(mut state: State, steps: &[PlannedStep]) -> State {
     for planned in steps {
         match &planned.step.kind {

@@ -1,4 +1,4 @@
-//! What an operator should know before a plan is applied.
+//! Warnings for the operator before a plan is applied.
 
 use std::{
     collections::BTreeSet,
@@ -22,12 +22,12 @@ use crate::{
     },
 };
 
-/// Where sshd listens, if nobody says otherwise.
+/// The port of sshd, unless the operator says otherwise.
 const SSH_PORT: u16 = 22;
-/// How many names a line lists before it counts the rest.
+/// The number of names that a line lists before it counts the rest.
 const NAMES_SHOWN: usize = 8;
 
-/// One line for each thing, however many peers it is true of.
+/// One line for each fact, however many peers it is true of.
 pub(super) fn warnings(
     desired: &Desired,
     live: &Live,
@@ -116,7 +116,7 @@ fn large_step(changes: &[Change]) -> Option<Warning> {
     })
 }
 
-/// A policy that is to ask for another SPI than now, and both.
+/// A policy that is to ask for an SPI other than now, and both SPIs.
 fn switched(change: &Change) -> Option<(Spi, Spi, &PeerName)> {
     let spi = |policy: &Policy| policy.templates.first().map(|template| template.spi);
     let What::UpdatePolicy { live, wanted } = &change.what else { return None };
@@ -141,8 +141,8 @@ fn other_short_ids(changes: &[Change]) -> Option<Warning> {
     })
 }
 
-/// Without a clock a new outbound SA begins at 0. If its generation was in use
-/// before, the peer's window stands where that one ended.
+/// Without a clock a new outbound SA begins at 0. If its generation was in use before, the peer's
+/// window stands at the end of that SA.
 fn behind_the_window(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let has_window =
         desired.clock.is_none() && desired.sas.values().any(|sa| sa.sa.replay.window > 0);
@@ -184,8 +184,8 @@ fn cut(changes: &[Change]) -> Option<Warning> {
     })
 }
 
-/// Traffic that flowed in the clear until now, and waits for the other end. What
-/// flows already is not stopped by policies for what is forwarded or for ICMP errors.
+/// Traffic that was in the clear until now, and waits for the other end. Policies for forwarded
+/// packets or for ICMP errors stop no traffic that flows already.
 fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let closes = |change: &&Change| {
         matches!(&change.what, What::CreatePolicy(policy)
@@ -210,8 +210,8 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     })
 }
 
-/// What else this host is called, where policies are for one address and nothing
-/// guards the rest. A program chooses its address by bind, or a route does.
+/// Other addresses of this host, where policies are for one address and nothing guards the rest. A
+/// program chooses its address by bind, or a route does.
 fn other_addresses(desired: &Desired, live: &Live) -> Option<Warning> {
     let local = desired.local?;
     let guarded = !desired.guards.is_empty() || !desired.chains.is_empty();
@@ -251,7 +251,7 @@ fn no_such_offload(desired: &Desired, live: &Live) -> Option<Warning> {
     })
 }
 
-/// Whether ssh between two peers is a part of what is protected.
+/// Whether ssh between two peers is a part of the protected traffic.
 fn covers_ssh(desired: &Desired) -> bool {
     desired.policies.keys().any(|PolicyId { selector, .. }| {
         let hosts = Selector::between(selector.src, selector.dst);
@@ -259,9 +259,9 @@ fn covers_ssh(desired: &Desired) -> bool {
     })
 }
 
-/// Traffic that was covered by what goes, and isn't by what stays.
+/// Traffic that the deleted objects covered, and the remaining ones don't.
 ///
-/// ICMP errors are not: once the SAs are gone they quote nothing that was encrypted.
+/// ICMP errors are not: once the SAs are gone they quote no packet that was encrypted.
 fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let chains: Vec<Selector> = desired
         .chains
@@ -311,8 +311,8 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     })
 }
 
-/// The packets that a chain keeps from leaving unprotected: it drops them, or
-/// gives them the mark by which a policy selects them.
+/// The packets that a chain keeps from leaving unprotected: it drops them, or gives them the mark
+/// by which a policy selects them.
 fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
     match id.role() {
         Some(ChainRole::Out | ChainRole::MangleOut) => {
@@ -336,8 +336,8 @@ fn covers_unmarked(policy: &Policy) -> bool {
     may_protect(policy) && !policy.lets_clear_text_pass()
 }
 
-/// Whether packets out that nobody has marked were protected or blocked by a
-/// policy, if only where an SA was at hand.
+/// Whether a policy protected or blocked packets out that nobody has marked, if only where an SA
+/// was at hand.
 fn may_protect(policy: &Policy) -> bool {
     policy.id.direction == Direction::Out
         && policy.id.mark.value == 0
@@ -345,8 +345,8 @@ fn may_protect(policy: &Policy) -> bool {
         && (policy.action == Action::Block || !policy.templates.is_empty())
 }
 
-/// Above its seed by more than this, an SA sends so fast that its host would
-/// begin below its own numbers if it restarted now.
+/// The distance above its seed from which an SA sends so fast that its host would begin below its
+/// own numbers if it restarted now.
 const AHEAD: u64 = 1 << 20;
 
 /// Without ESN the kernel stops an SA at 2^32 (`xfrm_replay_overflow`).
@@ -399,8 +399,8 @@ fn ahead_of_the_clock(desired: &Desired, live: &Live) -> Option<Warning> {
     })
 }
 
-/// Whether rules of iptables drop what a foreign policy protects: they let pass
-/// what SAs of the mesh protect, and no others.
+/// Whether rules of iptables drop packets that a foreign policy protects: they let those pass that
+/// SAs of the mesh protect, and no others.
 fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
     let PolicyId { direction, selector, .. } = &policy.id;
     let family = Family::of(selector);
@@ -414,7 +414,7 @@ fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
         && to_ports(family, ports.map(|(port, _)| port)).iter().any(|all| all.overlaps(selector))
 }
 
-/// Which rules drop it, and how both can be had.
+/// The rules that drop it, and how to have both.
 fn what_drops(desired: &Desired) -> &'static str {
     match desired.marking {
         None => {
@@ -428,9 +428,9 @@ fn what_drops(desired: &Desired) -> &'static str {
     }
 }
 
-/// Foreign policies for hosts that are no peers, such as those of another mesh
-/// on the same port: they come before the policies that guard, and what they
-/// protect would pass, but for rules of iptables.
+/// Foreign policies for hosts that are not peers, such as those of another mesh on the same port:
+/// they come before the policies that guard, and packets that they protect would pass, if rules of
+/// iptables did not drop them.
 fn dropped(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     let reach = Reach::without_icmp_errors(desired);
     let is_told =
@@ -474,7 +474,7 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     let reach = Reach::without_icmp_errors(desired);
     let mut lines = Vec::new();
     let mut more = 0;
-    // One with the identity of ours is a conflict.
+    // A policy with the identity of one of ours is a conflict.
     for policy in foreign.filter(|policy| !desired.policies.contains_key(&policy.id)) {
         let peers = reach.met_by(&policy.id);
         if lines.len() >= NAMES_SHOWN {

@@ -1,4 +1,4 @@
-//! `apply`: shows the plan, asks, does it, proves it.
+//! `apply`: shows the plan, asks, performs it, proves it.
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -36,7 +36,7 @@ use crate::{
 /// Above this many steps, progress is one line and not a line a step.
 const STEPS_SHOWN: usize = 64;
 
-/// How long what was printed last may take where nobody may read it any more.
+/// The time for the last text to be printed, where nobody may read it any more.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Holds the namespace's lock from the first look to the last.
@@ -48,7 +48,7 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     if args.plan.is_none() {
         needs_approval(global, &args.run)?;
     }
-    // While there is the right to open it.
+    // While the process still has the right to open it.
     let place = lock::Place::open();
     let loaded = config::load(&global.config, SecretsMode::Required)?;
     let later = match (&loaded.config.keys, &args.plan) {
@@ -85,8 +85,9 @@ pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
         }
         let again = kernel.observe(loaded.config.reqid)?;
         let same_generation = moment::now(&loaded.config)?.generation == moment.generation;
-        // What is approved is the plan. Where other programs add and delete SAs all the time no two
-        // looks are the same. A saved plan pins all that was seen, and is checked again.
+        // The plan is approved, not the live state: where other programs add and delete SAs all the
+        // time no two looks are the same. A saved plan pins the whole live state, and is checked
+        // again.
         let same = again.0.same_objects(&live.0)
             || (plan.is_none() && prepared.holds_for(global, &loaded, &again)?);
         if same_generation && same {
@@ -109,7 +110,7 @@ fn ask(verb: &str) -> Result<(), Error> {
     Ok(terminal.flush()?)
 }
 
-/// Refuses early what can't be asked about.
+/// Refuses early a run that can't ask.
 pub(super) fn needs_approval(global: &Global, args: &RunArgs) -> Result<(), Error> {
     if args.auto_approve {
         return Ok(());
@@ -125,16 +126,16 @@ pub(super) fn needs_approval(global: &Global, args: &RunArgs) -> Result<(), Erro
     Ok(())
 }
 
-/// What `apply` and `destroy` share: to show, to ask, to do and to report.
+/// The common part of `apply` and `destroy`: to show, to ask, to perform and to report.
 pub(super) struct Run<'a> {
     pub(super) global: &'a Global,
     pub(super) args: &'a RunArgs,
     pub(super) config: &'a Config,
     pub(super) verb: &'static str,
-    /// What becomes of a ratchet once all is done.
+    /// The work on a ratchet once all is done.
     pub(super) turn: Option<Turn<'a>>,
     pub(super) lock: &'a Lock,
-    /// What a revert is to follow, where generations follow the clock.
+    /// The desired state that a revert is to follow, where generations follow the clock.
     pub(super) now: Now<'a>,
 }
 
@@ -172,7 +173,7 @@ impl Run<'_> {
         self.carry_out(kernel, &goal, &prepared.view(self.config, &file), live)
     }
 
-    /// Performs a plan, and says how it went; `live` is what it was made for.
+    /// Performs a plan, and says how it went; `live` is the state that it was made for.
     pub(super) fn carry_out(
         &self,
         kernel: &mut Linux,
@@ -200,7 +201,7 @@ impl Run<'_> {
         Ok(status)
     }
 
-    /// Waits to be confirmed, if that is asked for, and tells how all has ended.
+    /// Waits for a confirmation, if the operator asked for that, and tells how all has ended.
     fn conclude(
         &self,
         kernel: &mut Linux,
@@ -219,8 +220,8 @@ impl Run<'_> {
             wait.end(kernel, (self.config, self.now), printer, json)
         });
         let kept = waited.as_ref().is_none_or(|ended| ended.report.is_none());
-        // Only now: what is not proven to be in place, or was reverted,
-        // may need the old keys.
+        // Only now: objects that are not proven to be in place, or were reverted, may need the old
+        // keys.
         let turned = self.turn.as_ref().map(|turn| match kept && report.is_in_place() {
             true => turn.perform(),
             false => turn.hold(),
@@ -231,7 +232,7 @@ impl Run<'_> {
             printer.out(turned.as_ref().map(Turned::text).unwrap_or_default());
         }
         match waited.and_then(|ended| ended.report) {
-            // What was changed is as it was.
+            // All changes were reverted.
             Some(back) if back.is_restored() => Status::Error,
             Some(_) => Status::Partial,
             None => status(&report, turned.as_ref()),

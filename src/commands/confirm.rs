@@ -1,10 +1,10 @@
 //! `confirm`, and the wait of an apply or a destroy for it.
 //!
-//! Who has cut himself off can't confirm: so what he did is reverted. The two
-//! meet at an abstract Unix socket, whose name belongs to the network namespace
-//! and vanishes with the process. Anybody can take a name, so this one ends in a
-//! random number: nobody can keep an apply from having one. Whoever confirms
-//! looks for all names of that kind, and each end asks the kernel who the other is.
+//! An operator that has cut himself off can't confirm, so the run is reverted. The two commands
+//! meet at an abstract Unix socket, with a name that belongs to the network namespace and vanishes
+//! with the process. Any process can take a name, so this one ends in a random number: nobody can
+//! keep an apply from having one. `confirm` looks for all names of that kind, and each end asks the
+//! kernel for the identity of the other.
 
 use std::{
     collections::BTreeSet,
@@ -36,24 +36,24 @@ use crate::{
     render::Plain,
 };
 
-/// How the names begin.
+/// The begin of the names.
 const NAME: &str = "meshsec-confirm-";
-/// Where the kernel lists the names of a network namespace.
+/// The kernel's list of the names of a network namespace.
 const SOCKETS: &str = "/proc/thread-self/net/unix";
 const QUESTION: &[u8] = b"confirm\n";
 const REFUSED: &str = "refused\n";
 const EARLY: &str = "early\n";
-/// How long whoever has connected may take to ask.
+/// The time for a process that has connected to ask.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often a queue is looked at that is full.
+/// The time between two looks at a queue that is full.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// How long an apply may take to get to the point where it waits.
+/// The time for an apply to get to the point where it waits.
 const BUSY: Duration = Duration::from_secs(600);
 
 const NOT_CONFIRMED: &str = "it was not confirmed: time was up, or apply has ended, or it belongs \
                              to another user; see what it printed";
 
-/// The signals that end the wait, and what they mean.
+/// The signals that end the wait, and their meaning.
 const SIGNALS: [(i32, Verdict); 4] = [
     (signals::SIGHUP, Verdict::Hangup),
     (signals::SIGINT, Verdict::Interrupted),
@@ -61,10 +61,10 @@ const SIGNALS: [(i32, Verdict); 4] = [
     (signals::SIGTERM, Verdict::Terminated),
 ];
 
-/// Those that would stop the process: a stopped one takes nothing back.
+/// Signals that would stop the process: a stopped one reverts nothing.
 const STOPS: [i32; 3] = [signals::SIGTSTP, signals::SIGTTIN, signals::SIGTTOU];
 
-/// How a wait has ended.
+/// The end of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Confirmed,
@@ -99,7 +99,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Waits to be confirmed. From its begin on, signals don't end the process.
+/// Waits for a confirmation. From its begin on, signals don't end the process.
 pub(super) struct Waiter {
     listener: UnixListener,
     signals: Vec<(UnixStream, Verdict)>,
@@ -129,10 +129,10 @@ impl Waiter {
         Ok(Self { listener, signals })
     }
 
-    /// Refuses whoever has come until now.
+    /// Refuses all processes that have connected until now.
     pub(super) fn refuse_early(&self) {
         while let Ok((stream, _)) = self.listener.accept() {
-            // What can't be said is told by the end of the connection.
+            // A process that can't be told sees the end of the connection.
             let _ = refuse(&stream, EARLY);
         }
     }
@@ -155,13 +155,13 @@ impl Waiter {
         }
     }
 
-    /// Until something has come, or time is up.
+    /// Sleeps until a connection or a signal has come, or time is up.
     fn sleep(&self, time: Duration) {
         let sources = self.signals.iter().map(|(pipe, _)| pipe.as_fd());
         let sources = sources.chain([self.listener.as_fd()]);
         let mut sources: Vec<_> =
             sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)).collect();
-        // One that fails comes back at once, and is tried again until time is up.
+        // A poll that fails comes back at once, and is tried again until time is up.
         let _ = poll(&mut sources, Timespec::try_from(time).ok().as_ref());
     }
 
@@ -176,21 +176,21 @@ impl Waiter {
         Some(self.signals[came].1)
     }
 
-    /// Whether the next of those who have connected confirms.
+    /// Whether the next of the processes that have connected confirms.
     fn is_confirmed(&self, mesh: &str) -> bool {
         let Ok((mut stream, _)) = self.listener.accept() else { return false };
         let confirmed = confirms(&stream).is_ok_and(|confirms| confirms);
         if confirmed {
-            // The answer may get lost; what counts is that somebody has asked.
+            // The answer may get lost; the question is what counts.
             let _ = stream.write_all(format!("confirmed {mesh}\n").as_bytes());
         }
         confirmed
     }
 }
 
-/// Only root, and the user who runs the apply, may confirm it: an abstract
-/// socket has no permissions of its own. Of root that is who may change this
-/// namespace: the root of a container on the host's network may not.
+/// Only root, and the user that runs the apply, may confirm it: an abstract socket has no
+/// permissions of its own. Root means a root that may change this namespace: the root of a
+/// container on the host's network may not.
 fn confirms(mut stream: &UnixStream) -> io::Result<bool> {
     let peer = rustix::net::sockopt::socket_peercred(stream)?;
     let own = !peer.uid.is_root() && peer.uid == rustix::process::geteuid();
@@ -205,15 +205,14 @@ fn confirms(mut stream: &UnixStream) -> io::Result<bool> {
     Ok(question == QUESTION)
 }
 
-/// Answers without waiting for the question, as others wait; but what is left
-/// unread resets the connection.
+/// Answers without waiting for the question, as others wait; but unread bytes reset the connection.
 fn refuse(mut stream: &UnixStream, answer: &str) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let _ = stream.read(&mut [0; QUESTION.len()]);
     stream.write_all(answer.as_bytes())
 }
 
-/// The names of all who wait, or say that they do, in this network namespace.
+/// The names of all processes that wait, or say that they do, in this network namespace.
 fn names(sockets: &str) -> BTreeSet<String> {
     let words = sockets.lines().filter_map(|line| line.split_whitespace().last());
     let names = words.filter_map(|word| word.strip_prefix('@'));
@@ -224,7 +223,7 @@ fn names(sockets: &str) -> BTreeSet<String> {
     names.filter(number).map(String::from).collect()
 }
 
-/// A connection to the one who waits, which has the rights for what it says.
+/// A connection to the process that waits, which has the rights for its claim.
 ///
 /// Others can fill a queue, that of an apply too, which then empties it.
 fn connect() -> io::Result<UnixStream> {
@@ -247,7 +246,7 @@ fn connect() -> io::Result<UnixStream> {
     }
 }
 
-/// Never waits: whoever fills its own queue would keep us for ever.
+/// Never waits: a process that fills its own queue would keep us for ever.
 fn connect_to(name: &str) -> Result<UnixStream, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -256,7 +255,7 @@ fn connect_to(name: &str) -> Result<UnixStream, Errno> {
     Ok(UnixStream::from(socket))
 }
 
-/// Says so, once, of who is not.
+/// Says so, once, of a process that is not.
 fn is_trusted(stream: &UnixStream, ignored: &mut BTreeSet<i32>) -> io::Result<bool> {
     let peer = rustix::net::sockopt::socket_peercred(stream)?;
     let trusted = rights::may_change_network(&peer);
@@ -276,7 +275,7 @@ struct Confirmed<'a> {
     confirmed: bool,
 }
 
-/// Confirms what waits in this network namespace.
+/// Confirms the run that waits in this network namespace.
 pub fn run(global: &Global) -> Result<Status, Error> {
     let answer = ask().map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => Error::Usage(
@@ -308,7 +307,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
 fn ask() -> io::Result<String> {
     let mut stream = connect()?;
     stream.set_read_timeout(Some(BUSY))?;
-    // Who is refused is so before he asks: the answer says it.
+    // A process that is refused is so before it asks: the answer says it.
     let _ = stream.write_all(QUESTION);
     let mut answer = Vec::new();
     match stream.take(256).read_to_end(&mut answer) {

@@ -1,4 +1,4 @@
-//! `destroy`: removes everything that is ours for this mesh. Needs no secret.
+//! `destroy`: removes all objects of this mesh. Needs no secret.
 
 use super::{
     Status,
@@ -20,10 +20,10 @@ use crate::{
     render::View,
 };
 
-/// Works without a local peer too: what is ours is known by its reqid.
+/// Works without a local peer too: the mesh's objects are known by its reqid.
 pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
     needs_approval(global, args)?;
-    // While there is the right to open it.
+    // While the process still has the right to open it.
     let place = lock::Place::open();
     let loaded = super::load(global, SecretsMode::Ignored, Files::Leaves)?;
     let config = &loaded.config;

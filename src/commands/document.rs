@@ -1,6 +1,6 @@
-//! JSON documents that meshsec has written and reads again: snapshots and
-//! saved plans. Whatever else is in their place is an error, and one that can
-//! be shown: nothing of it reaches a terminal as it is.
+//! JSON documents that meshsec has written and reads again: snapshots and saved plans. Any other
+//! content of such a file is an error with a text that can be shown: none of the content reaches a
+//! terminal as it is.
 
 use std::{fs::File, io::Read, path::Path};
 
@@ -13,9 +13,9 @@ const LARGEST: u64 = 256 << 20;
 
 /// A kind of document.
 pub(super) struct Kind {
-    /// In one word.
+    /// One word for it.
     pub(super) noun: &'static str,
-    /// With whose it is.
+    /// The same with the program that writes it, for errors.
     pub(super) whose: &'static str,
     /// The versions of its format that are read, the last of which is written.
     pub(super) versions: &'static [&'static str],
@@ -31,7 +31,7 @@ impl Kind {
     ///
     /// # Errors
     ///
-    /// It can't be read, is something else, or of a version that is not known.
+    /// It can't be read, is another kind of file, or has an unknown version.
     pub(super) fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<T, Error> {
         self.read_with_text(path).map(|(document, _)| document)
     }
@@ -48,7 +48,7 @@ impl Kind {
         Ok((self.of(path, &text)?, text))
     }
 
-    /// The document that a text is; the path is for errors.
+    /// Parses a document; the path is for errors.
     pub(super) fn of<T: DeserializeOwned>(&self, path: &Path, text: &[u8]) -> Result<T, Error> {
         let Version { format_version } = self.parse(path, text)?;
         if !self.versions.contains(&format_version.as_str()) {

@@ -32,7 +32,7 @@ pub fn pubkey() -> Result<Status, Error> {
     Ok(Status::Done)
 }
 
-/// The secret on standard input; `what` it should be, for errors.
+/// The secret on standard input; `what` names the expected secret, for errors.
 pub(super) fn secret(what: &str) -> Result<Box<Zeroizing<[u8; 32]>>, Error> {
     config::secret(&input()?).map_err(|malformed| {
         Error::Usage(format!("standard input is no {what}: it is {malformed}"))
@@ -53,7 +53,7 @@ fn random() -> Result<Zeroizing<[u8; 32]>, Error> {
     Ok(bytes)
 }
 
-/// Says so where the secret goes into a file that others can read, as `wg` does.
+/// Warns where the secret goes into a file that others can read, as `wg` does.
 fn warn_of_readers() {
     let loose = rustix::fs::fstat(rustix::stdio::stdout()).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o077 != 0

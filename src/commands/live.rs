@@ -1,4 +1,4 @@
-//! Where the live side of a plan comes from: the kernel, nowhere, or a snapshot.
+//! The source of the live side of a plan: the kernel, nothing, or a snapshot.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::{
     render::FORMAT_VERSION,
 };
 
-/// The versions of a snapshot's format. What 1.0 lacks is not known of that host.
+/// The versions of a snapshot's format. Facts that 1.0 lacks are unknown of that host.
 const VERSIONS: &[&str] = &["1.0", FORMAT_VERSION];
 
 const SNAPSHOT: Kind =
@@ -25,7 +25,7 @@ const SNAPSHOT: Kind =
 pub enum Source {
     /// This host's kernel.
     Kernel,
-    /// A host that holds nothing.
+    /// A host without objects.
     Empty,
     /// A snapshot.
     File(PathBuf),
@@ -41,14 +41,14 @@ impl From<&str> for Source {
     }
 }
 
-/// What `snapshot` prints.
+/// The document that `snapshot` prints.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
     format_version: String,
     /// Seconds since 1970.
     taken: u64,
-    /// The mesh whose keys have fingerprints.
+    /// The mesh with keys that have fingerprints.
     mesh: String,
     state: State,
 }
@@ -81,7 +81,7 @@ impl Snapshot {
     }
 }
 
-/// The live state, from wherever it is to come, and when it was taken.
+/// The live state, from its source, and when it was taken.
 pub fn observe(source: &Source, global: &Global, config: &Config) -> Result<(Live, Time), Error> {
     match source {
         Source::Kernel => {
@@ -100,7 +100,7 @@ pub fn observe(source: &Source, global: &Global, config: &Config) -> Result<(Liv
     }
 }
 
-/// What a snapshot's text holds, and when it was taken.
+/// The contents of a snapshot's text, and when it was taken.
 #[cfg(any(test, fuzzing))]
 pub(super) fn parse(text: &[u8], config: &Config) -> Result<(State, Time), Error> {
     let path = Path::new("live.json");

@@ -49,12 +49,12 @@ use crate::{
     render::{Layout, Plain, json_text},
 };
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Done, or nothing to do.
     Done,
-    /// Nothing was changed, and something is wrong.
+    /// Nothing was changed, because of an error.
     Error,
     /// `plan --detailed-exitcode`: changes are pending.
     Pending,
@@ -115,15 +115,15 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
     }
 }
 
-/// The mesh's file and its secrets, and from then on no more privilege than
-/// the kernel and `later` files take.
+/// The mesh's file and its secrets. From then on the process has no more privilege than the kernel
+/// and `later` files take.
 fn load(global: &Global, secrets: SecretsMode, later: Files) -> Result<Loaded, Error> {
     let loaded = config::load(&global.config, secrets)?;
     privilege::file_read(&loaded.config, later).map_err(Error::Privilege)?;
     Ok(loaded)
 }
 
-/// The kernel, looked at as far as a plan for this file needs it.
+/// The kernel, read as far as a plan for this file needs it.
 fn kernel_for(global: &Global, config: &Config) -> Result<Linux, Error> {
     let ways = desired::ways(config, global.local.as_deref());
     let look = match (config.select, config.guard) {
@@ -134,7 +134,7 @@ fn kernel_for(global: &Global, config: &Config) -> Result<Linux, Error> {
     Ok(Linux::open()?.looking_at(look).asking_for(ways))
 }
 
-/// Takes the lock of this network namespace, and says whom it waits for.
+/// Takes the lock of this network namespace, and names the process that it waits for.
 fn lock(place: Place, timeout: Duration) -> Result<Lock, Error> {
     let lock = place.acquire(timeout, &mut |notice| match notice {
         Notice::Waits(holder) => say(format_args!(
@@ -148,8 +148,7 @@ fn lock(place: Place, timeout: Duration) -> Result<Lock, Error> {
     Ok(lock)
 }
 
-/// The local peer, for commands that do without one: only a name that was
-/// given has to be right.
+/// The local peer, for commands that do without one: only a name that was given has to be right.
 fn local_if_any<'a>(
     global: &Global,
     config: &'a Config,
@@ -162,7 +161,7 @@ fn local_if_any<'a>(
     }
 }
 
-/// Says something on standard error, in one line. Where that takes nothing, the work goes on.
+/// Prints one line to standard error. If that fails, the work goes on.
 fn say(what: std::fmt::Arguments<'_>) {
     let _ = writeln!(anstream::stderr(), "{}", Plain(what));
 }

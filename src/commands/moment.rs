@@ -1,4 +1,4 @@
-//! Which generation it is: what the file says, or the clock.
+//! The generation of now, by the file or by the clock.
 
 use crate::{
     config::{Config, Moment, Rotation},
@@ -7,8 +7,7 @@ use crate::{
     model::{Time, Warning, WarningCode},
 };
 
-/// Midnight of 2026-11-21 in UTC: the day of this release. No clock that is
-/// right shows less.
+/// Midnight of 2026-11-21 in UTC: the day of this release. No clock that is right shows less.
 const RELEASED: Time = Time(1_795_219_200_000_000_000);
 
 /// The generation of now.
@@ -32,7 +31,7 @@ pub(super) fn at(config: &Config, now: Time) -> Result<Moment, Error> {
     Ok(config.rotation.at(now))
 }
 
-/// What to say of a clock that nothing keeps right.
+/// A warning of a clock that nothing keeps right.
 pub(super) fn warning(moment: Moment) -> Option<Warning> {
     (moment.clock.is_some() && clock::is_synchronised() == Some(false)).then(|| {
         let text = "the kernel says that its clock is not synchronised, and generations follow the clock: a \

@@ -42,7 +42,7 @@ pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
     };
     let mtu = given.or(device.map(|link| link.mtu)).unwrap_or_default();
     let fit = fit(mtu, address, tunnel);
-    // Another host's device of that name says nothing.
+    // Another host's device of that name tells nothing about this one.
     let here = local.is_some_and(|local| state.has_address(local.address));
     let link = config.link.as_ref().filter(|_| here).and_then(|link| state.link(&link.device));
     let warnings = warnings(&config, fit.inner, link);

@@ -1,4 +1,4 @@
-//! `plan`: shows what apply would do.
+//! `plan`: shows the changes that apply would make.
 
 use super::{Status, live, moment, print, print_json, ratchet, saved};
 use crate::{
@@ -54,7 +54,7 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     })
 }
 
-/// A plan and all that it takes to show and to do it.
+/// A plan, and the facts that it takes to show and to perform it.
 pub(super) struct Prepared<'a> {
     pub(super) local: &'a Peer,
     pub(super) moment: Moment,
@@ -64,7 +64,7 @@ pub(super) struct Prepared<'a> {
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Plans at a moment for the host whose live state this is.
+/// Plans at a moment for the host with this live state.
 pub(super) fn prepare<'a>(
     global: &Global,
     loaded: &'a Loaded,
@@ -99,7 +99,7 @@ impl Prepared<'_> {
         View { config, moment: self.moment, local, plan, warnings, file }
     }
 
-    /// A host may be named that this one isn't.
+    /// `--local` may name a host that this one isn't.
     pub(super) fn warn_of_missing_address(&mut self, live: &Live) {
         let Peer { name, address, .. } = self.local;
         if !live.0.has_address(*address) {
@@ -108,7 +108,7 @@ impl Prepared<'_> {
         }
     }
 
-    /// What the kernel will refuse, where that is certain without trying.
+    /// Warns of features that the kernel will refuse, where that is certain without trying.
     pub(super) fn warn_of_modules(&mut self) {
         let sas = self.plan.steps.iter().filter_map(|planned| match &planned.step.kind {
             StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => Some(sa),

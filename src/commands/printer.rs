@@ -1,8 +1,8 @@
 //! Prints from a thread of its own.
 //!
-//! A terminal that takes no more, because somebody stopped it or the network to
-//! it is cut, blocks whoever prints. It must not block somebody who has half of
-//! an apply done, or who is to take it back because of that very network.
+//! A terminal that takes no more, because somebody stopped it or its network is cut, blocks a
+//! process that prints to it. It must not block a run that has half of an apply done, or that is to
+//! revert it because of that very network.
 
 use std::{
     fmt::Display,
@@ -19,13 +19,13 @@ use crate::{
     render::{Layout, Plain, json_text},
 };
 
-/// Where a text goes.
+/// The destination of a text.
 enum Text {
     Out(String),
     Err(String),
 }
 
-/// Prints in order, some time later; what can't be printed is lost.
+/// Prints in order, some time later; text that can't be printed is lost.
 pub(super) struct Printer {
     texts: Sender<Text>,
     done: Receiver<()>,

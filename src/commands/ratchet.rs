@@ -1,5 +1,5 @@
-//! `ratchet`, and how an apply turns one: keys of the past are destroyed once
-//! nothing needs them any more.
+//! `ratchet`, and how an apply turns one: keys of the past are destroyed once nothing needs them
+//! any more.
 
 use std::path::Path;
 
@@ -16,9 +16,9 @@ use crate::{
     render::{Plain, Turned},
 };
 
-/// Generations that an apply lets a ratchet turn at once, whatever the clock. A
-/// clock or a number that jumps further may be wrong, and destroyed keys don't come
-/// back. Where the ratchet is one behind the right generation, a turn by one keeps its keys.
+/// Generations that an apply lets a ratchet turn at once, whether the clock is right or not. A
+/// clock or a number that jumps further may be wrong, and destroyed keys don't come back. Where the
+/// ratchet is one behind the right generation, a turn by one keeps its keys.
 const AT_ONCE: u64 = 1;
 
 /// Looks at no kernel.
@@ -45,8 +45,8 @@ struct Made<'a> {
 
 /// Makes the file from the mesh key on standard input.
 ///
-/// At the oldest generation that is still accepted. Where a clock that nothing
-/// keeps right says which that is, at the chain's begin.
+/// At the oldest generation that is still accepted. Where that depends on a clock that nothing
+/// keeps right, at the chain's begin.
 fn init(global: &Global, config: &Config, path: &Path, moment: Moment) -> Result<Status, Error> {
     let mesh_key = Key::new(Box::from(&generate::secret("mesh key")?[..]));
     let doubtful = moment.clock.is_some() && clock::is_synchronised() != Some(true);
@@ -108,14 +108,14 @@ fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Stat
     Ok(status)
 }
 
-/// What an apply does to a ratchet once all that protects is in place.
+/// The work of an apply on a ratchet once all that protects is in place.
 pub(super) struct Turn<'a> {
     path: &'a Path,
     moment: Moment,
 }
 
 impl<'a> Turn<'a> {
-    /// Where the file has a ratchet.
+    /// A turn, if the file has a ratchet.
     pub(super) fn of(config: &'a Config, moment: Moment) -> Option<Self> {
         match &config.keys {
             KeySource::Ratchet(path) => Some(Self { path, moment }),
@@ -123,15 +123,15 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Turns it to the oldest generation that is still accepted, if that is near
-    /// or the clock can be believed. The kernel has all it needs by now, so that
-    /// a failure is told and stops nothing.
+    /// Turns it to the oldest generation that is still accepted, if that is near or the clock can
+    /// be believed. The kernel has all keys that it needs by now, so a failure is told and stops
+    /// nothing.
     pub(super) fn perform(&self) -> Turned {
         self.try_perform().unwrap_or_else(failed)
     }
 
-    /// Leaves it where it is, because what is not in place may need the old keys;
-    /// says so if it would have been turned.
+    /// Leaves it where it is, because objects that are not in place may need the old keys; says so
+    /// if it would have been turned.
     pub(super) fn hold(&self) -> Turned {
         let held = read(self.path).map(|ratchet| {
             let at = ratchet.generation();
@@ -160,7 +160,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// Says so if an apply will leave a ratchet where it is.
+/// Warns if an apply will leave a ratchet where it is.
 pub(super) fn warning(loaded: &Loaded, moment: Moment) -> Option<Warning> {
     let Some(Secrets::Ratchet(ratchet)) = &loaded.secrets else { return None };
     let (at, to) = (ratchet.generation(), oldest_accepted(moment));
@@ -180,7 +180,7 @@ pub(super) fn warning(loaded: &Loaded, moment: Moment) -> Option<Warning> {
     Some(Warning::new(WarningCode::RatchetStays, text))
 }
 
-/// Far turns only by a clock that is known to be right.
+/// Turns far only by a clock that is known to be right.
 fn may_turn(from: Generation, moment: Moment, synchronised: Option<bool>) -> bool {
     let near = oldest_accepted(moment).get().saturating_sub(from.get()) <= AT_ONCE;
     near || (moment.clock.is_some() && synchronised == Some(true))

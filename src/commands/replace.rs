@@ -1,9 +1,9 @@
 //! Replaces a file by its next version, as a whole or not at all.
 //!
-//! The new version is written to a file beside it, the draft, which takes its
-//! name when all of it is on the disk. So whoever reads the file finds the one
-//! version or the other, also after a crash. Runs that replace one file wait for
-//! each other: the draft is the lock too, as nobody but its owner can open it.
+//! The new version is written to a file beside it, the draft, which takes its name when all of it
+//! is on the disk. So a reader of the file finds the one version or the other, also after a crash.
+//! Runs that replace one file wait for each other: the draft is the lock too, as nobody but its
+//! owner can open it.
 
 use std::{
     ffi::OsString,
@@ -23,11 +23,11 @@ use zeroize::Zeroizing;
 
 use crate::{config, error::Error};
 
-/// How long another run may hold the draft.
+/// The time for which another run may hold the draft.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a run may take from the draft's mode to its name.
+/// The time for a run to get from the draft's mode to its name.
 const MOMENT: Duration = Duration::from_secs(2);
-/// How often it is looked whether it still does.
+/// The time between two looks whether it still does.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// A file that is to be made or replaced; others wait for their turn until this is dropped.
@@ -38,9 +38,9 @@ pub(super) struct Replacement {
     draft: PathBuf,
     /// The open directory.
     directory: File,
-    /// The open draft, which holds the lock, whatever name it has by now.
+    /// The open draft, which holds the lock, even if it has the file's name by now.
     lock: File,
-    /// Where the content of a file may be left that a killed run did not erase.
+    /// The place of a file's content that a killed run did not erase.
     left: Option<String>,
 }
 
@@ -65,7 +65,7 @@ impl Replacement {
             let error = io::Error::from(io::ErrorKind::IsADirectory);
             return Err(failure("replace", path, &error));
         };
-        // One name for all runs, so that what a killed one has left is found.
+        // One name for all runs, so that the draft of a killed one is found.
         let mut draft = OsString::from(".");
         draft.push(name);
         draft.push(".meshsec");
@@ -89,11 +89,11 @@ impl Replacement {
         Ok(())
     }
 
-    /// The same for a secret, whose old content is overwritten before it goes.
-    /// Says where it may be left if that fails; the file is replaced all the same.
+    /// The same for a secret: its old content is overwritten before it is removed. Returns the
+    /// place where it may be left if that fails; the file is replaced all the same.
     ///
-    /// The two versions change places first. So at any moment one of them has the
-    /// file's name, and after a crash the other is where the next run sweeps.
+    /// The two versions change places first. So at any moment one of them has the file's name, and
+    /// after a crash the other is where the next run sweeps.
     pub(super) fn commit_secret(
         &self,
         read: &[u8],
@@ -101,7 +101,7 @@ impl Replacement {
     ) -> Result<Option<String>, Error> {
         self.prepare(read, contents)?;
         let old = open_to_overwrite(&self.target);
-        // It is going to have the draft's name, and who waits for that has to wait for this.
+        // It is going to have the draft's name, and a run that waits for that has to wait for this.
         if let Ok(old) = &old {
             rustix::fs::flock(old, FlockOperation::NonBlockingLockExclusive)
                 .map_err(|errno| self.give_up(&errno.into()))?;
@@ -141,8 +141,8 @@ impl Replacement {
         Ok(())
     }
 
-    /// What a killed run has left beside the file was overwritten and removed at the
-    /// beginning. Says where it may still be if that failed.
+    /// The place where a killed run's draft may still be. It is overwritten and removed at the
+    /// beginning; this tells if that failed.
     pub(super) fn left(&self) -> Option<String> {
         self.left.clone()
     }
@@ -197,8 +197,8 @@ impl Replacement {
         self.directory.sync_all()
     }
 
-    /// The new version is in place. That its name may be lost in a power cut is
-    /// no reason to say that nothing was changed.
+    /// The new version is in place. That its name may be lost in a power cut is not a reason to say
+    /// that nothing was changed.
     fn settle_or_warn(&self) {
         if let Err(error) = self.settle() {
             let target = self.target.display();
@@ -206,8 +206,8 @@ impl Replacement {
         }
     }
 
-    /// The old secret is kept, because it may be all that is left after a power cut. The next
-    /// run erases it.
+    /// The old secret is kept, because it may be the only one after a power cut. The next run
+    /// erases it.
     fn unsettled(&self, error: &io::Error) -> Error {
         let reason = format!(
             "it is there, but may not be on the disk yet ({error}), so its old content is kept in \
@@ -223,7 +223,7 @@ fn remains(target: &Path, draft: &Path, error: &io::Error) -> String {
     format!("the old content of {target} may be left on the disk, or in {draft}: {error}")
 }
 
-/// A link stays a link: what it leads to is made or replaced.
+/// A link stays a link: its target is made or replaced.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -255,7 +255,7 @@ fn contents(path: &Path, expected: usize) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// Overwrites a file as well as its file system lets it, and removes it.
 ///
-/// One that has other names is only removed: whose it is can't be told.
+/// A file with other names is only removed: its owner can't be told.
 fn erase(path: &Path) -> io::Result<()> {
     let file = fs::symlink_metadata(path)?;
     let overwritten = match file.is_file() {
@@ -279,15 +279,15 @@ fn overwrite(file: &mut File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes an empty draft, and locks it: the lock belongs to the open file, so that the
-/// kernel releases it with the process. What a killed run has left is erased first.
+/// Makes an empty draft, and locks it: the lock belongs to the open file, so that the kernel
+/// releases it with the process. The draft of a killed run is erased first.
 fn lock(draft: &Path, left: &mut Option<io::Error>) -> io::Result<File> {
     let begin = Instant::now();
     loop {
         let (file, is_new) = open_draft(draft)?;
         let waited = begin.elapsed();
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            // Whoever had it before has given it another name, or removed it.
+            // The run that had it before has given it another name, or removed it.
             Ok(()) if !is_at(&file, draft) => continue,
             Ok(()) if is_new => return Ok(file),
             Ok(()) => *left = erase(draft).err().or(left.take()),
@@ -305,8 +305,8 @@ fn lock(draft: &Path, left: &mut Option<io::Error>) -> io::Result<File> {
     }
 }
 
-/// Whether others can open it, and hold it: a run that is about to give it its name has
-/// given it its mode already, and a killed one may have left it so.
+/// Whether others can open it, and hold it: a run that is about to give it its name has given it
+/// its mode already, and a killed one may have left it so.
 fn is_loose(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.mode() & 0o077 != 0)
 }

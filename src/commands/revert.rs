@@ -1,4 +1,4 @@
-//! What `--confirm-within` prepares, waits for, and does if nobody confirms.
+//! The work of `--confirm-within`: it prepares, waits, and reverts if nobody confirms.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ use crate::{
     revert::revert,
 };
 
-/// A run that has to be confirmed, and what there was before it.
+/// A run that has to be confirmed, and the state before it.
 pub(super) struct Wait {
     waiter: Waiter,
     time: Duration,
     before: Desired,
     keyring: Keyring,
-    /// What the file asked for when the apply began.
+    /// The desired state of the file when the apply began.
     then: Desired,
     reqid: Reqid,
 }
 
-/// What the file asks for at the time of the call, if its secrets are at hand.
+/// The desired state of the file at the time of the call, if its secrets are at hand.
 pub(super) type Now<'a> = &'a dyn Fn() -> Option<(Desired, Keyring)>;
 
 impl Wait {
@@ -52,10 +52,10 @@ impl Wait {
         Ok(Self { waiter: Waiter::begin()?, time, before, keyring, then, reqid })
     }
 
-    /// Says what to do. In JSON that goes to standard error.
+    /// Tells the operator to confirm. In JSON that goes to standard error.
     ///
-    /// Who has confirmed until now has done so before all was applied, and is refused: that
-    /// somebody could type then says nothing of what came after.
+    /// An early confirmation came before all was applied, and is refused: that somebody could type
+    /// then tells nothing about the network after it.
     pub(super) fn ask(&self, printer: &Printer, json: bool) {
         self.waiter.refuse_early();
         let time = humantime::format_duration(self.time);

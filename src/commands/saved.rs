@@ -1,13 +1,13 @@
-//! Saved plans: what `plan --out FILE` writes and `apply FILE` performs.
+//! Saved plans: files that `plan --out FILE` writes and `apply FILE` performs.
 //!
-//! A saved plan says what was shown, and pins all that it follows from: the
-//! file, the keys, the generation, the live state. `apply` plans anew, which
-//! from the same premises gives the same plan, and refuses a plan whose
-//! premises have changed. So keys and sequence numbers are never saved.
+//! A saved plan holds the plan that was shown, and pins its premises: the file, the keys, the
+//! generation, the live state. `apply` plans anew, which from the same premises gives the same
+//! plan, and refuses a plan with premises that have changed. So keys and sequence numbers are never
+//! saved.
 //!
-//! What is shown of a plan is not what is performed. But a plan is refused
-//! unless its file is, to the byte, the one that would be saved now: so nobody
-//! gets another plan performed than the one that was looked at.
+//! The steps are not read from the plan that is shown. But a plan is refused unless its file is, to
+//! the byte, the one that would be saved now: so nobody gets another plan performed than the one
+//! that was looked at.
 
 use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path};
 
@@ -30,7 +30,7 @@ use crate::{
 const SAVED_PLAN: Kind =
     Kind { noun: "plan", whose: "a plan that meshsec saved", versions: &[FORMAT_VERSION] };
 
-/// What a plan follows from.
+/// The premises of a plan.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Premises {
@@ -43,10 +43,10 @@ pub(super) struct Premises {
     file: String,
     /// SHA-256 of the SAs that should be there and their keys' fingerprints.
     keys: String,
-    /// SHA-256 of the live state: of what it has of objects, counters left out.
+    /// SHA-256 of the objects of the live state, without counters.
     live: String,
-    /// SHA-256 of what is to be changed and how. That covers what of devices
-    /// and addresses matters, which come and go on hosts of containers.
+    /// SHA-256 of the changes. That covers the devices and addresses that matter, which come and go
+    /// on hosts of containers.
     plan: String,
 }
 
@@ -76,7 +76,7 @@ impl Saved {
         Ok(json_text(self, Layout::Lines).map_err(std::io::Error::from)?.into_bytes())
     }
 
-    /// What is shown of it that another one doesn't show.
+    /// The part of its text that another one doesn't show.
     fn difference(&self, other: &Self) -> String {
         let (Value::Object(ours), Value::Object(theirs)) = (&self.plan, &other.plan) else {
             return "its plan".into();
@@ -89,7 +89,7 @@ impl Saved {
 }
 
 impl Premises {
-    /// The premises of a plan whose JSON is at hand.
+    /// The premises of a plan; `shown` is its JSON.
     fn of(
         loaded: &Loaded,
         prepared: &Prepared<'_>,
@@ -119,7 +119,7 @@ impl Premises {
         })
     }
 
-    /// What is no longer as it was; `None` if all is.
+    /// The first premise that has changed, if any.
     pub(super) fn change(&self, now: &Self) -> Option<&'static str> {
         Some(if (&self.mesh, &self.local) != (&now.mesh, &now.local) {
             "it is of another mesh or another host"
@@ -141,7 +141,7 @@ impl Premises {
 ///
 /// # Errors
 ///
-/// What has changed, or that the saved plan can't be read.
+/// The premise that has changed, or that the saved plan can't be read.
 pub(super) fn check(
     path: &Path,
     loaded: &Loaded,
@@ -156,8 +156,8 @@ pub(super) fn check(
     }
 }
 
-/// Every byte counts: of a name that is there twice, a reader and a parser may
-/// each take another one.
+/// Every byte counts: of a name that is there twice, a reader and a parser may each take another
+/// one.
 fn same(path: &Path, saved: &Saved, text: &[u8], now: &Saved) -> Result<(), Error> {
     if text == now.text()? {
         return Ok(());
@@ -174,7 +174,7 @@ fn same(path: &Path, saved: &Saved, text: &[u8], now: &Saved) -> Result<(), Erro
 ///
 /// # Errors
 ///
-/// There is something else in its place: that is never overwritten.
+/// There is another kind of file in its place: that is never overwritten.
 pub(super) fn write(
     path: &Path,
     loaded: &Loaded,
@@ -214,7 +214,7 @@ fn read(path: &Path) -> Result<(Saved, Vec<u8>), Error> {
 
 #[cfg(any(test, fuzzing))]
 impl Premises {
-    /// The premises of a plan that differs in what it does.
+    /// The premises of a plan with other changes.
     pub(super) fn of_another(&self) -> Self {
         let text = String::clone;
         Self {
@@ -230,7 +230,7 @@ impl Premises {
     }
 }
 
-/// The premises that a saved plan's text holds.
+/// The premises in a saved plan's text.
 #[cfg(any(test, fuzzing))]
 pub(super) fn parse(text: &[u8]) -> Result<Premises, Error> {
     SAVED_PLAN.of(Path::new("plan.json"), text).map(|Saved { premises, .. }| premises)

@@ -10,7 +10,7 @@ use crate::{
     render::{Shown, show_json, show_text},
 };
 
-/// Shows what the kernel holds, whichever peer this host is.
+/// Shows the kernel's objects, also where the local peer is not known.
 pub fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
     let live = super::kernel_for(global, &config)?.observe(config.reqid)?;

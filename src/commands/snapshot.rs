@@ -10,10 +10,10 @@ use crate::{
     privilege::Files,
 };
 
-/// Prints JSON whatever `--format` says: there is no other form.
+/// Prints JSON for every `--format`: there is no other form.
 pub fn run(global: &Global) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
-    // Unlike a plan it has all of iptables, whatever the file says today.
+    // Unlike a plan it has all of iptables, even if the file needs none of it today.
     let ways = desired::ways(&config, global.local.as_deref());
     let live = Linux::open()?.asking_for(ways).observe(config.reqid)?;
     print_json(&Snapshot::now(&config, live))?;

@@ -29,8 +29,8 @@ use crate::{
 
 /// How often --wait-heard looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
-/// For how long a kernel is watched that does not tell when SAs were used, and
-/// for how long at most where a peer does not answer.
+/// The time to watch a kernel that does not tell when SAs were used, and the longest time where a
+/// peer does not answer.
 const SIGHTING: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 
 /// Needs no secret: keys are not compared.
@@ -82,7 +82,7 @@ struct Watcher<'a> {
     sightings: Sightings,
 }
 
-/// What one look has found.
+/// The result of one look.
 struct Look<'a> {
     now: Time,
     moment: Moment,
@@ -109,7 +109,8 @@ impl<'a> Watcher<'a> {
             let look = self.look()?;
             let mut judged = judge(&self.case(&look));
             let is_late = begun.elapsed() >= time;
-            // Where the kernel does not tell when, what was once heard may be long ago.
+            // Where the kernel does not tell when, a packet that was once heard may be from long
+            // ago.
             let is_known = !self.sightings.are_needed() || begun.elapsed() >= SIGHTING[0];
             let unheard = if is_known { judged.unheard() } else { judged.unseen() };
             if unheard == 0 || is_late {
@@ -135,8 +136,8 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// One look, and on kernels that do not tell when SAs were used some more,
-    /// until what leaves was seen to be answered.
+    /// One look. On kernels that do not tell when SAs were used, some more, until packets that
+    /// leave were seen to be answered.
     fn look_with_sightings(&mut self) -> Result<Look<'a>, Error> {
         let begun = Instant::now();
         let mut look = self.look()?;
@@ -174,7 +175,7 @@ impl<'a> Watcher<'a> {
         Ok(Look { now, moment, local, desired, live, plan, counters, warnings })
     }
 
-    /// Refuses peers that were asked for and that this host has nothing to do with.
+    /// Refuses peers that the operator named and that this host has nothing to do with.
     fn are_pairs(&self, local: &Peer, desired: &Desired) -> Result<(), Error> {
         if self.asked.contains(&local.name) {
             return Err(Error::Usage(format!("{} is this host: name another peer", local.name)));
@@ -201,7 +202,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Prints what was found, and gives what the counters said.
+    /// Prints the findings, and returns the counters for the next look.
     fn show(
         &self,
         look: &Look<'_>,
@@ -218,7 +219,7 @@ impl<'a> Watcher<'a> {
         };
         let watched = self.args.watch.is_some();
         match self.global.format {
-            // To the upper left, and what is below goes; a pipe gets neither.
+            // To the upper left, and the lines below go; a pipe gets neither.
             Format::Text if watched => {
                 let time = look.now.rfc3339();
                 print(&format!("\u{1b}[H\u{1b}[J{time}\n{}\n", status_text(&view)))?;
@@ -236,7 +237,7 @@ fn status(judged: &Judgement) -> Status {
     if judged.reasons.is_empty() { Status::Done } else { Status::Attention }
 }
 
-/// A signal that ends the watch, which then tells what was seen last.
+/// A signal that ends the watch, which then tells its last findings.
 struct Signal(UnixStream);
 
 impl Signal {

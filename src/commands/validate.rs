@@ -58,7 +58,7 @@ pub fn run(global: &Global) -> Result<Status, Error> {
     Ok(Status::Done)
 }
 
-/// The private key has to be the local peer's, where it can be told which that is.
+/// Checks that the private key is the local peer's, where it is known which peer that is.
 fn check_local(global: &Global, loaded: &mut Loaded) -> Result<(), Error> {
     let config = &loaded.config;
     let addresses = linux::local_addresses().unwrap_or_default();

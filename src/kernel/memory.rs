@@ -1,8 +1,8 @@
 //! A kernel in memory, with the real one's rules and errors, for tests.
 //!
-//! The contract suite runs on this and on [`super::linux`], so what holds here
-//! holds there. It has a clock that only [`StepKind::Wait`] moves, and faults
-//! can be planted: a request that is refused, an answer that is lost.
+//! The contract suite runs on this and on [`super::linux`], so results here hold there. It has a
+//! clock that only [`StepKind::Wait`] moves. Tests can plant faults: a request that is refused, an
+//! answer that is lost.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +21,8 @@ use super::{Errno, Kernel, KernelError, rules};
 
 /// A network namespace in memory.
 ///
-/// Its state holds every key as a fingerprint, foreign ones too; observation
-/// shows only those that the real kernel border would show.
+/// Its state holds every key as a fingerprint, foreign keys too. Observation shows only the keys
+/// that the real kernel's side would show.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     state: State,
@@ -43,55 +43,54 @@ impl Memory {
         Self { state, ..Self::default() }
     }
 
-    /// What it holds, in no particular order.
+    /// Its state, in no particular order.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// What it holds, to be changed behind everyone's back.
+    /// Its state, to be changed as another program would.
     pub fn state_mut(&mut self) -> &mut State {
         &mut self.state
     }
 
-    /// How long steps have waited.
+    /// The time that steps have waited.
     pub fn clock(&self) -> Duration {
         self.clock
     }
 
-    /// Sets what its clock shows.
+    /// Sets its clock.
     pub fn set_now(&mut self, now: Time) {
         self.booted = now;
         self.clock = Duration::ZERO;
     }
 
-    /// What its clock shows, which only [`StepKind::Wait`] moves.
+    /// The time of its clock, which only [`StepKind::Wait`] moves.
     pub fn now(&self) -> Time {
         self.booted.after(self.clock)
     }
 
-    /// How many steps have been asked for so far, those refused included.
+    /// The number of steps requested so far, refused steps included.
     pub fn requests(&self) -> usize {
         self.requests
     }
 
-    /// How often [`Kernel::perform`] has been called.
+    /// The number of calls of [`Kernel::perform`].
     pub fn calls(&self) -> usize {
         self.calls
     }
 
-    /// Refuses one step to come: the `nth` from now, beginning with 0.
+    /// Refuses one future step: the `nth` from now, beginning with 0.
     pub fn refuse(&mut self, nth: usize, errno: Errno) {
         self.refused.insert(self.requests + nth, errno);
     }
 
-    /// Loses the answer of a [`Kernel::perform`] to come: the `nth` from now,
-    /// beginning with 0. Its steps are performed all the same, but no more
-    /// than `performed` of them.
+    /// Loses the answer of a future [`Kernel::perform`]: the `nth` from now, beginning with 0. Its
+    /// steps are still performed, but at most `performed` of them.
     pub fn lose(&mut self, nth: usize, performed: usize) {
         self.lost.insert(self.calls + nth, performed);
     }
 
-    /// Fails so many of the looks to come.
+    /// Fails the next `count` looks.
     pub fn fail_looks(&mut self, count: usize) {
         self.failing_looks = count;
     }
@@ -101,7 +100,7 @@ impl Memory {
         self.offloading.insert(device.into());
     }
 
-    /// Takes a transform or a table away, as a kernel without its module has none.
+    /// Removes a transform or a table, as on a kernel without its module.
     pub fn lack(&mut self, name: &str) {
         self.lacking.insert(name.into());
     }
@@ -138,7 +137,7 @@ impl Memory {
         }
     }
 
-    /// How far the SA in this place has come, if it has this key.
+    /// The usage of the SA in this place, if it has this key.
     fn same_key(&self, id: &SaId, key: &Key) -> Option<Usage> {
         let found = self.state.sas.iter().find(|sa| sa.id == *id)?;
         let usage = self.state.usage.iter().find(|usage| usage.id == *id).copied();
@@ -164,7 +163,7 @@ impl Memory {
         if sa.offload.as_ref().is_some_and(|offload| self.state.link(&offload.device).is_none()) {
             return Err(refused(step, Errno::ENODEV, Some(rules::no_offload_device())));
         }
-        // A device that can't is no error (xfrm_dev_state_add).
+        // A device without offload is not an error (xfrm_dev_state_add).
         let offload = sa.offload.clone().filter(|to| self.offloading.contains(&to.device));
         let key = KeyView::Known(key.fingerprint());
         let added = Sa { key, offload, ..sa.clone() };
@@ -212,7 +211,7 @@ impl Memory {
             return Err(refused(step, Errno::EEXIST, Some(rules::policy_exists())));
         }
         self.state.policies.push(policy.clone());
-        // An index that another has is not kept (xfrm_gen_index).
+        // An index that another policy has is not kept (xfrm_gen_index).
         let taken = |other: &&Policy| other.index.is_some() && other.index == policy.index;
         if self.state.policies.iter().filter(taken).count() > 1
             && let Some(added) = self.state.policies.last_mut()
@@ -226,7 +225,7 @@ impl Memory {
         check_policy(policy, step)?;
         match self.policy(policy) {
             Some(found) if rules::may_update(found, policy) => {
-                // The kernel keeps the index of the one that goes (xfrm_policy_insert).
+                // The kernel keeps the index of the old policy (xfrm_policy_insert).
                 *found = Policy { index: found.index, ..policy.clone() };
             }
             Some(_) => return Err(KernelError::Changed(policy.id.to_string())),
@@ -245,7 +244,7 @@ impl Memory {
         Ok(())
     }
 
-    /// The limits of every device of Ethernet; a lower device is not modelled.
+    /// Checks the limits of an Ethernet device. A lower device is not modelled.
     fn set_mtu(&mut self, device: &str, mtu: u32, step: &StepKind) -> Result<(), KernelError> {
         let found = self.state.links.iter_mut().find(|link| link.name == device);
         let errno = match found {
@@ -329,7 +328,7 @@ fn refused(step: &StepKind, errno: Errno, detail: Option<String>) -> KernelError
     KernelError::Refused { doing: rules::doing(step), errno, detail }
 }
 
-/// What `verify_replay` and `xfrm_init_replay` refuse.
+/// Refuses the same settings as `verify_replay` and `xfrm_init_replay`.
 fn check_replay(sa: &Sa, step: &StepKind) -> Result<(), KernelError> {
     let text = if sa.replay.esn && sa.replay.window == 0 {
         "ESN replay window must be > 0"

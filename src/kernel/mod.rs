@@ -21,45 +21,45 @@ pub trait Kernel {
     /// An incomplete answer is an error, never a shorter list.
     fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError>;
 
-    /// Performs steps that don't depend on each other, all of them even if one
-    /// fails, and answers for each in order.
+    /// Performs steps that don't depend on each other, all of them even if one fails. Returns a
+    /// result for each, in order.
     ///
     /// `Err` as a whole is an answer that got lost: any of the steps may have
     /// been done or not, and only another look can tell.
     fn perform(&mut self, steps: &[Step]) -> Result<Vec<Result<(), KernelError>>, KernelError>;
 }
 
-/// What the kernel, or the way to it, answered instead of doing as asked.
+/// An error of the kernel, or of the way to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// A request that the kernel refused.
     #[error("{doing}: {errno}{}", .detail.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
     Refused {
-        /// What was asked, such as `cannot add SA dst 192.0.2.2 proto esp spi 0x81001002`.
+        /// The request, such as `cannot add SA dst 192.0.2.2 proto esp spi 0x81001002`.
         doing: String,
         /// The error number.
         errno: Errno,
         /// The kernel's own text (extended ack), or what to do about it.
         detail: Option<String>,
     },
-    /// Answers were lost (`ENOBUFS`): what was done is unknown until looked at.
+    /// Answers were lost (`ENOBUFS`): only another look can tell the steps that were done.
     #[error("the kernel's answers were lost (ENOBUFS) while {doing}")]
     Lost {
-        /// What was under way.
+        /// The work under way.
         doing: String,
     },
-    /// A message that isn't as long as it has to be, or makes no sense.
+    /// A message that has a wrong length or makes no sense.
     #[error("the kernel's answer makes no sense: {0}")]
     Garbled(String),
     /// Something about the system besides the kernel's answer: a namespace, a file, a socket.
     #[error("{doing}: {reason}")]
     System {
-        /// What was tried.
+        /// The attempt.
         doing: String,
-        /// Why it failed.
+        /// The reason of the failure.
         reason: String,
     },
-    /// A policy is no longer what it was when the plan was made.
+    /// A policy has changed since the plan was made.
     #[error("policy {0} was changed by another program since the plan was made; it is left alone")]
     Changed(String),
 }

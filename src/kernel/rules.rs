@@ -1,7 +1,7 @@
-//! What both kernels have to say and decide in the same way.
+//! Texts and decisions that both kernels share.
 //!
-//! For [`super::linux`] and [`super::memory`] only. Here are the texts of
-//! refusals and the rules that are meshsec's own and not the kernel's.
+//! For [`super::linux`] and [`super::memory`] only. Here are the texts of refusals, and the rules
+//! of meshsec itself, not of the kernel.
 
 use crate::model::{
     Algorithm, CHAIN_PREFIX, ChainId, Key, KeyView, Policy, Reqid, Rule, Sa, Start, StepKind, Time,
@@ -17,7 +17,7 @@ pub const MAX_TEMPLATES: usize = 6;
 /// The largest legacy window, and the largest without an attribute of its own.
 pub const MAX_LEGACY_WINDOW: u32 = 32;
 
-/// What is being tried, for the beginning of an error.
+/// The attempt, for the beginning of an error.
 pub fn doing(step: &StepKind) -> String {
     match step {
         StepKind::AddSa { sa, .. } => format!("cannot add SA {}", sa.id),
@@ -33,7 +33,7 @@ pub fn doing(step: &StepKind) -> String {
     }
 }
 
-/// What an `EEXIST` for an SA means, by what stands there now.
+/// The meaning of an `EEXIST` for an SA, by the SA that is there now.
 pub fn sa_exists(found: Option<&Sa>, reqid: Reqid) -> String {
     match found {
         Some(found) if found.reqid == reqid => {
@@ -43,12 +43,12 @@ pub fn sa_exists(found: Option<&Sa>, reqid: Reqid) -> String {
     }
 }
 
-/// What an `EEXIST` for a policy means.
+/// The meaning of an `EEXIST` for a policy.
 pub fn policy_exists() -> String {
     "a policy with this selector and direction exists; see Conflicts in meshsec(8)".into()
 }
 
-/// Whether an SA that stands in the way is a placeholder that ours may replace.
+/// Whether an SA in the way is a placeholder that the mesh's SA may replace.
 ///
 /// The kernel makes one, with the template's reqid, for a packet that meets a
 /// policy whose SA is missing (`xfrm_state_find`).
@@ -67,12 +67,12 @@ pub fn may_update(found: &Policy, wanted: &Policy) -> bool {
     wanted.templates.iter().any(|template| found.belongs_to(template.reqid))
 }
 
-/// What the absence of the device that `[esp] offload` names means.
+/// The meaning of the absence of the device that `[esp] offload` names.
 pub fn no_offload_device() -> String {
     "[esp] offload names a device that is not there".into()
 }
 
-/// What the errors of setting an MTU mean, and what to do.
+/// The meaning of the errors of setting an MTU, and the remedy.
 pub fn mtu_refused(errno: Errno) -> Option<String> {
     match errno {
         Errno::ENODEV => Some("there is no such device any more; plan again".into()),
@@ -107,7 +107,7 @@ pub fn check_sa(sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> 
     Ok(())
 }
 
-/// What a new SA begins with, as of the moment in which its request is sent.
+/// The initial values of a new SA, as of the moment when its request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Begin {
     /// The sequence number before the first that it sends.
@@ -120,12 +120,12 @@ pub struct Begin {
     pub device: u32,
 }
 
-/// How much further an SA goes on that takes an old one's place: more than is
-/// sent between the look at that one and the delete.
+/// The distance that a replacing SA skips ahead in sequence numbers: more than the old SA sends
+/// between the look at it and its delete.
 const AHEAD: u64 = 1 << 20;
 
-/// Works out what an SA begins with at `now`, where `old` is how far the one
-/// that it replaces has come, if that one has the same key.
+/// Computes the initial values of an SA at `now`. `old` is the usage of the SA that it replaces, if
+/// that SA has the same key.
 ///
 /// # Errors
 ///
@@ -154,7 +154,7 @@ pub fn begin(
         Some(end) => return Err(late(format!("it would have ended at {} UTC", end.utc()))),
     };
     let largest = if sa.replay.esn { u64::MAX } else { u32::MAX.into() };
-    // Whatever the window here: the peer may have one.
+    // Even without a window here: the peer may have one.
     let (last, highest) = match (old, start) {
         (Some(old), _) => (old.sent, old.received),
         (None, Start::Resume { sent, received }) => (sent, received),
@@ -168,7 +168,7 @@ pub fn begin(
     Ok(Begin { sent: seed.max(ahead).min(largest), received, lifetime, device: 0 })
 }
 
-/// Whether an SA's key is that of the one which replaces it, for all that is known.
+/// Whether an SA has the same key as its replacement, as far as is known.
 pub fn same_key(old: KeyView, key: &Key) -> bool {
     !old.differs(KeyView::Known(key.fingerprint()))
 }
@@ -186,7 +186,7 @@ pub fn check_policy(policy: &Policy, step: &StepKind) -> Result<(), KernelError>
     }
 }
 
-/// Refuses a chain that no mesh has.
+/// Refuses a chain that no mesh can have.
 ///
 /// # Errors
 ///
@@ -219,7 +219,7 @@ pub fn check_references(references: &[String], step: &StepKind) -> Result<(), Ke
     }
 }
 
-/// That there is nothing to set a chain with.
+/// The error that there is no program to set a chain with.
 pub fn no_programs(id: &ChainId, step: &StepKind) -> KernelError {
     let (program, suffix) = (id.family.program(), id.backend.suffix());
     KernelError::System {

@@ -40,7 +40,7 @@ pub struct Devices {
     pub names: Names,
     pub links: Vec<Link>,
     pub addresses: Vec<LocalAddress>,
-    /// Without their forwarding entries.
+    /// Tunnels without their forwarding entries.
     pub tunnels: Vec<Tunnel>,
     /// The VRF of each device that is in one, and of each VRF itself.
     vrfs: BTreeMap<String, u32>,
@@ -99,7 +99,7 @@ impl Devices {
     }
 }
 
-/// A device and the message that tells of it.
+/// A device and the message that describes it.
 struct Device {
     link: Link,
     message: LinkMessage,
@@ -120,11 +120,10 @@ fn vrfs(devices: &BTreeMap<u32, Device>) -> BTreeMap<String, u32> {
     devices.iter().filter_map(of).collect()
 }
 
-/// The index of the device that an SA is to be offloaded to, or 0; `step` is
-/// what asks for it.
+/// The index of the device that an SA is to be offloaded to, or 0, for `step`.
 ///
-/// The kernel would take another device than one that is gone, by the route
-/// to the peer (`xfrm_dev_state_add`).
+/// For a device that is gone, the kernel would take another, by the route to the peer
+/// (`xfrm_dev_state_add`).
 pub fn offload_index(sa: &Sa, step: &StepKind) -> Result<u32, KernelError> {
     let Some(offload) = &sa.offload else { return Ok(0) };
     index(&offload.device).map_err(|errno| KernelError::Refused {
@@ -134,7 +133,7 @@ pub fn offload_index(sa: &Sa, step: &StepKind) -> Result<u32, KernelError> {
     })
 }
 
-/// Any socket may ask. A Unix one is what the shipped unit allows.
+/// Any socket may ask. The shipped unit allows a Unix one.
 fn index(device: &str) -> rustix::io::Result<u32> {
     let socket = net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
     net::netdevice::name_to_index(socket, device)
@@ -149,7 +148,7 @@ pub fn local_addresses() -> Result<Vec<LocalAddress>, KernelError> {
     Ok(devices_and_addresses()?.1)
 }
 
-/// Gives a device an MTU; `step` is what asks for it.
+/// Sets a device's MTU, for `step`.
 pub fn set_mtu(device: &str, mtu: u32, step: &StepKind) -> Result<(), KernelError> {
     let message = LinkUnspec::new_with_name(device).mtu(mtu).build();
     let answer = ask(async |handle| Ok(handle.link().change(message).execute().await));
@@ -165,7 +164,7 @@ pub fn set_mtu(device: &str, mtu: u32, step: &StepKind) -> Result<(), KernelErro
     }
 }
 
-/// Asks rtnetlink one thing, and waits for the answer.
+/// Asks rtnetlink one question, and waits for the answer.
 fn ask<T, F>(question: impl FnOnce(Handle) -> F) -> Result<T, Box<dyn Error>>
 where
     F: Future<Output = Result<T, Box<dyn Error>>>,
@@ -211,8 +210,8 @@ fn device(message: &LinkMessage) -> Option<Link> {
     Some(Link { name: name?, mtu: mtu?, kind })
 }
 
-/// This host's address in a message. With a point-to-point device, the other
-/// attribute is the other end's.
+/// This host's address in a message. On a point-to-point device, the other attribute is the address
+/// of the other end.
 fn local(message: &AddressMessage, names: &Names) -> Option<LocalAddress> {
     let (mut own, mut any) = (None, None);
     for attribute in &message.attributes {

@@ -1,13 +1,12 @@
 //! One lock per network namespace, so that two runs never interleave.
 //!
-//! There are two, and a run takes as many as it can get. A file in
-//! `/run/meshsec`, one for each network namespace, can be opened by root and by
-//! those whom root gave that directory: nobody else can hold it. And the name
-//! of an abstract Unix socket, which belongs to the network namespace itself,
-//! keeps runs apart that see different files or may open none. Anybody can take
-//! such a name, so it is respected only where a process has it that may change
-//! the namespace; see [`super::rights`]. Both vanish with the process, however
-//! that ends: there is no stale lock.
+//! The lock has two parts, and a run takes as many as it can get. The first is a file in
+//! `/run/meshsec`, one for each network namespace. Only root and users that root gave the directory
+//! to can open it, so nobody else can hold it. The second is the name of an abstract Unix socket,
+//! which belongs to the network namespace itself. It keeps runs apart that see different files or
+//! may open none. Any process can take such a name, so the name counts only if its holder may
+//! change the namespace; see [`super::rights`]. Both vanish when the process ends in any way: there
+//! is no stale lock.
 
 use std::{
     fs::{self, File},
@@ -30,13 +29,13 @@ use rustix::{
 use super::rights;
 use crate::kernel::KernelError;
 
-/// Only root can give anything this name, and so decide who may open what is in it.
+/// Only root can create this directory, and so decides which users may open files in it.
 const DIRECTORY: &str = "/run/meshsec";
 const NAME: &[u8] = b"meshsec-lock";
 const POLL: Duration = Duration::from_millis(50);
-/// How often a name is looked at that nobody listens under, before that is taken for good.
+/// The number of looks at a name that nobody listens under, before that is taken as final.
 const SILENT: u32 = 3;
-/// What a holder says of itself is not longer.
+/// The limit of a holder's note on itself.
 const LONGEST_NOTE: u64 = 200;
 
 /// The lock of the network namespace that it was acquired in, until dropped.
@@ -47,20 +46,21 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Tells those who wait what this run does: a part of a sentence that begins with "process 7".
+    /// Tells waiting runs about the work of this one: a part of a sentence that begins with
+    /// "process 7".
     pub fn note(&self, what: &str) {
         if let Some(file) = &self.file {
-            // Only for people: who can't write waits or is waited for all the same.
+            // The note is only for people: without it, other runs wait all the same.
             let _ = write_note(file, what);
         }
     }
 }
 
-/// What somebody is told who waits, or does not.
+/// The message to a run that waits, or doesn't.
 pub enum Notice {
-    /// It waits for somebody who has the lock.
+    /// The run waits for the holder of the lock.
     Waits(String),
-    /// It does not wait for somebody who has taken the name of the lock.
+    /// The run doesn't wait for a process that has taken the name of the lock.
     Ignores(String),
 }
 
@@ -71,7 +71,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// That of the calling thread's network namespace.
+    /// The place of the calling thread's network namespace.
     pub fn open() -> Self {
         let file = namespace().and_then(|id| open(Path::new(DIRECTORY), &id));
         Self { file, name: NAME.to_vec() }
@@ -113,7 +113,7 @@ impl Place {
 
 type Wait<'w> = dyn FnMut(String) -> Result<(), KernelError> + 'w;
 
-/// Binds the name, or says who has it that need not be waited for.
+/// Binds the name, or tells the process that has it and need not be waited for.
 fn take_name(
     name: &[u8],
     has_file: bool,
@@ -133,7 +133,7 @@ fn take_name(
                 ));
             }
             Ok(peer) => wait(process(peer))?,
-            // A run listens right after it has the name.
+            // A run listens right after it takes the name.
             Err(Errno::CONNREFUSED) if silent == SILENT => {
                 return Ok((None, Some("another process".into())));
             }
@@ -141,7 +141,7 @@ fn take_name(
                 silent += 1;
                 thread::sleep(POLL);
             }
-            // Its queue is full, so that nobody can tell who it is. The file is enough.
+            // The queue is full, so that the holder can't be told. The file is enough.
             Err(_) if has_file => return Ok((None, Some("another process".into()))),
             Err(_) => wait("another process".into())?,
         }
@@ -152,16 +152,16 @@ fn failed(reason: String) -> KernelError {
     KernelError::System { doing: "cannot lock this network namespace".into(), reason }
 }
 
-/// What tells the calling thread's network namespace from all others.
+/// The identity of the calling thread's network namespace.
 fn namespace() -> Option<String> {
     let link = fs::read_link("/proc/thread-self/ns/net").ok()?;
     let text = link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?;
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.to_owned())
 }
 
-/// A file that only its owner can open; none where there is nothing safe to be had.
+/// A file that only its owner can open; none where there is no safe one.
 ///
-/// Whose the directory is does not matter, as long as only root can have made it.
+/// The owner of the directory does not matter, as long as only root can have created it.
 fn open(directory: &Path, id: &str) -> Option<File> {
     let parent = rustix::fs::stat(directory.parent()?).ok()?;
     if parent.st_uid != 0 || parent.st_mode & 0o022 != 0 {
@@ -177,11 +177,11 @@ fn open(directory: &Path, id: &str) -> Option<File> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let (read, write) = (flags | OFlags::RDONLY, flags | OFlags::RDWR | OFlags::CREATE);
     let mode = Mode::RUSR | Mode::WUSR;
-    // In a unit all of /run may be read only; a lock can be had even so.
+    // In a unit all of /run may be read-only. A file that is open for reading can be locked too.
     let file = rustix::fs::openat(&directory, &name, write, mode)
         .or_else(|_| rustix::fs::openat(&directory, &name, read, Mode::empty()))
         .ok()?;
-    // What others can open, others can hold.
+    // A file that others can open, others can lock.
     (rustix::fs::fstat(&file).ok()?.st_mode & 0o077 == 0).then(|| File::from(file))
 }
 
@@ -202,7 +202,7 @@ fn write_note(mut file: &File, what: &str) -> io::Result<()> {
     writeln!(file, "process {}{comma}{what}", std::process::id())
 }
 
-/// What the holder says of itself. The printer sees to it that it moves no cursor.
+/// The holder's note on itself. The printer makes sure that it moves no cursor.
 fn read_note(mut file: &File) -> String {
     let mut note = String::new();
     let read = file.rewind().and_then(|()| file.take(LONGEST_NOTE).read_to_string(&mut note));
@@ -213,7 +213,7 @@ fn read_note(mut file: &File) -> String {
     }
 }
 
-/// A socket of this name; none if somebody has it.
+/// A socket of this name; none if another socket has it.
 fn bind(name: &[u8]) -> Result<Option<UnixListener>, KernelError> {
     let address = SocketAddr::from_abstract_name(name).map_err(|e| failed(e.to_string()))?;
     match UnixListener::bind_addr(&address) {
@@ -223,10 +223,10 @@ fn bind(name: &[u8]) -> Result<Option<UnixListener>, KernelError> {
     }
 }
 
-/// Who listens under the name, as well as the kernel will tell.
+/// The process that listens under the name, as far as the kernel tells.
 ///
-/// Never blocks: the holder accepts no connection, so that a blocking one
-/// would wait for ever as soon as its queue is full.
+/// Never blocks: the holder accepts no connection, so that a blocking connect would wait for ever
+/// as soon as its queue is full.
 fn holder(name: &[u8]) -> Result<UCred, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -300,7 +300,7 @@ mod tests {
         assert!(by_name(&name, Duration::ZERO).0.is_err(), "a full queue opens nothing");
     }
 
-    /// A directory like `/run`, and one in it, as far as this user can make them.
+    /// A directory like `/run`, and a directory in it, as far as this user can create them.
     fn directories() -> (tempfile::TempDir, std::path::PathBuf) {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("meshsec");
@@ -314,7 +314,7 @@ mod tests {
         }
         let (_parent, directory) = directories();
         let name = name("file");
-        // Each under a name of its own, as if somebody played with names.
+        // Each run has a name of its own, as if a program tampered with names.
         let place =
             |extra: &[u8]| Place { file: open(&directory, "7"), name: [&name[..], extra].concat() };
         let lock = acquire(place(b"a"), Duration::ZERO).0.unwrap();
@@ -358,7 +358,7 @@ mod tests {
         assert!(open(&directory, "7").is_none(), "a link leads elsewhere");
     }
 
-    /// Takes a name as somebody without any right.
+    /// Takes a name as a process without any rights.
     const SQUATTER: &str = "
 import os, socket, sys
 kind, name = sys.argv[1], sys.argv[2]
@@ -380,7 +380,7 @@ sys.stdin.read()
     #[test]
     fn who_has_no_rights_keeps_nobody_waiting() {
         if !rustix::process::geteuid().is_root() {
-            return; // Somebody else has to be somebody else.
+            return; // The other user has to differ from this one.
         }
         for (kind, with_file) in
             [("listens", false), ("listens", true), ("silent", false), ("full", true)]

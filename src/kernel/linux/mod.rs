@@ -1,14 +1,12 @@
 //! The real kernel, by `NETLINK_XFRM`, rtnetlink, `/proc` and iptables.
 //!
-//! [`Linux`] works on the network namespace of the thread that opens it;
-//! [`netns`] moves there first, [`lock`] keeps two runs apart, [`clock`] tells
-//! the time. The rest is
-//! private: `wire` is netlink's framing, `netlink` the socket, `decode`
-//! and `encode` turn messages into the model and back, `perform` has the
-//! rules of each step, `explain` says what an error number means, `modules` what
-//! keeps the kernel from loading a module, `host` reads sysctls, `link` devices and
-//! their addresses, `tunnels` those that make VXLAN or Geneve, `routes` the ways to
-//! peers, and `iptables` has the chains.
+//! [`Linux`] works on the network namespace of the thread that opens it; [`netns`] moves there
+//! first, [`lock`] keeps two runs apart, and [`clock`] tells the time. The rest is private: `wire`
+//! is netlink's framing, `netlink` the socket, `decode` and `encode` turn messages into the model
+//! and back, `perform` has the rules of each step, `explain` gives the meaning of error numbers,
+//! `modules` the reasons why the kernel loads no module, `host` reads sysctls, `link` devices and
+//! their addresses, `tunnels` those that make VXLAN or Geneve, `routes` the ways to peers, and
+//! `iptables` has the chains.
 
 pub mod clock;
 mod decode;
@@ -60,15 +58,14 @@ pub struct Linux {
     ways: Ways,
 }
 
-/// How far iptables is looked at.
+/// The parts of iptables that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// The chains of meshes, and no program runs where there can't be any.
+    /// The chains of meshes. No program runs where there can't be any.
     Leftovers,
-    /// What chains that guard need: also which programs there are, and what is
-    /// ahead of the chains.
+    /// The needs of guards that are chains: also the programs, and the rules ahead of the chains.
     Guards,
-    /// What a mark needs: also who else uses marks.
+    /// The needs of a mark: also its other users.
     Marks,
 }
 
@@ -77,28 +74,28 @@ impl Linux {
     ///
     /// # Errors
     ///
-    /// [`KernelError::Refused`] where the kernel has no XFRM. Privilege is
-    /// needed to observe and to perform, not to open.
+    /// [`KernelError::Refused`] where the kernel has no XFRM. Observing and performing need
+    /// privilege, opening doesn't.
     pub fn open() -> Result<Self, KernelError> {
         let engine = netlink::Engine::open(netlink::Protocol::Xfrm).map_err(explain::of_access)?;
         let (iptables, ways) = (iptables::Iptables::default(), Ways::default());
         Ok(Self { engine, iptables, look: Look::Marks, ways })
     }
 
-    /// How far iptables is looked at; at all, until this is said.
+    /// Sets the parts of iptables that are read. Without this call all of them are.
     #[must_use]
     pub fn looking_at(self, look: Look) -> Self {
         Self { look, ..self }
     }
 
-    /// Whose routes are asked for, as long as nothing is said nobody's.
+    /// Sets the peers that routes are asked for. Without this call there are none.
     #[must_use]
     pub fn asking_for(self, ways: Ways) -> Self {
         Self { ways, ..self }
     }
 
-    /// The keys of the SAs with this reqid, for somebody who may have to make
-    /// them again. Those that the kernel doesn't show are left out.
+    /// The keys of the SAs with this reqid, for a caller that may have to create them again. Keys
+    /// that the kernel doesn't show are left out.
     ///
     /// # Errors
     ///
@@ -112,7 +109,7 @@ impl Linux {
     }
 }
 
-/// Devices, addresses and the ways to peers, and nothing that takes privilege.
+/// Devices, addresses and the ways to peers. Needs no privilege.
 ///
 /// # Errors
 ///
@@ -124,8 +121,8 @@ pub fn surroundings(ways: &Ways) -> Result<State, KernelError> {
     Ok(State { links, addresses, routes, ..State::default() }.sorted())
 }
 
-/// What rules of the nat table are asked about; nothing where the local peer's
-/// address is not known.
+/// The packets that rules of the nat table are checked for; none where the local peer's address is
+/// not known.
 fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables::Packets> {
     let local = ways.local_among(&devices.addresses)?;
     let all_known = routes.iter().all(|route| !route.devices.is_empty()) && !routes.is_empty();

@@ -1,8 +1,8 @@
-//! Why the kernel has not loaded a module that it may well have: `modprobe.d` keeps
-//! it away, no module is loaded any more, or FIPS forbids a cipher.
+//! Reasons why the kernel has not loaded a module that it may well have: `modprobe.d` bars it,
+//! module loading is disabled, or FIPS forbids a cipher.
 //!
-//! Only what is certain is said. For [`super::explain`], and for the warning of a
-//! plan before anything is tried.
+//! Only certain reasons are given. For [`super::explain`], and for the warning of a plan before
+//! anything is tried.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,8 @@ use crate::{
     model::{Algorithm, Sa},
 };
 
-/// Where modprobe reads its configuration, the first of one name before all others (modprobe.d(5)).
+/// The directories of modprobe's configuration. Of files with one name, the first counts
+/// (modprobe.d(5)).
 const DIRECTORIES: [&str; 5] = [
     "etc/modprobe.d",
     "run/modprobe.d",
@@ -24,7 +25,7 @@ const DIRECTORIES: [&str; 5] = [
     "lib/modprobe.d",
 ];
 
-/// What an SA needs of the kernel: the module, and the alias by which the kernel asks for it.
+/// The module that an SA needs, and the alias by which the kernel asks for it.
 const ESP4: Module = Module { name: "esp4", alias: "xfrm-type-2-50" };
 const ESP6: Module = Module { name: "esp6", alias: "xfrm-type-10-50" };
 const GCM: Module = Module { name: "gcm", alias: "crypto-gcm" };
@@ -52,17 +53,17 @@ pub fn of_cipher(algorithm: &Algorithm) -> Vec<Module> {
     }
 }
 
-/// What keeps the first of these modules away that is not loaded. For modules that
-/// the kernel has just been found to lack.
+/// The reason that bars the first of these modules that is not loaded. For modules that the kernel
+/// has just been found to lack.
 pub fn barred(modules: &[Module]) -> Option<String> {
     let root = Path::new("/");
     let missing: Vec<_> = modules.iter().filter(|module| !is_loaded(root, module)).collect();
     bar(root, &missing)
 }
 
-/// What will keep the kernel from making these SAs, before anything is tried.
+/// The reasons why the kernel won't create these SAs, before anything is tried.
 ///
-/// Ciphers have other modules that stand in for them; ESP has none.
+/// Other modules can stand in for that of a cipher, but not for that of ESP.
 pub fn foreseen<'a>(sas: impl Iterator<Item = &'a Sa>) -> Vec<String> {
     let needs = sas.map(|sa| (esp(sa), &sa.algorithm));
     foreseen_under(Path::new("/"), needs)
@@ -94,7 +95,7 @@ fn bar(root: &Path, missing: &[&Module]) -> Option<String> {
     missing.iter().find_map(|module| lines.iter().find_map(|line| line.bars(module)))
 }
 
-/// What to say of a cipher that the kernel has not, if FIPS forbids it.
+/// The explanation for a cipher that the kernel lacks, if FIPS forbids it.
 pub fn forbidden_cipher(algorithm: &Algorithm) -> Option<&'static str> {
     forbidden_under(Path::new("/"), algorithm)
 }
@@ -115,8 +116,8 @@ fn is_loaded(root: &Path, module: &Module) -> bool {
     root.join("sys/module").join(module.name).exists()
 }
 
-/// Whether a module is certainly neither loaded nor a part of the kernel. Where
-/// nobody can tell, as in a container without `/lib/modules`, it is not.
+/// Whether a module is certainly neither loaded nor a part of the kernel. `false` where nobody can
+/// tell, as in a container without `/lib/modules`.
 fn is_missing(root: &Path, module: &Module) -> bool {
     let built_in = || {
         let release = fs::read_to_string(root.join("proc/sys/kernel/osrelease")).ok()?;
@@ -135,9 +136,9 @@ struct Line {
 }
 
 impl Line {
-    /// What this line does to a module, if it keeps it away.
+    /// The effect of this line on a module, if the line bars it.
     ///
-    /// The kernel asks by an alias, and `blacklist` hides a module from those.
+    /// The kernel asks by an alias, and `blacklist` hides a module's aliases.
     fn bars(&self, module: &Module) -> Option<String> {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         let is = |name: &str, of: &str| name.replace('-', "_") == of.replace('-', "_");
@@ -165,7 +166,7 @@ fn is_nothing(command: &str) -> bool {
     matches!(program, "false" | "true" | ":" | "null" | "nologin")
 }
 
-/// All lines of modprobe's configuration; what can't be read has none.
+/// All lines of modprobe's configuration. Files that can't be read count as empty.
 fn configuration(root: &Path) -> Vec<Line> {
     let mut files = BTreeMap::new();
     for directory in DIRECTORIES {
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(foreseen(&[line], v4), 1);
         assert_eq!(foreseen(&[line], v6), 0, "it is built in");
         assert_eq!(foreseen(&[line, ("sys/module/esp4/refcnt", "1")], v4), 0);
-        // A file of the administrator's hides one of the same name.
+        // The administrator's file hides another of the same name.
         assert_eq!(foreseen(&[line, ("etc/modprobe.d/a.conf", "")], v4), 0);
         assert_eq!(foreseen(&[("etc/modprobe.d/a.txt", line.1)], v4), 0);
         let unknown = tempfile::tempdir().unwrap();

@@ -3,10 +3,9 @@
 //! It knows nothing of SAs and policies. For [`super`], [`super::perform`],
 //! [`super::routes`], [`super::tunnels`] and [`super::iptables`].
 //!
-//! Two promises: a dump is whole or an error, and every request is answered
-//! for or the whole is an error. After an error the socket is drained, so that
-//! the next request begins afresh; answers that still come are told apart by
-//! their sequence numbers.
+//! Two promises: a dump is whole or an error, and every request has an answer or the whole call is
+//! an error. After an error the socket is drained, so that the next request begins afresh. Late
+//! answers are told apart by their sequence numbers.
 
 #[cfg(test)]
 mod tests;
@@ -28,15 +27,15 @@ use crate::kernel::{Errno, KernelError};
 
 use super::wire::{self, Message, Messages, Refusal, Request, garbled};
 
-/// Requests per send at most. 221 acknowledgements fit the default receive buffer
-/// since Linux 6.3, more before; beyond, the kernel drops answers to requests that
-/// it has performed. Where the buffer is smaller, so is the window.
+/// Requests per send at most. 221 acknowledgements fit the default receive buffer since Linux 6.3,
+/// more before; beyond, the kernel drops answers to requests that it has performed. A smaller
+/// buffer has a smaller window.
 pub const WINDOW: usize = 128;
 /// Bytes of a receive buffer that an acknowledgement takes (`SKB_SMALL_HEAD_SIZE`
 /// and the head of an skb, since Linux 6.3).
 const ACKNOWLEDGEMENT: usize = 960;
-/// Requests per send at most where each is answered by an object besides its
-/// acknowledgement: an object takes up to four times the room.
+/// Requests per send at most where each answer has an object besides its acknowledgement. An object
+/// takes up to four times the room.
 pub const LOOK_WINDOW: usize = 32;
 /// Bytes per send, well below the default send buffer of 208 KiB.
 const WINDOW_BYTES: usize = 64 * 1024;
@@ -46,10 +45,10 @@ const BUFFER: usize = 64 * 1024;
 const WISHED_BUFFER: usize = 1024 * 1024;
 /// Requests are performed inside `send`, so that answers are there at once.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a dump that the kernel calls inconsistent is tried.
+/// The number of tries of a dump that the kernel calls inconsistent.
 const DUMP_TRIES: usize = 5;
 
-/// Whom a socket talks to.
+/// The kernel's side of a socket.
 #[derive(Debug, Clone, Copy)]
 pub enum Protocol {
     /// `NETLINK_XFRM`.
@@ -66,13 +65,13 @@ pub struct Engine {
     kernel: SocketAddr,
     sequence: u32,
     buffer: Zeroizing<Vec<u8>>,
-    /// Bytes of the receive buffer that the kernel has given.
+    /// Bytes of the receive buffer that the kernel has granted.
     room: usize,
 }
 
-/// What the kernel said to one request.
+/// The kernel's answer to one request.
 pub struct Answer {
-    /// Done, or why not.
+    /// Success, or the refusal.
     pub outcome: Result<(), Refusal>,
     /// The object, if one was asked for; may hold a key.
     pub object: Option<Zeroizing<Vec<u8>>>,
@@ -107,8 +106,8 @@ impl Engine {
         Ok(Self { socket, kernel: SocketAddr::new(0, 0), sequence: 0, buffer, room })
     }
 
-    /// Lists everything that `kind` with `body` asks for, decoding each `answer` as it
-    /// comes; what decodes to `None` is left out.
+    /// Lists everything that `kind` with `body` asks for, decoding each `answer` as it comes.
+    /// Answers that decode to `None` are left out.
     ///
     /// # Errors
     ///
@@ -157,9 +156,9 @@ impl Engine {
         }
     }
 
-    /// Performs requests in order, a window at a time, all of them even if
-    /// some are refused, and answers for each. A window has at most `window` of
-    /// them, and only as many as the receive buffer takes the answers of.
+    /// Performs requests in order, a window at a time. Performs all of them even if some are
+    /// refused, and returns an answer for each. A window has at most `window` requests, and only as
+    /// many as have answers that fit the receive buffer.
     ///
     /// # Errors
     ///
@@ -186,11 +185,11 @@ impl Engine {
         Ok(answers)
     }
 
-    /// One send, and the answers to all that was in it.
+    /// One send, and the answers to all its requests.
     fn window(&mut self, requests: &[Request]) -> Result<Vec<Answer>, KernelError> {
         let doing = "performing steps";
         let size = requests.iter().map(Request::size).sum();
-        // All of it at once: a vector that grows leaves keys behind.
+        // Allocated at once: a vector that grows leaves keys behind.
         let mut send = Zeroizing::new(Vec::with_capacity(size));
         let mut open = Window::new(requests.len(), self.sequence.wrapping_add(1));
         for request in requests {
@@ -256,7 +255,7 @@ impl Engine {
         while begin.elapsed() < PATIENCE {
             match self.receive_with(RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An overrun is reported once, and what is behind it can be read.
+                // An overrun is reported once, and the messages behind it can be read.
                 _ => {}
             }
         }
@@ -264,21 +263,21 @@ impl Engine {
     }
 }
 
-/// Asks for a large receive buffer and says how large it is. A host may have a small
-/// limit (`net.core.rmem_max`), which CAP_NET_ADMIN passes, except in a user namespace.
+/// Asks for a large receive buffer and returns its size. A host may have a small limit
+/// (`net.core.rmem_max`), which CAP_NET_ADMIN passes, except in a user namespace.
 fn receive_buffer(socket: &Socket) -> rustix::io::Result<usize> {
     let _ = sockopt::set_socket_recv_buffer_size_force(socket, WISHED_BUFFER)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, WISHED_BUFFER));
     sockopt::socket_recv_buffer_size(socket)
 }
 
-/// The part of a window whose answers fit a receive buffer. The smallest that Linux
-/// gives takes two, as a replacement's delete and add need.
+/// The number of requests of a window with answers that fit a receive buffer. The smallest buffer
+/// of Linux takes two answers, enough for a replacement's delete and add.
 fn fitting(window: usize, room: usize) -> usize {
     (window * room / (WINDOW * ACKNOWLEDGEMENT)).clamp(1, window)
 }
 
-/// A part of the receive buffer, wiped when left, by whatever way.
+/// A part of the receive buffer, wiped on every way out.
 struct Wiped<'a>(&'a mut [u8]);
 
 impl Drop for Wiped<'_> {
@@ -287,8 +286,8 @@ impl Drop for Wiped<'_> {
     }
 }
 
-/// How many of the next requests go into one send. One that is joined to its
-/// predecessor is never parted from it.
+/// The number of the next requests that go into one send. A request that is joined to its
+/// predecessor goes into the same send.
 fn window_length(requests: &[Request], window: usize) -> usize {
     let (mut length, mut bytes) = (0, 0);
     for (index, request) in requests.iter().enumerate() {
@@ -309,17 +308,17 @@ pub struct Dump<'a, T> {
     answer: u16,
     what: &'a str,
     interrupted: bool,
-    /// What has been decoded so far.
+    /// The objects decoded so far.
     pub list: Vec<T>,
 }
 
 impl<'a, T> Dump<'a, T> {
-    /// A dump of which nothing was read.
+    /// A dump before anything is read.
     pub fn new(sequence: u32, answer: u16, what: &'a str) -> Self {
         Self { sequence, answer, what, interrupted: false, list: Vec::new() }
     }
 
-    /// Takes a datagram in, and says whether it held the end.
+    /// Takes a datagram in. Returns whether it held the end.
     ///
     /// # Errors
     ///
@@ -337,7 +336,7 @@ impl<'a, T> Dump<'a, T> {
         Ok(false)
     }
 
-    /// Takes a message in, and says whether it was the last.
+    /// Takes a message in. Returns whether it was the last.
     fn take(
         &mut self,
         message: Message<'_>,
@@ -371,7 +370,7 @@ struct Window {
     missing: usize,
 }
 
-/// What was said to one request so far.
+/// The answers to one request so far.
 #[derive(Default)]
 struct Slot {
     outcome: Option<Result<(), Refusal>>,
@@ -388,8 +387,8 @@ impl Window {
         self.missing == 0
     }
 
-    /// Sorts a message to its request; one that belongs to none is an answer
-    /// to something that was given up, and is left.
+    /// Assigns a message to its request. A message without one answers a request that was given up,
+    /// and is ignored.
     fn take(&mut self, message: &Message<'_>) -> Result<(), KernelError> {
         let index = message.sequence.wrapping_sub(self.first) as usize;
         let Some(slot) = self.slots.get_mut(index) else { return Ok(()) };

@@ -6,7 +6,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::kernel::KernelError;
 
-/// Where iproute2 mounts the namespaces that have a name.
+/// The directory in which iproute2 mounts the namespaces that have a name.
 const NAMED: &str = "/run/netns";
 
 /// Moves the calling thread into the network namespace `name`, as `ip netns exec` does.
@@ -16,8 +16,8 @@ const NAMED: &str = "/run/netns";
 ///
 /// # Errors
 ///
-/// [`KernelError::System`] if there is no such namespace (it lists those that
-/// there are), or if the process may not enter it.
+/// [`KernelError::System`] if there is no such namespace (the error lists the existing ones), or if
+/// the process may not enter it.
 pub fn enter(name: &str) -> Result<(), KernelError> {
     enter_under(Path::new(NAMED), name)
 }
@@ -44,7 +44,7 @@ fn enter_under(directory: &Path, name: &str) -> Result<(), KernelError> {
     })
 }
 
-/// What to say where there is no such namespace: the ones that `ip netns list` shows.
+/// The reason where there is no such namespace. It lists those that `ip netns list` shows.
 fn missing(directory: &Path) -> String {
     let mut names: Vec<String> = fs::read_dir(directory)
         .into_iter()

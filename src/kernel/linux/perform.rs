@@ -1,10 +1,8 @@
-//! Steps to requests, and answers to results: the rules that one request
-//! alone can't keep.
+//! Steps to requests, and answers to results: the rules that need more than one request.
 //!
-//! * A larval SA of ours in the way of a new one is taken over.
-//! * A policy is looked at right before it is replaced or deleted, so that a
-//!   foreign one never is.
-//! * A delete of what is gone already is done.
+//! * A larval SA of the mesh in the way of a new SA is taken over.
+//! * A policy is looked at right before it is replaced or deleted, so that foreign policies stay.
+//! * A delete of an object that is gone already counts as done.
 
 use std::thread;
 
@@ -39,7 +37,7 @@ pub fn perform(
             outcomes.push(perform_alone(iptables, &step.kind));
             continue;
         }
-        // What is looked at is acted on in the same breath, before others are looked at.
+        // The steps of a batch are performed right after its look, before others are looked at.
         let size = if run.iter().any(|step| look(step).is_some()) { LOOK_WINDOW } else { WINDOW };
         for batch in run.chunks(size) {
             outcomes.extend(perform_batch(engine, batch)?);
@@ -48,7 +46,7 @@ pub fn perform(
     Ok(outcomes)
 }
 
-/// Whether a step is none of requests to XFRM.
+/// Whether a step is done without requests to XFRM.
 fn is_alone(step: &Step) -> bool {
     use StepKind::{DeleteChain, SetChain, SetMtu, Wait};
     matches!(step.kind, Wait(_) | SetMtu { .. } | SetChain { .. } | DeleteChain(_))
@@ -94,27 +92,27 @@ fn perform_batch(engine: &mut Engine, steps: &[Step]) -> Result<Vec<Outcome>, Ke
     Ok(outcomes)
 }
 
-/// What has to be looked at before a step.
+/// The request for the object that has to be looked at before a step.
 fn look(step: &Step) -> Option<Request> {
     match &step.kind {
         StepKind::UpdatePolicy(policy) | StepKind::DeletePolicy(policy) => {
             Some(encode::get_policy(&policy.id))
         }
-        // What has the same key goes on from there.
+        // An SA with the same key goes on from the old one's numbers.
         StepKind::ReplaceSa { sa, .. } => Some(encode::get_sa(&sa.id)),
-        // Looked up under a mark, an SA without one is found as well.
+        // A look-up under a mark also finds an SA without one.
         StepKind::DeleteSa(id) if !id.mark.is_none() => Some(encode::get_sa(id)),
         _ => None,
     }
 }
 
-/// What a look found.
+/// The object that a look found.
 enum Found {
     Policy(Policy),
     Sa(Box<Sa>, Usage),
 }
 
-/// Looks at what steps are about; `None` where nothing is looked at or nothing is there.
+/// Looks at the objects of steps; `None` where a step needs no look or there is no object.
 fn look_at_all(
     engine: &mut Engine,
     steps: &[Step],
@@ -155,7 +153,7 @@ fn missing(step: &Step) -> KernelError {
     super::wire::garbled(format!("success without an object; {}", rules::doing(&step.kind)))
 }
 
-/// The requests that a step comes to; none where it is done already.
+/// The requests of a step; none where it is done already.
 fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError> {
     let changed = |policy: &Policy| KernelError::Changed(policy.id.to_string());
     match (&step.kind, found) {
@@ -195,7 +193,7 @@ fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError>
                     Ok(vec![encode::update_policy(policy)])
                 }
                 Some(_) => Err(changed(policy)),
-                // Not an update: a foreign one may appear before it arrives.
+                // Not an update: a foreign policy may appear before the request arrives.
                 None => Ok(vec![encode::new_policy(policy)]),
             }
         }
@@ -219,7 +217,7 @@ fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError>
     }
 }
 
-/// What the answers to a step's requests come to.
+/// The outcome of the answers to a step's requests.
 fn outcome(step: &Step, answers: &[Answer]) -> Outcome {
     let absent = match step.kind {
         StepKind::ReplaceSa { .. } | StepKind::DeleteSa(_) => Some(Errno::ESRCH),
@@ -238,8 +236,7 @@ fn outcome(step: &Step, answers: &[Answer]) -> Outcome {
     Ok(())
 }
 
-/// Looks at what stood in the way of new SAs, and takes over what is larval
-/// and ours.
+/// Looks at the SAs in the way of new ones, and takes over the larval SAs of the mesh.
 fn take_over_all(
     engine: &mut Engine,
     steps: &[Step],
@@ -275,7 +272,7 @@ fn take_over(step: &Step, answer: Answer) -> Result<Request, KernelError> {
     let begin = rules::begin(&step.kind, sa, start, None, clock::now())?;
     let begin = rules::Begin { device: link::offload_index(sa, &step.kind)?, ..begin };
     match answer.outcome {
-        // Gone in between, as a larval one is after 30 s.
+        // It is gone by now, as a larval SA is after 30 s.
         Err(refusal) if refusal.errno == Errno::ESRCH => Ok(encode::new_sa(sa, key, begin)),
         Err(refusal) => Err(explain::of_step(step, &refusal)),
         Ok(()) => {
@@ -346,7 +343,7 @@ mod tests {
         Policy { id, priority, action, index: None, templates, extras: Default::default() }
     }
 
-    /// That of a peer, under some SPI, of the mesh with a reqid.
+    /// The policy of a peer, under some SPI, of the mesh with a reqid.
     fn of_peer(spi: u32, reqid: Reqid) -> Policy {
         let [here, there] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
         let template = Template::transport(here, there, Spi::from_raw(spi), reqid);
@@ -357,7 +354,7 @@ mod tests {
         policy(reqid.0, Action::Block, Vec::new())
     }
 
-    /// The types of the requests that a step comes to, where a look has found this.
+    /// The types of a step's requests after a look that found this.
     fn asked(kind: StepKind, found: Option<&Policy>) -> Result<Vec<u16>, KernelError> {
         let step = Step { peer: None, kind };
         assert!(look(&step).is_some(), "what is there is looked at first");
@@ -393,7 +390,8 @@ mod tests {
         assert_eq!(delete, Ok(vec![xfrm::XFRM_MSG_DELPOLICY]));
     }
 
-    /// One that is gone is made by the request that refuses what somebody makes meanwhile.
+    /// A missing policy is created by the request that fails if another program creates one
+    /// meanwhile.
     #[test]
     fn a_policy_that_is_gone_is_made_anew_and_takes_over_nothing() {
         let ours = of_peer(0x8100_1002, OURS);

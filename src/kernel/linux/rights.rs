@@ -1,28 +1,27 @@
 //! Whether another process may change this network namespace.
 //!
-//! Anybody may take the name of an abstract socket. So what such a name says
-//! is believed only of a process that could do itself what is to be decided:
-//! one with `CAP_NET_ADMIN` in our user namespace. Being uid 0 is not enough
-//! where `/proc` tells more: the root of a container on the host's network has
-//! that number and no such capability.
+//! Any process may take the name of an abstract socket. So the name counts only if its holder could
+//! change the namespace itself: a process with `CAP_NET_ADMIN` in this user namespace. Uid 0 is not
+//! enough where `/proc` tells more: the root of a container on the host's network has uid 0 but not
+//! this capability.
 
 use std::fs;
 
 use rustix::{net::UCred, thread::CapabilitySet};
 
-/// Whether the process at the other end may change this network namespace, as
-/// far as can be told: where `/proc` hides it, root and the own user may.
+/// Whether the process at the other end may change this network namespace, as far as can be told.
+/// Where `/proc` hides the process, root and the own user may.
 pub fn may_change_network(peer: &UCred) -> bool {
     let told = rights(peer.pid.as_raw_nonzero().get());
     told.unwrap_or_else(|| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
-/// What `/proc` tells of a process.
+/// The rights of a process by `/proc`.
 fn rights(pid: i32) -> Option<bool> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let theirs = fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?;
-    // Capabilities count in the user namespace of their process. Whoever makes one has all of
-    // them in it, and can't give it our map of users.
+    // Capabilities count in the user namespace of their process. The creator of a user namespace
+    // has all of them in it, but can't give it this process's map of users.
     let ours = fs::read_to_string("/proc/self/uid_map").ok()?;
     Some(theirs == ours && permits(&status)?)
 }
@@ -41,12 +40,12 @@ mod tests {
     fn the_permitted_set_counts() {
         let status = |set: &str| format!("Name:\tx\nCapInh:\tffffffffffffffff\nCapPrm:\t{set}\n");
         assert_eq!(permits(&status("0000000000001000")), Some(true));
-        // What a container's root has on the network of its host.
+        // The capabilities of a container's root on the network of its host.
         assert_eq!(permits(&status("00000000a80425fb")), Some(false));
         assert_eq!(permits("Name:\tx\n"), None);
     }
 
-    /// Who makes a user namespace has all capabilities in it, and none here.
+    /// The creator of a user namespace has all capabilities in it, and none here.
     #[test]
     fn the_root_of_another_user_namespace_has_no_rights_in_this_one() {
         use std::{

@@ -1,8 +1,8 @@
 //! The ways to peers, by `RTM_GETROUTE`: every device that a packet can leave by.
 //!
-//! The kernel answers with one device of several (ECMP); with `RTM_F_FIB_MATCH`
-//! it gives the entry of its table, which lists them all. Both are asked for. Asked
-//! without a source address, it says which one it picks. Needs no privilege.
+//! The kernel answers with one device of several (ECMP); with `RTM_F_FIB_MATCH` it gives the entry
+//! of its table, which lists them all. Both questions are asked. A question without a source
+//! address gets the address that the kernel picks. Needs no privilege.
 #![forbid(unsafe_code)]
 
 use std::{collections::BTreeSet, net::IpAddr};
@@ -34,21 +34,21 @@ const RTA_DPORT: u16 = 29;
 /// `RTNH_F_DEAD` and `RTNH_F_LINKDOWN`.
 const NO_CARRIER: u8 = 1 | 16;
 
-/// How one peer is asked about.
+/// The questions about one peer.
 #[derive(Clone, Copy)]
 enum Question {
     /// The way of a packet from the local address.
     Way,
     /// The entry of the table that this is from.
     Entry,
-    /// What the kernel makes of a packet without a source address.
+    /// The kernel's choice for a packet without a source address.
     Source,
 }
 
 const QUESTIONS: [Question; 3] = [Question::Way, Question::Entry, Question::Source];
 
-/// The ways from the local peer's address to all others of its family; none
-/// where it isn't known which peer is the local one.
+/// The ways from the local peer's address to all others of its family; none where the local peer is
+/// unknown.
 ///
 /// # Errors
 ///
@@ -73,8 +73,8 @@ pub fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<Route>, KernelError
 
 /// The devices to which look-ups are bound; 0 is none.
 ///
-/// What has an address of a VRF is looked up in the VRF's table, and a tunnel
-/// that is bound to a device leaves by that one.
+/// Packets from an address of a VRF are looked up in the VRF's table. Packets of a tunnel that is
+/// bound to a device leave by that device.
 fn lookups(ways: &Ways, devices: &Devices, from: IpAddr) -> Vec<u32> {
     let mut bound: BTreeSet<u32> = devices.vrfs_of(from);
     if bound.is_empty() {
@@ -102,7 +102,7 @@ fn request(ways: &Ways, question: Question, from: IpAddr, to: IpAddr, oif: u32) 
     if oif > 0 {
         attribute(&mut body, RTA_OIF, &oif.to_ne_bytes());
     }
-    // Rules of policy routing may ask for them.
+    // Rules of policy routing may match the protocol and the port.
     if let Some((protocol, port)) = ways.port {
         attribute(&mut body, RTA_IP_PROTO, &[protocol]);
         attribute(&mut body, RTA_DPORT, &port.to_be_bytes());
@@ -124,7 +124,7 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.resize(super::wire::aligned(body.len()), 0);
 }
 
-/// What all answers about one peer come to.
+/// The route to one peer, from all answers.
 fn route(
     from: IpAddr,
     to: IpAddr,
@@ -173,7 +173,7 @@ struct Hop {
     no_carrier: bool,
 }
 
-/// The message of an answer and its attributes; none where the kernel has none.
+/// The message of an answer and its attributes; none where the kernel has no route.
 fn message(answer: &Answer) -> Option<(&[u8], &[u8])> {
     answer.outcome.as_ref().ok()?;
     answer.object.as_deref()?.split_at_checked(HEADER)

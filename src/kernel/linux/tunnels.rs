@@ -1,4 +1,4 @@
-//! Devices that make VXLAN or Geneve: what they are, and where they send.
+//! VXLAN and Geneve devices, their settings and their destinations.
 //!
 //! Their settings come with the list of devices, the forwarding entries of VXLAN
 //! by one dump each (`RTM_GETNEIGH`). Needs no privilege.
@@ -31,7 +31,7 @@ const HEADER: usize = 12;
 const NDA_DST: u16 = 1;
 const NDA_PORT: u16 = 6;
 
-/// The tunnel device that a message tells of, if it is one.
+/// The tunnel device that a message describes, if the device is one.
 pub fn device(message: &LinkMessage, names: &Names) -> Option<Tunnel> {
     let name = |index: u32| names.get(&index).cloned().unwrap_or_else(|| format!("index {index}"));
     let mut tunnel = message.attributes.iter().find_map(|attribute| match attribute {
@@ -74,7 +74,7 @@ fn nameless(kind: TunnelKind, port: u16) -> Tunnel {
 }
 
 fn vxlan(settings: &[InfoVxlan], name: impl Fn(u32) -> String) -> Tunnel {
-    // The driver's own, which iproute2 leaves as it is without `dstport`.
+    // The driver's default port, which iproute2 leaves unchanged without `dstport`.
     let mut tunnel = nameless(TunnelKind::Vxlan, 8472);
     for setting in settings {
         match setting {
@@ -107,7 +107,7 @@ fn geneve(settings: &[InfoGeneve]) -> Tunnel {
     Tunnel { entries: Some(BTreeSet::new()), ..specified(tunnel) }
 }
 
-/// Some kernels give an address that was not given as zeros.
+/// Some kernels show an address that is not set as zeros.
 fn specified(tunnel: Tunnel) -> Tunnel {
     Tunnel {
         local: tunnel.local.filter(|address| !address.is_unspecified()),
@@ -116,12 +116,12 @@ fn specified(tunnel: Tunnel) -> Tunnel {
     }
 }
 
-/// All tunnel devices with their forwarding entries. Those of a device that can't
-/// be read, as it may be gone by now, are not known.
+/// All tunnel devices with their forwarding entries. The entries of a device that can't be read are
+/// unknown: it may be gone by now.
 ///
 /// # Errors
 ///
-/// There is no socket to ask by.
+/// The socket can't be opened.
 pub fn with_entries(devices: &Devices) -> Result<Vec<Tunnel>, KernelError> {
     let mut tunnels = devices.tunnels.clone();
     if tunnels.iter().all(|tunnel| tunnel.kind != TunnelKind::Vxlan) {
@@ -146,7 +146,7 @@ fn entries(engine: &mut Engine, index: u32) -> Result<BTreeSet<Destination>, Ker
     Ok(found.into_iter().collect())
 }
 
-/// Where a forwarding entry leads, if it says so.
+/// The destination of a forwarding entry, if it has one.
 fn destination(message: &[u8]) -> Result<Option<Destination>, KernelError> {
     let rest = message.get(HEADER..).ok_or_else(|| garbled("a short forwarding entry"))?;
     let (mut to, mut port) = (None, None);

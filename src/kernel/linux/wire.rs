@@ -39,7 +39,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Bytes that it takes in a send.
+    /// The size of the request in a send, in bytes.
     pub fn size(&self) -> usize {
         aligned(HEADER + self.body.len())
     }
@@ -50,7 +50,7 @@ impl Request {
     }
 }
 
-/// A request for everything of a kind; `body` is what the kind wants behind the header.
+/// A request for everything of a kind; `body` is the part that the kind needs behind the header.
 pub fn dump_request(kind: u16, body: &[u8], sequence: u32) -> Vec<u8> {
     let mut send = Vec::with_capacity(aligned(HEADER + body.len()));
     append(&mut send, kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, body);
@@ -76,7 +76,7 @@ pub struct Message<'a> {
     pub flags: u16,
     /// The sequence number of the request that it answers.
     pub sequence: u32,
-    /// What is behind the header.
+    /// The bytes behind the header.
     pub payload: &'a mut [u8],
 }
 
@@ -113,7 +113,7 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// What the kernel said instead of doing as asked.
+/// The kernel's refusal of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The error number.
@@ -122,7 +122,7 @@ pub struct Refusal {
     pub text: Option<String>,
 }
 
-/// Reads an `NLMSG_ERROR`, which is also how success is acknowledged.
+/// Reads an `NLMSG_ERROR`, which acknowledges success too.
 pub fn acknowledgement(message: &Message<'_>) -> Result<Result<(), Refusal>, KernelError> {
     let payload = &*message.payload;
     let code = u32_at(payload, 0).ok_or_else(|| garbled("an acknowledgement without a number"))?;
@@ -150,8 +150,8 @@ fn outcome(code: u32, flags: u16, attributes: Option<&[u8]>) -> Result<(), Refus
     Err(Refusal { errno: Errno(code.saturating_neg()), text: attributes.and_then(text) })
 }
 
-/// The text among the attributes of an acknowledgement; broken ones give none,
-/// since the number says it all.
+/// The text among the attributes of an acknowledgement; broken attributes give none, since the
+/// number is enough.
 fn text(bytes: &[u8]) -> Option<String> {
     let range = attributes(bytes).ok()?.into_iter().find(|(kind, _)| *kind == TEXT)?.1;
     let text = String::from_utf8_lossy(&bytes[range]);
@@ -177,7 +177,7 @@ pub fn attributes(bytes: &[u8]) -> Result<Vec<(u16, Range<usize>)>, KernelError>
     Ok(found)
 }
 
-/// An error about an answer that makes no sense.
+/// The error for an answer that makes no sense.
 pub fn garbled(what: impl Into<String>) -> KernelError {
     KernelError::Garbled(what.into())
 }

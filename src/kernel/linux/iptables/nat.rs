@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(found(rule, &unknown), [false]);
     }
 
-    /// They come from an SA, so that no policy selects them any more.
+    /// ESP packets come from an SA, so that no policy selects them any more.
     #[test]
     fn what_changes_esp_packets_alone_is_told_as_such() {
         let (protocol, port) = (Some(17), Some(4789));

@@ -1,8 +1,7 @@
 //! Running the programs of iptables.
 //!
-//! By absolute path from a fixed list of directories, with an environment of
-//! our own, in bounded time. A program that fails is an error whatever it
-//! printed, and never an empty answer.
+//! By absolute path from a fixed list of directories, with a fixed environment, in bounded time. A
+//! program that fails is an error, with any output, and never an empty answer.
 
 use std::{
     io::{Read, Write},
@@ -16,8 +15,8 @@ use std::{
 
 use crate::kernel::KernelError;
 
-/// Where programs are looked for, in the order of a root shell's PATH. The
-/// caller's own PATH has no say in what runs as root.
+/// The directories of programs, in the order of a root shell's PATH. The caller's own PATH has no
+/// influence on the programs that run as root.
 const DIRECTORIES: [&str; 7] = [
     "/usr/local/sbin",
     "/usr/local/bin",
@@ -27,16 +26,16 @@ const DIRECTORIES: [&str; 7] = [
     "/bin",
     "/run/current-system/sw/bin",
 ];
-/// Those that a program may need to find others, such as modprobe.
+/// The PATH that a program may need to find others, such as modprobe.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long a program may take, its own waiting for the lock included.
+/// The time limit of a program, its wait for the lock included.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How often a running program is asked whether it has ended.
+/// The interval of checks whether a program has ended.
 const POLL: Duration = Duration::from_millis(1);
-/// How much of a program's own words an error repeats.
+/// The length of a program's own output in an error.
 const WORDS_SHOWN: usize = 400;
 
-/// The path of a program, if there is one that may be executed.
+/// The path of a program, if it exists and may be executed.
 pub fn find(name: &str) -> Option<PathBuf> {
     DIRECTORIES.iter().map(|directory| Path::new(directory).join(name)).find(|path| {
         let executable = |data: std::fs::Metadata| data.permissions().mode() & 0o111 != 0;
@@ -44,7 +43,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
     })
 }
 
-/// Runs a program to its end, gives it `input`, and returns what it printed.
+/// Runs a program to its end, gives it `input`, and returns its output.
 ///
 /// It runs in the network namespace of the calling thread.
 ///
@@ -84,7 +83,7 @@ fn run_within(
     let status = wait(&mut child, deadline)
         .map_err(|error| failed(error.to_string()))?
         .ok_or_else(|| failed(format!("it took longer than {} s", limit.as_secs())))?;
-    // What it has left running may hold its output open.
+    // A process that it left running may hold its output open.
     let left = || deadline.saturating_duration_since(Instant::now()).max(POLL);
     let (printed, said) = (printed.recv_timeout(left()), said.recv_timeout(left()));
     let (Ok(printed), Ok(said)) = (printed, said) else {
@@ -96,11 +95,11 @@ fn run_within(
     String::from_utf8(printed).map_err(|_| failed("its output is not UTF-8".into()))
 }
 
-/// From a thread of its own: a program may print much before it reads.
+/// Writes from a thread of its own: a program may print much before it reads.
 fn write_all(child: &mut Child, input: String) {
     let Some(mut stdin) = child.stdin.take() else { return };
     thread::spawn(move || {
-        // A program that ends before it has read all says so by its status.
+        // A program that ends before it has read everything reports that by its status.
         let _ = stdin.write_all(input.as_bytes());
     });
 }
@@ -133,10 +132,10 @@ fn wait(child: &mut Child, deadline: Instant) -> std::io::Result<Option<ExitStat
     }
 }
 
-/// What a status means, what the program said, and what to do.
+/// The meaning of a status, the program's output, and the remedy.
 ///
-/// Statuses are those of iptables' `enum xtables_exittype`: 2 is the usage, 3
-/// the version, 4 a resource. Its texts tell more than they.
+/// Statuses are those of iptables' `enum xtables_exittype`: 2 is the usage, 3 the version, 4 a
+/// resource. The program's texts tell more than its statuses.
 fn reason(status: ExitStatus, said: &str) -> String {
     let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     let has = |text: &str| said.contains(text);
@@ -185,7 +184,7 @@ mod tests {
         let answer = sh(LIMIT, "cat; /usr/bin/env", &input).unwrap();
         let environment = answer.strip_prefix(&input).unwrap();
         let mut lines: Vec<&str> = environment.lines().collect();
-        // The shell's own.
+        // Lines of the shell itself.
         lines.retain(|line| {
             !["PWD=", "_=", "SHLVL=", "OLDPWD="].iter().any(|own| line.starts_with(own))
         });

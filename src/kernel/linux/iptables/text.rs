@@ -1,8 +1,8 @@
-//! What iptables-restore is given: one table, which it changes wholly or not at all.
+//! The input of iptables-restore: one table, which it changes wholly or not at all.
 //!
-//! Pure. With `--noflush` it leaves alone what is not named. `:CHAIN - [0:0]`
-//! empties a chain of ours, or makes it. No built-in chain is ever declared:
-//! that would set its policy.
+//! Pure. With `--noflush` it leaves chains alone that the input doesn't name. `:CHAIN - [0:0]`
+//! empties a mesh's chain, or creates it. No built-in chain is ever declared: that would set its
+//! policy.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
@@ -11,8 +11,8 @@ use crate::model::{ChainId, Rule};
 
 use super::parse::{Line, Table};
 
-/// Makes a chain of ours what it should be, and what leads to it from its
-/// built-in chain: with `jump` one rule, ahead of all, and nothing otherwise.
+/// Sets the rules of a mesh's chain, and the rules of the built-in chain that lead to it: with
+/// `jump` one rule, ahead of all others, otherwise none.
 pub fn set(table: &Table, id: &ChainId, rules: &[Rule], jump: bool) -> String {
     let mut text = format!("*{}\n:{} - [0:0]\n", id.table, id.name);
     for rule in rules {
@@ -34,7 +34,7 @@ pub fn set(table: &Table, id: &ChainId, rules: &[Rule], jump: bool) -> String {
     text + "COMMIT\n"
 }
 
-/// Deletes a chain of ours and what leads to it from its built-in chain.
+/// Deletes a mesh's chain and the rules of its built-in chain that lead to it.
 pub fn delete(table: &Table, id: &ChainId) -> String {
     let mut text = format!("*{}\n", id.table);
     drop_jumps(&mut text, id, &jumps(table, id));
@@ -42,7 +42,8 @@ pub fn delete(table: &Table, id: &ChainId) -> String {
     text
 }
 
-/// By their words and not by their places, which somebody may change meanwhile.
+/// Deletes jumps by their words, not by their places: another program may change the places
+/// meanwhile.
 fn drop_jumps(text: &mut String, id: &ChainId, jumps: &[(usize, &Line)]) {
     for (_, line) in jumps {
         let _ = writeln!(text, "-D {} {}", id.hook(), line.text);

@@ -1,4 +1,4 @@
-//! Who uses marks outside of iptables: routing rules, and systems by their devices.
+//! Users of marks outside of iptables: routing rules, and systems by their devices.
 
 use std::fs;
 
@@ -54,12 +54,12 @@ async fn list() -> Result<Vec<(&'static str, RuleMessage)>, Box<dyn std::error::
             handle.rule().get(version).execute().try_collect().await;
         match rules {
             Ok(rules) => all.extend(rules.into_iter().map(|rule| (family, rule))),
-            // A kernel without IPv6 has no rules of it.
+            // A kernel without IPv6 has no IPv6 rules.
             Err(_) if family == "IPv6" => {}
             Err(error) => return Err(error.into()),
         }
     }
-    // There are always some: a failed dump of rtnetlink looks like an empty one.
+    // There are always some rules: a failed dump of rtnetlink looks like an empty one.
     if all.is_empty() { Err("the kernel shows none".into()) } else { Ok(all) }
 }
 

@@ -43,7 +43,7 @@ fn a_dump_ends_with_done_or_with_an_error_wherever_that_is_carried() {
     assert!(take(NLMSG_DONE, 2, 5, &[]).is_err(), "an end without a number");
 }
 
-/// Left out of the list, it would be taken for absent.
+/// An object that is left out of the list would be taken for absent.
 #[test]
 fn an_object_that_can_not_be_read_is_an_error_and_not_left_out_of_a_dump() {
     let mut dump = Dump::new(5, 0x10, "SAs");
@@ -94,8 +94,8 @@ fn a_request_is_acknowledged_once() {
 
 const LIST_LINKS: (u16, u16) = (18, 16);
 
-/// An error that repeats the request would repeat the key in it. Asked of rtnetlink,
-/// because that answers everybody.
+/// An error that repeats the request would repeat the key in it. The test asks rtnetlink, which
+/// answers every user.
 #[test]
 fn an_error_repeats_nothing_of_the_request() {
     let mut engine = Engine::open(Protocol::Route).unwrap();
@@ -115,7 +115,7 @@ fn an_error_repeats_nothing_of_the_request() {
     assert!(!repeated, "the answer repeats the request");
 }
 
-/// By the answer of another program a host without a link, or without SAs, could be made up.
+/// Another program's answer could fake a host without links or without SAs.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn what_another_program_sends_is_no_answer() {

@@ -28,7 +28,7 @@ pub struct JsonPlan {
     conflicts: Vec<JsonConflict>,
     more_conflicts: usize,
     held: usize,
-    /// How many SAs could not be compared, because the kernel hides their keys.
+    /// The number of SAs that could not be compared, because the kernel hides their keys.
     hidden_keys: usize,
     second_guard_missing: Vec<JsonLack>,
     warnings: Vec<Warning>,
@@ -40,11 +40,11 @@ pub struct JsonPlan {
 pub struct JsonClock {
     /// Seconds.
     period: u64,
-    /// What the clock showed.
+    /// The time that the clock showed.
     now: String,
-    /// When the generation ends.
+    /// The end of the generation.
     until: String,
-    /// By when the next apply is due.
+    /// The time before which the next apply is due.
     next_apply_before: String,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct JsonConflict {
     object: String,
     /// Null where it stops all; else the first names.
     peers: Option<Vec<String>>,
-    /// How many more it stops than are named.
+    /// The number of further peers that it stops.
     more_peers: usize,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct JsonLack {
     family: Family,
     /// Null for all chains of the family.
     chain: Option<String>,
-    /// Whether it may be there, and can't be seen.
+    /// Whether it may be there without being seen.
     unseen: bool,
     text: String,
 }
@@ -167,7 +167,7 @@ fn changes(plan: &Plan) -> Vec<JsonChange> {
         .collect()
 }
 
-/// What the second guard lacks, in the shape of its JSON.
+/// The missing parts of the second guard, in the shape of their JSON.
 pub(super) fn lacks(plan: &Plan) -> Vec<JsonLack> {
     let lack = |lack: &Lack| JsonLack {
         family: lack.family,
@@ -178,10 +178,10 @@ pub(super) fn lacks(plan: &Plan) -> Vec<JsonLack> {
     plan.lacks.iter().map(lack).collect()
 }
 
-/// How many conflicts a document has before the rest is counted.
+/// The number of conflicts in a document before the rest is counted.
 const CONFLICTS_SHOWN: usize = 100;
 
-/// How many conflicts there are beyond those.
+/// The number of conflicts beyond those.
 pub(super) fn more_conflicts(plan: &Plan) -> usize {
     plan.conflicts.len().saturating_sub(CONFLICTS_SHOWN)
 }

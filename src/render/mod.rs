@@ -24,17 +24,18 @@ pub use show::{Shown, show_json, show_text};
 pub use status::{Sample, StatusView, status_json, status_text};
 pub use text::{generation, plan_text};
 
-/// A plan and whose it is.
+/// A plan with its context.
 pub struct View<'a> {
     /// The file.
     pub config: &'a Config,
-    /// Which generation it is, and until when.
+    /// The generation, and its end.
     pub moment: Moment,
-    /// The local peer; none where everything is to go and nobody asked whose it was.
+    /// The local peer; `None` where all of the mesh is to go and nobody asked which peer this host
+    /// is.
     pub local: Option<&'a Peer>,
     /// The plan.
     pub plan: &'a Plan,
-    /// Warnings that aren't the plan's own: the file's, the secrets'.
+    /// Warnings that aren't the plan's own: those of the file and of the secrets.
     pub warnings: &'a [Warning],
     /// The file's name, for the line that says that nothing differs.
     pub file: &'a str,

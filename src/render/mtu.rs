@@ -14,7 +14,7 @@ use crate::{
 
 const BOLD: Style = Style::new().bold();
 
-/// What the arithmetic begins with.
+/// The start of the arithmetic.
 pub struct Underlay<'a> {
     /// The file.
     pub config: &'a Config,
@@ -26,13 +26,13 @@ pub struct Underlay<'a> {
     pub device: Option<&'a str>,
     /// The underlay's MTU.
     pub mtu: u32,
-    /// What it was asked to carry.
+    /// The inner packet that the operator asked for.
     pub inner: Option<u32>,
-    /// What fits it.
+    /// The result of the arithmetic.
     pub fit: &'a Fit,
     /// The device that \[link\] names, if the host has it.
     pub link: Option<&'a Link>,
-    /// What the operator should know.
+    /// Warnings for the operator.
     pub warnings: &'a [Warning],
 }
 
@@ -41,12 +41,12 @@ impl Underlay<'_> {
         if self.address.is_ipv4() { "IPv4" } else { "IPv6" }
     }
 
-    /// Parts that take something.
+    /// Parts that take bytes.
     fn parts(&self) -> impl Iterator<Item = &Part> {
         self.fit.parts.iter().filter(|part| part.bytes > 0)
     }
 
-    /// What is left, in words.
+    /// The bytes that are left, in words.
     fn result(&self) -> String {
         match (self.config.traffic.tunnel(), &self.config.link) {
             (None, _) => "largest payload of an IP packet".into(),

@@ -1,7 +1,7 @@
-//! What others have named, as a terminal may show it.
+//! Names that others have given, as a terminal may show them.
 //!
-//! Devices, chains and rules of others have names with whatever is in them, and
-//! so has a snapshot that somebody sent.
+//! Foreign devices, chains and rules can have any characters in their names, and so can a snapshot
+//! that somebody sent.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::config::printable;
 
-/// Displays in one line, and without what moves the cursor, colours or turns text around.
+/// Displays in one line, and without characters that move the cursor, colour text or turn it
+/// around.
 pub struct Plain<T>(pub T);
 
 impl<T: Display> Display for Plain<T> {
@@ -26,7 +27,7 @@ impl Write for Filter<'_, '_> {
     }
 }
 
-/// How JSON is laid out.
+/// The layout of JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// A line for each value.
@@ -37,13 +38,13 @@ pub enum Layout {
 
 /// A document as JSON, with a newline at its end.
 ///
-/// The strings of others are in it as they are, and still nothing moves the cursor of a terminal:
-/// JSON alone escapes what is below U+0020, and here U+009B, bidirectional overrides and the
-/// like are `\\u` escapes too. Whoever parses the document gets the strings unchanged.
+/// Foreign strings are in it as they are, and still nothing moves the cursor of a terminal: JSON
+/// alone escapes characters below U+0020, and here U+009B, bidirectional overrides and the like are
+/// `\\u` escapes too. A program that parses the document gets the strings unchanged.
 ///
 /// # Errors
 ///
-/// The value can't be JSON, such as a map whose keys are not strings.
+/// The value can't be JSON, such as a map with keys that are not strings.
 pub fn json_text(value: &impl Serialize, layout: Layout) -> serde_json::Result<String> {
     let text = match layout {
         Layout::Lines => serde_json::to_string_pretty(value)?,
@@ -70,7 +71,8 @@ pub fn json_text(value: &impl Serialize, layout: Layout) -> serde_json::Result<S
 mod tests {
     use super::{Layout, Plain, json_text};
 
-    /// ESC, CR, LF, NUL, DEL, CSI as one character, and what turns text around or ends a line.
+    /// ESC, CR, LF, NUL, DEL, CSI as one character, and characters that turn text around or end a
+    /// line.
     const FOREIGN: &str =
         "eth\u{1b}[2J\r\n\0\u{7f}\u{9b}2J\u{61c}\u{200f}\u{202e}\u{2066}\u{2028}\u{2029}é";
 

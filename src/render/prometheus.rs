@@ -158,12 +158,12 @@ impl Page {
     }
 }
 
-/// A label's value, escaped as the text format wants it, and in one line whatever it is.
+/// A label's value, escaped as the text format wants it, and always in one line.
 fn label_value(text: &str) -> String {
     Plain(text).to_string().replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// What tells an SA apart; an SPI alone does not where two hosts had one ShortID.
+/// The labels that tell an SA apart; an SPI alone does not where two hosts had one ShortID.
 fn labels(peer: Option<&PeerState>, sa: &SaEvidence) -> [(&'static str, String); 5] {
     let direction = sa.direction.map_or_else(|| "none".into(), |it| it.to_string());
     [

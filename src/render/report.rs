@@ -1,4 +1,4 @@
-//! What an apply or destroy did, as text and JSON.
+//! The report of an apply or destroy, as text and JSON.
 
 use std::fmt::Write;
 
@@ -11,13 +11,13 @@ use crate::{
     plan::{Conflict, Flow},
 };
 
-/// How many lines of one kind are shown before the rest is counted.
+/// The number of lines of one kind that are shown before the rest is counted.
 const LINES_SHOWN: usize = 20;
 
 /// The verb of an apply that was not confirmed.
 pub const REVERT: &str = "revert";
 
-/// What happened, what didn't, and whether traffic flows.
+/// The steps that were done, those that were not, and whether traffic flows.
 pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
     let mut text = String::new();
     let complete = match verb {
@@ -95,8 +95,8 @@ pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
         if after.held > 0 {
             let _ = writeln!(text, "  held back by conflicts: {}", after.held);
         }
-        // What failed and what is left was named above; this is what another
-        // program undid.
+        // Steps that failed or are left were named above; this tells of another program that undid
+        // some.
         if report.failed.is_empty() && report.left.is_empty() && report.unlike.is_none() {
             let undone = after.changes.iter().map(|change| {
                 format!("not as wanted again: {} {}", change.kind().word(), change.id())
@@ -127,27 +127,27 @@ fn write_some(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
     }
 }
 
-/// How a wait to be confirmed has ended.
+/// The end of a wait for a confirmation.
 pub struct Ended {
-    /// `confirmed`, or why it was not.
+    /// `confirmed`, or why not.
     pub word: &'static str,
-    /// What the revert has done, if it was not confirmed.
+    /// The report of the revert, if it was not confirmed.
     pub report: Option<Report>,
 }
 
-/// What became of a ratchet.
+/// The result of turning a ratchet.
 #[derive(Serialize)]
 pub struct Turned {
-    /// The oldest generation whose keys could be made before; none if it couldn't be read.
+    /// The oldest generation with keys that could be made before; `None` if it couldn't be read.
     pub before: Option<u64>,
-    /// The oldest one whose keys can be made now.
+    /// The oldest one with keys that can be made now.
     pub after: Option<u64>,
-    /// Why it was not turned, or where its old content may be left.
+    /// Why it was not turned, or the place where its old content may be left.
     pub error: Option<String>,
 }
 
 impl Turned {
-    /// A line for people; nothing where nothing was to do.
+    /// A line for people; empty where nothing was to do.
     pub fn text(&self) -> String {
         match self {
             Self { before: None, error: Some(error), .. } => format!(
@@ -231,7 +231,7 @@ struct JsonFailure {
     error: String,
 }
 
-/// The report and the plan that it is of, in the shape of their JSON.
+/// The report and its plan, in the shape of their JSON.
 pub fn report_json<'a>(
     view: &View<'_>,
     report: &Report,

@@ -40,28 +40,28 @@ struct JsonShow {
     generation: u64,
     clock: Option<JsonClock>,
     local: Option<PeerName>,
-    /// How many SAs of the mesh have keys that the kernel hides.
+    /// The number of SAs of the mesh with keys that the kernel hides.
     hidden_keys: usize,
     ours: Vec<Object>,
     #[serde(skip_serializing_if = "Option::is_none")]
     foreign: Option<Vec<Object>>,
 }
 
-/// Live objects, and whose they are.
+/// Live objects with their context.
 pub struct Shown<'a> {
     /// The file.
     pub config: &'a Config,
-    /// Which generation it is.
+    /// The generation of now.
     pub moment: Moment,
     /// The local peer, if it is known.
     pub local: Option<&'a Peer>,
-    /// What the kernel holds.
+    /// The state of the kernel.
     pub live: &'a Live,
     /// Whether foreign objects are shown too, policies of single sockets among them.
     pub all: bool,
 }
 
-/// Ours and, with `all`, foreign ones, in the shape of their JSON.
+/// The mesh's objects and, with `all`, foreign ones, in the shape of their JSON.
 pub fn show_json(shown: &Shown<'_>) -> impl Serialize {
     let (ours, foreign) = objects(shown);
     let Shown { config, moment, local, all, .. } = *shown;
@@ -77,7 +77,7 @@ pub fn show_json(shown: &Shown<'_>) -> impl Serialize {
     }
 }
 
-/// Ours by peer and, with `all`, foreign ones.
+/// The mesh's objects by peer and, with `all`, foreign ones.
 pub fn show_text(shown: &Shown<'_>) -> String {
     let (ours, foreign) = objects(shown);
     let Shown { config, moment, local, all, .. } = *shown;

@@ -13,7 +13,7 @@ use crate::{
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
-/// How many conflicts are shown before the rest is counted.
+/// The number of conflicts that are shown before the rest is counted.
 const CONFLICTS_SHOWN: usize = 20;
 const RED: Style = AnsiColor::Red.on_default();
 
@@ -56,7 +56,7 @@ fn header(view: &View<'_>) -> String {
     )
 }
 
-/// Which generation it is, and where the clock says so, until when.
+/// The generation, and where the clock says so, its end.
 pub fn generation(Moment { generation, clock }: Moment) -> String {
     match clock {
         None => format!("generation {generation}"),
@@ -68,7 +68,7 @@ pub fn generation(Moment { generation, clock }: Moment) -> String {
     }
 }
 
-/// What is protected, in words.
+/// The protected traffic, in words.
 pub(super) fn traffic(config: &Config) -> String {
     let kind = match config.traffic {
         Traffic::Vxlan { port } => format!("vxlan port {port}"),
@@ -119,7 +119,7 @@ fn write_change(text: &mut String, change: &Change) {
     }
 }
 
-/// What a line says behind an object's identity.
+/// The text behind an object's identity.
 fn note(change: &Change) -> String {
     match &change.what {
         What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => {
@@ -213,7 +213,7 @@ fn summary(view: &View<'_>) -> String {
     }
 }
 
-/// What conflicts leave: the last line of a screen is what is read first.
+/// The effect of conflicts on an apply: the last line of a screen is read first.
 fn stopped(plan: &Plan, stop: &str) -> String {
     match (plan.steps.is_empty(), plan.held) {
         (true, 0) => {

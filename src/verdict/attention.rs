@@ -8,9 +8,9 @@ use crate::config::{Protocol, Traffic};
 /// A reason for exit status 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// So many peers fare so.
+    /// So many peers have this verdict.
     Peers(Verdict, usize),
-    /// So many peers were not heard in the time that was given.
+    /// So many peers were not heard in the given time.
     NotHeard(usize),
     /// So many changes are due.
     Changes(usize),

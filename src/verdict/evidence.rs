@@ -1,4 +1,4 @@
-//! What the SAs with a peer tell of when it was heard.
+//! The evidence of a peer's SAs of when it was heard.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -10,16 +10,16 @@ use crate::model::{Direction, Generation, PeerName, Sa, SaId, Time, Usage};
 /// are not made in one second.
 const GRACE: u64 = 30;
 
-/// What comes from a peer.
+/// Whether packets come from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Came {
-    /// It was heard, and nothing has left for it long after that.
+    /// It was heard, and no packet has left for it long after that.
     Heard,
-    /// Nothing has ever come, though packets leave.
+    /// No packet has ever come, though packets leave.
     Never,
     /// Packets left for it long after it was heard.
     Silent,
-    /// Nothing has left and nothing has come.
+    /// No packet has left and none has come.
     Idle,
 }
 
@@ -53,22 +53,22 @@ impl Refused {
     }
 }
 
-/// An SA of the mesh, and what has become of it.
+/// An SA of the mesh, with its use.
 #[derive(Debug, Clone)]
 pub struct SaEvidence {
-    /// What tells it apart.
+    /// Its identity.
     pub id: SaId,
-    /// Where its packets come from.
+    /// The source of its packets.
     pub src: IpAddr,
-    /// In or out, seen from here; none where neither end is here.
+    /// In or out, seen from here; `None` where neither end is here.
     pub direction: Option<Direction>,
-    /// The generation nearest to that of now whose number modulo 128 the SPI has.
+    /// The generation of the SPI, which has its number modulo 128: the one nearest to that of now.
     pub generation: Generation,
     /// Whether the file wants it.
     pub wanted: bool,
     /// Whether it has extended sequence numbers.
     pub esn: bool,
-    /// How far it has come.
+    /// Its counters and times of use.
     pub usage: Usage,
 }
 
@@ -100,13 +100,13 @@ impl SaEvidence {
         }
     }
 
-    /// How much of its 2^32 numbers an SA without ESN has used, in percent.
+    /// The part of its 2^32 numbers that an SA without ESN has used, in percent.
     pub fn used_percent(&self) -> Option<u64> {
         (!self.esn).then_some((self.number().saturating_mul(100)) >> 32)
     }
 
-    /// Whether it has ever carried a packet. That it was found for one
-    /// (`Usage::used`) is true of forged packets too.
+    /// Whether it has ever carried a packet. That the kernel found it for one (`Usage::used`) is
+    /// true of forged packets too.
     pub fn is_used(&self) -> bool {
         self.usage.packets > 0 || self.usage.last.is_some()
     }
@@ -116,7 +116,7 @@ impl SaEvidence {
     }
 }
 
-/// SAs of the mesh by the peer at the other end, and those of none.
+/// SAs of the mesh by the peer at the other end, and those of no peer.
 pub(super) fn by_peer(case: &Case<'_>) -> (BTreeMap<PeerName, Vec<SaEvidence>>, Vec<SaEvidence>) {
     let sas: BTreeMap<SaId, &Sa> = case.live.0.sas.iter().map(|sa| (sa.id, sa)).collect();
     let (mut peers, mut others) = (BTreeMap::<PeerName, Vec<_>>::new(), Vec::new());
@@ -138,8 +138,8 @@ pub(super) fn by_peer(case: &Case<'_>) -> (BTreeMap<PeerName, Vec<SaEvidence>>, 
     (peers, others)
 }
 
-/// What the SAs with a peer tell of it. Kernels before 6.2 tell that an SA was
-/// used, and not when it was used last.
+/// The evidence of a peer's SAs. Kernels before 6.2 tell that an SA was used, and not when it was
+/// used last.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub came: Came,
@@ -149,7 +149,7 @@ pub(super) struct Found {
     pub under: Option<Generation>,
 }
 
-/// What comes from a peer, packets to which leave under a generation.
+/// The evidence from a peer; packets to it leave under the generation `sends`.
 pub(super) fn came(sas: &[SaEvidence], sends: Generation, now: Time) -> Found {
     let (sent_by, heard_by) = (used_last(sas, Direction::Out), used_last(sas, Direction::In));
     let [sent, heard] = [sent_by, heard_by].map(|sa| sa.and_then(|sa| sa.usage.last));
@@ -171,11 +171,11 @@ fn used_last(sas: &[SaEvidence], direction: Direction) -> Option<&SaEvidence> {
     used.max_by_key(|sa| (sa.usage.last, sa.generation))
 }
 
-/// Whether packets left long after anything came.
+/// Whether packets left long after the last one came.
 ///
-/// A time that lies ahead is of a clock that was put back since, and says
-/// nothing of what came after that. A time that is not told where the other is
-/// lies before all that was seen: see [`super::Sightings`].
+/// A time that lies ahead is of a clock that was put back since, and tells nothing of packets that
+/// came after that. An unknown time, where the other is known, lies before all looks: see
+/// [`super::Sightings`].
 fn is_silent(sent: Option<Time>, heard: Option<Time>, now: Time) -> bool {
     let is_ahead = |time: Time| time.seconds() > now.seconds() + GRACE;
     match (sent, heard) {
@@ -186,9 +186,9 @@ fn is_silent(sent: Option<Time>, heard: Option<Time>, now: Time) -> bool {
     }
 }
 
-/// Since when nothing has come, where an SA under which something might have
-/// was deleted: after two rotations none is left of the generation before the
-/// one before. Then the SA of this generation is younger than that of the last.
+/// The time since which no packet has come, where an SA under which one might have was deleted:
+/// after two rotations none is left of the generation before the one before. Then the SA of this
+/// generation is younger than that of the last.
 fn lost_since(sas: &[SaEvidence], sends: Generation) -> Option<Time> {
     let added = |generation| {
         let mut inbound = sas.iter().filter(|sa| sa.is(Direction::In));
@@ -198,15 +198,15 @@ fn lost_since(sas: &[SaEvidence], sends: Generation) -> Option<Time> {
     (this.seconds() > before.seconds() + GRACE).then_some(before)
 }
 
-/// Whether the SA was used since packets leave under this generation: a peer
-/// that was heard before that may long have followed.
+/// Whether the SA was used since packets leave under this generation: a peer that was heard before
+/// that may long have followed.
 fn is_news(heard_by: &SaEvidence, sas: &[SaEvidence], sends: Generation) -> bool {
     let mut outbound = sas.iter().filter(|sa| sa.is(Direction::Out));
     let out = outbound.find(|sa| sa.generation == sends);
     out.is_some_and(|out| heard_by.usage.last > Some(out.usage.added))
 }
 
-/// What inbound SAs refused.
+/// The packets that inbound SAs refused.
 pub(super) fn refused(sas: &[SaEvidence]) -> Refused {
     let sum = |number: fn(&Usage) -> u32| sas.iter().map(|sa| u64::from(number(&sa.usage))).sum();
     Refused {
@@ -216,7 +216,7 @@ pub(super) fn refused(sas: &[SaEvidence]) -> Refused {
     }
 }
 
-/// Whole seconds from one time to another; none where that lies ahead.
+/// Whole seconds from one time to another; 0 where the first lies ahead.
 pub fn seconds_since(time: Time, now: Time) -> u64 {
     now.seconds().saturating_sub(time.seconds())
 }
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(refused(&sas).total(), 14);
     }
 
-    /// What was heard two rotations ago is forgotten by the kernel.
+    /// The kernel forgets packets that were heard two rotations ago.
     #[test]
     fn a_pair_that_rotated_while_it_was_idle_is_no_alarm() {
         let mut sas = pair(None, None);
@@ -312,7 +312,7 @@ mod tests {
         sas[2].usage.added = Time::from_seconds(NOW - 1800);
         sas[3].usage.added = Time::from_seconds(NOW - 600);
         assert_eq!(found(&sas).came, Came::Idle);
-        // It sends one packet, which nothing need answer.
+        // It sends one packet, which need not be answered.
         (sas[0].usage.packets, sas[0].usage.last) = (1, Some(Time::from_seconds(NOW)));
         let silent = found(&sas);
         assert_eq!(silent.came, Came::Silent, "and not never heard");

@@ -1,8 +1,7 @@
 //! Whether the traffic with a peer is protected, by evidence.
 //!
-//! What leaves is judged by the live policies and SAs ([`packets_out`]), what comes
-//! in by when the peer's SAs were used last. Nothing is protected because the
-//! file says so. Pure.
+//! Packets that leave are judged by the live policies and SAs ([`packets_out`]), those that come in
+//! by the last use of the peer's SAs. Nothing is protected because the file says so. Pure.
 #![forbid(unsafe_code)]
 
 mod attention;
@@ -28,43 +27,43 @@ pub use attention::{Reason, answers};
 pub use evidence::{Came, Refused, SaEvidence, seconds_since};
 pub use sightings::Sightings;
 
-/// What is to be judged.
+/// The facts to be judged.
 #[derive(Clone, Copy)]
 pub struct Case<'a> {
     /// The file.
     pub config: &'a Config,
-    /// Which generation it is.
+    /// The generation of now.
     pub moment: Moment,
-    /// What the clock shows.
+    /// The time by the clock.
     pub now: Time,
     /// The local peer.
     pub local: &'a Peer,
-    /// What the host should hold.
+    /// The wanted state.
     pub desired: &'a Desired,
-    /// What it holds.
+    /// The state of the host.
     pub live: &'a Live,
-    /// What differs.
+    /// The differences.
     pub plan: &'a Plan,
-    /// The peers that were asked for; none are all.
+    /// The peers that the operator named; none means all.
     pub asked: &'a BTreeSet<PeerName>,
     /// Whether every silent peer is an alarm.
     pub strict: bool,
 }
 
-/// What is found of all peers.
+/// The findings about all peers.
 pub struct Judgement {
-    /// The peers that were asked for, the worst first.
+    /// The peers that the operator named, the worst first.
     pub peers: Vec<PeerState>,
     /// SAs of the mesh that the file does not want and that are of no peer of it.
     pub others: Vec<SaEvidence>,
-    /// Why somebody should look; nothing where all is well.
+    /// Why somebody should look; empty where all is well.
     pub reasons: Vec<Reason>,
 }
 
-/// How the traffic with a peer fares, the worst first.
+/// The state of the traffic with a peer, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It leaves as it is.
+    /// It leaves unencrypted.
     Clear,
     /// It does not leave.
     Blocked,
@@ -120,42 +119,42 @@ impl Verdict {
     }
 }
 
-/// What is found of one peer.
+/// The findings about one peer.
 pub struct PeerState {
     /// Its name.
     pub name: PeerName,
     /// Its address.
     pub address: IpAddr,
-    /// How its traffic fares.
+    /// The verdict on its traffic.
     pub verdict: Verdict,
-    /// What becomes of packets to it, of several kinds the worst.
+    /// The fate of packets to it, of several kinds the worst.
     pub flow: Flow,
-    /// Why packets to it go nowhere, whatever policies make of them.
+    /// Why packets to it go nowhere, even if policies let them pass.
     pub no_way: Option<String>,
-    /// The packets that fare as `flow` says, where others fare better.
+    /// The packets with the fate of `flow`, where that of others is better.
     pub only: Vec<Selector>,
-    /// Whether anything comes from it.
+    /// Whether packets come from it.
     pub came: Came,
     /// When a packet last left for it.
     pub sent: Option<Time>,
     /// When a packet last came from it.
     pub heard: Option<Time>,
-    /// Since when nothing has come from it, where `heard` does not tell: SAs that
-    /// might have were deleted by rotations.
+    /// The time since which no packet has come from it, where `heard` does not tell: SAs that might
+    /// have received some were deleted by rotations.
     pub unheard_since: Option<Time>,
     /// The generation under which packets leave.
     pub sends: Option<Generation>,
     /// The generation under which it sends, where it has since packets leave under `sends`.
     pub hears: Option<Generation>,
-    /// What its SAs refused.
+    /// The packets that its SAs refused.
     pub refused: Refused,
     /// All SAs of the pair, outbound ones first.
     pub sas: Vec<SaEvidence>,
-    /// How many changes of a plan concern it.
+    /// The number of changes of a plan that concern it.
     pub changes: usize,
 }
 
-/// Judges the peers that were asked for.
+/// Judges the peers that the operator named.
 pub fn judge(case: &Case<'_>) -> Judgement {
     let (mut sas, others) = evidence::by_peer(case);
     let mut packets = packets_out(&case.live.0, case.desired, |name| is_asked(case, name));
@@ -217,8 +216,8 @@ fn peer_state(
     }
 }
 
-/// What becomes of ICMP errors, which quote what was decrypted: of peers whose SAs
-/// decrypt, and only where something differs, without which they fare as all else.
+/// The fate of ICMP errors, which quote decrypted packets: of peers with SAs that decrypt, and only
+/// where something differs. Otherwise it is that of all other packets.
 fn errors_out(
     case: &Case<'_>,
     sas: &BTreeMap<PeerName, Vec<SaEvidence>>,
@@ -241,8 +240,8 @@ fn errors_out(
     errors
 }
 
-/// The same packets from addresses that are not the local peer's. ICMP errors
-/// are about what came to its own, and leave from there.
+/// The same packets from addresses that are not the local peer's. ICMP errors are about packets to
+/// its own address, and leave from there.
 fn from_elsewhere(
     case: &Case<'_>,
     peer: IpAddr,
@@ -259,9 +258,8 @@ fn from_elsewhere(
     other_sources(case, peer).into_iter().flat_map(from).collect()
 }
 
-/// Addresses that are not the local peer's, from which packets leave for a peer:
-/// that of a tunnel device which sends to it, and that which the kernel picks
-/// where a program picks none.
+/// Addresses that are not the local peer's, from which packets leave for a peer: that of a tunnel
+/// device which sends to it, and the one that the kernel picks where a program picks none.
 fn other_sources(case: &Case<'_>, peer: IpAddr) -> BTreeSet<IpAddr> {
     let (state, local) = (&case.live.0, case.local.address);
     let picked = state.route(local, peer).and_then(|route| route.source);
@@ -321,7 +319,7 @@ fn changes(plan: &Plan) -> BTreeMap<&PeerName, usize> {
 }
 
 impl Judgement {
-    /// How many peers fare so.
+    /// The number of peers with this verdict.
     pub fn count(&self, verdict: Verdict) -> usize {
         self.peers.iter().filter(|peer| peer.verdict == verdict).count()
     }
@@ -331,29 +329,29 @@ impl Judgement {
         self.peers.iter().filter_map(|peer| peer.sends).collect()
     }
 
-    /// All SAs of the mesh that were looked at, and whose they are.
+    /// All SAs of the mesh that were looked at, with their peers.
     pub fn sas(&self) -> impl Iterator<Item = (Option<&PeerState>, &SaEvidence)> {
         let theirs =
             self.peers.iter().flat_map(|peer| peer.sas.iter().map(move |s| (Some(peer), s)));
         theirs.chain(self.others.iter().map(|sa| (None, sa)))
     }
 
-    /// How many SAs of the mesh the file does not want.
+    /// The number of SAs of the mesh that the file does not want.
     pub fn unwanted(&self) -> usize {
         self.sas().filter(|(_, sa)| !sa.wanted).count()
     }
 
-    /// How many peers were not heard, or not lately.
+    /// The number of peers that were not heard, or not lately.
     pub fn unheard(&self) -> usize {
         self.peers.iter().filter(|peer| peer.came != Came::Heard).count()
     }
 
-    /// Of how many peers the time is not known at which they were last heard.
+    /// The number of peers that were last heard at an unknown time.
     pub fn unseen(&self) -> usize {
         self.peers.iter().filter(|peer| peer.heard.is_none()).count()
     }
 
-    /// To how many peers packets were seen to leave, and nothing to come from them since.
+    /// The number of peers to which packets were seen to leave, while none came from them since.
     pub fn unanswered(&self) -> usize {
         self.peers.iter().filter(|peer| peer.came == Came::Silent && peer.heard.is_none()).count()
     }

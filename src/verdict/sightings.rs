@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::model::{SaId, State, Time, Usage};
 
-/// What was seen of SAs in several looks at one host.
+/// The uses of SAs that were seen in several looks at one host.
 ///
-/// Before 6.2, kernels tell when an SA was first used, and how many packets it
-/// has carried. Where that number rises from one look to the next, it was used.
+/// Before 6.2, kernels tell when an SA was first used, and how many packets it has carried. Where
+/// that number rises from one look to the next, it was used.
 #[derive(Debug, Default)]
 pub struct Sightings(BTreeMap<SaId, Sighting>);
 

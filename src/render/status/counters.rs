@@ -1,4 +1,4 @@
-//! The counters of what the kernel has refused, and what each of them says.
+//! The kernel's counters of refused packets, and their meanings.
 
 use std::fmt::Write;
 
@@ -39,8 +39,8 @@ fn write_counter(page: &mut String, view: &StatusView<'_>, name: &str, number: u
     wrap::write_wrapped(page, 34, 34, &says.join("; "));
 }
 
-/// What a counter of `/proc/net/xfrm_stat` says (Documentation/networking/xfrm_proc.rst)
-/// on a host that has SAs of the mesh, or none.
+/// The meaning of a counter of `/proc/net/xfrm_stat` (Documentation/networking/xfrm_proc.rst) on a
+/// host that has SAs of the mesh, or none.
 fn meaning(name: &str, has_sas: bool) -> Option<&'static str> {
     Some(match name {
         "XfrmOutPolBlock" => {

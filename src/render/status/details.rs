@@ -1,4 +1,4 @@
-//! All that is known of a peer, and what nobody wants any more.
+//! All known facts about a peer, and SAs that the file does not want.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -55,7 +55,7 @@ fn write_sa(page: &mut String, view: &StatusView<'_>, sa: &SaEvidence) {
     wrap::write_wrapped(page, 6, 10, &line);
 }
 
-/// How many packets were refused, and why.
+/// The numbers of refused packets, by reason.
 pub(super) fn refused(refused: Refused) -> String {
     let causes = [
         (refused.forged, "under another key"),
@@ -67,7 +67,7 @@ pub(super) fn refused(refused: Refused) -> String {
     format!("refused {}", causes.join(", "))
 }
 
-/// Which packets a selector is for; no address but one that is not the peer's.
+/// The packets of a selector; without addresses, except one that is not the peer's.
 pub(super) fn kind_of_packets(view: &StatusView<'_>, selector: &Selector) -> String {
     let text = selector.to_string();
     let kind = text.split_once(" proto ").map_or("all", |(_, kind)| kind);
@@ -101,7 +101,7 @@ pub(super) fn write_unwanted(page: &mut String, view: &StatusView<'_>) {
     }
 }
 
-/// The host at the other end of an SA of no peer, as address and SPI tell.
+/// The host at the other end of an SA of no peer, according to its address and SPI.
 fn far_end(sa: &SaEvidence) -> String {
     let (id, spi) = (sa.id, sa.id.spi);
     let (address, short_id) = match sa.direction {
@@ -122,7 +122,7 @@ fn summary(view: &StatusView<'_>, sas: &[&SaEvidence]) -> String {
     format!("{}, {generations}, {used}", count(sas.len(), "SA", "SAs"))
 }
 
-/// When SAs were last used, which kernels before 6.2 do not tell.
+/// The time of the last use of SAs, which kernels before 6.2 do not tell.
 fn used(view: &StatusView<'_>, sas: &[&SaEvidence]) -> String {
     match sas.iter().filter_map(|sa| sa.usage.last).max() {
         Some(last) => format!("used {} ago", wrap::duration(seconds_since(last, view.case.now))),

@@ -25,7 +25,7 @@ struct JsonStatus<'a> {
     peers: Vec<JsonPeer<'a>>,
     other_sas: Vec<JsonSa>,
     sas_not_wanted: usize,
-    /// How many SAs of the mesh have keys that the kernel hides.
+    /// The number of SAs of the mesh with keys that the kernel hides.
     hidden_keys: usize,
     totals: BTreeMap<&'static str, usize>,
     counters: &'a BTreeMap<String, u64>,
@@ -44,7 +44,7 @@ struct JsonPeer<'a> {
     verdict: &'static str,
     /// `encrypted`, `blocked` or `clear`.
     traffic: &'static str,
-    /// The packets of which `traffic` is true, where others fare better.
+    /// The packets of which `traffic` is true, where the fate of others is better.
     only: Vec<String>,
     no_way: Option<&'a str>,
     incoming: &'static str,
@@ -68,7 +68,7 @@ struct JsonRefused {
 #[derive(Serialize)]
 struct JsonSa {
     spi: String,
-    /// Of the far end's side: where packets go.
+    /// The far end's address: the destination of packets.
     dst: IpAddr,
     direction: Option<String>,
     generation: u64,
@@ -77,7 +77,7 @@ struct JsonSa {
     bytes: u64,
     /// The sequence number sent or received last.
     number: u64,
-    /// How much of its 2^32 numbers an SA without ESN has used.
+    /// The part of its 2^32 numbers that an SA without ESN has used.
     used_percent: Option<u64>,
     added: String,
     first_used: Option<String>,

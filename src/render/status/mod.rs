@@ -1,4 +1,4 @@
-//! How a mesh fares: peer by peer, what leaves, what comes, and what was refused.
+//! The status of a mesh: peer by peer, the packets that leave, that come, and that were refused.
 #![forbid(unsafe_code)]
 
 mod counters;
@@ -18,19 +18,19 @@ use crate::{
 pub use json::status_json;
 pub use text::status_text;
 
-/// What a status is made of.
+/// The parts of a status.
 pub struct StatusView<'a> {
-    /// What was judged.
+    /// The facts that were judged.
     pub case: Case<'a>,
-    /// What was found.
+    /// The findings.
     pub judged: &'a Judgement,
     /// `/proc/net/xfrm_stat`, the counters that are not 0.
     pub counters: &'a BTreeMap<String, u64>,
     /// Warnings that aren't the plan's own.
     pub warnings: &'a [Warning],
-    /// Whether all is shown that is known of the peers.
+    /// Whether all known facts about the peers are shown.
     pub details: bool,
-    /// What the counters said when they were looked at before.
+    /// The counters of the look before.
     pub before: Option<&'a Sample>,
 }
 
@@ -40,14 +40,14 @@ impl StatusView<'_> {
     }
 }
 
-/// What all counters said at a moment.
+/// The values of all counters at a moment.
 pub struct Sample {
     at: Time,
     counters: BTreeMap<String, u64>,
     usage: BTreeMap<SaId, Usage>,
 }
 
-/// How far the SAs with a peer have come between two looks.
+/// The progress of the SAs with a peer between two looks.
 #[derive(Debug, Clone, Copy, Default)]
 struct Moved {
     sent: u64,
@@ -62,7 +62,7 @@ impl Sample {
         Self { at: view.case.now, counters: view.counters.clone(), usage: usage.collect() }
     }
 
-    /// In words, how long ago it was taken.
+    /// The time since it was taken, in words.
     fn ago(&self, now: Time) -> String {
         wrap::duration(seconds_since(self.at, now).max(1))
     }

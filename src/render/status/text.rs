@@ -1,4 +1,4 @@
-//! A status for people: what is wrong first, and the verdicts counted last.
+//! A status for people: problems first, and the verdicts counted last.
 
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -15,13 +15,13 @@ use crate::{
 pub(super) const BOLD: Style = Style::new().bold();
 const RED: Style = AnsiColor::Red.on_default();
 const GREEN: Style = AnsiColor::Green.on_default();
-/// How many names a line lists before it counts the rest.
+/// The number of names that a line lists before it counts the rest.
 const NAMES_SHOWN: usize = 8;
-/// The widest name beside which there is room for what is said of a peer.
+/// The widest name that leaves room for the rest of a peer's line.
 const WIDEST_NAME: usize = 24;
 
-/// A line for each peer of which there is something to say, the others counted,
-/// counters, warnings, and a line that counts the verdicts.
+/// A line for each remarkable peer, the others counted, counters, warnings, and a line that counts
+/// the verdicts.
 pub fn status_text(view: &StatusView<'_>) -> String {
     let mut page = headline(view);
     write_peers(&mut page, view);
@@ -51,7 +51,7 @@ fn headline(view: &StatusView<'_>) -> String {
     )
 }
 
-/// The generation of the file or clock, and that under which packets leave where it differs.
+/// The generation of the file or clock, and the one under which packets leave where it differs.
 fn generations(view: &StatusView<'_>) -> String {
     let Moment { generation, clock } = view.case.moment;
     let kernel = view.judged.generations();
@@ -91,7 +91,7 @@ fn write_peers(page: &mut String, view: &StatusView<'_>) {
     }
 }
 
-/// Whether there is nothing to say of a peer that a count does not.
+/// Whether a count tells all that there is to tell of a peer.
 fn is_unremarkable(view: &StatusView<'_>, peer: &PeerState) -> bool {
     let is_well = match peer.verdict {
         Verdict::Protected | Verdict::Idle => true,
@@ -142,7 +142,7 @@ fn write_peer(page: &mut String, view: &StatusView<'_>, peer: &PeerState, width:
     wrap::write_wrapped(page, used + gap, indent, &said);
 }
 
-/// All that a line says of a peer beside its verdict.
+/// The parts of a peer's line beside its verdict.
 fn about(view: &StatusView<'_>, peer: &PeerState) -> Vec<String> {
     let mut says = Vec::new();
     if !peer.only.is_empty() {
@@ -204,7 +204,7 @@ fn other_generation(sends: Generation, hears: Generation) -> Option<String> {
     })
 }
 
-/// What to do next about peers that are not well, however many they are.
+/// Advice about peers that are not well, however many they are.
 fn write_hints(page: &mut String, view: &StatusView<'_>) {
     let of = |wanted: &[Verdict]| -> Vec<&PeerName> {
         let peers = view.judged.peers.iter().filter(|peer| wanted.contains(&peer.verdict));
@@ -238,7 +238,7 @@ fn write_hints(page: &mut String, view: &StatusView<'_>) {
     }
 }
 
-/// What is due, and whose.
+/// The changes that are due, and their peers.
 fn due(view: &StatusView<'_>) -> String {
     let plan = view.case.plan;
     let (changes, conflicts) = (plan.changes.len(), plan.conflicts.len());

@@ -5,8 +5,8 @@ use std::{fmt::Write, time::Duration};
 /// Columns of a terminal that nobody has made wider.
 const WIDTH: usize = 80;
 
-/// Writes a text that begins where a line has come to, and goes on in lines
-/// that are indented by so many columns.
+/// Writes a text that begins where a line has come to, and goes on in lines that are indented by so
+/// many columns.
 pub(super) fn write_wrapped(page: &mut String, used: usize, indent: usize, text: &str) {
     let mut column = used;
     let mut is_first = true;
@@ -33,7 +33,7 @@ pub(super) fn write_paragraph(page: &mut String, indent: usize, text: &str) {
     write_wrapped(page, indent, indent, text);
 }
 
-/// How long, in words: no seconds where there are hours.
+/// A duration in words: without seconds where there are hours.
 pub(super) fn duration(seconds: u64) -> String {
     let coarse = match seconds {
         0..3600 => seconds,

@@ -1,10 +1,9 @@
 //! Performs a plan's steps and proves that none is left.
 //!
-//! Steps run phase by phase. A step that fails stops its own peer: the phases
-//! that follow leave that peer as it is, protected or blocked. A failed step
-//! of no peer, such as a guard, stops everything, apart from an MTU, on which
-//! no protection depends. Peers that were stopped before their policies had
-//! all been switched become what they were before, where that is safe. Then the
+//! Steps run phase by phase. A step that fails stops its own peer: the phases that follow leave
+//! that peer as it is, protected or blocked. A failed step of no peer, such as a guard, stops
+//! everything, apart from an MTU, on which no protection depends. Peers that were stopped before
+//! their policies had all been switched get their old state back, where that is safe. Then the
 //! kernel is looked at again, and only an empty second plan is success.
 
 use std::{
@@ -22,20 +21,20 @@ use crate::{
 /// Steps handed to the kernel at once, so that progress can be shown between.
 const BATCH: usize = 512;
 
-/// How often an apply looks again and goes on after the kernel's answers got lost.
+/// The number of times that an apply looks again and goes on after the kernel's answers got lost.
 const ROUNDS: usize = 3;
 
-/// What is to be, and the keys for it.
+/// The wanted state, and the keys for it.
 pub struct Goal<'a> {
-    /// What the host should hold.
+    /// The wanted objects of the host.
     pub desired: &'a Desired,
     /// The keys of its SAs.
     pub keyring: &'a Keyring,
-    /// Whose objects they are.
+    /// The reqid of their mesh.
     pub reqid: Reqid,
 }
 
-/// What an apply did.
+/// The report of an apply.
 #[derive(Default)]
 pub struct Report {
     /// Steps that the kernel took, and that were not rolled back.
@@ -43,24 +42,24 @@ pub struct Report {
     /// Steps that the kernel took and that were rolled back, because another of
     /// the same peer had failed.
     pub undone: Vec<PlannedStep>,
-    /// Steps that it refused, and how.
+    /// Steps that it refused, with its errors.
     pub failed: Vec<(PlannedStep, KernelError)>,
     /// Steps that were not tried after that.
     pub left: Vec<PlannedStep>,
     /// Chains of the second guard that this kernel can't have, and why.
     pub left_out: BTreeMap<ChainId, KernelError>,
-    /// Whether an SA or a chain is still there by which the kernel was tried.
+    /// Whether an SA or a chain that was made to try the kernel is still there.
     pub probe_stays: bool,
-    /// Whether answers got lost on the way, so that more was done than is told here.
+    /// Whether answers got lost on the way, so that more was done than is reported here.
     pub answers_lost: bool,
     /// Why the run as a whole ended early.
     pub stopped: Option<KernelError>,
-    /// What the second plan still wanted; `None` if the kernel could not be looked at.
+    /// The second plan; `None` if the kernel could not be looked at.
     pub after: Option<Plan>,
-    /// What becomes of each peer's traffic where not all is as it should be.
+    /// The fate of each peer's traffic where not all is as it should be.
     pub flows: BTreeMap<PeerName, Flow>,
-    /// Of a revert, what is not as it was held; `None` of what is none, and where the kernel
-    /// could not be looked at.
+    /// Of a revert, the objects that are not as they were held; `None` for other runs, and where
+    /// the kernel could not be looked at.
     pub unlike: Option<Vec<String>>,
 }
 
@@ -73,7 +72,7 @@ impl Report {
             && self.after.as_ref().is_some_and(Plan::is_empty)
     }
 
-    /// Whether, after a revert, the host was seen to hold what it held before.
+    /// Whether, after a revert, the host was seen to hold the same as before.
     pub fn is_restored(&self) -> bool {
         self.unlike.as_ref().is_some_and(Vec::is_empty)
     }
@@ -91,7 +90,7 @@ impl Report {
         matches!(kind, StepKind::SetChain { id, .. } if self.left_out.contains_key(id))
     }
 
-    /// The peers whose SAs and policies were not all put in place.
+    /// The peers with SAs and policies that were not all put in place.
     fn unfinished(&self) -> BTreeSet<PeerName> {
         let failed = self.failed.iter().map(|(step, _)| step);
         let early = failed.chain(&self.left).filter(|step| step.phase < Phase::Wait);
@@ -107,7 +106,7 @@ impl Report {
     }
 }
 
-/// Something to tell the operator while steps run.
+/// A message to the operator while steps run.
 pub enum Progress<'a> {
     /// The kernel took a step.
     Done(&'a PlannedStep),
@@ -119,13 +118,13 @@ pub enum Progress<'a> {
     LeftOut(&'a ChainId, &'a KernelError),
     /// Answers got lost: another look, another plan.
     Again,
-    /// This is what a revert is going to do.
+    /// The plan of a revert.
     Planned(&'a Plan),
-    /// A part of what was held has not come back: another look, another plan.
+    /// Some of the held objects have not come back: another look, another plan.
     Retry,
 }
 
-/// Which steps are left out after others have failed.
+/// The steps that are left out after others have failed.
 pub(crate) trait Course {
     /// Learns of a step that failed.
     fn failed(&mut self, step: &Step<()>);
@@ -143,8 +142,8 @@ impl Course for Stopped {
     }
 
     fn allows(&self, step: &PlannedStep) -> bool {
-        // The policies of a peer that was stopped may still need it, and
-        // where a guard is all that is left of them it goes on blocking.
+        // The policies of a peer that was stopped may still need it, and where a guard is its only
+        // remaining policy, that goes on blocking.
         let last = matches!(step.phase, Phase::DeleteGuards | Phase::DeleteDiscovery);
         let needed = last && !self.0.is_empty();
         !needed && !self.0.contains(&None) && !self.0.contains(&step.step.peer)
@@ -190,9 +189,8 @@ pub fn apply(
     report
 }
 
-/// Makes peers that could not be finished what they were before `plan` was
-/// begun, where that is safe. Not after answers got lost: nobody knows then
-/// what the next ones would mean.
+/// Gives peers that could not be finished the state from before `plan` was begun, where that is
+/// safe. Not after answers got lost: nobody could trust those to the next requests.
 fn roll_back(
     kernel: &mut dyn Kernel,
     goal: &Goal<'_>,
@@ -250,7 +248,7 @@ fn probe_chains(
             continue;
         }
         for delete in made {
-            // What can't go either has nothing that leads to it.
+            // A chain that can't go either has no rule that leads to it.
             report.probe_stays |= perform_one(kernel, delete).is_err();
         }
         return Err(error);
@@ -264,9 +262,8 @@ fn perform_one(kernel: &mut dyn Kernel, kind: StepKind) -> Result<(), KernelErro
 
 /// Adds an SA on an SPI that no pair ever has, and deletes it.
 ///
-/// A run that is killed in between leaves an SA that the next one deletes by
-/// its reqid. Until then the in policies would take packets under it, so that
-/// its key is random and known to nobody.
+/// A run that is killed in between leaves an SA that the next one deletes by its reqid. Until then
+/// the in policies would take packets under it, so its key is random and known to nobody.
 fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<(), KernelError> {
     let sample = plan.steps.iter().find_map(|planned| match &planned.step.kind {
         StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => Some(sa),
@@ -292,13 +289,13 @@ fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<()
             *stays = false;
             offloaded
         }
-        // Whose it is can't be told from here, so that it stays.
+        // Its owner can't be told from here, so it stays.
         Some(Err(KernelError::Refused { errno: Errno::EEXIST, .. })) | None => Ok(()),
         Some(Err(error)) => Err(of_trial(error)),
     }
 }
 
-/// Says of an SA that stands in no plan what it was for.
+/// Says of an SA that stands in no plan that it was a trial.
 fn of_trial(error: KernelError) -> KernelError {
     match error {
         KernelError::Refused { doing, errno, detail } => {
@@ -314,8 +311,7 @@ fn of_trial(error: KernelError) -> KernelError {
 
 /// Fails if the device that an SA was to be offloaded to has not taken it.
 ///
-/// The kernel says nothing of that and does the work by itself
-/// (`xfrm_dev_state_add`).
+/// The kernel does not report that and does the work by itself (`xfrm_dev_state_add`).
 fn offloaded(kernel: &mut dyn Kernel, tried: &Sa) -> Result<(), KernelError> {
     let Some(offload) = &tried.offload else { return Ok(()) };
     let live = kernel.observe(tried.reqid)?;
@@ -414,7 +410,7 @@ fn with_key(step: &Step<()>, keyring: &Keyring) -> Result<Step<Arc<Key>>, Kernel
     })
 }
 
-/// Looks again. What is still wanted, and what becomes of those peers' traffic.
+/// Looks again. Reports the remaining plan, and the fate of those peers' traffic.
 pub(crate) fn verify(
     kernel: &mut dyn Kernel,
     goal: &Goal<'_>,

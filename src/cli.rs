@@ -15,7 +15,7 @@ pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -146,7 +146,7 @@ pub struct RunArgs {
     pub confirm_within: Option<Duration>,
 }
 
-/// An error of the command line, with what was meant where that is known.
+/// An error of the command line, with a tip where the intended word is known.
 pub fn with_tip(mut error: clap::Error) -> clap::Error {
     if error.kind() != ErrorKind::UnknownArgument {
         return error;
@@ -201,7 +201,7 @@ pub struct StatusArgs {
     pub watch: Option<Duration>,
 }
 
-/// Whole seconds are what the kernel tells of when something happened.
+/// The kernel tells times of events in whole seconds.
 fn interval(text: &str) -> Result<Duration, String> {
     let hint = "a peer's name stands before --watch";
     let time = humantime::parse_duration(text).map_err(|error| format!("{error}; {hint}"))?;

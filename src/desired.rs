@@ -1,7 +1,6 @@
-//! What a mesh.toml asks of one host: its SAs, policies and guards.
+//! The state of one host that a mesh.toml asks for: its SAs, policies and guards.
 //!
-//! Pure. The keys stay apart, in a [`Keyring`], so that everything that plans
-//! are made of can be shown.
+//! Pure. The keys stay apart, in a [`Keyring`], so that all parts of a plan can be shown.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -21,30 +20,30 @@ use crate::{
     mtu,
 };
 
-/// What one host should hold, by identity.
+/// The wanted objects of one host, by identity.
 #[derive(Debug, Clone, Default)]
 pub struct Desired {
     /// SAs with every peer.
     pub sas: BTreeMap<SaId, WantedSa>,
-    /// SAs that stay where they are there, and are not made: outbound ones of
-    /// the next generation, where the clock says which it is. One is there
-    /// after the clock was a generation ahead for a while. It remembers the
-    /// numbers that peers have seen, and goes on from them when its time comes.
+    /// SAs that stay if they are there, and are not made: outbound ones of the next generation,
+    /// where the generation follows the clock. One is there after the clock was a generation ahead
+    /// for a while. It remembers the numbers that peers have seen, and goes on from them when its
+    /// time comes.
     pub kept: BTreeSet<SaId>,
     /// Policies with every peer.
     pub policies: BTreeMap<PolicyId, WantedPolicy>,
     /// Block policies for unprotected traffic; empty if the file wants none.
     pub guards: BTreeMap<PolicyId, Policy>,
-    /// What lets neighbour discovery pass; only where all of IPv6 is protected.
+    /// Policies that let neighbour discovery pass; only where all of IPv6 is protected.
     pub discovery: BTreeMap<PolicyId, Policy>,
-    /// The device whose MTU is kept right, if the file names one.
+    /// The device with an MTU to keep right, if the file names one.
     pub link: Option<WantedLink>,
-    /// Chains of the firewall, in the backend that is the system's: those that
-    /// mark, if a mark selects the traffic, and those that guard.
+    /// Chains of the firewall, in the system's backend: those that mark, if a mark selects the
+    /// traffic, and those that guard.
     pub chains: BTreeMap<(Family, ChainRole), Vec<Rule>>,
-    /// How traffic is selected, if by a mark, even where all of the mesh is to go.
+    /// The mark that selects traffic, if one does, even where all of the mesh is to go.
     pub marking: Option<Marking>,
-    /// Which traffic is protected, unless all of it is to go.
+    /// The protected traffic, unless all of it is to go.
     pub traffic: Option<Traffic>,
     /// The local peer's address, unless all of it is to go.
     pub local: Option<IpAddr>,
@@ -52,14 +51,14 @@ pub struct Desired {
     pub peers: BTreeMap<IpAddr, PeerName>,
     /// Whether all of the mesh is to go.
     pub destroying: bool,
-    /// Whether it is what was there before an apply that is to be reverted: all
-    /// that has come since goes, whatever it is for, and nothing foreign stops that.
+    /// Whether this is the state before an apply that is to be reverted: all objects of the mesh
+    /// that have come since go, for any traffic, and no foreign one stops that.
     pub restoring: bool,
     /// Chains that stay as they are, because the apply to be reverted left them alone.
     pub kept_chains: BTreeSet<ChainId>,
     /// Whether, to revert an apply, chains have to be looked at.
     pub needs_chains: bool,
-    /// The clock that says which generation it is, if one does.
+    /// The clock that sets the generation, if one does.
     pub clock: Option<Clock>,
     /// Peers of the other address family, with which it forms none.
     pub unpaired: BTreeSet<PeerName>,
@@ -74,7 +73,7 @@ pub struct WantedSa {
     pub peer: PeerName,
     /// In or out, seen from here.
     pub direction: Direction,
-    /// Whose keys it has.
+    /// The generation of its keys.
     pub generation: Generation,
     /// Its first sequence number.
     pub start: Start,
@@ -90,7 +89,7 @@ pub struct Marking {
 }
 
 impl Marking {
-    /// What a file says.
+    /// The marking that a file asks for.
     pub fn of(config: &Config) -> Option<Self> {
         match (config.select, config.traffic) {
             (Select::Mark(mark), Traffic::Vxlan { port } | Traffic::Geneve { port }) => {
@@ -108,7 +107,7 @@ fn chains(config: &Config) -> Vec<(ChainRole, Vec<Rule>)> {
     };
     let guard = |role: ChainRole, direction| (role, Rule::guards(port, direction, config.reqid));
     match (config.select, config.guard) {
-        // The filter table sees what the mark has made of a packet.
+        // The filter table sees a packet after the mark has had its effect.
         (Select::Mark(mark), _) => vec![
             (ChainRole::Mark, vec![Rule::Mark { port, mark }]),
             guard(ChainRole::Out, Direction::Out),
@@ -122,8 +121,8 @@ fn chains(config: &Config) -> Vec<(ChainRole, Vec<Rule>)> {
     }
 }
 
-/// Whose routes a plan for this file needs, seen from the peer that is named, or
-/// else from the one whose address the host has.
+/// The routes that a plan for this file needs, seen from the named peer, or else from the one with
+/// an address that the host has.
 pub fn ways(config: &Config, local: Option<&str>) -> Ways {
     let named = |peer: &&Peer| Some(peer.name.as_str()) == local;
     let port = match config.traffic {
@@ -154,11 +153,11 @@ pub struct WantedPolicy {
 pub struct WantedLink {
     /// The device's name.
     pub device: String,
-    /// The MTU; what `auto` comes to depends on the underlay's device.
+    /// The MTU; the value of `auto` depends on the underlay's device.
     pub mtu: Mtu,
-    /// The address that the tunnel's packets come from.
+    /// The source address of the tunnel's packets.
     pub address: IpAddr,
-    /// What the tunnel puts before an inner packet.
+    /// The headers that the tunnel puts before an inner packet.
     pub tunnel: &'static [mtu::Part],
 }
 
@@ -189,7 +188,7 @@ impl FromIterator<(SaId, Key)> for Keyring {
 }
 
 impl Desired {
-    /// The packets that a policy of ours is there for.
+    /// The packets that a policy of the mesh is for.
     pub fn packets(&self, wanted: &WantedPolicy) -> Selector {
         let PolicyId { selector, mark, .. } = wanted.policy.id;
         match self.marking {
@@ -199,7 +198,7 @@ impl Desired {
     }
 }
 
-/// Works out what `config` asks at a moment of the host that is `local`.
+/// Works out the state that `config` asks for at a moment, of the host that is `local`.
 ///
 /// Without secrets the keys are not checked, and the keyring is empty.
 pub fn desired(
@@ -262,7 +261,7 @@ fn work_out(
     (wanted, keyring)
 }
 
-/// What is known of the mesh, seen from one of its peers.
+/// The mesh, seen from one of its peers.
 struct Mesh<'a> {
     config: &'a Config,
     moment: Moment,
@@ -299,11 +298,11 @@ fn links(now: Generation, secrets: Option<&Secrets>) -> BTreeMap<Generation, Rat
     links
 }
 
-/// SAs inbound for the generation before, this one and the next, and outbound
-/// for this one: so hosts may move to the next in any order.
+/// SAs inbound for the generation before, this one and the next, and outbound for this one: so
+/// hosts may move to the next in any order.
 ///
-/// Where the clock says which it is, an outbound SA ends when the peers retire
-/// it, so that a host on which nothing applies any more falls silent and not deaf.
+/// Where generations follow the clock, an outbound SA ends when the peers retire it, so that a host
+/// on which nothing applies any more falls silent and not deaf.
 fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, secrets, links } = *mesh;
     if moment.clock.is_some() {
@@ -352,8 +351,8 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
     }
 }
 
-/// What the local peer shares with another in all generations. A ratchet gives
-/// each generation its own. Public keys are there with `private_key`.
+/// The secret that the local peer shares with another in all generations. A ratchet gives each
+/// generation its own. Public keys are there with `private_key`.
 fn session(config: &Config, local: &Peer, peer: &Peer, secrets: &Secrets) -> Option<Session> {
     let mesh = &config.mesh;
     match secrets {
@@ -369,13 +368,12 @@ fn session(config: &Config, local: &Peer, peer: &Peer, secrets: &Secrets) -> Opt
     }
 }
 
-/// The out template pins the SPI, which switches a pair to a generation; the
-/// in template takes any SA of the mesh, since the SA's own selector ties its
-/// key to the two addresses.
+/// The out template pins the SPI, which switches a pair to a generation; the in template takes any
+/// SA of the mesh, since the SA's own selector ties its key to the two addresses.
 ///
-/// What a rule of destination NAT sends on to a container is asked of policies
-/// fwd instead of in, with the addresses that it arrived with. So each policy in
-/// has a twin there, or else clear text under a peer's address would pass.
+/// The kernel asks policies fwd instead of in about packets that a rule of destination NAT sends on
+/// to a container, with the addresses that they arrived with. So each policy in has a twin there,
+/// or else clear text under a peer's address would pass.
 fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, .. } = *mesh;
     let out_spi = Spi::new(moment.generation, local.short_id, peer.short_id);
@@ -399,9 +397,8 @@ fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     }
 }
 
-/// An ICMP error quotes the packet that it is about. Where that one came
-/// encrypted, the error would show what was in it, if it left as it is. Kind
-/// "all" covers errors like everything else.
+/// An ICMP error quotes the packet that it is about. Where that one came encrypted, an unencrypted
+/// error would show its contents. Kind "all" covers errors like everything else.
 fn add_icmp_errors(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, .. } = *mesh;
     let (src, dst) = (local.address, peer.address);
@@ -421,8 +418,8 @@ fn add_icmp_errors(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     }
 }
 
-/// Selected by a mark, what leaves is any UDP of that mark: a kernel that needs
-/// the mark has no ports in the flow. What arrives is told by its port.
+/// Policies out that are selected by a mark are for any UDP of that mark: a kernel that needs the
+/// mark has no ports in the flow. Packets that arrive are told by their port.
 fn policy_ids(config: &Config, direction: Direction, src: IpAddr, dst: IpAddr) -> Vec<PolicyId> {
     if let (Direction::Out, Some(Marking { mark, .. })) = (direction, Marking::of(config)) {
         let selector = Selector { proto: IPPROTO_UDP, ..Selector::hosts(src, dst) };

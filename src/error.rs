@@ -1,4 +1,4 @@
-//! Everything that ends a command before it has changed anything.
+//! All errors that end a command before it has changed anything.
 
 use std::{
     io::{self, Write},
@@ -19,7 +19,7 @@ pub enum Error {
     /// The file, or a secret that it names.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// Which peer this host is.
+    /// The local peer can't be told.
     #[error("error: {0}")]
     Local(#[from] LocalError),
     /// The kernel, or the way to it.
@@ -32,9 +32,9 @@ pub enum Error {
         now.utc(), released.utc()
     )]
     Clock {
-        /// What it shows.
+        /// The time that it shows.
         now: Time,
-        /// What it can't be before.
+        /// The earliest time that it can be.
         released: Time,
     },
     /// A snapshot that can't be read.
@@ -55,14 +55,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// What --confirm-within could not take back.
+    /// A change that --confirm-within could not take back.
     #[error(
         "error: --confirm-within could not bring this back, so nothing was changed: {}; run \
          without --confirm-within, or delete it first",
         problems.join("; ")
     )]
     Irreversible {
-        /// Objects, and what of them can't be made again.
+        /// Objects, and their parts that can't be made again.
         problems: Vec<String>,
     },
     /// Capabilities that can't be given up.
@@ -71,14 +71,14 @@ pub enum Error {
     /// Standard input or output.
     #[error("error: {0}")]
     Io(#[from] io::Error),
-    /// What was asked can't be done as asked.
+    /// A request that can't be performed as it was given.
     #[error("error: {0}")]
     Usage(String),
 }
 
 impl Error {
-    /// What is shown of it. The file's errors have lines of their own; any other is one
-    /// line, with paths, and words of the kernel and of other programs in it.
+    /// The text to show. The file's errors have lines of their own; any other is one line, with
+    /// paths, and words of the kernel and of other programs in it.
     pub fn shown(&self) -> String {
         match self {
             Self::Config(error) => {
@@ -98,14 +98,14 @@ impl Error {
         }
     }
 
-    /// Whether standard output was closed by its reader, which is no error.
+    /// Whether standard output was closed by its reader, which is not an error.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
-/// Makes panics say where they happened and nothing else: a panic's message may
-/// hold any value, and a backtrace is of no use without it.
+/// Makes panics show their place and nothing else: a panic's message may hold any value, and a
+/// backtrace is of no use without it.
 pub fn quiet_panics() {
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line()));

@@ -1,8 +1,8 @@
 //! meshsec: terraform for IPsec.
 //!
-//! Data flows one way: [`config`] reads mesh.toml, [`mod@desired`] says what that
-//! asks for, [`kernel`] observes what there is, [`plan`] compares the two and
-//! orders the steps, [`mod@apply`] performs them and looks again.
+//! Data flows one way: [`config`] reads mesh.toml, [`mod@desired`] works out the state that it asks
+//! for, [`kernel`] observes the live state, [`plan`] compares the two and orders the steps,
+//! [`mod@apply`] performs them and looks again.
 
 pub mod apply;
 pub mod cli;

@@ -29,14 +29,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where standard error takes nothing, the status has to tell.
+/// Where standard error can't be written to, the status has to tell.
 fn failed(what: &str) -> ExitCode {
     let _ = writeln!(anstream::stderr(), "{what}");
     ExitCode::from(1)
 }
 
-/// The arguments. Another program may have put them together, and an error repeats them: so
-/// they are parsed again as they may be shown, to the same error.
+/// The arguments. Another program may have put them together, and an error repeats them: so they
+/// are parsed again in the form that may be shown, to the same error.
 fn parse() -> Result<Cli, clap::Error> {
     Cli::try_parse().map_err(|error| {
         let shown = env::args_os().map(|it| Plain(it.to_string_lossy()).to_string());

@@ -1,9 +1,8 @@
-//! What this process may do: no core dumps, no capability that its command has no use for.
+//! The rights of this process: no core dumps, no capability that its command does not need.
 //!
-//! [`confine`] comes first, before any file is opened. What is needed only for a
-//! while is given up by [`namespace_entered`] and [`file_read`]. Capabilities
-//! belong to a thread, and threads inherit them: all of this has to happen
-//! before the first other thread is started.
+//! [`confine`] comes first, before any file is opened. Capabilities that are needed only for a
+//! while are given up by [`namespace_entered`] and [`file_read`]. Capabilities belong to a thread,
+//! and threads inherit them: all of this has to happen before the first other thread is started.
 
 use rustix::{
     io::{self, Errno},
@@ -16,13 +15,13 @@ use crate::{
     config::{Config, Guard, Select},
 };
 
-/// What programs of iptables may need: their netlink sockets; the raw socket and
-/// the modules of iptables-legacy, which loads ip_tables by modprobe.
+/// The capabilities that programs of iptables may need: for their netlink sockets, and for the raw
+/// socket and the modules of iptables-legacy, which loads ip_tables by modprobe.
 const PROGRAMS: CapabilitySet =
     CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW).union(CapabilitySet::SYS_MODULE);
 
 /// Keys are in this process's memory: it leaves no core file, no process of the
-/// same user may read its memory, and it keeps only what its command may need.
+/// same user may read its memory, and it keeps only rights that its command may need.
 ///
 /// # Errors
 ///
@@ -31,7 +30,7 @@ pub fn confine(cli: &Cli) -> io::Result<()> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    // No program that is run can gain what is given up here.
+    // No program that is run can gain capabilities that are given up here.
     thread::set_no_new_privs(true)?;
     let keep = needs(cli);
     leave_bounding_set(keep & PROGRAMS)?;
@@ -48,7 +47,7 @@ pub fn namespace_entered() -> io::Result<()> {
     keep_only(!CapabilitySet::SYS_ADMIN)
 }
 
-/// What a command still does with files after it has read mesh.toml.
+/// The access to files that a command still needs after it has read mesh.toml.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Files {
     /// Nothing.
@@ -90,7 +89,7 @@ pub fn file_read(config: &Config, later: Files) -> io::Result<()> {
     keep_only((PROGRAMS - modules) | later.needs())
 }
 
-/// All that a command may ever need.
+/// All capabilities that a command may ever need.
 fn needs(cli: &Cli) -> CapabilitySet {
     let namespace = match cli.global.netns {
         Some(_) => CapabilitySet::SYS_ADMIN,
@@ -103,7 +102,7 @@ fn needs(cli: &Cli) -> CapabilitySet {
         Command::Rotate | Command::Ratchet(_) => {
             return Files::Replaces.needs();
         }
-        // Not used, but shown: by it the apply that waits knows who may confirm.
+        // Not used, but shown: by it the apply that waits knows that this process may confirm.
         Command::Confirm => (Files::Leaves, CapabilitySet::NET_ADMIN),
         Command::Validate | Command::Mtu(_) => (Files::Reads, CapabilitySet::empty()),
         Command::Plan(args) if args.live != "kernel" => (Files::Reads, CapabilitySet::empty()),
@@ -119,7 +118,7 @@ fn needs(cli: &Cli) -> CapabilitySet {
     namespace | files.needs() | kernel
 }
 
-/// What is not in the bounding set no program gets, not even one run by root.
+/// A capability outside the bounding set goes to no program, not even to one run by root.
 fn leave_bounding_set(keep: CapabilitySet) -> io::Result<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -129,7 +128,7 @@ fn leave_bounding_set(keep: CapabilitySet) -> io::Result<()> {
         match thread::remove_capability_from_bounding_set(capability) {
             // The kernel knows no such capability.
             Ok(()) | Err(Errno::INVAL) => {}
-            // Who can't change the set holds so little that it does not matter:
+            // A process that can't change the set holds so little that it does not matter:
             // no_new_privs keeps programs from having more than this process.
             Err(Errno::PERM) => return Ok(()),
             Err(errno) => return Err(errno),
@@ -138,7 +137,7 @@ fn leave_bounding_set(keep: CapabilitySet) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up for good all that is not in `keep`.
+/// Gives up for good all capabilities that are not in `keep`.
 fn keep_only(keep: CapabilitySet) -> io::Result<()> {
     let held = thread::capabilities(None)?;
     let permitted = held.permitted & keep;
@@ -151,8 +150,8 @@ fn keep_only(keep: CapabilitySet) -> io::Result<()> {
     )
 }
 
-/// Hands capabilities to the programs that are run: unlike root's, those of an
-/// ordinary user begin with what is ambient.
+/// Hands capabilities to the programs that are run: unlike root's, those of an ordinary user begin
+/// with the ambient ones.
 fn hand_on(wanted: CapabilitySet) -> io::Result<()> {
     match thread::clear_ambient_capability_set() {
         Ok(()) => {}

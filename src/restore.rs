@@ -1,11 +1,10 @@
-//! What a host held before a plan, as something that can be wanted again; pure.
+//! The state of a host before a plan, as one that can be wanted again; pure.
 //!
-//! Desired state comes from mesh.toml, with this one exception: an apply that
-//! waits to be confirmed has to be able to bring back what it found, whoever
-//! made that and from whatever file. So this is made before the first step,
-//! from the live state and the keys that the kernel shows, and
-//! reverting an apply is a plan like any other, in the same order. Afterwards
-//! the host is compared with what it held.
+//! Desired state comes from mesh.toml, with this one exception: an apply that waits for a
+//! confirmation has to be able to bring back the state that it found, from any maker and any file.
+//! So this is made before the first step, from the live state and the keys that the kernel shows,
+//! and reverting an apply is a plan like any other, in the same order. Afterwards the host is
+//! compared with the state that it had.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -23,12 +22,12 @@ use crate::{
     plan::{Change, Plan, What},
 };
 
-/// Packets that may still be sent under an SA between the look at it and its
-/// end, some seconds later; what takes its place begins beyond them.
+/// Packets that may still be sent under an SA between the look at it and its end, some seconds
+/// later; the SA in its place begins beyond them.
 const MEANWHILE: u64 = 1 << 23;
 
-/// What `live` has of the mesh with this reqid, and the keys for it, so that
-/// `plan`, which leads to `wanted`, can be reverted.
+/// The objects in `live` of the mesh with this reqid, and the keys for them, so that `plan`, which
+/// leads to `wanted`, can be reverted.
 ///
 /// # Errors
 ///
@@ -63,7 +62,7 @@ pub fn restore(
     Ok((before, keys))
 }
 
-/// What of the mesh is not as it was held, in words; nothing if all is.
+/// The objects of the mesh that are not as they were held, in words; empty if all are.
 ///
 /// Counters are not compared, nor placeholders that the kernel makes.
 pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
@@ -76,7 +75,7 @@ pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
     unlike
 }
 
-/// What there is after a revert, beside what there should be.
+/// The state after a revert, beside the one that should be there.
 struct Now<'a> {
     before: &'a Desired,
     state: &'a State,
@@ -142,7 +141,7 @@ impl Now<'_> {
             let id = ChainId::new(*backend, *family, *role, self.reqid);
             match chains.get(&id) {
                 None => unlike.push(format!("chain {id} is missing")),
-                // What is ahead of a chain that is optional is somebody else's.
+                // Rules ahead of an optional chain are somebody else's.
                 Some(chain)
                     if chain.rules != *rules
                         || !(chain.is_reached()
@@ -184,12 +183,12 @@ pub fn forget_ended(before: &mut Desired, now: Time) {
     before.sas.retain(|_, wanted| wanted.sa.ends.is_none_or(|end| end > now));
 }
 
-/// Moves what was held on to the generation of now, where generations follow the clock and
-/// one has ended since: its SAs would be what peers no longer take.
+/// Moves the held SAs on to the generation of now, where generations follow the clock and one has
+/// ended since: peers would no longer take packets under them.
 ///
-/// Only the file's secrets can make the keys of another generation. So this is for peers
-/// under whose keys of `then`, when the apply began, an SA was held; `now` is what the same
-/// file asks for now. What was held under other keys stays as it was.
+/// Only the file's secrets can make the keys of another generation. So this is for peers with an SA
+/// that was held under their keys of `then`, when the apply began; `now` is the desired state of
+/// the same file at this moment. SAs that were held under other keys stay as they were.
 pub fn follow_the_clock(
     before: &mut Desired,
     keyring: &mut Keyring,
@@ -211,7 +210,7 @@ pub fn follow_the_clock(
         if wanted.direction == Direction::Out {
             spis.insert(&wanted.peer, id.spi);
         }
-        // One that was held goes on from its numbers.
+        // An SA that was held goes on from its numbers.
         let wanted = held.remove(&id).unwrap_or_else(|| wanted.clone());
         keyring.adopt(keys, &id);
         before.sas.insert(id, wanted);
@@ -233,7 +232,7 @@ fn is_held(before: &Desired, wanted: &WantedSa) -> bool {
     matches!(wanted.sa.key, KeyView::Known(_)) && before.sas.get(&wanted.sa.id).is_some_and(same)
 }
 
-/// What nobody could make again once it is changed.
+/// The objects that nobody could make again once they are changed.
 fn problems(what: &What, state: &State, keys: &Keyring) -> Vec<String> {
     match what {
         What::ReplaceSa { live, twins, .. } => {
@@ -296,7 +295,7 @@ fn link(what: &What, wanted: &Desired) -> Option<WantedLink> {
     Some(WantedLink { device: device.clone(), mtu: Mtu::Exactly(*before), ..link.clone() })
 }
 
-/// What there is.
+/// The live objects.
 struct Held<'a> {
     state: &'a State,
     wanted: &'a Desired,
@@ -353,7 +352,7 @@ impl Held<'_> {
         }
     }
 
-    /// Chains go back into the backend that is the system's, with a rule that leads to each.
+    /// Chains go back into the system's backend, with a rule that leads to each.
     fn add_chains(&self, before: &mut Desired) {
         for chain in self.state.firewall.chains_of(self.reqid) {
             let Some(role) = chain.id.role() else {

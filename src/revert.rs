@@ -1,11 +1,10 @@
 //! Reverts an apply that nobody has confirmed.
 //!
-//! An apply stops where something foreign is in its way, and where a step
-//! fails: what it leaves is protected or blocked. A revert is for a host that
-//! may be cut off by what was applied. So it performs every step of the way
-//! back. What others have set up meanwhile is no reason to stop, and a step
-//! that fails stops no other one, unless traffic that was protected would leave
-//! unencrypted by that. Then it looks whether the host holds what it held.
+//! An apply stops where a foreign object is in its way, and where a step fails: the host is then
+//! protected or blocked. A revert is for a host that may be cut off by the apply. So it performs
+//! every step of the way back. Objects that others have set up meanwhile are not a reason to stop,
+//! and a step that fails stops no other one, unless traffic that was protected would leave
+//! unencrypted by that. Then it compares the host's state with the one before.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -23,13 +22,13 @@ use crate::{
     restore::unlike,
 };
 
-/// How often a revert tries what has failed.
+/// The number of times that a revert tries failed steps.
 const ROUNDS: usize = 5;
-/// How long it waits before it tries again: another program may hold the lock
-/// of iptables, or may have taken all memory.
+/// The time before it tries again: another program may hold the lock of iptables, or may have taken
+/// all memory.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes the host hold what `goal` says that it held, and reports.
+/// Makes the host hold the objects of `goal`, and reports.
 pub fn revert(
     kernel: &mut dyn Kernel,
     goal: &Goal<'_>,
@@ -43,14 +42,13 @@ pub fn revert(
             break;
         }
         progress(Progress::Retry);
-        // Whether it waits or not, what counts is what comes next.
+        // It does not matter whether it waits: the next round counts.
         let _ = kernel.perform(&[Step { peer: None, kind: StepKind::Wait(PAUSE) }]);
     }
     report
 }
 
-/// One look, one plan, all of its steps, and a second look. Whether another
-/// round may do better.
+/// One look, one plan, all of its steps, and a second look. Whether another round may do better.
 fn once(
     kernel: &mut dyn Kernel,
     goal: &Goal<'_>,
@@ -79,15 +77,15 @@ fn once(
     !report.failed.is_empty() || report.stopped.is_some() || !plan.is_empty() || cannot_look
 }
 
-/// The course of a revert. Everything is performed, but for what would open
-/// packets that something else was to protect, which could not be put in place.
+/// The course of a revert. Everything is performed, except steps that would open packets which a
+/// lost object, one that could not be put in place, was to protect.
 struct Lost<'a> {
     wanted: &'a Desired,
     packets: Vec<(Direction, Selector)>,
 }
 
 impl<'a> Lost<'a> {
-    /// What can't come back, because something foreign has its place.
+    /// The objects that can't come back, because a foreign one has their place.
     fn beside(desired: &'a Desired, live: &Live, reqid: Reqid) -> Self {
         let foreign = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
         let wanted =
@@ -97,15 +95,15 @@ impl<'a> Lost<'a> {
         Self { wanted: desired, packets }
     }
 
-    /// Whether this, once it is gone, lets packets pass that a lost object was to refuse.
+    /// Whether a deletion lets packets pass that a lost object was to refuse.
     fn opens(&self, direction: Direction, gone: &Selector) -> bool {
         self.packets
             .iter()
             .any(|(other, lost)| *other == direction && (lost.covers(gone) || gone.covers(lost)))
     }
 
-    /// What a chain that could not be set was to drop. Where a guard blocks the
-    /// same, nothing is lost.
+    /// The packets that a chain which could not be set was to drop. Where a guard blocks the same,
+    /// nothing is lost.
     fn dropped_by(&self, id: &ChainId, rules: &[Rule]) -> Vec<(Direction, Selector)> {
         let any = match id.family {
             Family::Ipv4 => Prefix::any(Ipv4Addr::UNSPECIFIED.into()),
@@ -180,7 +178,7 @@ mod tests {
         Prefix { address: address.into(), length }
     }
 
-    /// What goes from one prefix to another, for the tunnel's port.
+    /// The packets from one prefix to another, for the tunnel's port.
     fn packets(dst: Prefix) -> Selector {
         Selector::between(prefix([0; 4], 0), dst).to_port(IPPROTO_UDP, 4789)
     }
@@ -223,7 +221,7 @@ mod tests {
         lost.failed(&Step { peer: None, kind: StepKind::AddPolicy(guard.clone()) });
         let kept = [false, false, false, true, true, false];
         assert_eq!(deletions(&lost), kept, "a guard could not be put up");
-        // Or something foreign has its place.
+        // Or a foreign object has its place.
         let (mut live, mut desired) = (Live::default(), Desired::default());
         desired.guards.insert(guard.id, guard.clone());
         live.0.policies.push(Policy { priority: 7, ..guard });

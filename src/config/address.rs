@@ -1,6 +1,6 @@
-//! A peer's address: what is one, what isn't, and what to write instead.
+//! A peer's address: valid forms, invalid ones, and their corrections.
 //!
-//! A hint that names an address names one that is taken.
+//! An address that a hint suggests is always a valid one.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -33,7 +33,7 @@ pub(super) fn read(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<IpA
     None
 }
 
-/// What a text is instead of a host's address, and what to write.
+/// The kind of a text that is not a host's address, and its correction.
 struct Problem {
     is: &'static str,
     hint: String,
@@ -43,7 +43,7 @@ fn problem(is: &'static str, hint: impl Into<String>) -> Problem {
     Problem { is, hint: hint.into() }
 }
 
-/// Why a packet can't come from this address by way of the underlay.
+/// The reason why a packet can't come from this address through the underlay.
 fn unsuitable(address: IpAddr) -> Option<Problem> {
     let common = |is| Some(problem(is, ADDRESS.write));
     match address {
@@ -61,14 +61,14 @@ fn unsuitable(address: IpAddr) -> Option<Problem> {
     }
 }
 
-/// Of an address with something too much, the address: what is wrong with that
-/// comes first, as a hint that is refused in turn helps nobody.
+/// The problem of an address with extra characters. A problem of the address itself comes first: a
+/// hint that is refused in turn helps nobody.
 fn alone(address: IpAddr, is: &'static str, more: &str) -> Problem {
     let hint = format!("write \"{address}\"{more}");
     unsuitable(address).unwrap_or_else(|| problem(is, hint))
 }
 
-/// What a text is that is not an address.
+/// The kind of a text that is not an address.
 fn unparsed(text: &str) -> Problem {
     decorated(text).unwrap_or_else(|| {
         let many = |c: char| c == ',' || c == ';' || c.is_whitespace();
@@ -134,7 +134,7 @@ fn is_host_name(text: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
 }
 
-/// What is odd about an address that the kernel takes all the same.
+/// The oddity of an address that the kernel still accepts.
 pub(super) fn reserved(address: IpAddr) -> Option<&'static str> {
     let IpAddr::V4(v4) = address else { return None };
     match v4.octets()[0] {
@@ -157,7 +157,7 @@ mod tests {
         for address in refused.iter().chain(&more) {
             assert!(unsuitable(address.parse().unwrap()).is_some(), "{address}");
         }
-        // Nobody can tell 192.0.2.255 of a /24 from that of a /16.
+        // Nobody can tell the 192.0.2.255 of a /24 from that of a /16.
         for address in
             ["192.0.2.1", "10.0.0.0", "169.254.1.1", "2001:db8::1", "fd00::1", "192.0.2.255"]
         {

@@ -1,4 +1,4 @@
-//! Errors as the operator sees them: line, caret, what to write instead.
+//! Errors as the operator sees them: line, caret, correction.
 //!
 //! Nothing here keeps the text of mesh.toml: a [`ConfigError`] holds the lines
 //! as they are shown, masked, so that its `Debug` is as harmless as its
@@ -11,35 +11,35 @@ use super::mask::{self, Mask};
 
 /// Columns of a line that are shown at most.
 const WIDTH: usize = 100;
-/// Of these, kept free behind the caret's column if the line is longer.
+/// Columns that are kept free behind the caret's column in a longer line.
 const BEHIND: usize = 40;
 /// Errors that are shown at most; nobody reads more of them in one go.
 const SHOWN: usize = 100;
 /// Columns of a tab. Tabs are expanded, so that the caret is right in any terminal.
 const TAB: usize = 4;
 
-/// Why a finding was made, which decides whether damage nearby makes it doubtful.
+/// The reason of a finding. It decides whether damage nearby makes the finding doubtful.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weight {
     /// The text is not TOML.
     Syntax,
-    /// What is there is wrong.
+    /// A part of the text is wrong.
     Wrong,
-    /// Something is not there.
+    /// A part is missing.
     Missing,
 }
 
-/// Something wrong at a place of the text.
+/// An error at a place of the text.
 #[derive(Debug)]
 pub(super) struct Finding {
     pub weight: Weight,
     pub span: Range<usize>,
     pub message: String,
-    /// What to write instead.
+    /// The correction.
     pub hint: String,
 }
 
-/// A text and where its lines begin.
+/// A text and the offsets of its lines.
 pub(super) struct Source<'s> {
     pub text: &'s str,
     starts: Vec<usize>,
@@ -66,7 +66,7 @@ impl<'s> Source<'s> {
     }
 }
 
-/// Everything that is wrong with a mesh.toml, in the order of the file.
+/// All errors of a mesh.toml, in the order of the file.
 #[derive(Debug)]
 pub struct ConfigError {
     path: String,
@@ -75,13 +75,13 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The file as a whole is the problem.
+    /// An error of the file as a whole.
     pub(super) fn file(path: &Path, message: String, hint: String) -> Self {
         let shown = vec![Diagnostic { message, hint, place: None }];
         Self { path: mask::path(path), shown, total: 1 }
     }
 
-    /// Places of the file are.
+    /// Errors at places of the file.
     pub(super) fn located(path: &Path, source: &Source<'_>, mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.span.start);
         let total = findings.len();
@@ -173,13 +173,13 @@ impl Place {
     }
 }
 
-/// The first byte of the character that has this one.
+/// The first byte of the character that contains the byte `at`.
 fn boundary(text: &str, at: usize) -> usize {
     (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
-/// Counts characters from the begin of a line, going on from the last place: a
-/// file may be one long line with thousands of errors.
+/// Counts characters from the beginning of a line, and continues from the last place: a file may be
+/// one long line with thousands of errors.
 #[derive(Default)]
 struct Columns {
     start: usize,
@@ -199,7 +199,7 @@ impl Columns {
     }
 }
 
-/// The part of a line that is shown: what each character becomes, and from which byte.
+/// The part of a line that is shown: each character as shown, and its byte in the line.
 struct Window {
     cells: Vec<(usize, Cell)>,
     cut: [bool; 2],
@@ -249,7 +249,7 @@ fn length(text: &str, at: usize) -> usize {
     text[at..].chars().next().map_or(0, char::len_utf8)
 }
 
-/// What may be shown at most; one column more tells that there is more.
+/// The cells that may be shown at most. One column more means that the line goes on.
 fn fitting(cells: impl Iterator<Item = (usize, Cell)>) -> Vec<(usize, Cell)> {
     let mut total = 0;
     // Characters without a width must not make this endless.

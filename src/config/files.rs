@@ -1,7 +1,7 @@
 //! The only file of this stage that opens files.
 //!
-//! What is opened is a regular file and is read up to a limit: a FIFO, a device
-//! or a file that grows can neither hang a run nor eat its memory.
+//! Only regular files are opened, and they are read up to a limit. So a FIFO, a device or a growing
+//! file can neither hang a run nor eat its memory.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -13,12 +13,12 @@ use std::{
 use rustix::fs::{FileType, Mode, OFlags, Stat, StatVfsMountFlags};
 use zeroize::Zeroizing;
 
-/// 4 MiB: six times what the 4,096 peers of the largest mesh need.
+/// 4 MiB: six times the size of the largest mesh with its 4,096 peers.
 pub(super) const MESH_LIMIT: usize = 4 << 20;
-/// 4 KiB: sixty times a secret, with room for a long comment that is refused then.
+/// 4 KiB: sixty times a secret. There is room for a long comment, which is then refused.
 pub(super) const SECRET_LIMIT: usize = 4 << 10;
 
-/// Why a file wasn't read. The path is the caller's to add.
+/// The reason why a file wasn't read. The caller adds the path.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
     #[error("no such file")]
@@ -33,7 +33,7 @@ pub(super) enum FileError {
     Growing,
     #[error("group or others may use it (mode {0:04o})")]
     Loose(u32),
-    /// The same where chmod changes nothing, or not for long.
+    /// The same where chmod has no effect, or no lasting one.
     #[error("group or others may use it (mode {0:04o}), and chmod does not last in this volume")]
     LooseVolume(u32),
     #[error("group or others can write it (mode {0:04o})")]
@@ -46,12 +46,12 @@ pub(super) enum FileError {
     Io(#[from] io::Error),
 }
 
-/// Reads mesh.toml, where it is only looked at.
+/// Reads mesh.toml for commands that only look at it.
 pub(super) fn mesh_of_anybody(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read(path, MESH_LIMIT, Permissions::Any)
 }
 
-/// Reads mesh.toml. Who can write it decides what is protected.
+/// Reads mesh.toml. Users that can write it decide which traffic is protected.
 pub(super) fn mesh(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read(path, MESH_LIMIT, Permissions::OwnerWrites)
 }
@@ -61,14 +61,14 @@ pub(super) fn secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read(path, SECRET_LIMIT, Permissions::OwnerOnly)
 }
 
-/// Reads a secret that systemd keeps; it sees to the permissions.
+/// Reads a secret that systemd keeps. systemd sets the permissions.
 pub(super) fn credential(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read(path, SECRET_LIMIT, Permissions::Any)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Permissions {
-    /// Somebody else sees to them.
+    /// Another program sets them.
     Any,
     /// Nobody else may write it.
     OwnerWrites,
@@ -98,16 +98,16 @@ impl Permissions {
     }
 }
 
-/// Whether a user may have what decides or is secret: root, who runs this, and who runs it
-/// as root by sudo. In a container, files of the host's root belong to nobody whom the
-/// container knows, and nobody in it can change them.
+/// Whether a user may own mesh.toml or a secret: root, the user of this process, and the user that
+/// runs it with sudo. In a container, files of the host's root belong to a user that the container
+/// doesn't know, and no user in it can change them.
 fn may_own(user: u32) -> bool {
     let own = rustix::process::geteuid().as_raw();
     let sudo = || std::env::var("SUDO_UID").is_ok_and(|id| id.parse() == Ok(user));
     user == 0 || user == own || (own == 0 && sudo()) || !is_mapped(user)
 }
 
-/// Whether our user namespace knows a user.
+/// Whether this process's user namespace knows a user.
 fn is_mapped(user: u32) -> bool {
     let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return true };
     map.lines().any(|line| {
@@ -127,7 +127,7 @@ fn read(
     // Without NONBLOCK, opening a FIFO waits for a writer.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(unopened)?);
-    // What was opened is asked, not the path: that may be another file by now.
+    // The open file is asked, not the path: the path may be another file by now.
     let stat = rustix::fs::fstat(&file).map_err(io::Error::from)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
@@ -142,9 +142,9 @@ fn read(
     contents(file, size)
 }
 
-/// Whether somebody else sees to a file's mode: its file system is mounted
-/// read-only, or it is a part of a volume of Kubernetes, where `mesh.key` leads to
-/// `..data/mesh.key`, and that to a directory that is replaced as a whole.
+/// Whether another program sets a file's mode. Its file system is mounted read-only, or it is a
+/// part of a volume of Kubernetes. There `mesh.key` links to `..data/mesh.key`, and `..data` to a
+/// directory that is replaced as a whole.
 fn is_kept_by_others(path: &Path, file: &File) -> bool {
     let read_only = rustix::fs::fstatvfs(file)
         .is_ok_and(|volume| volume.f_flag.contains(StatVfsMountFlags::RDONLY));
@@ -157,14 +157,14 @@ fn unopened(errno: rustix::io::Errno) -> FileError {
     match errno {
         Errno::NOENT | Errno::NOTDIR => FileError::Absent,
         Errno::ACCESS | Errno::PERM => FileError::Denied,
-        // A socket, which can't be opened.
+        // The file is a socket, which can't be opened.
         Errno::NXIO => FileError::Special,
         errno => FileError::Io(errno.into()),
     }
 }
 
 fn contents(file: File, size: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    // Files of /proc have contents and no size.
+    // Files of /proc have contents but a size of 0.
     let expected = size.max(SECRET_LIMIT);
     let contents = fill(file, expected + 1)?;
     if contents.len() > expected {
@@ -178,7 +178,7 @@ fn contents(file: File, size: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
 ///
 /// # Errors
 ///
-/// Those of reading.
+/// The errors of reading.
 pub fn fill(mut from: impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut buffer = Zeroizing::new(vec![0; most]);
     let mut length = 0;
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(credential(&path).unwrap().len(), SECRET_LIMIT);
         fs::write(&path, vec![b'x'; SECRET_LIMIT + 1]).unwrap();
         assert!(matches!(credential(&path), Err(FileError::Large(4))));
-        // Files of /proc say that they are empty, and are not.
+        // Files of /proc claim to be empty, but are not.
         assert!(!mesh(Path::new("/proc/self/status")).unwrap().is_empty());
     }
 
@@ -270,8 +270,8 @@ mod tests {
         assert!(credential(&path).is_ok(), "systemd sees to it");
     }
 
-    /// Who can rename files beside a secret has one looked at and another read, if the path
-    /// is asked for owner and mode after the file was opened.
+    /// If the path were asked for owner and mode after the open, a user that can rename files
+    /// beside a secret could have one file checked and another read.
     #[test]
     fn what_is_read_is_the_file_that_was_looked_at() {
         let dir = tempfile::tempdir().unwrap();

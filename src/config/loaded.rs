@@ -1,4 +1,4 @@
-//! What is asked of a file after it was loaded, with errors at their places.
+//! Checks of a file after it was loaded, with errors at their places.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -12,12 +12,12 @@ use super::{
 };
 
 impl Loaded {
-    /// Checks that the private key at hand is that of the local peer.
+    /// Checks that the private key is the local peer's.
     ///
     /// # Errors
     ///
-    /// The file has another public key for this peer. With it this host would
-    /// make keys that no other makes.
+    /// The file has another public key for this peer. With this private key the host would derive
+    /// keys that no other host derives.
     pub fn check_private_key(&self, local: &Peer) -> Result<(), ConfigError> {
         let Some(Secrets::PrivateKey { private_key, .. }) = &self.secrets else { return Ok(()) };
         let belonging = private_key.public_key();
@@ -36,7 +36,7 @@ impl Loaded {
         Err(self.refused(span, message, hint))
     }
 
-    /// Checks that the keys of a generation can still be made, and soon enough.
+    /// Checks that the keys of a generation can still be derived, and soon enough.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// The clock says which generation it is, or there is none after this one.
+    /// The generation follows the clock, or there is none after this one.
     pub fn raised(&self) -> Result<Raised<'_>, ConfigError> {
         let text = String::from_utf8_lossy(&self.bytes);
         let refused = |key, message: String, hint: &str| {
@@ -94,7 +94,7 @@ impl Loaded {
         Ok(Raised { before, after, read: &self.bytes, contents })
     }
 
-    /// What is wrong at a place of the file, and what to write there.
+    /// An error at a place of the file, and its correction.
     fn refused(&self, span: Range<usize>, message: String, hint: impl Into<String>) -> ConfigError {
         let text = String::from_utf8_lossy(&self.bytes);
         let finding = Finding { weight: Weight::Wrong, span, message, hint: hint.into() };
@@ -102,14 +102,14 @@ impl Loaded {
     }
 }
 
-/// A file whose generation is to be raised.
+/// A file with a generation to be raised.
 pub struct Raised<'a> {
-    /// The generation that it has.
+    /// The file's generation.
     pub before: Generation,
-    /// The one after that.
+    /// The next generation.
     pub after: Generation,
-    /// The file as it was read.
+    /// The file's old contents.
     pub read: &'a [u8],
-    /// The file as it is to be.
+    /// The file's new contents.
     pub contents: String,
 }

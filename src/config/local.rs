@@ -1,4 +1,4 @@
-//! Which peer of the mesh this host is.
+//! Finding the peer of the mesh that is this host.
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
@@ -10,24 +10,24 @@ use super::{Config, Peer, mask};
 /// Candidates that an error lists at most.
 const LISTED: usize = 10;
 
-/// Why it isn't known which peer this host is.
+/// The reason why the local peer is unknown.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LocalError {
     /// `--local` names a peer that isn't there.
     #[error("no peer is named {name}; use --local NAME with one of: {candidates}")]
     Unknown {
-        /// What was asked for, in quotes.
+        /// The name that was given, in quotes.
         name: String,
         /// The peers there are.
         candidates: String,
     },
-    /// This host has the address of no peer.
+    /// This host doesn't have the address of any peer.
     #[error(
         "this host has no peer's address: it has {here}, and the peers are {candidates}; give the \
          host its address, or say which peer it is with --local NAME"
     )]
     NoAddress {
-        /// The addresses that it has.
+        /// The host's addresses.
         here: String,
         /// The peers there are.
         candidates: String,
@@ -42,12 +42,12 @@ pub enum LocalError {
     },
 }
 
-/// The peer that is named, or else the one whose address is among this host's.
+/// The peer that is named, or else the peer with an address of this host.
 ///
 /// # Errors
 ///
-/// No peer has that name; or the host has the addresses of no peer, or of
-/// several. The error lists those to choose from.
+/// No peer has that name; or the host has the addresses of no peer, or of several. The error lists
+/// the candidates.
 pub fn local_peer<'a>(
     config: &'a Config,
     name: Option<&str>,
@@ -74,7 +74,7 @@ fn list(peers: &[&Peer]) -> String {
     capped(peers.iter().map(|peer| format!("{} ({})", peer.name, peer.address)))
 }
 
-/// The addresses that another host may know this one by.
+/// The addresses by which another host may know this host.
 fn list_here(addresses: &[LocalAddress]) -> String {
     let known = |local: &&LocalAddress| match local.address {
         IpAddr::V4(v4) => !v4.is_loopback(),

@@ -1,4 +1,4 @@
-//! Texts that are no secret: what they are instead, without a character of them.
+//! Texts that are not secrets: their forms, without a character of them.
 //!
 //! An operator who sees "47 bytes" looks for three that no editor shows.
 #![forbid(unsafe_code)]
@@ -6,24 +6,24 @@
 /// The two forms of a secret.
 pub(super) const EXPECTED: &str = "64 hex digits or 44 characters of base64";
 
-/// Why a text is no key. Says no more of it than its length and its form.
+/// The reason why a text is not a key. It tells only the length and the form of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Another length, in bytes, than keys have.
+    /// The length in bytes is not a key's.
     #[error("{0} bytes long, not {EXPECTED}")]
     Length(usize),
-    /// Of a key's length in bytes, but not of its alphabet.
+    /// The length in bytes is a key's, but the characters are not.
     #[error("{0} bytes long but not {1} throughout")]
     Characters(usize, &'static str),
-    /// Something that is known by its looks.
+    /// A form that can be recognised.
     #[error("{}, not {EXPECTED}", .0.is())]
     Form(Form),
-    /// Nobody's key.
+    /// All zeros, which is nobody's key.
     #[error("all zeros")]
     Zeros,
 }
 
-/// What a text looks like that may well be the right secret.
+/// The form of a text that may well be the right secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Nothing, or space.
@@ -53,12 +53,12 @@ pub enum Form {
 }
 
 impl Malformed {
-    /// What is wrong, once the whole text is looked at, with the space around it.
+    /// The problem by the whole text, with the space around it.
     pub(super) fn of(self, text: &[u8]) -> Self {
         form(text).map_or(self, Self::Form)
     }
 
-    /// What to do; `otherwise` where the text says nothing.
+    /// The remedy; `otherwise` where the text gives no clue.
     pub(super) fn hint(self, otherwise: &str) -> String {
         match self {
             Self::Form(form) => form.hint(otherwise).into(),

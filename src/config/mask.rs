@@ -1,8 +1,8 @@
-//! What of a mesh.toml may not be shown, not even in an error.
+//! The parts of a mesh.toml that may not be shown, not even in an error.
 //!
-//! Secrets don't belong in mesh.toml, and an error about one that is there must
-//! not carry it into a terminal, a log or a CI run. Masking errs on the side of
-//! hiding: it looks at damaged text, where nobody can say what was meant.
+//! Secrets don't belong in mesh.toml, and an error about one that is there must not carry it into a
+//! terminal, a log or a CI run. Masking errs on the side of hiding: it looks at damaged text, where
+//! the meaning is uncertain.
 #![forbid(unsafe_code)]
 
 use std::{ops::Range, path::Path};
@@ -20,14 +20,14 @@ const QUOTED: usize = 80;
 const MESSAGE: usize = 400;
 /// A key or a table with one of these in its name may hold a secret.
 const SECRETIVE: [&str; 6] = ["key", "psk", "secret", "pass", "token", "ratchet"];
-/// The parts of one text that are not to be shown.
+/// The parts of one text that must not be shown.
 pub(super) struct Mask(Vec<Range<usize>>);
 
 impl Mask {
-    /// Finds them.
+    /// Finds the parts to hide.
     ///
-    /// The text is read twice, as a whole and each line for itself: a quote too
-    /// many turns strings inside out, and then one of the two readings is wrong.
+    /// The text is read twice, as a whole and line by line: an extra quote turns strings inside
+    /// out, and then one of the two readings is wrong.
     pub(super) fn of(text: &str) -> Self {
         let mut hidden = Vec::new();
         runs(text, |run| hidden.push(run));
@@ -65,7 +65,7 @@ fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged
 }
 
-/// What the statements so far say about the next one.
+/// The state from earlier statements that matters to the next one.
 #[derive(Default)]
 struct Reading {
     /// Within `[keys]` or the like.
@@ -88,14 +88,15 @@ impl Reading {
             self.secretive = tokens.iter().any(|token| is_secretive(of(token)));
             return false;
         }
-        // What begins with neither a key nor a bracket nor a # may be a secret's second line.
+        // A statement that begins with neither a key nor a bracket nor a # may be a secret's second
+        // line.
         let begins = assigns || matches!(tokens[0].kind, Kind::Comment | Kind::Sign(b'{'));
         let first = without_colon(of(&tokens[0]));
         let known = schema::begins_a_line(first) || first == "---";
         self.open || self.secretive || !(begins || known)
     }
 
-    /// Adds what is to be hidden of a statement of `text`, which begins at `base`.
+    /// Adds the parts to hide of a statement of `text`, which begins at `base`.
     fn statement(
         &mut self,
         text: &str,
@@ -120,25 +121,26 @@ impl Reading {
     }
 }
 
-/// `keys]`: the bracket before it is lost.
+/// `keys]`: the opening bracket is missing.
 fn is_damaged_header(tokens: &[Token]) -> bool {
     let sign = |wanted| tokens.iter().any(|token| token.kind == Kind::Sign(wanted));
     sign(b']') && !sign(b'=') && !sign(b'[')
 }
 
-/// A key as YAML has it, `name:`. What follows it without a space is no part of a key.
+/// A key as YAML has it, `name:`. Text that follows the colon without a space is not part of the
+/// key.
 fn without_colon(word: &str) -> &str {
     word.strip_suffix(':').unwrap_or(word)
 }
 
-/// Whether token `i` of a statement with a secret may be shown all the same.
+/// Whether token `i` of a statement with a secret may still be shown.
 fn may_show(text: &str, tokens: &[Token], i: usize) -> bool {
     let of = |i: usize| &text[tokens[i].range.clone()];
     match tokens[i].kind {
         Kind::Sign(_) => true,
         Kind::Comment => false,
         _ if is_key(tokens, i) || (i == 0 && schema::is_key(without_colon(of(i)))) => true,
-        // Its end is lost, and what follows may be in it.
+        // Its end is missing, so that the text after it may be a part of it.
         Kind::Text { closed: false, .. } => false,
         _ if i < 2 || tokens[i - 1].kind != Kind::Sign(b'=') => false,
         _ => {
@@ -175,7 +177,7 @@ fn is_secretive(name: &str) -> bool {
     SECRETIVE.iter().any(|word| name.contains(word))
 }
 
-/// Whether a string or comment, by quotes that went astray, holds a secret's line.
+/// Whether a string or comment holds a secret's line because of a misplaced quote.
 fn swallows(text: &str) -> bool {
     text.contains('=') && is_secretive(text)
 }
@@ -242,8 +244,8 @@ fn shown(input: &str, most: usize) -> String {
     shown
 }
 
-/// A path from the command line as messages show it. It is no input of the file,
-/// and never cut, because it is there to be typed.
+/// A path from the command line as messages show it. It is not from the file, and is never cut,
+/// because the operator may have to type it.
 pub(super) fn path(path: &Path) -> String {
     path.to_string_lossy().chars().map(printable).collect()
 }

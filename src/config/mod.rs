@@ -1,13 +1,11 @@
 //! mesh.toml: from text to a checked [`Config`], with every error located.
 //!
-//! [`load`] is the whole of it, and [`local_peer`] says which of the peers this
-//! host is. Everything wrong with a file and its secrets is reported in one run,
-//! each error with its line and a caret.
+//! [`load`] does all of it, and [`local_peer`] finds the peer that is this host. All errors of a
+//! file and its secrets are reported in one run, each with its line and a caret.
 //!
-//! The way of a file: `files` reads it, `toml` parses it, `syntax` words what
-//! the parser says, `tables` and `peers` read the tree through `reader`,
-//! `secrets` fetches what it names, `diagnostic` shows what is wrong and `mask`
-//! sees to it that no secret is shown. Nothing here looks at the kernel.
+//! The way of a file: `files` reads it, `toml` parses it, `syntax` words the parser's messages,
+//! `tables` and `peers` read the tree through `reader`, `secrets` fetches the secrets, `diagnostic`
+//! shows the errors, and `mask` hides secrets. Nothing here looks at the kernel.
 #![forbid(unsafe_code)]
 
 mod address;
@@ -54,24 +52,24 @@ use reader::Findings;
 use secrets::Spans;
 use tables::Draft;
 
-/// What a command needs of the secrets.
+/// A command's need for the secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretsMode {
     /// They must be there.
     Required,
-    /// They may be absent, which gives a warning; one that is there must be right.
+    /// They may be absent, which gives a warning. A secret that is there must be right.
     Optional,
     /// They are not looked at.
     Ignored,
 }
 
-/// A mesh.toml and what belongs to it.
+/// A mesh.toml and its secrets and warnings.
 pub struct Loaded {
-    /// What it says.
+    /// The checked contents of the file.
     pub config: Config,
-    /// The secrets that it names, if they were asked for and are there.
+    /// The secrets that it names, if they were requested and are there.
     pub secrets: Option<Secrets>,
-    /// What is right and may surprise all the same, a line each.
+    /// Warnings of valid settings that may surprise, a line each.
     pub warnings: Vec<Warning>,
     /// SHA-256 of the file's bytes.
     pub digest: [u8; 32],
@@ -86,7 +84,7 @@ pub struct Loaded {
 ///
 /// # Errors
 ///
-/// Everything that is wrong with them, together.
+/// All their errors together.
 pub fn load(path: &Path, secrets: SecretsMode) -> Result<Loaded, ConfigError> {
     load_with(path, secrets, &|name| std::env::var_os(name))
 }
@@ -101,7 +99,7 @@ fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Lo
     parse(path, bytes, mode, env)
 }
 
-/// The same of a file that was read. It opens no file if secrets are ignored.
+/// The same for a file that was read already. It opens no file if secrets are ignored.
 pub(crate) fn parse(
     path: &Path,
     bytes: Zeroizing<Vec<u8>>,

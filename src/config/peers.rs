@@ -1,4 +1,4 @@
-//! `[[peer]]`: each one for itself, and that no two are the same.
+//! `[[peer]]`: checks each peer alone, and that no two are the same.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -22,15 +22,15 @@ use super::{
     types::Peer,
 };
 
-/// Where each peer's public key is written.
+/// The place of each peer's public key.
 pub(super) type PublicKeySpans = BTreeMap<PeerName, Range<usize>>;
 
 const WRITE: &str = "write [[peer]], with two brackets, once for each peer";
 
-/// All peers, sorted by name; without those that something is wrong with.
+/// All peers without errors, sorted by name.
 ///
-/// Whether they need public keys depends on `[keys]`; where nobody knows, only
-/// those that are there are checked.
+/// Whether they need public keys depends on `[keys]`. If that is unknown, only the public keys that
+/// are there are checked.
 pub(super) fn read(
     findings: &mut Findings<'_>,
     value: &Value<'_>,
@@ -55,7 +55,7 @@ pub(super) fn read(
     peers
 }
 
-/// A peer, and where its public key is.
+/// A peer, and the place of its public key.
 fn peer(
     findings: &mut Findings<'_>,
     seen: &mut Seen,
@@ -98,7 +98,7 @@ fn peer(
     Some((peer, given.map(|value| value.span())))
 }
 
-/// The public key that is given, if it is right and of use.
+/// The public key that is given, if it is right and needed.
 fn public_key(
     findings: &mut Findings<'_>,
     section: &Section<'_, '_>,
@@ -131,11 +131,11 @@ fn public_key(
     None
 }
 
-/// What the peers before this one have taken.
+/// The values that the peers before this one have taken.
 #[derive(Default)]
 struct Seen {
     names: Taken<PeerName>,
-    /// Names that hints have offered.
+    /// Names that hints have suggested.
     offered: BTreeSet<PeerName>,
     short_ids: Taken<ShortId>,
     addresses: Taken<IpAddr>,
@@ -156,7 +156,7 @@ impl<T: Ord + Clone> Taken<T> {
         self.0.contains_key(value)
     }
 
-    /// Passes a new value on; points at one that is there already, and calls it `what`.
+    /// Returns a new value. Reports a value that another peer has already, and calls it `what`.
     fn unique(
         &mut self,
         findings: &mut Findings<'_>,
@@ -181,7 +181,7 @@ fn name(findings: &mut Findings<'_>, value: &Value<'_>, seen: &mut Seen) -> Opti
     if name.is_none() {
         let message = format!("{} can't be a peer's name", mask::quote(text));
         let near = lowered(text, true).and_then(|lowered| PeerName::new(&lowered));
-        // A name that somebody has, or that another one was told to take, is refused in turn.
+        // A name that another peer has, or that another hint suggested, would be refused in turn.
         let free = near.filter(|near| !seen.names.has(near) && seen.offered.insert(near.clone()));
         let hint = free.map_or(PEER_NAME.write.into(), |free| format!("write \"{free}\""));
         findings.wrong(value.span(), message, hint);

@@ -1,4 +1,4 @@
-//! The next generation, written into the text of mesh.toml and nothing else of it.
+//! Writes the next generation into the text of mesh.toml, and changes nothing else.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -7,9 +7,9 @@ use toml::de::DeTable;
 
 use crate::model::Generation;
 
-/// The text with `generation` in `[rotation]` raised by one, and where it stood.
+/// The text with `generation` in `[rotation]` raised by one.
 ///
-/// `None` if there is no such number: the text is not one that was loaded.
+/// `None` if there is no such number: the text is not the one that was loaded.
 pub(super) fn raised(text: &str, generation: Generation) -> Option<String> {
     let span = place(text, "generation")?;
     let written = text.get(span.clone())?;
@@ -21,7 +21,7 @@ pub(super) fn raised(text: &str, generation: Generation) -> Option<String> {
     Some([&text[..span.start], &next, &text[span.end..]].concat())
 }
 
-/// Where the value of a key of `[rotation]` is written, however its table is.
+/// The place of the value of a key of `[rotation]`, in any form of the table.
 pub(super) fn place(text: &str, key: &str) -> Option<Range<usize>> {
     let root = DeTable::parse(text).ok()?;
     let rotation = root.get_ref().get("rotation")?.get_ref().as_table()?;
@@ -59,8 +59,8 @@ impl<'t> Written<'t> {
         u64::from_str_radix(&self.digits.replace('_', ""), self.radix).ok()
     }
 
-    /// Another number in the same writing: radix, case, least width, and
-    /// underscores as far from its end.
+    /// Another number in the same notation: radix, case, least width, and underscores at the same
+    /// distance from its end.
     fn with(&self, value: u64) -> String {
         let width = self.digits.chars().filter(|&c| c != '_').count();
         let upper = self.digits.contains(|c: char| c.is_ascii_uppercase());
@@ -83,7 +83,7 @@ impl<'t> Written<'t> {
     }
 }
 
-/// How many digits stand behind each underscore of a number.
+/// The number of digits behind each underscore of a number.
 struct Grouping(Vec<usize>);
 
 impl Grouping {

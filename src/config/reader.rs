@@ -1,7 +1,7 @@
-//! Typed reading of the parsed tree. What is wrong is noted and reading goes on,
-//! so that one run reports everything.
+//! Typed reading of the parsed tree. Errors are noted and reading goes on, so that one run reports
+//! all of them.
 //!
-//! Which keys there are is in `schema`; what they mean is in `tables` and `peers`.
+//! The list of keys is in `schema`, their meaning in `tables` and `peers`.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -17,10 +17,10 @@ use super::{
     schema::{self, Field, Table},
 };
 
-/// A value and where it is written.
+/// A value and its place.
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 
-/// Everything found wrong so far.
+/// All errors found so far.
 pub(super) struct Findings<'s> {
     pub source: &'s Source<'s>,
     pub list: Vec<Finding>,
@@ -31,12 +31,12 @@ impl<'s> Findings<'s> {
         Self { source, list }
     }
 
-    /// Something that is there is wrong.
+    /// Reports a wrong value.
     pub(super) fn wrong(&mut self, span: Range<usize>, message: String, hint: impl Into<String>) {
         self.list.push(Finding { weight: Weight::Wrong, span, message, hint: hint.into() });
     }
 
-    /// Something is not there.
+    /// Reports a missing part.
     pub(super) fn missing(&mut self, span: Range<usize>, message: String, hint: impl Into<String>) {
         self.list.push(Finding { weight: Weight::Missing, span, message, hint: hint.into() });
     }
@@ -45,7 +45,7 @@ impl<'s> Findings<'s> {
         self.not_a(value, field.name, wanted, field.write);
     }
 
-    /// Something has another type than it should; `title` names it.
+    /// Reports a value of a wrong type; `title` names it.
     pub(super) fn not_a(&mut self, value: &Value<'_>, title: &str, wanted: &str, write: &str) {
         let is = type_name(value.get_ref());
         self.wrong(value.span(), format!("{title} must be {wanted}, not {is}"), write);
@@ -93,7 +93,7 @@ pub(super) struct Section<'v, 'i> {
     title: &'static str,
     header: Range<usize>,
     table: &'v DeTable<'i>,
-    /// Known keys that an unknown one was taken for: these aren't missing too.
+    /// Known keys that an unknown one was taken for. They are not reported as missing too.
     guessed: Vec<&'static str>,
 }
 
@@ -108,7 +108,7 @@ impl<'v, 'i> Section<'v, 'i> {
         Self::titled(findings, table.title(), table, header, keys)
     }
 
-    /// The same for a table that errors call otherwise.
+    /// The same for a table that has another name in errors.
     pub(super) fn titled(
         findings: &mut Findings<'_>,
         title: &'static str,
@@ -144,7 +144,7 @@ impl<'v, 'i> Section<'v, 'i> {
         self.table.get(key)
     }
 
-    /// Where a key is written, if it is there.
+    /// The place of a key, if it is there.
     pub(super) fn key_span(&self, key: &str) -> Option<Range<usize>> {
         self.table.get_key_value(key).map(|(key, _)| key.span())
     }
@@ -158,7 +158,7 @@ impl<'v, 'i> Section<'v, 'i> {
         self.guessed.contains(&key)
     }
 
-    /// A key's value; that it is missing is reported at the table's header.
+    /// A key's value. A missing key is reported at the table's header.
     pub(super) fn require(
         &self,
         findings: &mut Findings<'_>,
@@ -173,11 +173,11 @@ impl<'v, 'i> Section<'v, 'i> {
     }
 }
 
-/// What other programs' files call what this one has, or has not.
+/// The name of a setting in other programs' files. mesh.toml may have that setting or not.
 struct Elsewhere {
     table: Table,
     key: &'static str,
-    /// What it is called here.
+    /// The setting's name in mesh.toml.
     is: Option<&'static str>,
     write: &'static str,
 }
@@ -242,8 +242,8 @@ pub(super) fn nearest(written: &str, candidates: &[&'static str]) -> Option<&'st
         .map(|(_, candidate)| candidate)
 }
 
-/// A text as a name could have it: in lower case, with - in place of what names lack;
-/// `None` where that says nothing.
+/// A text turned into a valid name: in lower case, with - in place of invalid characters. `None`
+/// where nothing of the text would be left.
 pub(super) fn lowered(text: &str, dots: bool) -> Option<String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || (dots && c == '.');
     let lower = text.trim().to_ascii_lowercase();

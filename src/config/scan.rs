@@ -1,13 +1,13 @@
 //! The words, strings and statements of a TOML text, however broken it is.
 //!
-//! Not a parser: the parser gives up on what is damaged, and just there a line
-//! is shown to the operator. Masking and the locating of syntax errors need to
-//! know where strings and statements lie in damaged text too.
+//! Not a parser: the parser gives up on damaged text, and exactly there a line is shown to the
+//! operator. Masking and the locating of syntax errors need the places of strings and statements in
+//! damaged text too.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A bare word: a key, a number, a string without quotes.
@@ -21,11 +21,11 @@ pub(super) enum Kind {
     },
     /// One of `= [ ] { } ,`.
     Sign(u8),
-    /// `#` and what follows on its line.
+    /// `#` and the rest of its line.
     Comment,
 }
 
-/// A token and where it lies.
+/// A token and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub kind: Kind,
@@ -68,7 +68,7 @@ struct Scanner {
 }
 
 impl Scanner {
-    /// Takes what begins at `at`; says where the next thing begins.
+    /// Takes the token that begins at `at`. Returns the beginning of the next one.
     fn step(&mut self, text: &str, at: usize) -> usize {
         let rest = &text.as_bytes()[at..];
         match rest[0] {
@@ -97,7 +97,7 @@ impl Scanner {
         at + length
     }
 
-    /// Brackets of a header hold no lines together, those of a value do.
+    /// Brackets of a value join lines to one statement. Brackets of a header don't.
     fn bracket(&mut self, sign: u8, at: usize) {
         match sign {
             b'=' => self.assigned = true,

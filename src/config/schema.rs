@@ -1,9 +1,8 @@
 //! The tables and keys of mesh.toml, each written once.
 //!
-//! What errors say about known keys, where a misplaced key belongs, which
-//! misspelling is near, and which values are masked: all of it follows from here.
-//! A new key is one constant and one line of [`FIELDS`]; reading it is the affair
-//! of its table's file.
+//! Several things follow from here: the texts of errors about known keys, the table of a misplaced
+//! key, the keys near a misspelling, and the values to mask. A new key is one constant and one line
+//! of [`FIELDS`]; its table's file reads it.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -64,7 +63,7 @@ impl Table {
         }
     }
 
-    /// Where the table's keys belong, as errors say it.
+    /// The place of the table's keys, as errors say it.
     pub(super) fn place(self) -> &'static str {
         match self {
             Self::Kind => "kind = { … } of [traffic]",
@@ -80,7 +79,7 @@ impl Table {
         }
     }
 
-    /// What to write where the table is missing or is no table.
+    /// The correction where the table is missing or is not a table.
     pub(super) fn write(self) -> &'static str {
         match self {
             Self::Mesh => "write [mesh] and name = \"…\" below it",
@@ -114,11 +113,11 @@ pub(super) struct Field {
     pub table: Table,
     pub name: &'static str,
     pub value: Form,
-    /// What errors tell the operator to write.
+    /// The text that errors tell the operator to write.
     pub write: &'static str,
 }
 
-/// What may stand after the `=`.
+/// The values that may stand after the `=`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Form {
     /// Text that the key's own reader checks.
@@ -127,7 +126,7 @@ pub(super) enum Form {
     Boolean,
     /// A whole number.
     Number(Bounds),
-    /// One of these words, or what the key's own reader takes besides.
+    /// One of these words, or another value that the key's own reader takes.
     Word(&'static [&'static str]),
     /// A table that says where a secret is.
     Secret,
@@ -147,7 +146,7 @@ impl Field {
         Self { table, name, value, write }
     }
 
-    /// The numbers that the key takes; all there are where it takes no number.
+    /// The numbers that the key takes; all numbers where it takes none.
     pub(super) fn bounds(&self) -> Bounds {
         match self.value {
             Form::Number(bounds) => bounds,
@@ -165,7 +164,7 @@ impl Field {
         }
     }
 
-    /// Whether the value names a secret, so that what stands there by mistake is masked.
+    /// Whether the value names a secret, so that a secret that stands there by mistake is masked.
     fn is_secret(&self) -> bool {
         match self.value {
             Form::Secret => true,
@@ -345,11 +344,11 @@ pub(super) const FIELDS: &[Field] = &[
     PUBLIC_KEY,
 ];
 
-/// Where a key belongs, as errors say it; `None` for one that several tables have.
+/// The table that a key belongs to, for errors; `None` for a key of several tables.
 pub(super) fn belongs(key: &str) -> Option<Table> {
     let top = |field: &&Field| Table::TOP.contains(&field.table);
     let named = || FIELDS.iter().filter(move |field| field.name == key);
-    // What a table within a table has as well is meant for the table with a header.
+    // A key that a table within a table has as well belongs to the table with a header.
     let mut tables = named().filter(top).chain(named().filter(|field| !top(field)));
     let first = tables.next()?.table;
     let second = tables.next().map(|field| field.table);
@@ -373,7 +372,7 @@ pub(super) fn is_place(word: &str) -> bool {
     FIELDS.iter().any(|field| field.name == word && field.table == Table::Secret)
 }
 
-/// The keys whose values are secrets, wherever they stand.
+/// The keys with secrets as values, at any place.
 pub(super) fn secrets() -> impl Iterator<Item = &'static str> {
     FIELDS.iter().filter(|field| field.is_secret()).map(|field| field.name)
 }

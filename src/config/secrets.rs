@@ -1,7 +1,7 @@
 //! Secrets: where mesh.toml says that they are, and their 32 bytes.
 //!
-//! No error says more of a secret than its length, or the form that it has.
-//! What forms there are is in `malformed`; files are opened in `files`.
+//! Errors tell only a secret's length or form. The forms are in `malformed`; files are opened in
+//! `files`.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -29,7 +29,7 @@ use super::{
     types::{KeySource, SecretSource, Secrets},
 };
 
-/// Where the file names each secret, by the key's name.
+/// The places where the file names secrets, by the key's name.
 pub(super) type Spans = BTreeMap<&'static str, Range<usize>>;
 
 /// Looks up an environment variable.
@@ -106,7 +106,7 @@ fn named(place: Field, text: &str, dir: &Path) -> Option<SecretSource> {
     }
 }
 
-/// Why there is no secret.
+/// The reason why a secret is missing or wrong.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SecretError {
     #[error("cannot read secret {path}: {error}")]
@@ -114,7 +114,7 @@ pub(super) enum SecretError {
     #[error("cannot read credential {}: CREDENTIALS_DIRECTORY is not set", mask::quote(name))]
     NoDirectory {
         name: String,
-        /// Where mesh.toml is, and so perhaps the file of that name.
+        /// The directory of mesh.toml, where a file of that name may be.
         dir: String,
     },
     #[error("environment variable {} is not set", mask::quote(.0))]
@@ -126,8 +126,8 @@ pub(super) enum SecretError {
 }
 
 impl SecretError {
-    /// Whether there is nothing to see, rather than something wrong. What this
-    /// user may not read he can do without where no secret is needed.
+    /// Whether the secret is absent, not wrong. A secret that this user may not read counts as
+    /// absent: it can be missing where no secret is needed.
     pub(super) fn is_absence(&self) -> bool {
         match self {
             Self::NoDirectory { .. } | Self::NoVariable(_) => true,
@@ -143,7 +143,7 @@ impl SecretError {
         matches!(self, Self::File { error: FileError::Denied, .. })
     }
 
-    /// What to do about it; `name` is the key in the file.
+    /// The remedy; `name` is the key in the file.
     pub(super) fn hint(&self, name: &str) -> String {
         let (whose, prints) = match name {
             "private_key" => ("this host's private key", GENKEY),
@@ -170,7 +170,7 @@ impl SecretError {
     }
 }
 
-/// What to do about a file that isn't read.
+/// The remedy for a file that isn't read.
 fn of_file(error: &FileError, name: &str, path: &str, whose: &str, prints: &str) -> String {
     match error {
         FileError::Loose(_) => format!("type: chmod 600 {}", shell_word(path)),
@@ -202,10 +202,10 @@ fn of_file(error: &FileError, name: &str, path: &str, whose: &str, prints: &str)
     }
 }
 
-/// Which of the secrets are wanted, and where they are looked for.
+/// The secrets that are wanted, and the places where they are looked for.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'r> {
-    /// A secret that is absent is a warning and no error.
+    /// An absent secret is a warning, not an error.
     pub optional: bool,
     /// The directory of mesh.toml.
     pub dir: &'r Path,
@@ -229,7 +229,7 @@ impl Reader<'_> {
                 judge.accept("mesh_key", fetch(mesh_key)).map(key).map(Secrets::MeshKey)
             }
             KeySource::PrivateKey { private_key, psk } => {
-                // Both are read before one that is missing ends this.
+                // Both are read before a missing secret ends this.
                 let private_key = judge.accept("private_key", fetch(private_key));
                 let psk = psk.as_ref().map(|psk| judge.accept("psk", fetch(psk)).map(key));
                 let psk = psk.map_or(Some(None), |psk| psk.map(Some))?;
@@ -242,7 +242,7 @@ impl Reader<'_> {
     }
 }
 
-/// Tells what is an error from what is a warning.
+/// Tells errors from warnings.
 struct Judge<'j, 's> {
     optional: bool,
     spans: &'j Spans,
@@ -277,7 +277,7 @@ fn ratchet(path: &Path, dir: &Path) -> Result<Ratchet, SecretError> {
     }
 }
 
-/// Why a ratchet could not be read.
+/// The reason why a ratchet could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct RatchetError(SecretError);
@@ -286,12 +286,12 @@ pub struct RatchetError(SecretError);
 ///
 /// # Errors
 ///
-/// There is none, it is torn, or others may read it.
+/// There is no file, it is torn, or others may read it.
 pub fn read_ratchet(path: &Path) -> Result<Ratchet, RatchetError> {
     ratchet(path, Path::new("")).map_err(RatchetError)
 }
 
-/// A ratchet turns for one mesh.
+/// Checks that a ratchet is of this mesh.
 pub(super) fn same_mesh(
     findings: &mut Findings<'_>,
     mesh: &MeshName,
@@ -305,7 +305,7 @@ pub(super) fn same_mesh(
     }
 }
 
-/// A key's bytes. In a box, as what is moved leaves a copy behind.
+/// A key's bytes. In a box, because a value that is moved leaves a copy behind.
 type Bytes = Box<Zeroizing<[u8; 32]>>;
 
 /// Reads and decodes a secret; `dir` is the directory of mesh.toml.
@@ -349,7 +349,7 @@ fn decode(text: &[u8], place: &str) -> Result<Bytes, SecretError> {
 ///
 /// # Errors
 ///
-/// It is neither 64 hex digits nor 44 characters of base64, or all zeros.
+/// The text is neither 64 hex digits nor 44 characters of base64, or it is all zeros.
 pub fn secret(text: &[u8]) -> Result<Box<Zeroizing<[u8; 32]>>, Malformed> {
     let bytes = parse(text.trim_ascii()).map_err(|malformed| malformed.of(text))?;
     if bytes.iter().all(|&byte| byte == 0) { Err(Malformed::Zeros) } else { Ok(bytes) }

@@ -1,8 +1,8 @@
-//! What the TOML parser finds wrong, in words that say what to write.
+//! Errors of the TOML parser, in words that tell the correction.
 //!
-//! One damage makes a parser stumble several times, and makes what it salvaged
-//! look wrong in other ways. So each statement has one syntax error, and
-//! [`without_follow_ups`] drops what may be a consequence of it.
+//! One mistake makes a parser stumble several times, and makes the parts that it salvaged look
+//! wrong in other ways. So each statement has one syntax error, and [`without_follow_ups`] drops
+//! possible consequences of it.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -68,7 +68,7 @@ fn is_single_peer(text: &str, statement: &Statement) -> bool {
     tokens.starts_with(&["[", "peer", "]"])
 }
 
-/// Another format than TOML, told from how the text begins: one error for all of it.
+/// Another format than TOML, recognised by the beginning of the text: one error for all of it.
 fn other_format(text: &str, statements: &[Statement]) -> Option<Finding> {
     let word = |token: &Token| &text[token.range.clone()];
     let statement = statements.iter().find(|s| s.tokens[0].kind != Kind::Comment)?;
@@ -84,8 +84,8 @@ fn other_format(text: &str, statements: &[Statement]) -> Option<Finding> {
     Some(Finding { weight: Weight::Syntax, span: first.range.clone(), message, hint: hint.into() })
 }
 
-/// Drops findings that may only be there because of a syntax error: what is said
-/// to be missing, what is in a damaged statement, and what follows a damaged header.
+/// Drops findings that may only be there because of a syntax error: missing parts, findings in a
+/// damaged statement, and findings behind a damaged header.
 pub(super) fn without_follow_ups(source: &Source<'_>, findings: Vec<Finding>) -> Vec<Finding> {
     let is_syntax = |finding: &Finding| finding.weight == Weight::Syntax;
     if !findings.iter().any(is_syntax) {
@@ -103,7 +103,7 @@ pub(super) fn without_follow_ups(source: &Source<'_>, findings: Vec<Finding>) ->
     }
     let certain = |finding: &Finding| match finding.weight {
         Weight::Syntax => true,
-        // The parser fills in numbers that are written nowhere.
+        // The parser fills in numbers that the file doesn't have.
         Weight::Wrong if finding.span.is_empty() => false,
         Weight::Wrong => damaged.get(index(&statements, finding.span.start)) != Some(&true),
         Weight::Missing => false,
@@ -116,8 +116,8 @@ fn index(statements: &[Statement], at: usize) -> usize {
     statements.partition_point(|statement| statement.range.start <= at).saturating_sub(1)
 }
 
-/// Part of the message about a key or table that is there twice: its statement
-/// is well-formed, and what it says is known.
+/// Part of the message about a key or table that is there twice: its statement is well-formed, and
+/// its meaning is known.
 const TWICE: &str = "is there twice";
 
 fn finding(text: &str, statement: Option<&Statement>, message: &str, at: Range<usize>) -> Finding {
@@ -167,7 +167,7 @@ fn second_key(statement: &Statement) -> Option<Said> {
         None
     });
     let (first, second) = (equals.next()?, equals.next()?);
-    // Between the two there is a value, and the key.
+    // Between the two signs there are a value and the key.
     let key = second.checked_sub(1).filter(|key| *key > first + 1)?;
     let token = &statement.tokens[key];
     let is_name = matches!(token.kind, Kind::Word | Kind::Text { closed: true, .. });
@@ -257,7 +257,7 @@ fn ends_in_comma(text: &str, at: usize) -> bool {
 
 const UNQUOTED: &str = "this is no number, no true or false, and no string in quotes";
 
-/// What to write in place of a value without quotes.
+/// The correction of a value without quotes.
 fn unquoted(input: &str) -> Option<&'static str> {
     Some(match input.to_ascii_lowercase().as_str() {
         "yes" | "on" | "no" | "off" => "write true or false",
@@ -268,8 +268,7 @@ fn unquoted(input: &str) -> Option<&'static str> {
     })
 }
 
-/// Whatever else the parser says. Its messages are fixed texts; they are passed
-/// through the mask all the same.
+/// Other messages of the parser. They are fixed texts, but still pass through the mask.
 fn other(message: &str, at: Range<usize>) -> Said {
     let (description, expected) = message.split_once(", expected ").unwrap_or((message, ""));
     let hint = match expected {

@@ -1,4 +1,4 @@
-//! What a mesh.toml says, once all of it is known to be right.
+//! The contents of a mesh.toml, once all of it is known to be right.
 #![forbid(unsafe_code)]
 
 use std::{net::IpAddr, path::PathBuf};
@@ -15,13 +15,13 @@ use crate::mtu;
 pub struct Config {
     /// `[mesh] name`.
     pub mesh: MeshName,
-    /// `[mesh] reqid`, or what follows from the name.
+    /// `[mesh] reqid`, or the reqid that follows from the name.
     pub reqid: Reqid,
-    /// `[traffic]`: what is protected.
+    /// `[traffic]`: the traffic that is protected.
     pub traffic: Traffic,
-    /// `[traffic] select` and `mark`: how the kernel tells it from the rest.
+    /// `[traffic] select` and `mark`: the way in which the kernel tells this traffic from the rest.
     pub select: Select,
-    /// `[traffic] guard`: what blocks traffic of the kind that is not protected.
+    /// `[traffic] guard`: the guard that blocks unprotected traffic of the kind.
     pub guard: Guard,
     /// `[esp]`.
     pub esp: Esp,
@@ -35,7 +35,7 @@ pub struct Config {
     pub peers: Vec<Peer>,
 }
 
-/// What blocks traffic of the kind that is not protected, to and from everybody.
+/// The guard that blocks unprotected traffic of the kind, to and from every host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guard {
     /// `true`: policies that block, and rules of iptables that drop.
@@ -47,7 +47,7 @@ pub enum Guard {
 }
 
 impl Guard {
-    /// Whether something blocks.
+    /// Whether there is a guard.
     pub fn is_on(self) -> bool {
         match self {
             Self::Both | Self::Policies => true,
@@ -56,17 +56,17 @@ impl Guard {
     }
 }
 
-/// What says which generation it is.
+/// The source of the current generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
-    /// `generation`: the file does.
+    /// `generation`: the file.
     Generation(Generation),
-    /// `period`: the clock does.
+    /// `period`: the clock.
     Period(Period),
 }
 
 impl Rotation {
-    /// The generation at a moment, and what else follows from the clock.
+    /// The generation at a moment, and the clock if generations follow it.
     pub fn at(self, now: Time) -> Moment {
         match self {
             Self::Generation(generation) => Moment { generation, clock: None },
@@ -77,32 +77,32 @@ impl Rotation {
     }
 }
 
-/// When something is planned for.
+/// The moment of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// The generation that it is.
+    /// The current generation.
     pub generation: Generation,
-    /// The clock, where it says so.
+    /// The clock, if the generation follows it.
     pub clock: Option<Clock>,
 }
 
 /// A clock that generations follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clock {
-    /// How long a generation lasts.
+    /// The length of a generation.
     pub period: Period,
-    /// What the clock shows.
+    /// The time of the clock.
     pub now: Time,
 }
 
 impl Clock {
-    /// By when the next apply is due: four in a period keep a mesh rotating.
+    /// The time when the next apply is due: four in a period keep a mesh rotating.
     pub fn next_apply(&self) -> Time {
         self.now.after(std::time::Duration::from_secs(self.period.seconds() / 4))
     }
 }
 
-/// Which traffic between peers is protected.
+/// The traffic between peers that is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
     /// VXLAN (RFC 7348): UDP to this destination port.
@@ -115,11 +115,11 @@ pub enum Traffic {
         /// 1 to 65535.
         port: u16,
     },
-    /// Everything from one to the other.
+    /// All traffic from one peer to the other.
     All,
     /// Both directions of conversations with a port of a protocol.
     Port {
-        /// Which protocol.
+        /// The protocol.
         protocol: Protocol,
         /// 1 to 65535.
         port: u16,
@@ -129,8 +129,8 @@ pub enum Traffic {
 impl Traffic {
     /// The packets from one range of addresses to another that are protected.
     ///
-    /// Tunnels go to their port in both directions. The replies of other
-    /// protocols come from it, and would be unencrypted by its destination alone.
+    /// Packets of tunnels go to the tunnel's port in both directions. Replies of other protocols
+    /// come from the port: selecting by destination port alone would leave them unencrypted.
     pub fn selectors(self, src: Prefix, dst: Prefix) -> Vec<Selector> {
         let all = Selector::between(src, dst);
         match self {
@@ -142,7 +142,7 @@ impl Traffic {
         }
     }
 
-    /// What a tunnel puts before each inner packet; `None` for what is no tunnel.
+    /// The headers that a tunnel puts before each inner packet; `None` for other traffic.
     pub fn tunnel(self) -> Option<&'static [mtu::Part]> {
         match self {
             Self::Vxlan { .. } => Some(&mtu::VXLAN),
@@ -151,8 +151,8 @@ impl Traffic {
         }
     }
 
-    /// The kind of device that makes such packets, and their port; `None` for what
-    /// is not a tunnel.
+    /// The kind of device that makes such packets, and their port; `None` for traffic other than
+    /// tunnels.
     pub fn device(self) -> Option<(TunnelKind, u16)> {
         match self {
             Self::Vxlan { port } => Some((TunnelKind::Vxlan, port)),
@@ -161,14 +161,14 @@ impl Traffic {
         }
     }
 
-    /// Whether there may be a guard: it blocks the kind from and to everybody,
+    /// Whether there may be a guard. A guard blocks the kind of traffic from and to every host,
     /// which only tunnels can bear.
     pub fn can_be_guarded(self) -> bool {
         matches!(self, Self::Vxlan { .. } | Self::Geneve { .. })
     }
 }
 
-/// How the kernel tells traffic that leaves from the rest.
+/// The way in which the kernel tells outgoing traffic of the kind from the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Select {
     /// By the policies' own selectors.
@@ -214,11 +214,11 @@ pub struct Esp {
     pub cipher: Cipher,
     /// `[esp] replay_window` and `esn`; a pair that the kernel takes.
     pub replay: Replay,
-    /// `[esp] offload`: the device that encrypts and decrypts, if one is to.
+    /// `[esp] offload`: the device that encrypts and decrypts, if there is one.
     pub offload: Option<String>,
 }
 
-/// `[link]`: a device whose MTU is kept right.
+/// `[link]`: a device with an MTU that meshsec sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkWish {
     /// `device`: a name that the kernel would take.
@@ -240,7 +240,7 @@ pub struct Peer {
     pub public_key: Option<PublicKey>,
 }
 
-/// What the keys of SAs are made from.
+/// The source of the SAs' keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// `[keys] mesh_key`: one secret for the mesh.
@@ -252,12 +252,12 @@ pub enum KeySource {
         /// `psk`, mixed in on every host.
         psk: Option<SecretSource>,
     },
-    /// `[keys] ratchet`: a chain key in a file that moves on, already relative
-    /// to the directory of mesh.toml.
+    /// `[keys] ratchet`: a chain key in a file that moves on. The path is already relative to the
+    /// directory of mesh.toml.
     Ratchet(PathBuf),
 }
 
-/// Where a secret is read from.
+/// The place that a secret is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
     /// `{ file = "…" }`, already relative to the directory of mesh.toml.
@@ -279,6 +279,6 @@ pub enum Secrets {
         /// `psk`, if the file names one.
         psk: Option<Key>,
     },
-    /// What the file of `[keys] ratchet` holds.
+    /// The contents of the file of `[keys] ratchet`.
     Ratchet(Ratchet),
 }

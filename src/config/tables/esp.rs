@@ -11,10 +11,10 @@ use crate::{
     model::{Cipher, Replay},
 };
 
-/// What holds where there is no such table.
+/// The default where there is no such table.
 ///
-/// With a period, sequence numbers go on where a restarted host can't have
-/// been yet; without, they begin again, and a window would lock it out.
+/// With a period, a restarted host goes on with sequence numbers that it can't have used yet.
+/// Without a period the numbers begin again, and a window would lock the host out.
 pub(super) fn default(by_clock: bool) -> Esp {
     Esp { cipher: Cipher::Aes256Gcm, replay: default_replay(by_clock), offload: None }
 }
@@ -23,7 +23,7 @@ fn default_replay(by_clock: bool) -> Replay {
     if by_clock { Replay { window: 1024, esn: true } } else { Replay { window: 0, esn: false } }
 }
 
-/// Reads the table; `by_clock` says whether there is a `[rotation] period`.
+/// Reads the table; `by_clock` tells whether there is a `[rotation] period`.
 pub(super) fn read(
     findings: &mut Findings<'_>,
     section: &Section<'_, '_>,
@@ -46,7 +46,7 @@ pub(super) fn read(
     Some(Esp { cipher: cipher?, replay, offload: offload? })
 }
 
-/// A device's name, or a table of that and a mode.
+/// A device's name, or a table with the name and a mode.
 fn read_offload(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String> {
     let Some(table) = value.get_ref().as_table() else {
         return device_name(findings, value, OFFLOAD);
@@ -61,13 +61,12 @@ fn read_offload(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String
 
 /// Only `crypto`.
 ///
-/// With `packet` the kernel hands packets down in the clear, and nothing in them
-/// says that they must not leave so: `xfrm_output` sets no security path in
-/// transport mode. What is still in the device's queue when its SA or policy is
-/// deleted looks like any other packet then (run on 6.12). No order of steps
-/// can wait for a queue. A selector with the device in it would stop what is
-/// routed elsewhere, and an in policy in software what comes in elsewhere
-/// (`__xfrm_policy_check` lets it pass by an offloaded one).
+/// With `packet` the kernel hands packets to the device unencrypted, and nothing in them tells that
+/// they must not leave so: `xfrm_output` sets no security path in transport mode. A packet that is
+/// still in the device's queue when its SA or policy is deleted then looks like any other packet
+/// (run on 6.12). No order of steps can wait for a queue. A selector with the device in it would
+/// stop packets that are routed elsewhere. An in policy in software would stop packets that come in
+/// elsewhere (`__xfrm_policy_check` lets them pass by an offloaded one).
 fn read_mode(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<()> {
     if value.get_ref().as_str() == Some("packet") {
         let message = "mode = \"packet\" is refused: packets would wait for the device in the clear, \
@@ -78,7 +77,7 @@ fn read_mode(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<()> {
     word(findings, value, OFFLOAD_MODE).map(drop)
 }
 
-/// What the kernel, or a period, can't do.
+/// Refuses settings that the kernel, or a period, can't have.
 fn check_replay(
     findings: &mut Findings<'_>,
     section: &Section<'_, '_>,
@@ -108,10 +107,9 @@ fn check_replay(
     None
 }
 
-/// Without a period numbers begin again under an old key. Where the kernel encrypts, a
-/// nonce is a number XOR a salt that it draws for each SA; what a device makes of
-/// the two is nowhere to be read, and a nonce that comes twice gives the key's
-/// authentication away.
+/// Without a period, sequence numbers begin again under an old key. Where the kernel encrypts, a
+/// nonce is a number XOR a salt that it draws for each SA. A device's nonces are documented
+/// nowhere, and a nonce that comes twice gives the key's authentication away.
 fn check_offload(
     findings: &mut Findings<'_>,
     section: &Section<'_, '_>,

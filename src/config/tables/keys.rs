@@ -10,7 +10,7 @@ use crate::config::{
     types::{KeySource, SecretSource},
 };
 
-/// Which of the ways to make keys a file takes.
+/// The file's way to derive keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum Kind {
     MeshKey,
@@ -31,14 +31,14 @@ impl Kind {
     }
 }
 
-/// What the table says, as far as it could be read.
+/// The table's contents, as far as they could be read.
 #[derive(Default)]
 pub(in crate::config) struct Keys {
-    /// `None` where there is not exactly one, so that nobody knows what to ask of peers.
+    /// `None` where there is not exactly one, so that it is unknown whether peers need public keys.
     pub kind: Option<Kind>,
-    /// All of it, if nothing is wrong.
+    /// The source of keys, if nothing is wrong.
     pub source: Option<KeySource>,
-    /// Where each secret is named.
+    /// The places where secrets are named.
     pub spans: Spans,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>, dir: 
         spans.insert(field.name, value.span());
         secrets::source(findings, value, field, dir).map(Some)
     };
-    // All are read whatever they are for, so that all errors are reported at once.
+    // All secrets are read, needed or not, so that all errors are reported at once.
     let mesh_key = secret(findings, MESH_KEY);
     let private_key = secret(findings, PRIVATE_KEY);
     let psk = secret(findings, PSK);
@@ -78,7 +78,7 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>, dir: 
     Keys { kind, source, spans }
 }
 
-/// Reports it if there is not exactly one way.
+/// Reports an error if there is not exactly one way.
 fn kind(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Kind> {
     let place = |kind: Kind| Some((section.key_span(kind.name())?, kind));
     let mut given: Vec<_> = Kind::ALL.into_iter().filter_map(place).collect();

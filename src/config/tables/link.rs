@@ -14,7 +14,7 @@ use crate::{
 /// Bytes of a device's name, without the zero at its end (`IFNAMSIZ`).
 const LONGEST: usize = 15;
 
-/// Only tunnels have a device; `traffic` is what the file protects, if that is known.
+/// Only tunnels have a device; `traffic` is the traffic that the file protects, if that is known.
 pub(super) fn read(
     findings: &mut Findings<'_>,
     section: &Section<'_, '_>,
@@ -32,7 +32,7 @@ pub(super) fn read(
     Some(LinkWish { device: device?, mtu: mtu? })
 }
 
-/// What the kernel takes as a name (`dev_valid_name`).
+/// Reads a name that the kernel accepts (`dev_valid_name`).
 pub(super) fn device_name(
     findings: &mut Findings<'_>,
     value: &Value<'_>,

@@ -1,4 +1,4 @@
-//! What the tables of mesh.toml may say, apart from the peers.
+//! The tables of mesh.toml, apart from the peers.
 #![forbid(unsafe_code)]
 
 mod esp;
@@ -25,15 +25,15 @@ use super::{
 
 pub(super) use keys::Kind;
 
-/// What a file says, as far as it could be read.
+/// The contents of a file, as far as they could be read.
 pub(super) struct Draft {
-    /// All of it, if nothing is missing and nothing wrong.
+    /// The configuration, if nothing is missing or wrong.
     pub config: Option<Config>,
-    /// Where the secrets are, and where the file says so.
+    /// The places of the secrets, and the spans where the file names them.
     pub keys: Option<(KeySource, Spans)>,
-    /// Where the public keys are.
+    /// The spans of the public keys.
     pub public_keys: PublicKeySpans,
-    /// What is right and may surprise all the same.
+    /// Warnings of valid settings that may surprise.
     pub warnings: Vec<Warning>,
 }
 
@@ -126,7 +126,7 @@ fn reserved(config: &Config) -> Option<String> {
 /// The file's top level.
 struct Top<'v, 'i> {
     root: &'v DeTable<'i>,
-    /// Where something is said to be missing.
+    /// The place where missing parts are reported.
     start: Range<usize>,
     guessed: Vec<Table>,
 }
@@ -159,8 +159,8 @@ impl<'v, 'i> Top<'v, 'i> {
     }
 }
 
-/// Reports unknown tables and keys outside of any table. Gives the tables that
-/// they were taken for.
+/// Reports unknown tables and keys outside of any table. Returns the tables that they were taken
+/// for.
 fn unknown_tables(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<Table> {
     let names = Table::TOP.map(Table::name);
     let titles = Table::TOP.map(Table::title);

@@ -21,10 +21,10 @@ const GENEVE_PORT: u16 = 6081;
 /// One bit, which Kubernetes, Cilium and Tailscale leave alone.
 const DEFAULT_MARK: Mark = Mark { value: 0x20000, mask: 0x20000 };
 
-/// What holds where there is no such table.
+/// The default where there is no such table.
 pub(super) const DEFAULT: Read = (Traffic::Vxlan { port: VXLAN_PORT }, Select::Port, Guard::Both);
 
-/// The traffic, how it is selected, and what guards it.
+/// The traffic, its selection, and its guard.
 type Read = (Traffic, Select, Guard);
 
 pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Read> {
@@ -79,7 +79,7 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Op
     portless.is_none().then_some((traffic, select, guard))
 }
 
-/// Where a key's value stands, or else the table.
+/// The place of a key's value, or else of the table.
 fn span_of(section: &Section<'_, '_>, key: &str) -> std::ops::Range<usize> {
     section.get(key).map_or(section.header(), |value| value.span())
 }
@@ -97,7 +97,7 @@ fn read_guard(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Guard> {
     }
 }
 
-/// How the traffic is selected. `traffic` is what it is, if that could be read.
+/// The selection of the traffic. `traffic` is the kind of traffic, if that could be read.
 fn read_select(
     findings: &mut Findings<'_>,
     section: &Section<'_, '_>,
@@ -139,7 +139,7 @@ fn read_mark(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Mark> {
         let hint = format!("write \"{number:#x}/{:#x}\"", number | bits);
         (format!("the value of {shown} has bits that its mask lacks"), hint)
     } else if number == 0 {
-        // A packet that nobody has marked would match.
+        // An unmarked packet would match.
         let hint = format!("write \"{bits:#x}/{bits:#x}\"");
         (format!("{shown} is the mark of packets that have none"), hint)
     } else {
@@ -149,7 +149,7 @@ fn read_mark(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Mark> {
     None
 }
 
-/// A file has one port. `write` is for a list of them and for a range.
+/// A file has one port. `write` is the correction for a list of ports and for a range.
 fn read_port(findings: &mut Findings<'_>, value: &Value<'_>, write: &str) -> Option<u16> {
     let value_is = value.get_ref();
     let range = |text: &str| text.contains(['-', ':', ',', ' ']) || text.contains("..");
@@ -171,7 +171,7 @@ const ONE_PORT: &str = "write one port: a mesh's tunnel has one";
 const A_FILE_EACH: &str = "write one port; for more of them, a file for each with another name in \
                            [mesh] and other short_ids, or kind = \"all\" for all traffic between the hosts";
 
-/// SCTP knows all addresses of both ends, and goes on by others when a way fails.
+/// SCTP knows all addresses of both ends, and switches to others when a path fails.
 fn read_protocol(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Protocol> {
     if value.get_ref().as_str() == Some("sctp") {
         let message = "sctp fails over to other addresses of the two hosts, which no policy covers";

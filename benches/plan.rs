@@ -1,5 +1,5 @@
-//! How long a plan takes with 4,095 peers, beside the key derivations that it
-//! can't do without. `cargo bench` prints times and their ratio.
+//! The time of a plan with 4,095 peers, beside the key derivations that it needs. `cargo bench`
+//! prints times and their ratio.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! How large a packet may be, so that what ESP makes of it fits the underlay.
+//! The largest inner packet that fits the underlay after ESP.
 //!
 //! ESP in transport mode, as every SA of a mesh has it: RFC 4303 with an AEAD
 //! cipher of RFC 4106 or RFC 7634. For `plan` and for `meshsec mtu`.
@@ -6,9 +6,9 @@
 
 use std::net::IpAddr;
 
-/// The smallest MTU that the kernel gives to a device of Ethernet (`ETH_MIN_MTU`).
+/// The smallest MTU that the kernel gives to an Ethernet device (`ETH_MIN_MTU`).
 pub const SMALLEST: u32 = 68;
-/// The largest that it gives to a VXLAN device (`IP_MAX_MTU`).
+/// The largest MTU that it gives to a VXLAN device (`IP_MAX_MTU`).
 pub const LARGEST: u32 = 65535;
 /// Below this the kernel takes IPv6 off a device (`IPV6_MIN_MTU`).
 pub const IPV6_SMALLEST: u32 = 1280;
@@ -19,7 +19,7 @@ const ALIGNMENT: u32 = 4;
 /// A part of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// What it is.
+    /// Its name.
     pub name: &'static str,
     /// Its bytes.
     pub bytes: u32,
@@ -29,15 +29,14 @@ const fn part(name: &'static str, bytes: u32) -> Part {
     Part { name, bytes }
 }
 
-/// Before ESP's payload.
+/// The parts before ESP's payload.
 const ESP_BEFORE: [Part; 3] = [part("SPI", 4), part("sequence number", 4), part("IV", 8)];
-/// Behind its padding. All ciphers of the file have an ICV of this length.
+/// The parts behind ESP's padding. All ciphers of the file have an ICV of this length.
 const ESP_BEHIND: [Part; 3] = [part("pad length", 1), part("next header", 1), part("ICV", 16)];
-/// What a tunnel puts before an inner packet. Geneve's header without options,
-/// an Ethernet header without a VLAN tag.
+/// The headers of a VXLAN tunnel before an inner packet. The Ethernet header has no VLAN tag.
 pub const VXLAN: [Part; 3] =
     [part("UDP header", 8), part("VXLAN header", 8), part("inner Ethernet header", 14)];
-/// The same for Geneve (RFC 8926).
+/// The same for Geneve (RFC 8926), without options.
 pub const GENEVE: [Part; 3] = [
     part("UDP header", 8),
     part("Geneve header, no options", 8),
@@ -49,14 +48,14 @@ pub const GENEVE: [Part; 3] = [
 pub struct Fit {
     /// The underlay's MTU, or the longest IP packet where that is shorter.
     pub underlay: u32,
-    /// What of it goes to others than the inner packet, from the outside in.
+    /// The parts other than the inner packet, from the outside in.
     pub parts: Vec<Part>,
-    /// What is left for the inner packet; `None` where the rest takes it all.
+    /// The bytes left for the inner packet; `None` where the other parts take all of them.
     pub inner: Option<u32>,
 }
 
-/// The largest inner packet of which no packet on the underlay exceeds `mtu`,
-/// behind an IP header of the family of `address` and with `tunnel` around it.
+/// The largest inner packet that gives no packet above `mtu` on the underlay, behind an IP header
+/// of the family of `address` and with `tunnel` around it.
 pub fn fit(mtu: u32, address: IpAddr, tunnel: &[Part]) -> Fit {
     let ip = ip_header(address);
     // The length field counts the header in IPv4 and not in IPv6, without jumbograms.
@@ -64,7 +63,7 @@ pub fn fit(mtu: u32, address: IpAddr, tunnel: &[Part]) -> Fit {
     let underlay = mtu.min(longest);
     let fixed = bytes(&[ip]) + bytes(&ESP_BEFORE) + bytes(&ESP_BEHIND);
     let room = underlay.saturating_sub(fixed);
-    // What ends the payload is in the multiple of 4 too: pad length and next header.
+    // The multiple of 4 includes the end of the payload: pad length and next header.
     let trailer = ESP_BEHIND[0].bytes + ESP_BEHIND[1].bytes;
     let rest = (room + trailer) % ALIGNMENT;
     let mut parts = vec![ip];
@@ -79,7 +78,7 @@ pub fn fit(mtu: u32, address: IpAddr, tunnel: &[Part]) -> Fit {
 /// The smallest MTU below at which an inner packet of this length fits, if there is one.
 pub fn needed(inner: u32, address: IpAddr, tunnel: &[Part]) -> Option<u32> {
     let payload = inner.checked_add(bytes(tunnel))?;
-    // Pad length and next header end the multiple of 4.
+    // The multiple of 4 includes pad length and next header.
     let encrypted = payload.checked_add(2)?.checked_next_multiple_of(ALIGNMENT)?;
     let around = ip_header(address).bytes + bytes(&ESP_BEFORE) + ESP_BEHIND[2].bytes;
     let needed = encrypted.checked_add(around)?;

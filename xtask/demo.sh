@@ -51,7 +51,7 @@ quietly_on() {
     ip netns exec "$host" "$@"
 }
 
-# on_all COMMAND...: runs a command on every host; what differs little from host a is cut short.
+# on_all COMMAND...: runs a command on every host; output that differs little from host a is cut short.
 on_all() {
     local host
     on a "$@"
@@ -128,7 +128,7 @@ address  = "192.0.2.3"
 END
 }
 
-# The wire: what passes the switch between start_capture and stop_capture.
+# The wire: the packets that pass the switch between start_capture and stop_capture.
 
 start_capture() {
     # Immediate mode: packets are not held back in a buffer that the end would cut off.
@@ -175,7 +175,7 @@ on a ping -c 1 -W 5 10.42.0.2 || fail 'no connection even without meshsec'
 stop_capture
 clear=$(count udp port 4789)
 printf '\nclear-text packets on UDP 4789: %s\n' "$clear"
-# What cannot find a clear-text packet here would prove nothing below.
+# A search that cannot find a clear-text packet here would prove nothing below.
 [ "$clear" -ge 2 ] || fail 'the capture misses clear-text packets'
 
 say 'One file describes the mesh, and is the same on every host:'

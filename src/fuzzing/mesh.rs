@@ -1,4 +1,4 @@
-//! Meshes that snapshots are compared with.
+//! The meshes that snapshots are compared with.
 
 use std::sync::LazyLock;
 
@@ -16,13 +16,13 @@ use crate::{
 /// The moment at which all plans are made.
 pub(crate) const NOW: Time = Time(1_795_300_000_000_000_000);
 
-/// A mesh, and what its first peer should hold.
+/// A mesh, and the objects that its first peer should hold.
 pub(crate) struct Mesh {
     /// The file.
     pub config: Config,
-    /// Which generation it is.
+    /// The moment, with its generation.
     pub moment: Moment,
-    /// What the host should hold, its keys not checked.
+    /// The objects that the host should hold, with keys not checked.
     pub desired: Desired,
 }
 
@@ -39,7 +39,8 @@ impl Mesh {
     }
 }
 
-/// One by port, one by mark, one of all traffic that follows the clock.
+/// Three meshes: one by port, one by mark, and one of all traffic with generations that follow the
+/// clock.
 pub(crate) fn meshes() -> &'static [Mesh; 3] {
     static MESHES: LazyLock<[Mesh; 3]> = LazyLock::new(|| {
         let by_mark = Mark { value: 0x20000, mask: 0x20000 };

@@ -16,11 +16,12 @@ use crate::{
 };
 
 const FILE: &str = "mesh.toml";
-/// One accepted file in so many is planned and applied, and one error shown by its `Debug`.
+/// One accepted file in so many is planned and applied, and one error in so many is shown by its
+/// `Debug`.
 const SAMPLE: usize = 32;
 
-/// Every error has its place in the file and can be shown; what is accepted has a
-/// plan, and once that is performed a second one is empty.
+/// Every error has its place in the file and can be shown. An accepted file has a plan, and once
+/// that is performed a second plan is empty.
 pub fn mesh_toml(input: &[u8]) {
     match parsed(input) {
         Err(error) => check_error(input, &error),
@@ -63,7 +64,7 @@ fn check(input: &[u8], loaded: &Loaded) {
     }
 }
 
-/// Plans and applies on an empty host, that of the first peer.
+/// Plans and applies on an empty host, the one of the first peer.
 fn converges(config: &Config, warnings: &[Warning]) {
     let (moment, local) = (config.rotation.at(NOW), &config.peers[0]);
     let secret = Secrets::MeshKey(Key::new((0..32).collect()));

@@ -1,8 +1,9 @@
-//! What the fuzz targets run: input that others write, and what must hold of any.
+//! The code of the fuzz targets: input that others write, and the properties that hold for any
+//! input.
 //!
-//! Not in the program: there with `--cfg fuzzing`, which cargo-fuzz sets, and in
-//! unit tests, which replay the corpora and so make every input that ever broke
-//! something a test. A target that needs what is private stands beside it.
+//! Not in the program, only with `--cfg fuzzing`, which cargo-fuzz sets, and in unit tests. These
+//! replay the corpora, so that every input that ever broke something is a test. A target that needs
+//! private items stands beside them.
 
 mod mesh;
 mod mesh_toml;
@@ -18,7 +19,7 @@ pub(crate) use mesh::{Mesh, NOW, meshes};
 pub use mesh_toml::mesh_toml;
 pub use rotate::rotate;
 
-/// A target: takes any bytes, and panics if something does not hold.
+/// A target: takes any bytes, and panics if a property does not hold.
 pub type Target = fn(&[u8]);
 
 /// All targets, by their names in `fuzz/fuzz_targets`.
@@ -35,7 +36,7 @@ pub const TARGETS: [(&str, Target); 7] = [
 /// The beginning of the secret that seeds and dictionaries have in place of a real one.
 const SECRET: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75e";
 
-/// What the styles of a rendered text begin and end with. Others are none of ours.
+/// The sequences that styles of a rendered text begin and end with. Rendered texts have no others.
 const STYLES: [&str; 6] = ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"];
 
 /// Checks that a text may go to a terminal: nothing in it moves the cursor, colours
@@ -61,8 +62,8 @@ pub(crate) fn harmless_with_styles(text: &str) {
     harmless(&plain);
 }
 
-/// A number that looks random and is the same for the same input: which of the
-/// more expensive checks are made, and where an input is cut.
+/// A number that looks random and is the same for the same input: it picks the expensive checks
+/// that are made, and the place where an input is cut.
 pub(crate) fn number(input: &[u8]) -> usize {
     // FNV-1a.
     let hash = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

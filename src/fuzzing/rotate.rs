@@ -1,10 +1,10 @@
-//! The generation raised in the text of a mesh.toml.
+//! Raising the generation in the text of a mesh.toml.
 
 use super::mesh_toml::{check_error, parsed};
 use crate::config::{Config, Rotation};
 
-/// The digits of the generation change and nothing else, and the file then says the same of all
-/// but the generation.
+/// Only the digits of the generation change. Then the file's contents are the same, apart from the
+/// generation.
 pub fn rotate(input: &[u8]) {
     let Ok(loaded) = parsed(input) else { return };
     let raised = match loaded.raised() {
@@ -23,7 +23,7 @@ pub fn rotate(input: &[u8]) {
     assert_eq!(again.warnings, loaded.warnings);
 }
 
-/// What differs between two texts, once what both begin and end with is taken away.
+/// The difference of two texts, without their common beginning and end.
 fn changed<'t>(before: &'t [u8], after: &'t [u8]) -> (&'t [u8], &'t [u8]) {
     let begin = before.iter().zip(after).take_while(|(a, b)| a == b).count();
     let (before, after) = (&before[begin..], &after[begin..]);

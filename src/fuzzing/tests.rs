@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::TARGETS;
 
-/// Inputs that `fuzz/corpus` has at least for each target.
+/// The least number of inputs that `fuzz/corpus` has for each target.
 const FEWEST: usize = 10;
 
 #[test]
@@ -30,11 +30,11 @@ fn every_input_of_the_corpora_still_holds() {
     assert!(broken.is_empty(), "something does not hold of {broken:#?}");
 }
 
-/// ESC, CR, LF, NUL, DEL, CSI as one character, and what turns text around or ends a line.
+/// ESC, CR, LF, NUL, DEL, CSI as one character, and characters that turn text around or end a line.
 const FOREIGN: &str = "\u{1b}[2J\r\nNo changes.\0\u{7f}\u{9b}2J\u{61c}\u{202e}\u{2066}\u{2028}";
 
-/// A place of a snapshot for every kind of name and text that others have given: each has been
-/// or might be printed as it was, by a plan, a show, a status or the metrics.
+/// Snapshots with control characters in every kind of name and text that others give. A plan, a
+/// show, a status or the metrics printed each of them unchanged, or might.
 fn foreign_states() -> Vec<Value> {
     let sa = |of_its_own: Value| {
         let sa = json!({
@@ -100,8 +100,7 @@ fn merged(mut below: Value, above: Value) -> Value {
     below
 }
 
-/// Found by the snapshot target: whatever the kernel or a snapshot calls by name was printed as
-/// it was.
+/// Found by the snapshot target: names from the kernel or a snapshot were printed unchanged.
 #[test]
 fn nothing_in_a_snapshot_moves_the_cursor() {
     for state in foreign_states() {

@@ -33,11 +33,11 @@ pub use ratchet::Ratchet;
 
 use crate::model::{Cipher, Generation, Key, MeshName, PrivateKey, PublicKey, ShortId};
 
-/// The secret that two peers share, from which all keys between them follow.
+/// The secret that two peers share. All keys between them follow from it.
 pub struct Session(Key);
 
 impl Session {
-    /// The session of two peers that hold the mesh's key, whichever comes first.
+    /// The session of two peers that hold the mesh's key, in any order of the peers.
     pub fn from_mesh_key(mesh_key: &Key, mesh: &MeshName, a: ShortId, b: ShortId) -> Self {
         let (lo, hi) = (a.min(b), a.max(b));
         let info = [
@@ -49,10 +49,10 @@ impl Session {
         Self(hkdf(mesh_key.expose(), &[], &info, 32))
     }
 
-    /// The session of two peers that know each other's public keys, seen from
-    /// the one that holds the private key.
+    /// The session of two peers that know each other's public keys, seen from the peer that holds
+    /// the private key.
     ///
-    /// `None` if X25519 gives all zeros, which is no secret.
+    /// `None` if X25519 gives all zeros, which is not a secret.
     pub fn from_private_key(
         private_key: &PrivateKey,
         psk: Option<&Key>,
@@ -75,7 +75,7 @@ impl Session {
         Some(Self(hkdf(&*ikm, &[], &info, 32)))
     }
 
-    /// The session of two peers in the generation that a ratchet is at.
+    /// The session of two peers in a ratchet's current generation.
     pub fn from_ratchet(ratchet: &Ratchet, a: ShortId, b: ShortId) -> Self {
         let (lo, hi) = (a.min(b), a.max(b));
         let info = [
@@ -163,7 +163,7 @@ mod tests {
         assert!(from_a.0.expose() == from_b.0.expose());
     }
 
-    /// What a third peer can work out of its own key and all public keys.
+    /// The secrets that a third peer can compute from its own key and all public keys.
     #[test]
     fn a_peer_s_private_key_gives_it_no_session_of_two_others() {
         let mesh = MeshName::new("lab").unwrap();

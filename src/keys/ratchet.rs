@@ -5,9 +5,8 @@
 //! ck(g+1) = HKDF(ikm = ck(g), salt = "", info = "meshsec/v1 ratchet step" || mesh, L = 32)
 //! ```
 //!
-//! Pure. The chain begins at generation 0 for everybody, so that hosts that join
-//! at different times agree. Who has ck(g) has the keys of g and of all
-//! generations after it, and of none before.
+//! Pure. The chain begins at generation 0 for all hosts, so that hosts that join at different times
+//! agree. A holder of ck(g) has the keys of g and of all later generations, but of none before.
 
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
@@ -15,30 +14,30 @@ use zeroize::Zeroizing;
 
 use crate::model::{Generation, Key, MeshName, without_traces};
 
-/// The first line of a ratchet's file: what it is, and the version of its form.
+/// The first line of a ratchet's file: its kind and the version of its format.
 const TITLE: &str = "meshsec ratchet 1";
 
 /// Steps that are taken at once at most: half a minute, or seven thousand years of
 /// periods of 1h.
 pub const MOST_STEPS: u64 = 1 << 26;
 
-/// A mesh's chain key, of the oldest generation whose keys can still be made.
+/// A mesh's chain key, of the oldest generation with keys that can still be derived.
 pub struct Ratchet {
     mesh: MeshName,
     generation: Generation,
     chain: Box<Zeroizing<[u8; 32]>>,
 }
 
-/// Why a text is no ratchet. Says nothing of the key in it.
+/// The reason why a text is not a ratchet. Tells nothing of the key in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// The first line is another.
+    /// The first line is wrong.
     #[error("is no ratchet, or of another version: it does not begin with \"{TITLE}\"")]
     Title,
-    /// A line is missing, or not as it is written.
+    /// A line is missing or malformed.
     #[error("is damaged: {0} can't be read")]
     Line(&'static str),
-    /// The checksum is that of another text.
+    /// The checksum doesn't match the text.
     #[error("is damaged: its checksum does not match")]
     Checksum,
 }
@@ -54,12 +53,12 @@ impl Ratchet {
         Self { mesh: mesh.clone(), generation: Generation::default(), chain }
     }
 
-    /// Whose chain this is.
+    /// The mesh that the chain belongs to.
     pub fn mesh(&self) -> &MeshName {
         &self.mesh
     }
 
-    /// The oldest generation whose keys can be made.
+    /// The oldest generation with keys that can be derived.
     pub fn generation(&self) -> Generation {
         self.generation
     }
@@ -71,8 +70,8 @@ impl Ratchet {
 
     /// The same chain at a later generation, or at this one.
     ///
-    /// `None` for an earlier one, which nobody can reach from here, and for one
-    /// that is more than [`MOST_STEPS`] away.
+    /// `None` for an earlier generation, which can't be reached from here, and for one that is more
+    /// than [`MOST_STEPS`] away.
     pub fn at(&self, generation: Generation) -> Option<Self> {
         let steps = generation.get().checked_sub(self.generation.get())?;
         if steps > MOST_STEPS {
@@ -110,11 +109,11 @@ impl Ratchet {
         text
     }
 
-    /// Reads what [`Ratchet::text`] has written.
+    /// Reads a text of [`Ratchet::text`].
     ///
     /// # Errors
     ///
-    /// Anything else, down to a missing newline at its end.
+    /// Any other text, even one without the newline at its end.
     pub fn parse(text: &[u8]) -> Result<Self, Damage> {
         if !text.starts_with(TITLE.as_bytes()) {
             return Err(Damage::Title);
@@ -133,7 +132,7 @@ impl Ratchet {
         hex::decode_to_slice(line("chain")?, &mut chain[..]).map_err(|_| Damage::Line("chain"))?;
         line("checksum")?;
         let ratchet = Self { mesh, generation, chain };
-        // Compared as a whole, so that a file has one form and nothing behind its end.
+        // Compared as a whole, so that a file has only one form, and nothing behind its end.
         if *ratchet.text() == text { Ok(ratchet) } else { Err(Damage::Checksum) }
     }
 }
@@ -145,7 +144,7 @@ fn checksum(text: &str) -> String {
     hex::encode(&digest[..8])
 }
 
-/// Room for a chain key. In a box, as what is moved leaves a copy behind.
+/// Room for a chain key. In a box, because a value that is moved leaves a copy behind.
 fn empty() -> Box<Zeroizing<[u8; 32]>> {
     Box::default()
 }

@@ -1,4 +1,4 @@
-//! Firewall chains: what iptables holds of meshes, and what of others matters to them.
+//! Firewall chains: the meshes' chains in iptables, and the foreign rules that matter to them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,7 +46,8 @@ impl fmt::Display for Family {
     }
 }
 
-/// What in the kernel holds the rules. Both may at once, and then both are asked.
+/// The part of the kernel that holds the rules. Both may hold rules at once, and then packets pass
+/// both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Backend {
@@ -60,7 +61,7 @@ impl Backend {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Legacy, Self::NfTables];
 
-    /// As it stands in the names of programs.
+    /// The suffix in the names of programs.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Legacy => "legacy",
@@ -79,20 +80,20 @@ impl fmt::Display for Backend {
     }
 }
 
-/// What a chain of a mesh is for, and in which table.
+/// The purpose of a mesh's chain, and its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChainRole {
-    /// Marks the traffic, so that the policies out select it.
+    /// Marks the traffic, so that the out policies select it.
     Mark,
-    /// Drops what would leave unprotected, in the filter table: where a mark
-    /// selects the traffic, it is not set before.
+    /// Drops traffic that would leave unprotected, in the filter table: where a mark selects the
+    /// traffic, the mark is not set before.
     Out,
-    /// Drops what came in unprotected, in the filter table.
+    /// Drops traffic that came in unprotected, in the filter table.
     In,
-    /// Drops what would leave unprotected, in the mangle table: where ports
-    /// select the traffic. No ACCEPT of the filter table comes before it.
+    /// Drops traffic that would leave unprotected, in the mangle table: where ports select the
+    /// traffic. No ACCEPT of the filter table comes before it.
     MangleOut,
-    /// Drops what came in unprotected, in the mangle table.
+    /// Drops traffic that came in unprotected, in the mangle table.
     MangleIn,
 }
 
@@ -125,8 +126,8 @@ impl ChainRole {
         }
     }
 
-    /// Whether it is of the second guard of traffic that ports select. The
-    /// policies guard without it, and where it can't be had they do so alone.
+    /// Whether it belongs to the second guard of traffic that ports select. The policies guard
+    /// without it, alone where the second guard isn't available.
     pub fn is_optional(self) -> bool {
         match self {
             Self::MangleOut | Self::MangleIn => true,
@@ -140,19 +141,19 @@ impl ChainRole {
     }
 }
 
-/// How the names of all meshes' chains begin.
+/// The prefix of the names of all meshes' chains.
 pub const CHAIN_PREFIX: &str = "MESHSEC-";
 
-/// How the names of one mesh's chains begin.
+/// The prefix of the names of one mesh's chains.
 fn chain_prefix(reqid: Reqid) -> String {
     format!("{CHAIN_PREFIX}{:08x}-", reqid.0)
 }
 
-/// What chains are told apart by.
+/// The identity of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChainId {
-    /// What holds it.
+    /// The backend that holds it.
     pub backend: Backend,
     /// IPv4 or IPv6.
     pub family: Family,
@@ -163,7 +164,7 @@ pub struct ChainId {
 }
 
 impl ChainId {
-    /// Where a mesh's chain belongs.
+    /// The place of a mesh's chain.
     pub fn new(backend: Backend, family: Family, role: ChainRole, reqid: Reqid) -> Self {
         Self { backend, family, table: role.table().into(), name: role.name(reqid) }
     }
@@ -173,8 +174,7 @@ impl ChainId {
         self.name.starts_with(&chain_prefix(reqid))
     }
 
-    /// What it is for, by its name; a chain of ours in a wrong table or of
-    /// another name is for nothing.
+    /// Its purpose, by its name. A mesh's chain in a wrong table or of another name has none.
     pub fn role(&self) -> Option<ChainRole> {
         ChainRole::ALL.into_iter().find(|role| {
             role.table() == self.table
@@ -183,21 +183,21 @@ impl ChainId {
         })
     }
 
-    /// The built-in chain from which its packets come.
+    /// The built-in chain that its packets come from.
     pub fn hook(&self) -> &'static str {
         if self.name.ends_with("-IN") { "INPUT" } else { "OUTPUT" }
     }
 }
 
 impl fmt::Display for ChainId {
-    /// As it is named to iptables: `iptables-nft -t filter MESHSEC-4d530001-OUT`.
+    /// The chain in the words of iptables: `iptables-nft -t filter MESHSEC-4d530001-OUT`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { backend, family, table, name } = self;
         write!(f, "{}-{} -t {table} {name}", family.program(), backend.suffix())
     }
 }
 
-/// A rule in a chain of ours.
+/// A rule in a mesh's chain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Rule {
@@ -205,7 +205,7 @@ pub enum Rule {
     Mark {
         /// The destination port.
         port: u16,
-        /// The bits, and which of them.
+        /// The bits and their mask.
         mark: Mark,
     },
     /// Returns from the chain with UDP packets to a port that came, or go,
@@ -215,10 +215,10 @@ pub enum Rule {
         port: u16,
         /// In or out.
         direction: Direction,
-        /// The mesh's.
+        /// The mesh's reqid.
         reqid: Reqid,
     },
-    /// Drops UDP packets to a port, but for those of the loopback device.
+    /// Drops UDP packets to a port, except those of the loopback device.
     Block {
         /// The destination port.
         port: u16,
@@ -233,7 +233,7 @@ pub enum Rule {
         /// In or out.
         direction: Direction,
     },
-    /// Anything else, as iptables-save prints it. Ours have none.
+    /// Any other rule, as iptables-save prints it. A mesh's chain as it should be has none.
     Other(String),
 }
 
@@ -255,8 +255,8 @@ impl Rule {
     }
 }
 
-/// The match by which a rule leaves the loopback device alone: what is sent
-/// there does not leave the host.
+/// The match by which a rule leaves the loopback device alone: packets that are sent there do not
+/// leave the host.
 fn not_lo(direction: Direction) -> &'static str {
     match direction {
         Direction::In | Direction::Fwd => "! -i lo",
@@ -289,20 +289,20 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A rule of the built-in chain that leads to a chain of ours.
+/// A rule of the built-in chain that leads to a mesh's chain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jump {
-    /// The rule as iptables-save prints it, if it has conditions. Ours has none.
+    /// The rule as iptables-save prints it, if it has conditions. meshsec's own jump has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<String>,
-    /// The first rule ahead of it by which a packet may be accepted before.
+    /// The first rule ahead of it that may accept a packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<String>,
 }
 
 impl Jump {
-    /// What there should be: no conditions, and nothing that accepts ahead of it.
+    /// The jump as it should be: no conditions, and no rule that accepts ahead of it.
     pub const FIRST: Self = Self { conditions: None, behind: None };
 }
 
@@ -310,11 +310,11 @@ impl Jump {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chain {
-    /// What tells it apart.
+    /// Its identity.
     pub id: ChainId,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
-    /// What leads to it from its built-in chain, in order.
+    /// The rules of its built-in chain that lead to it, in order.
     pub jumps: Vec<Jump>,
     /// Rules of other chains that lead to it: foreign ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -328,60 +328,60 @@ impl Chain {
     }
 }
 
-/// Somebody else who uses bits of marks.
+/// Another user of bits of marks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MarkUser {
-    /// Who, in words.
+    /// The user in words.
     pub user: String,
-    /// Which bits, all uses together.
+    /// The bits of all its uses together.
     pub bits: u32,
 }
 
-/// Something of iptables that could not be looked at.
+/// A part of iptables that could not be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unseen {
     /// IPv4 or IPv6.
     pub family: Family,
-    /// Whether it is what the system's own iptables works on, or is to.
+    /// Whether the system's own iptables works on it, or would.
     pub system: bool,
-    /// What failed.
+    /// The attempt that failed.
     pub what: String,
-    /// Why, and what to do.
+    /// The reason and the remedy.
     pub reason: String,
 }
 
-/// What iptables holds, as far as it concerns meshes.
+/// The contents of iptables that concern meshes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Firewall {
-    /// The backend of the system's own programs. A family is missing that the
-    /// kernel lacks, or whose programs are missing.
+    /// The backend of the system's own programs. A family is missing if the kernel lacks it, or if
+    /// its programs are missing.
     pub backends: BTreeMap<Family, Backend>,
     /// Families that the kernel lacks, so that no packet of theirs can leave.
     #[serde(default)]
     pub absent: BTreeSet<Family>,
-    /// Where there are rules of others.
+    /// The families and backends with foreign rules.
     #[serde(default)]
     pub foreign: BTreeSet<(Family, Backend)>,
     /// Chains of all meshes.
     #[serde(default)]
     pub chains: Vec<Chain>,
-    /// Who else uses marks.
+    /// Other users of marks.
     #[serde(default)]
     pub marks: Vec<MarkUser>,
-    /// What could not be looked at.
+    /// The parts that could not be looked at.
     #[serde(default)]
     pub unseen: Vec<Unseen>,
-    /// Whether more was looked for than chains that meshes may have left:
-    /// which programs there are, and what is in the way of chains to come.
+    /// Whether more was looked for than chains that meshes may have left: the programs, and
+    /// obstacles to new chains.
     #[serde(default)]
     pub whole: bool,
 }
 
 impl Default for Firewall {
-    /// A host without a rule, whose programs are those of today.
+    /// A host without rules, with the programs of today.
     fn default() -> Self {
         Self {
             backends: Family::ALL.map(|family| (family, Backend::NfTables)).into(),
@@ -403,13 +403,13 @@ impl Firewall {
         self.unseen.sort();
     }
 
-    /// Whether it tells which chains can be set. Snapshots of version 0.1 have
-    /// no such word, and backends where they do.
+    /// Whether it tells the chains that can be set. Snapshots of version 0.1 don't have this field,
+    /// but have backends where they tell it.
     pub fn is_whole(&self) -> bool {
         self.whole || !self.backends.is_empty()
     }
 
-    /// Why the system's rules of a family are not known, if they are not.
+    /// The reason why the system's rules of a family are unknown, if they are.
     pub fn unseen_of(&self, family: Family) -> Option<&Unseen> {
         self.unseen.iter().find(|unseen| unseen.system && unseen.family == family)
     }

@@ -1,4 +1,4 @@
-//! Codes: what programs tell warnings, conflicts and reasons by.
+//! Codes, by which programs tell warnings, conflicts and reasons apart.
 //!
 //! A text is for people and may be worded anew; its code stays. A new kind of
 //! warning is one line here and one item in meshsec(8), CODES, which a test
@@ -28,7 +28,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $word,)+ }
             }
 
-            /// What it stands for, in a sentence.
+            /// Its meaning, in a sentence.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning,)+ }
             }
@@ -43,7 +43,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// What a warning is about.
+    /// The subject of a warning.
     WarningCode {
         // The file and its secrets.
         WindowWithGeneration "window-with-generation" "ESN or a replay window is used with generation, so a restart cuts a host off.",
@@ -55,7 +55,7 @@ codes! {
         ClockNotSynchronised "clock-not-synchronised" "Generations follow a clock that nothing keeps right.",
         RatchetStays "ratchet-stays" "Apply will not turn the ratchet.",
         NoPair "no-pair" "A peer's address is of the other family.",
-        // What a plan's changes cost.
+        // The costs of a plan's changes.
         GenerationJump "generation-jump" "The generation moves by more than one.",
         GenerationGoesBack "generation-goes-back" "The generation goes back, and replay windows stay.",
         ShortIdChanges "short-id-changes" "A ShortID changes.",
@@ -63,7 +63,7 @@ codes! {
         ClearTextStops "clear-text-stops" "What flowed in the clear stops until the peer has applied too.",
         LeftInTheClear "left-in-the-clear" "Packets that were protected or blocked leave in the clear afterwards.",
         BlockedOnTheWay "blocked-on-the-way" "Packets to an old port are blocked while the plan is performed.",
-        // What was found on the host.
+        // Findings on the host.
         SasFlushed "sas-flushed" "Something has deleted all SAs of the mesh.",
         PoliciesFlushed "policies-flushed" "Something has deleted all policies of the mesh.",
         AllFlushed "all-flushed" "Something has deleted all SAs and policies of the mesh.",
@@ -111,7 +111,7 @@ codes! {
 }
 
 codes! {
-    /// What kind of thing is in the way.
+    /// The kind of object in the way.
     ConflictCode {
         SpiTaken "spi-taken" "A foreign SA has the destination and SPI of an SA to come.",
         SelectorTaken "selector-taken" "A foreign policy has the selector of a policy to come.",
@@ -128,7 +128,7 @@ codes! {
 }
 
 codes! {
-    /// Why an object is to be changed.
+    /// The reason for the change of an object.
     ReasonCode {
         Missing "missing" "It should be there, and is not.",
         // SAs.
@@ -160,19 +160,19 @@ codes! {
         OtherBackend "other-backend" "A chain is in the backend that is not the system's.",
         MtuWanted "mtu-wanted" "The file names the MTU.",
         MtuFits "mtu-fits" "It is the largest MTU that fits.",
-        // What goes.
+        // Deletions.
         Destroying "destroying" "All of the mesh goes.",
         NoPeer "no-peer" "No peer of the file has it.",
         Unwanted "unwanted" "Nothing in the file asks for it.",
     }
 }
 
-/// What an operator should know. It stops nothing.
+/// A notice to the operator. It stops nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Warning {
-    /// What it is about.
+    /// Its subject.
     pub code: WarningCode,
-    /// In words, which may hold foreign text: for a terminal it has to be made plain.
+    /// Its text, which may hold foreign text: it has to be made plain for a terminal.
     pub text: String,
 }
 
@@ -189,17 +189,17 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Why an object is to be changed.
+/// The reason for the change of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// Of which kind it is.
+    /// Its kind.
     pub code: ReasonCode,
-    /// In words.
+    /// Its text.
     pub text: Cow<'static, str>,
 }
 
 impl Reason {
-    /// The reason of everything that is to be made.
+    /// The reason of every object that is to be created.
     pub const MISSING: Self = Self { code: ReasonCode::Missing, text: Cow::Borrowed("missing") };
 
     /// A reason of a kind.

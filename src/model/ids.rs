@@ -81,13 +81,13 @@ impl fmt::Display for ShortId {
     }
 }
 
-/// Which set of keys: raised to rotate them. At most [`Generation::MAX`].
+/// The number of a set of keys, raised to rotate them. At most [`Generation::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 #[serde(transparent)]
 pub struct Generation(u64);
 
 impl Generation {
-    /// What a TOML integer can hold, less one for the generation after it.
+    /// The largest TOML integer, less one for the generation after it.
     pub const MAX: u64 = i64::MAX as u64 - 1;
 
     /// `None` above [`Generation::MAX`].
@@ -110,8 +110,8 @@ impl Generation {
         Self(self.0 + 1)
     }
 
-    /// The generation nearest to this one whose number modulo 128 is `low`,
-    /// which is all that an SPI tells of it.
+    /// The generation nearest to this one with a number that is `low` modulo 128. An SPI tells no
+    /// more of a generation.
     pub fn nearest(self, low: u8) -> Self {
         let ahead = (u64::from(low) + 128 - self.0 % 128) % 128;
         if ahead > 64 && self.0 + ahead >= 128 {
@@ -199,7 +199,7 @@ impl TryFrom<String> for Spi {
     }
 }
 
-/// The request id that ties SAs and templates together, and marks ours.
+/// The request id that ties SAs and templates together, and marks the mesh's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Reqid(pub u32);

@@ -8,12 +8,12 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// Secret bytes: an SA's key and salt, or one of the file's secrets.
 ///
-/// Wiped when dropped. There is no `Debug` and no `Display`, so a key can't be
-/// printed by accident; [`Key::fingerprint`] is what may be shown.
+/// Wiped when dropped. There is no `Debug` and no `Display`, so a key can't be printed by accident;
+/// [`Key::fingerprint`] may be shown instead.
 pub struct Key(Zeroizing<Box<[u8]>>);
 
 impl Key {
-    /// Takes bytes over; the caller's own copy is the caller's to wipe.
+    /// Takes bytes over. The caller wipes its own copy.
     pub fn new(bytes: Box<[u8]>) -> Self {
         Self(Zeroizing::new(bytes))
     }
@@ -23,28 +23,28 @@ impl Key {
         &self.0
     }
 
-    /// What may be shown of this key.
+    /// The part of this key that may be shown.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.0)
     }
 }
 
-/// Words below its caller that [`wipe_stack`] wipes, 16 KiB: more than HKDF and
-/// X25519 take without optimisation.
+/// Words below its caller that [`wipe_stack`] wipes, 16 KiB: more than HKDF and X25519 need without
+/// optimisation.
 const DEEP: usize = 2 << 10;
 
-/// Does a piece of work, and overwrites what it has left on the stack: what was
-/// in variables of its own, and in those of the cryptography that it called.
-/// Other values would take that with them to the heap, in bytes between their fields.
+/// Does a piece of work, and overwrites its remains on the stack: its own variables, and those of
+/// the cryptography that it called. Other values would take the remains with them to the heap, in
+/// bytes between their fields.
 ///
-/// The result is to hold no secret other than in a box.
+/// The result must hold secrets only in a box.
 pub fn without_traces<T>(work: impl FnOnce() -> T) -> T {
     let done = called(work);
     wipe_stack();
     done
 }
 
-/// With a frame of its own, so that all of it lies below that of the caller.
+/// Has a stack frame of its own, so that all of it lies below the caller's.
 #[inline(never)]
 fn called<T>(work: impl FnOnce() -> T) -> T {
     work()
@@ -53,15 +53,14 @@ fn called<T>(work: impl FnOnce() -> T) -> T {
 #[inline(never)]
 fn wipe_stack() {
     let mut left = [0u64; DEEP];
-    // Unlike an assignment, which nobody reads, the compiler can't leave it out.
+    // Unlike an assignment that is never read, the compiler can't leave this out.
     left.zeroize();
     std::hint::black_box(&left);
 }
 
 /// The first 8 bytes of SHA-256("meshsec/v1 fingerprint" || key bytes).
 ///
-/// Written `sha256:` and 16 hex digits. It tells keys apart and tells nothing
-/// of the key.
+/// Written `sha256:` and 16 hex digits. It tells keys apart, but nothing of the key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; 8]);
@@ -69,7 +68,7 @@ pub struct Fingerprint([u8; 8]);
 impl Fingerprint {
     /// The fingerprint of exactly the bytes that the kernel gets (key || salt).
     pub fn of(bytes: &[u8]) -> Self {
-        // A hash that is moved leaves the bytes of its last block behind.
+        // A hash state that is moved leaves the bytes of its last block behind.
         without_traces(|| {
             let hash = Sha256::new().chain_update(b"meshsec/v1 fingerprint").chain_update(bytes);
             let digest = hash.finalize();
@@ -110,7 +109,7 @@ impl TryFrom<String> for Fingerprint {
     }
 }
 
-/// What is known of an SA's key, on either side of a comparison.
+/// The knowledge of an SA's key, on either side of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyView {
@@ -118,7 +117,7 @@ pub enum KeyView {
     Known(Fingerprint),
     /// The kernel shows zeros (lockdown), the SA is foreign, or it has no key.
     Unknown,
-    /// The secret that would give it is absent, so it can't be compared.
+    /// The secret for the key is absent, so the key can't be compared.
     NotChecked,
 }
 

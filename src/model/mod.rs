@@ -1,4 +1,4 @@
-//! Plain data, shared by everything: identifiers, keys, and what a host holds.
+//! Plain data, shared by everything: identifiers, keys, and the objects of a host.
 //!
 //! No effects and no decisions are here. One [`State`] type describes both the
 //! wanted and the real side; only their newtypes differ, so that the two can't

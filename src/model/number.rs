@@ -1,4 +1,4 @@
-//! How a number of 32 bits is written where people and other programs write one.
+//! Numbers of 32 bits, as people and other programs write them.
 
 /// The value of decimal digits or, behind `0x`, of hex digits; `None` of anything else, a sign
 /// included.
@@ -7,7 +7,7 @@ pub fn number(text: &str) -> Option<u32> {
         Some(digits) => (digits, 16),
         None => (text, 10),
     };
-    // The parser takes a plus for a part of a number.
+    // The parser takes a plus sign as a part of a number.
     let is_digit = |byte: u8| byte.is_ascii_hexdigit();
     digits.bytes().all(is_digit).then(|| u32::from_str_radix(digits, radix).ok())?
 }

@@ -17,15 +17,15 @@ use super::{
 const NEIGHBOUR_SOLICITATION: u16 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u16 = 136;
 
-/// Which packets a policy is asked about.
+/// The direction of the packets that a policy applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// Arriving for this host.
+    /// Packets that arrive for this host.
     In,
-    /// Leaving this host.
+    /// Packets that leave this host.
     Out,
-    /// Passing through it.
+    /// Packets that this host forwards.
     Fwd,
 }
 
@@ -39,28 +39,28 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What the kernel tells policies apart by. The priority is not part of it.
+/// The identity of a policy in the kernel. The priority is not part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyId {
     /// In, out or forward.
     pub direction: Direction,
-    /// Which packets.
+    /// The packets that it selects.
     pub selector: Selector,
-    /// A mark that packets must carry; of ours, only those out have one, with
-    /// select = "mark".
+    /// A mark that packets must carry. Of a mesh's policies only out policies have one, with select
+    /// = "mark".
     #[serde(default, skip_serializing_if = "Mark::is_none")]
     pub mark: Mark,
-    /// An XFRM interface; ours have none, which is 0.
+    /// An XFRM interface. A mesh's policies have none, which is 0.
     #[serde(default)]
     pub if_id: u32,
-    /// Whether it is in the table of sub policies, where ours never are.
+    /// Whether it is in the table of sub policies. A mesh's policies never are.
     #[serde(default)]
     pub sub: bool,
 }
 
 impl PolicyId {
-    /// A policy without mark and interface, as most of ours are.
+    /// A policy without mark and interface, as most of a mesh's.
     pub fn new(direction: Direction, selector: Selector) -> Self {
         Self { direction, selector, mark: Mark::NONE, if_id: 0, sub: false }
     }
@@ -83,7 +83,7 @@ impl fmt::Display for PolicyId {
     }
 }
 
-/// What a policy says of its packets.
+/// The action of a policy on its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -102,13 +102,13 @@ impl fmt::Display for Action {
     }
 }
 
-/// Whether a template may be left out where no SA is at hand.
+/// Whether a template may be skipped if there is no SA for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// No SA, no packet.
     Required,
-    /// No SA: the packet passes in the clear.
+    /// No SA: the packet passes unencrypted.
     Use,
 }
 
@@ -137,12 +137,12 @@ pub struct Template {
     pub reqid: Reqid,
     /// The SA's mode.
     pub mode: Mode,
-    /// Whether it may be left out.
+    /// Whether it may be skipped.
     pub level: Level,
 }
 
 impl Template {
-    /// An ESP template in transport mode that can't be left out.
+    /// An ESP template in transport mode that can't be skipped.
     pub fn transport(src: IpAddr, dst: IpAddr, spi: Spi, reqid: Reqid) -> Self {
         let (mode, level) = (Mode::Transport, Level::Required);
         Self { src, dst, proto: IPPROTO_ESP, spi, reqid, mode, level }
@@ -168,23 +168,23 @@ impl fmt::Display for Template {
     }
 }
 
-/// A security policy, as much of it as is configuration.
+/// The configuration of a security policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// What tells it apart.
+    /// Its identity.
     pub id: PolicyId,
     /// The smaller number wins.
     pub priority: u32,
     /// Allow or block.
     pub action: Action,
-    /// A number of its own that its maker gave it, with the top bit set; the
-    /// numbers that the kernel gives are small, and mean nothing.
+    /// A number that its creator gave it, with the top bit set. Numbers that the kernel gives are
+    /// small, and mean nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
     /// The transformations asked for; an SA has to match each required one.
     pub templates: Vec<Template>,
-    /// Names and values of attributes that this type can't express. Ours have none.
+    /// Names and values of attributes that this type can't express. A mesh's policies have none.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub extras: BTreeSet<String>,
 }
@@ -199,39 +199,37 @@ impl Policy {
             || self.templates.iter().any(|template| template.reqid == reqid)
     }
 
-    /// Whether it is a guard of the mesh with this reqid: it blocks, has no
-    /// templates, and its priority is the reqid. Whatever else has that priority
-    /// is somebody else's, who has chosen the same number.
+    /// Whether it is a guard of the mesh with this reqid: it blocks, has no templates, and its
+    /// priority is the reqid. Any other policy with that priority is foreign: another program has
+    /// chosen the same number.
     pub fn is_guard_of(&self, reqid: Reqid) -> bool {
         self.is_guard() && self.priority == reqid.0
     }
 
-    /// Whether it is a guard, where it is known to be ours.
+    /// Whether it is a guard, if it is known to be the mesh's.
     pub fn is_guard(&self) -> bool {
         self.action == Action::Block && self.templates.is_empty()
     }
 
-    /// Whether it is for ICMP errors to a peer, where it is known to be ours.
+    /// Whether it is for ICMP errors to a peer, if it is known to be the mesh's.
     pub fn is_for_icmp_errors(&self) -> bool {
         self.id.direction == Direction::Out && self.id.selector.is_icmp_error()
     }
 
-    /// Whether ICMP errors to a peer are among its packets, where it is known to
-    /// be ours: it is for nothing else, or for all that leaves.
+    /// Whether its packets include ICMP errors to a peer, if it is known to be the mesh's. It is
+    /// then for ICMP errors only, or for all outgoing packets.
     pub fn covers_icmp_errors(&self) -> bool {
         self.id.direction == Direction::Out
             && [0, IPPROTO_ICMP, IPPROTO_ICMPV6].contains(&self.id.selector.proto)
             && !self.templates.is_empty()
     }
 
-    /// The policies that let neighbour discovery (RFC 4861) pass as it is,
-    /// where everything else between two hosts is transformed: without it they
-    /// lose each other's link-layer address, and can't even send the packets
-    /// that are protected.
+    /// The policies that let neighbour discovery (RFC 4861) pass untransformed, where everything
+    /// else between two hosts is transformed. Without neighbour discovery the hosts lose each
+    /// other's link-layer address, and can't even send protected packets.
     ///
-    /// A policy without a template has no reqid, so these carry an index. The
-    /// kernel keeps one that it is given (`xfrm_gen_index`), and wants the
-    /// direction in its low three bits.
+    /// A policy without a template has no reqid, so these carry an index. The kernel keeps an index
+    /// that a program gives (`xfrm_gen_index`), and needs the direction in its low three bits.
     pub fn discovery(reqid: Reqid) -> impl Iterator<Item = Self> {
         let any = Prefix::any(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let kinds = [(NEIGHBOUR_SOLICITATION, 0), (NEIGHBOUR_ADVERTISEMENT, 1)];
@@ -251,8 +249,7 @@ impl Policy {
         })
     }
 
-    /// Whether it is one of the mesh's policies for neighbour discovery,
-    /// whatever its priority.
+    /// Whether it is one of the mesh's policies for neighbour discovery, of any priority.
     pub fn is_discovery_of(&self, reqid: Reqid) -> bool {
         self.index.is_some()
             && self.action == Action::Allow
@@ -260,13 +257,13 @@ impl Policy {
             && Self::discovery(reqid).any(|ours| ours.id == self.id && ours.index == self.index)
     }
 
-    /// Whether it does all that `other` does, whosever the two are.
+    /// Whether it has the same effect as `other`, with any owners.
     pub fn serves_as(&self, other: &Self) -> bool {
         Self { priority: other.priority, index: other.index, ..self.clone() } == *other
             && self.priority < PEER_PRIORITY
     }
 
-    /// Whether both say the same of the same packets. The index says nothing.
+    /// Whether both treat the same packets in the same way. The index has no effect.
     pub fn same_as(&self, other: &Self) -> bool {
         self.id == other.id
             && self.priority == other.priority
@@ -275,15 +272,14 @@ impl Policy {
             && self.extras == other.extras
     }
 
-    /// Whether some packet that matches is refused as it is, for want of an SA
-    /// or for good.
+    /// Whether some matching packet is refused in its present form, because of a missing SA or
+    /// always.
     pub fn refuses(&self) -> bool {
         self.action == Action::Block
             || self.templates.iter().any(|template| template.level == Level::Required)
     }
 
-    /// Whether packets that match may pass so that they can be read. AH and
-    /// IPComp hide nothing.
+    /// Whether matching packets may pass in readable form. AH and IPComp hide nothing.
     pub fn lets_clear_text_pass(&self) -> bool {
         let hides = |template: &Template| {
             template.level == Level::Required && template.proto == IPPROTO_ESP

@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{Generation, IPPROTO_ESP, KeyView, Mark, Period, Reqid, Selector, Spi, Time};
 
-/// What the kernel tells SAs apart by: destination, protocol, SPI and mark.
+/// The identity of an SA in the kernel: destination, protocol, SPI and mark.
 ///
-/// The source is not part of it. Ours have no mark.
+/// The source is not part of it. A mesh's SAs have no mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SaId {
-    /// Where its packets go.
+    /// The destination of its packets.
     pub dst: IpAddr,
-    /// The IPsec protocol; ours are all [`IPPROTO_ESP`].
+    /// The IPsec protocol, [`IPPROTO_ESP`] for all SAs of a mesh.
     pub proto: u8,
     /// The SPI.
     pub spi: Spi,
@@ -24,7 +24,7 @@ pub struct SaId {
 }
 
 impl SaId {
-    /// An ESP SA without a mark, as all of ours are.
+    /// An ESP SA without a mark, as all of a mesh's.
     pub fn esp(dst: IpAddr, spi: Spi) -> Self {
         Self { dst, proto: IPPROTO_ESP, spi, mark: Mark::NONE }
     }
@@ -49,7 +49,7 @@ impl fmt::Display for SaId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// The payload alone is protected: the mode of everything of ours.
+    /// Only the payload is protected: the mode of all objects of a mesh.
     Transport,
     /// The whole packet is wrapped in another.
     Tunnel,
@@ -147,7 +147,7 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// Anti-replay as configured; the numbers seen so far are not part of it.
+/// Anti-replay as configured. The numbers seen so far are not part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Replay {
@@ -173,46 +173,45 @@ impl fmt::Display for Offload {
     }
 }
 
-/// A security association, as much of it as is configuration.
+/// The configuration of a security association.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sa {
-    /// What tells it apart.
+    /// Its identity.
     pub id: SaId,
-    /// Where its packets come from.
+    /// The source of its packets.
     pub src: IpAddr,
-    /// Whose it is.
+    /// The reqid of its owner.
     pub reqid: Reqid,
-    /// Transport for ours.
+    /// Its mode: transport for a mesh's SAs.
     pub mode: Mode,
-    /// The addresses that may speak under it, checked by the kernel after
-    /// decryption; `None` is no check.
+    /// The addresses that may use it, checked by the kernel after decryption; `None` is no check.
     pub selector: Option<Selector>,
     /// Its transform.
     pub algorithm: Algorithm,
-    /// What is known of its key.
+    /// The knowledge of its key.
     pub key: KeyView,
     /// Window and ESN.
     pub replay: Replay,
-    /// When the kernel lets it expire, by its hard lifetime since it was
-    /// added; `None` is never.
+    /// The time when the kernel lets it expire, by its hard lifetime since it was added; `None` is
+    /// never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<Time>,
     /// The device that does its cryptography; `None` is the processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offload: Option<Offload>,
-    /// Names and values of attributes that this type can't express (an if_id,
-    /// a limit of bytes, UDP encapsulation, …). Ours have none.
+    /// Names and values of attributes that this type can't express (an if_id, a limit of bytes, UDP
+    /// encapsulation, …). A mesh's SAs have none.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub extras: BTreeSet<String>,
 }
 
-/// How far apart two ends may lie and be the same: lifetimes are whole
-/// seconds, and a request takes its time.
+/// The distance, in seconds, of two ends that count as the same: lifetimes are whole seconds, and a
+/// request takes some time.
 const SAME_END: u64 = 2;
 
 impl Sa {
-    /// Whether it ends when the other does, give or take what rounding does.
+    /// Whether it ends when the other does, apart from rounding.
     pub fn ends_with(&self, other: &Self) -> bool {
         match (self.ends, other.ends) {
             (Some(a), Some(b)) => a.seconds().abs_diff(b.seconds()) <= SAME_END,
@@ -231,19 +230,19 @@ impl Sa {
     }
 }
 
-/// Where the sequence numbers of a new SA begin.
+/// The beginning of a new SA's sequence numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// At the beginning.
     Fresh,
-    /// Outbound, at [`Period::seed`] of the moment in which the request is sent.
+    /// Outbound: at [`Period::seed`] of the moment when the request is sent.
     Seed {
         /// The generation, in which that moment has to lie.
         generation: Generation,
-        /// How long it lasts.
+        /// The length of a generation.
         period: Period,
     },
-    /// Beyond those of an SA of the same key that is gone.
+    /// Beyond the numbers of an SA with the same key that is gone.
     Resume {
         /// The last number that it had sent.
         sent: u64,
@@ -252,11 +251,11 @@ pub enum Start {
     },
 }
 
-/// What has become of an SA so far: no configuration, and never compared.
+/// The use of an SA so far. It is not configuration, and is never compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
-    /// Whose.
+    /// The SA's identity.
     pub id: SaId,
     /// The sequence number sent last.
     pub sent: u64,

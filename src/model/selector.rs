@@ -1,4 +1,4 @@
-//! Selectors: which packets a policy or an SA is for.
+//! Selectors: the packets that a policy or an SA is for.
 
 use std::{fmt, net::IpAddr};
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{IPPROTO_ICMP, IPPROTO_ICMPV6, Reqid};
 
-/// ICMP types of errors that quote a packet: destination unreachable, time
-/// exceeded, parameter problem (RFC 792). The kernel makes no source quench, and
-/// a redirect is for what is forwarded, which a packet between two hosts isn't.
+/// ICMP types of errors that quote a packet: destination unreachable, time exceeded, parameter
+/// problem (RFC 792). The kernel makes no source quench, and a redirect answers a forwarded packet,
+/// which a packet between two hosts isn't.
 const ICMP_ERRORS: [u16; 3] = [3, 11, 12];
 /// ICMPv6 types of errors: destination unreachable, packet too big, time
 /// exceeded, parameter problem (RFC 4443).
 const ICMPV6_ERRORS: [u16; 4] = [1, 2, 3, 4];
 
-/// An address and how many of its leading bits count.
+/// An address and the number of its leading bits that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prefix {
@@ -25,13 +25,13 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// One address: /32 or /128.
+    /// A single address: /32 or /128.
     pub fn host(address: IpAddr) -> Self {
         let length = if address.is_ipv4() { 32 } else { 128 };
         Self { address, length }
     }
 
-    /// Every address of the family that `address` is of.
+    /// Every address of the same family.
     pub fn any(like: IpAddr) -> Self {
         let address = match like {
             IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
@@ -72,7 +72,7 @@ impl fmt::Display for Prefix {
 pub struct PortMatch {
     /// The port, host byte order.
     pub port: u16,
-    /// Which of its bits count.
+    /// The bits of the port that count.
     pub mask: u16,
 }
 
@@ -116,7 +116,7 @@ pub struct Selector {
     /// Interface index; 0 is any.
     #[serde(default)]
     pub ifindex: i32,
-    /// User id, which the kernel keeps and never looks at.
+    /// User id, which the kernel keeps but never looks at.
     #[serde(default)]
     pub user: u32,
 }
@@ -143,12 +143,12 @@ impl Selector {
         Self { proto, sport: PortMatch::exactly(port), ..self }
     }
 
-    /// The ICMP errors from one address to another, a selector for each type,
-    /// which has the place of the source port in a flow.
+    /// The ICMP errors from one address to another, with a selector for each type. The type has the
+    /// place of the source port in a flow.
     ///
-    /// The reqid stands in a field that the kernel tells policies apart by and
-    /// compares with no packet. So two meshes that share two hosts have policies
-    /// of their own for errors, and either may go without the other's.
+    /// The reqid stands in a field that is part of a policy's identity, but that the kernel
+    /// compares with no packet. So two meshes that share two hosts have separate policies for
+    /// errors, and either mesh may go without the other's.
     pub fn icmp_errors(src: IpAddr, dst: IpAddr, reqid: Reqid) -> impl Iterator<Item = Self> {
         let (proto, types) = match src {
             IpAddr::V4(_) => (IPPROTO_ICMP, &ICMP_ERRORS[..]),
@@ -158,7 +158,7 @@ impl Selector {
         types.iter().map(move |kind| hosts.from_port(proto, *kind))
     }
 
-    /// Whether it is of one type of ICMP errors.
+    /// Whether it selects one type of ICMP errors.
     pub fn is_icmp_error(&self) -> bool {
         let types = match self.proto {
             IPPROTO_ICMP => &ICMP_ERRORS[..],
@@ -168,7 +168,7 @@ impl Selector {
         self.sport.mask == u16::MAX && types.contains(&self.sport.port)
     }
 
-    /// Whether some packet matches both. An interface may always be the one.
+    /// Whether some packet matches both. Interfaces are not compared: they count as the same.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.src.overlaps(&other.src)
             && self.dst.overlaps(&other.dst)
@@ -233,7 +233,7 @@ impl fmt::Display for Selector {
 pub struct Mark {
     /// The value.
     pub value: u32,
-    /// Which of its bits count.
+    /// The bits of the value that count.
     pub mask: u32,
 }
 
@@ -242,13 +242,12 @@ impl Mark {
     pub const NONE: Self = Self { value: 0, mask: 0 };
 
     /// Whether looking an SA up under this mark may find one that has `other`
-    /// (`__xfrm_state_lookup`, `xfrm_state_find`): one without a mark is found
-    /// under every mark.
+    /// (`__xfrm_state_lookup`, `xfrm_state_find`): an SA without a mark is found under every mark.
     pub fn finds(&self, other: Self) -> bool {
         self.value & self.mask & other.mask == other.value
     }
 
-    /// Whether there is none.
+    /// Whether there is no mark.
     pub fn is_none(&self) -> bool {
         *self == Self::NONE
     }

@@ -1,4 +1,4 @@
-//! Everything of one host that meshsec reads.
+//! The state of one host that meshsec reads.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -24,8 +24,7 @@ pub struct Link {
     pub name: String,
     /// The largest packet that it takes, in bytes, without its own header.
     pub mtu: u32,
-    /// What `ip -d link` calls its kind, such as `vxlan`; `loopback` for lo,
-    /// nothing for hardware.
+    /// Its kind in `ip -d link`, such as `vxlan`; `loopback` for lo, nothing for hardware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
 }
@@ -38,7 +37,7 @@ impl Link {
     }
 }
 
-/// An MTU that is wanted.
+/// A wanted MTU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mtu {
     /// The largest that fits the underlay.
@@ -47,19 +46,19 @@ pub enum Mtu {
     Exactly(u32),
 }
 
-/// A sysctl that is set and lets packets pass policies untransformed.
+/// A sysctl that is set and lets packets bypass policies untransformed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bypass {
     /// A device's name, or `all`.
     pub device: String,
-    /// `net.ipv4.conf` or `net.ipv6.conf`: whose packets.
+    /// The family of the packets: `net.ipv4.conf` or `net.ipv6.conf`.
     pub ipv6: bool,
     /// `disable_xfrm` or `disable_policy`.
     pub name: String,
 }
 
-/// Something that could not be looked at, and is not taken for absent.
+/// A part that could not be looked at, and is not taken for absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hidden {
@@ -69,16 +68,16 @@ pub enum Hidden {
     Translations,
 }
 
-/// What one network namespace holds, sorted by identity.
+/// The objects of one network namespace, sorted by identity.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Security associations, ours and foreign ones.
+    /// Security associations, the mesh's and foreign ones.
     pub sas: Vec<Sa>,
-    /// Policies, ours and foreign ones, those of single sockets left out.
+    /// Policies, the mesh's and foreign ones, without those of single sockets.
     pub policies: Vec<Policy>,
-    /// Policies of single sockets (`IP_XFRM_POLICY`), which the kernel asks before all others.
-    /// They are foreign, shown and nothing more: several sockets may have the same.
+    /// Policies of single sockets (`IP_XFRM_POLICY`), which the kernel asks before all others. They
+    /// are foreign and only shown: several sockets may have the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub socket_policies: Vec<Policy>,
     /// Addresses of all devices.
@@ -88,7 +87,7 @@ pub struct State {
     pub links: Vec<Link>,
     /// Sysctls in the way.
     pub bypasses: Vec<Bypass>,
-    /// The ways to peers; of those that are not here the way is not known.
+    /// The ways to peers. For a peer that is not here the way is unknown.
     #[serde(default)]
     pub routes: Vec<Route>,
     /// Devices that make VXLAN or Geneve; `None` where they are not known.
@@ -97,13 +96,13 @@ pub struct State {
     /// Rules that can change the addresses of packets to peers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub translations: Vec<Translation>,
-    /// What could not be looked at.
+    /// The parts that could not be looked at.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub hidden: BTreeSet<Hidden>,
-    /// How far SAs of the mesh have come.
+    /// The usage of the mesh's SAs.
     #[serde(default)]
     pub usage: Vec<Usage>,
-    /// What iptables holds of meshes, and what of others matters to them.
+    /// The meshes' chains in iptables, and the foreign rules that matter to them.
     #[serde(default)]
     pub firewall: Firewall,
 }
@@ -124,12 +123,11 @@ impl State {
         self
     }
 
-    /// Whether both hold the same objects, however far they have come.
+    /// Whether both hold the same objects, with any usage.
     ///
-    /// Devices come and go on hosts of containers, with link-local addresses,
-    /// which no peer has: a plan is asked about again only where a device that
-    /// both have differs. Forwarding entries of tunnel devices are learned and
-    /// forgotten all the time.
+    /// On hosts of containers, devices come and go with link-local addresses, which no peer has. So
+    /// a plan is asked about again only if a device that both have differs. Forwarding entries of
+    /// tunnel devices are learned and forgotten all the time.
     pub fn same_objects(&self, other: &Self) -> bool {
         let objects = |state: &Self| {
             let mut state = Self {
@@ -148,7 +146,7 @@ impl State {
         objects(self) == objects(other) && self.links.iter().all(agrees)
     }
 
-    /// How many SAs of a mesh have keys that the kernel hides (lockdown).
+    /// The number of a mesh's SAs with keys that the kernel hides (lockdown).
     pub fn hidden_keys(&self, reqid: Reqid) -> usize {
         let hidden = |sa: &&Sa| sa.reqid == reqid && sa.key == KeyView::Unknown && !sa.is_larval();
         self.sas.iter().filter(hidden).count()
@@ -159,8 +157,8 @@ impl State {
         self.addresses.iter().any(|local| local.address == address)
     }
 
-    /// Whether a sysctl may take packets between two addresses past all policies
-    /// out (`IN_DEV_NOXFRM`): that of the device that they leave by.
+    /// Whether a sysctl may let packets between two addresses bypass all out policies
+    /// (`IN_DEV_NOXFRM`): that of `all`, or of the device that they leave by.
     pub fn passes_policies(&self, from: IpAddr, to: IpAddr) -> bool {
         let mut bypasses = self
             .bypasses
@@ -169,9 +167,9 @@ impl State {
         bypasses.any(|bypass| bypass.device == "all" || self.may_leave_by(&bypass.device, from, to))
     }
 
-    /// Whether packets may leave by a device. Where the route is not known they
-    /// may by those that carry their address, and by any if that is one which
-    /// no packet leaves by. Loopback has disable_xfrm set, and nothing leaves by it.
+    /// Whether packets may leave by a device. Without a known route they may leave by devices that
+    /// carry their source address, and by any device if no packet leaves by those. Loopback has
+    /// disable_xfrm set, and no packet leaves by it.
     fn may_leave_by(&self, device: &str, from: IpAddr, to: IpAddr) -> bool {
         if let Some(route) = self.route(from, to) {
             return route.devices.contains(device);

@@ -1,4 +1,4 @@
-//! Steps: requests to the kernel, each of which it does wholly or not at all.
+//! Steps: requests to the kernel, each done wholly or not at all.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,21 +6,20 @@ use super::{ChainId, ChainRole, Key, PeerName, Policy, PolicyId, Rule, Sa, SaId,
 
 /// One request to the kernel.
 ///
-/// With keys, as the kernel gets it, it has no `Debug`; with `()` in their
-/// place it is a part of a plan.
+/// With keys, for the kernel, it has no `Debug`. With `()` in their place it is a part of a plan.
 #[derive(Clone)]
 pub struct Step<K = Arc<Key>> {
-    /// The peer that it is for; a guard and the link have none.
+    /// The peer that it is for. A guard and the link have no peer.
     pub peer: Option<PeerName>,
-    /// What is asked.
+    /// The request.
     pub kind: StepKind<K>,
 }
 
-/// What a step asks for, `K` being the key of an SA to add.
+/// The request of a step. `K` is the key of an SA to add.
 #[derive(Clone)]
 pub enum StepKind<K = Arc<Key>> {
-    /// Adds an SA. One that exists is an error (`EEXIST`) unless it is larval
-    /// and has our reqid: that one is taken over.
+    /// Adds an SA. An existing SA is an error (`EEXIST`), unless it is larval and has the mesh's
+    /// reqid: then it is taken over.
     AddSa {
         /// The SA.
         sa: Sa,
@@ -29,45 +28,44 @@ pub enum StepKind<K = Arc<Key>> {
         /// Its first sequence number.
         start: Start,
     },
-    /// Deletes an SA and adds another in its place at once. That the old one
-    /// is gone already is no error.
+    /// Deletes an SA and adds another in its place at once. An old SA that is gone already is not
+    /// an error.
     ReplaceSa {
-        /// The SA to be; the old one has its identity.
+        /// The new SA; the old one has the same identity.
         sa: Sa,
         /// Its key and salt.
         key: K,
-        /// Its first sequence number, unless the old one has the same key: then
-        /// it goes on from that one's.
+        /// Its first sequence number, unless the old SA has the same key: then it goes on from the
+        /// old one's.
         start: Start,
     },
-    /// Deletes an SA. That it is gone already is no error.
+    /// Deletes an SA. If it is gone already, that is not an error.
     DeleteSa(SaId),
-    /// Adds a policy or guard. One that exists is an error (`EEXIST`).
+    /// Adds a policy or guard. An existing one is an error (`EEXIST`).
     AddPolicy(Policy),
-    /// Replaces a policy of ours atomically.
+    /// Replaces a policy of the mesh atomically.
     UpdatePolicy(Policy),
-    /// Deletes a policy that is still as given here. That it is gone already
-    /// is no error.
+    /// Deletes a policy that is still as given here. If it is gone already, that is not an error.
     DeletePolicy(Policy),
-    /// Gives a device an MTU. A device that is gone is an error (`ENODEV`).
+    /// Sets a device's MTU. A device that is gone is an error (`ENODEV`).
     SetMtu {
         /// The device's name.
         device: String,
         /// The MTU, in bytes.
         mtu: u32,
     },
-    /// Makes a chain what it should be, in one transaction with the rule of its
-    /// built-in chain that leads to it.
+    /// Sets a chain's rules, in one transaction with the rule of its built-in chain that leads to
+    /// it.
     SetChain {
         /// The chain.
         id: ChainId,
         /// Its rules.
         rules: Vec<Rule>,
-        /// Whether packets get to it: one rule ahead of all, or none.
+        /// Whether packets get to it: one jump ahead of all rules, or none.
         jump: bool,
     },
-    /// Deletes a chain and what leads to it from its built-in chain. That it is
-    /// gone already is no error.
+    /// Deletes a chain and the rules of its built-in chain that lead to it. If it is gone already,
+    /// that is not an error.
     DeleteChain(ChainId),
     /// Lets packets in flight arrive before their SAs go.
     Wait(Duration),
@@ -78,7 +76,7 @@ impl Step<()> {
     ///
     /// # Errors
     ///
-    /// Whatever `key` answers for an SA that it has none for.
+    /// The error of `key` for an SA that it has no key for.
     pub fn keyed<K, E>(&self, key: impl Fn(&SaId) -> Result<K, E>) -> Result<Step<K>, E> {
         let kind = match &self.kind {
             StepKind::AddSa { sa, start, .. } => {
@@ -105,9 +103,9 @@ impl Step<()> {
 }
 
 impl<K> StepKind<K> {
-    /// Whether the steps that follow may go on if this one fails: nothing of
-    /// what is protected depends on it, or policies guard without it. That a
-    /// chain stays is never so, which may drop what is to be marked.
+    /// Whether later steps may go on if this one fails: no protection depends on it, or policies
+    /// guard without it. Deleting a chain is never optional: a chain that stays may drop traffic
+    /// that is to be marked.
     pub fn is_optional(&self) -> bool {
         match self {
             Self::SetMtu { .. } => true,
@@ -123,7 +121,7 @@ impl<K> StepKind<K> {
         }
     }
 
-    /// The identity of the policy that this is about.
+    /// The identity of the step's policy.
     pub fn policy_id(&self) -> Option<PolicyId> {
         match self {
             Self::AddPolicy(policy) | Self::UpdatePolicy(policy) | Self::DeletePolicy(policy) => {

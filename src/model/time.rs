@@ -12,7 +12,7 @@ use super::Generation;
 pub struct Time(pub u64);
 
 impl Time {
-    /// A moment by its whole seconds since 1970; the last one there is, if they are too many.
+    /// A moment by its whole seconds since 1970, or the last possible moment if they are too many.
     pub fn from_seconds(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1_000_000_000))
     }
@@ -22,12 +22,12 @@ impl Time {
         self.0 / 1_000_000_000
     }
 
-    /// This much later.
+    /// The moment after a duration.
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// Date and time of day in UTC: `2026-11-21 14:00`, the seconds only where there are any.
+    /// Date and time of day in UTC: `2026-11-21 14:00`, with seconds only if they are not 0.
     pub fn utc(self) -> String {
         let text = self.rfc3339().replace('T', " ");
         let text = text.trim_end_matches('Z');
@@ -46,14 +46,14 @@ impl Time {
     }
 }
 
-/// How long a generation lasts: 10 minutes to a day, in whole seconds.
+/// The length of a generation: 10 minutes to a day, in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(u32);
 
 impl Period {
-    /// The shortest, in seconds.
+    /// The shortest period, in seconds.
     pub const MIN: u64 = 600;
-    /// The longest, in seconds.
+    /// The longest period, in seconds.
     pub const MAX: u64 = 86_400;
 
     /// `None` outside of [`Period::MIN`] to [`Period::MAX`].
@@ -62,38 +62,37 @@ impl Period {
         (Self::MIN..=Self::MAX).contains(&seconds).then_some(Self(number))
     }
 
-    /// Seconds.
+    /// The period in seconds.
     pub fn seconds(self) -> u64 {
         self.0.into()
     }
 
-    /// The generation that the clock says it is.
+    /// The generation by the clock.
     pub fn generation(self, now: Time) -> Generation {
         Generation::new(now.seconds() / self.seconds()).expect("at most 2^64 / 10^9 / 600")
     }
 
-    /// When a generation begins.
+    /// The beginning of a generation.
     pub fn start(self, generation: Generation) -> Time {
         Time::from_seconds(generation.get().saturating_mul(self.seconds()))
     }
 
-    /// When a generation ends, and the next begins.
+    /// The end of a generation, when the next begins.
     pub fn end(self, generation: Generation) -> Time {
         self.start(generation.next())
     }
 
-    /// When the peers retire the SAs of a generation, as it is the one before
-    /// the one before theirs: the end of the next.
+    /// The time when peers retire the SAs of a generation, because it is then two before their own:
+    /// the end of the next generation.
     pub fn retired(self, generation: Generation) -> Time {
         self.end(generation.next())
     }
 
-    /// The sequence number that an outbound SA of a generation, installed at
-    /// `now`, goes on from: floor(2^31 * (now - start) / period). `None` if the
-    /// clock is not in that generation.
+    /// The sequence number from which an outbound SA of a generation, installed at `now`, goes on:
+    /// floor(2^31 * (now - start) / period). `None` if the clock is not in that generation.
     ///
-    /// So a host that lost its SAs starts above all that it ever sent, as long
-    /// as it sends fewer than 2^31 packets a period.
+    /// So a host that lost its SAs starts above all numbers that it ever sent, as long as it sends
+    /// fewer than 2^31 packets a period.
     pub fn seed(self, generation: Generation, now: Time) -> Option<u64> {
         if self.generation(now) != generation {
             return None;

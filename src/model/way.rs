@@ -6,22 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{IPPROTO_UDP, LocalAddress};
 
-/// Whose routes the kernel is asked for.
+/// The addresses that the kernel is asked for routes of.
 #[derive(Debug, Clone, Default)]
 pub struct Ways {
     /// The local peer's address, if the peer was named.
     pub local: Option<IpAddr>,
     /// The addresses of all peers.
     pub members: Vec<IpAddr>,
-    /// The tunnels that the mesh protects, if it protects tunnels.
+    /// The kind of tunnels that the mesh protects, if it protects tunnels.
     pub tunnel: Option<TunnelKind>,
-    /// Protocol and destination port of what is sent, where they are known.
+    /// Protocol and destination port of the packets, where they are known.
     pub port: Option<(u8, u16)>,
 }
 
 impl Ways {
-    /// The local peer's address: the one that was named, or the only one that
-    /// this host has.
+    /// The local peer's address: the named peer's, or the only peer's address that this host has.
     pub fn local_among(&self, addresses: &[LocalAddress]) -> Option<IpAddr> {
         if self.local.is_some() {
             return self.local;
@@ -43,26 +42,26 @@ impl Ways {
     }
 }
 
-/// Where packets from one address to another leave, as the kernel routes them.
+/// The way of packets from one address to another, as the kernel routes them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// A peer's address.
     pub to: IpAddr,
-    /// The local peer's address, which the kernel was asked with.
+    /// The local peer's address, which was a part of the question to the kernel.
     pub from: IpAddr,
-    /// Every device that the packets can leave by; none if they go nowhere.
+    /// Every device that the packets can leave by; none if they have no route.
     pub devices: BTreeSet<String>,
     /// Those of the devices that have no carrier.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub no_carrier: BTreeSet<String>,
-    /// The VRFs whose tables the route is from.
+    /// The VRFs with the tables that the route is from.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub vrfs: BTreeSet<String>,
     /// The source address that the kernel picks where a program chooses none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
-    /// Why packets go nowhere, if they do: the kernel's error.
+    /// The kernel's error, if packets have no route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
@@ -77,19 +76,19 @@ pub struct Tunnel {
     pub kind: TunnelKind,
     /// The destination port of its packets.
     pub port: u16,
-    /// The address that its packets come from, if it was given one.
+    /// The address that its packets come from, if it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<IpAddr>,
-    /// Where it sends what it has no other destination for: a host or a multicast group.
+    /// The default destination of its packets: a host or a multicast group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<IpAddr>,
     /// The device that it is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lower: Option<String>,
-    /// The bridge, or whatever else it is a part of.
+    /// The bridge or other device that it is a part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<String>,
-    /// Whether each packet says where it goes (`external`).
+    /// Whether each packet carries its destination (`external`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub external: bool,
     /// Other names of the device.
@@ -99,7 +98,7 @@ pub struct Tunnel {
     pub entries: Option<BTreeSet<Destination>>,
 }
 
-/// What a tunnel device is.
+/// The kind of a tunnel device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TunnelKind {
@@ -110,7 +109,7 @@ pub enum TunnelKind {
 }
 
 impl TunnelKind {
-    /// What `ip -d link` calls it.
+    /// Its name in `ip -d link`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Vxlan => "vxlan",
@@ -119,13 +118,13 @@ impl TunnelKind {
     }
 }
 
-/// Where a forwarding entry of a tunnel device leads.
+/// The destination of a tunnel device's forwarding entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Destination {
     /// A host or a multicast group.
     pub address: IpAddr,
-    /// A port that is not the device's.
+    /// A port other than the device's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
@@ -134,13 +133,13 @@ pub struct Destination {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Translation {
-    /// The rule, as iptables would be given it.
+    /// The rule, in the words of iptables.
     pub rule: String,
-    /// The built-in chain by which packets get there.
+    /// The built-in chain through which packets get to it.
     pub chain: String,
-    /// Whether it is certain to.
+    /// Whether it is certain to change them.
     pub certain: bool,
-    /// Whether it changes the ESP packets alone, and not what is in them.
+    /// Whether it changes only the ESP packets, and not the packets in them.
     #[serde(default, skip_serializing_if = "is_false")]
     pub esp: bool,
 }

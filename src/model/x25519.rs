@@ -8,24 +8,24 @@ use zeroize::Zeroizing;
 
 use super::without_traces;
 
-/// A public key, of which it is known that it gives a secret.
+/// A public key that is known to give a secret.
 ///
 /// Ordered by its bytes, so that equal keys can be found. Shown as base64.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PublicKey([u8; 32]);
 
-/// Why 32 bytes are no public key.
+/// The reason why 32 bytes are not a public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PublicKeyError {
-    /// 2^255-19 or more: another form of a point that X25519 prints otherwise.
+    /// 2^255-19 or more: another form of a point that X25519 prints in its canonical form.
     #[error("is not in the form in which X25519 prints a key")]
     NotCanonical,
-    /// A point of order 1, 2, 4 or 8: with it, whoever knows it shares the "secret".
+    /// A point of order 1, 2, 4 or 8: anybody who knows the point shares the "secret".
     #[error("is a point of low order, which gives no secret")]
     LowOrder,
 }
 
-/// 2^255-19, little-endian: the first number that is no coordinate.
+/// 2^255-19, little-endian: the first number that is not a coordinate.
 const PRIME: [u8; 32] = {
     let mut prime = [0xff; 32];
     prime[0] = 0xed;
@@ -36,14 +36,14 @@ const PRIME: [u8; 32] = {
 impl PublicKey {
     /// Checks that the key is in its only form, and that it gives a secret.
     ///
-    /// RFC 7748 has X25519 take numbers above the prime and ignore the top bit.
-    /// Here they are refused: public keys are compared and hashed by their bytes,
-    /// and no program prints these. All zeros are a point of low order.
+    /// By RFC 7748, X25519 takes numbers above the prime and ignores the top bit. Here they are
+    /// refused: public keys are compared and hashed by their bytes, and no program prints these.
+    /// All zeros are a point of low order.
     pub fn new(bytes: [u8; 32]) -> Result<Self, PublicKeyError> {
         if bytes.iter().rev().ge(PRIME.iter().rev()) {
             return Err(PublicKeyError::NotCanonical);
         }
-        // Any private key tells: it is a multiple of 8, and the result then zero.
+        // Any private key shows it: the key is a multiple of 8, and the result is then zero.
         let any = StaticSecret::from([1; 32]);
         if any.diffie_hellman(&x25519_dalek::PublicKey::from(bytes)).was_contributory() {
             Ok(Self(bytes))
@@ -70,8 +70,8 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A private key. Wiped when dropped; has no `Debug` and no `Display`. In a box,
-/// as what is moved leaves a copy behind.
+/// A private key. Wiped when dropped; has no `Debug` and no `Display`. In a box, because a value
+/// that is moved leaves a copy behind.
 pub struct PrivateKey(Box<StaticSecret>);
 
 impl PrivateKey {

@@ -13,7 +13,7 @@ ln -sfn /proc/self/fd /dev/fd
 ln -sfn /proc/self/fd/0 /dev/stdin
 ln -sfn /proc/self/fd/1 /dev/stdout
 ln -sfn /proc/self/fd/2 /dev/stderr
-# /tmp stays what it is on the host, beneath the overlay: the repository may lie in it.
+# /tmp stays the same as on the host, beneath the overlay: the repository may lie in it.
 chmod 1777 /tmp
 # `ip netns` shares its mounts; the root must allow that.
 mount --make-rshared /
@@ -21,22 +21,22 @@ mount --make-rshared /
 echo meshsec-vm >/proc/sys/kernel/hostname
 ip link set lo up
 
-# What is run thousands of times is copied into memory: once touched, a file lies in the overlay,
-# and the host is asked no more. Otherwise every start of a program is dozens of requests.
+# Programs that run thousands of times are copied into memory: once touched, a file lies in the
+# overlay, and the host is not asked again. Otherwise every start of a program is dozens of requests.
 into_memory() {
     touch -ch /bin /lib /lib64 /sbin /etc/alternatives/*tables* /usr/sbin/*tables*
     programs=$(for name in "$@"; do command -v "$name"; done; cat "$scratch/programs")
     libraries=$(ldd $programs | sed -n 's,[^/]*\(/[^ :]*\) (.*,\1,p' | sort -u)
     touch -ch $programs $libraries
-    # What symbolic links lead to, and what programs open by name: extensions of iptables, for one.
+    # Targets of symbolic links, and files that programs open by name, such as extensions of iptables.
     touch -c $programs $libraries /etc/ld.so.cache /etc/iproute2/* /usr/lib/locale/C.utf8/* \
         "$(dirname "$(readlink -f /lib64/ld-linux-*)")"/xtables/*
 }
 into_memory bridge cat date ip iptables-legacy iptables-nft ip6tables-legacy ip6tables-nft mount \
     ping python3 sh strace tcpdump unshare >/dev/null 2>&1
 
-# The one virtio port, whose number depends on the order of devices. It can be opened once only, so the command writes to a pipe, which it can open again
-# as /dev/stdout or /dev/stderr.
+# The one virtio port. Its number depends on the order of devices. It can be opened once only, so
+# the command writes to a pipe, which it can open again as /dev/stdout or /dev/stderr.
 mkfifo /run/meshsec-vm/output
 for device in /dev/vport*p1; do :; done
 cat /run/meshsec-vm/output >"$device" &

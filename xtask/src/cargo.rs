@@ -1,4 +1,4 @@
-//! Calling cargo and finding what it built.
+//! Calling cargo and finding the programs that it built.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -27,12 +27,12 @@ pub fn build_tests(arguments: &[&str], targets: &[&str]) -> Result<Vec<PathBuf>,
     targets.iter().map(|target| found(&lines, target)).collect()
 }
 
-/// Builds the program of `target`, `arguments` saying how, and returns its path.
+/// Builds the program of `target` with `arguments`, and returns its path.
 pub fn build_program(arguments: &[&str], target: &str) -> Result<PathBuf, Failure> {
     found(&build(arguments)?.lines().collect::<Vec<_>>(), target)
 }
 
-/// What ends the profile of a test program in cargo's messages. The same words end the target of
+/// The end of the profile of a test program in cargo's messages. The same words end the target of
 /// any program, but there other fields follow.
 const TEST_PROFILE: &str = "\"test\":true},\"features\"";
 

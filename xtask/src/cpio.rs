@@ -1,4 +1,4 @@
-//! Writes a cpio archive in the "newc" format, which is what the kernel takes as an initramfs
+//! Writes a cpio archive in the "newc" format, which the kernel takes as an initramfs
 //! (Documentation/driver-api/early-userspace/buffer-format.rst in Linux).
 
 /// File types and permissions as in `st_mode`.
@@ -6,7 +6,7 @@ const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// An archive under construction. Directories go in before what they contain.
+/// An archive under construction. Directories go in before their contents.
 pub struct Archive {
     bytes: Vec<u8>,
     entries: u32,

@@ -39,7 +39,7 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
     }
 }
 
-/// This machine's kernel if it has ESP, or else the newest of those that are tested.
+/// This machine's kernel if it has ESP, or else the newest of the tested kernels.
 fn default() -> Result<Choice, Failure> {
     if host::has_esp() {
         return Ok(Choice::Host);

@@ -1,4 +1,4 @@
-//! The one error type of these tasks: what went wrong, and what to do about it.
+//! The one error type of these tasks: the problem and the remedy.
 
 use std::fmt;
 
@@ -16,17 +16,17 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Something went wrong.
+    /// A failure of a task.
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: None, status: 1 }
     }
 
-    /// The command line makes no sense; usage is printed after it.
+    /// A mistake on the command line. The usage is printed after it.
     pub fn usage(what: impl Into<String>) -> Self {
         Self { status: USAGE_STATUS, ..Self::new(what) }
     }
 
-    /// Adds what the reader can do.
+    /// Adds the remedy.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
@@ -64,7 +64,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Turns an I/O error into a [`Failure`] that names what was attempted.
+/// Turns an I/O error into a [`Failure`] that names the attempt.
 pub trait Attempt<T> {
     /// `attempt` completes the sentence "cannot …".
     fn attempt(self, attempt: impl fmt::Display) -> Result<T, Failure>;

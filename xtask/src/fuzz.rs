@@ -1,7 +1,7 @@
 //! A time-boxed run of the fuzz targets.
 //!
-//! The targets are laid out for cargo-fuzz, and built here without it, by the same flags: its
-//! installation takes longer than such a run, and the stable compiler will do, because there is no
+//! The targets are laid out for cargo-fuzz, and built here without it, with the same flags. Its
+//! installation takes longer than such a run. The stable compiler is enough, because there is no
 //! unsafe code for a sanitizer to watch.
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::{cargo, packages, process};
 const SECONDS: u32 = 15;
 /// Targets that run at the same time.
 const AT_ONCE: usize = 2;
-/// What cargo-fuzz gives the compiler with `-s none --no-trace-compares`.
+/// The flags that cargo-fuzz gives the compiler with `-s none --no-trace-compares`.
 const FLAGS: [&str; 8] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -27,10 +27,10 @@ const FLAGS: [&str; 8] = [
     "--cfg",
     "fuzzing",
 ];
-/// What libFuzzer gives every run: an input that takes 10 seconds, or 2 GiB, is a crash too.
+/// The limits of every run of libFuzzer: an input that takes 10 seconds, or 2 GiB, is a crash too.
 const LIMITS: [&str; 4] =
     ["-max_len=2048", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"];
-/// What precedes the number of runs in libFuzzer's statistics.
+/// The words before the number of runs in libFuzzer's statistics.
 const EXECUTED: &str = "stat::number_of_executed_units:";
 
 /// `cargo xtask fuzz`.
@@ -91,7 +91,7 @@ impl Options {
     }
 }
 
-/// The targets that were named, or all there are.
+/// The targets that were named, or all targets.
 fn chosen(directory: &Path, named: Vec<String>) -> Result<Vec<String>, Failure> {
     let mut all: Vec<String> = fs::read_dir(directory.join("fuzz_targets"))
         .attempt("list fuzz/fuzz_targets")?
@@ -160,7 +160,7 @@ impl Run<'_> {
         Ok(output.status.success())
     }
 
-    /// What went wrong, and how to see it again.
+    /// Prints the problem, and the way to reproduce it.
     fn tell(&self, log: &str) {
         let target = &self.target;
         let lines: Vec<&str> = log.lines().collect();
@@ -184,12 +184,12 @@ impl Run<'_> {
     }
 }
 
-/// How many inputs were run.
+/// The number of inputs that were run.
 fn executed(log: &str) -> &str {
     log.lines().find_map(|line| line.strip_prefix(EXECUTED)).map_or("?", str::trim)
 }
 
-/// Edges and features that were reached, by the last line that tells.
+/// The edges and features that were reached, by the last line that shows them.
 fn coverage(log: &str) -> String {
     let last = log.lines().rev().find(|line| line.contains(" cov: "));
     let words: Vec<&str> = last.unwrap_or_default().split_whitespace().collect();

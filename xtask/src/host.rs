@@ -9,7 +9,7 @@ use crate::{process, script};
 const PROBE_KEY: &str =
     "0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223";
 
-/// A command that runs `program` as root: by sudo, unless we are root.
+/// A command that runs `program` as root: with sudo, unless this process is root.
 pub fn as_root(program: &str) -> Command {
     if is_root() {
         return Command::new(program);
@@ -19,8 +19,8 @@ pub fn as_root(program: &str) -> Command {
     command
 }
 
-/// Whether an SA with AES-GCM can be added in a network namespace: only trying tells, as the
-/// version and configuration of a kernel do not.
+/// Whether an SA with AES-GCM can be added in a network namespace. Only an attempt tells: the
+/// version and configuration of a kernel don't.
 pub fn has_esp() -> bool {
     let add = format!(
         "exec ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 reqid 1 \
@@ -30,7 +30,7 @@ pub fn has_esp() -> bool {
     process::succeeds(&mut root_script(Path::new("/"), &words))
 }
 
-/// A command that runs `words` in `directory` as root, in the environment that a guest gives.
+/// A command that runs `words` in `directory` as root, in the environment of a guest.
 pub fn root_script(directory: &Path, words: &[String]) -> Command {
     let mut command = as_root("sh");
     command.arg("-c").arg(script::run_in(directory, words, &[]));
@@ -38,7 +38,7 @@ pub fn root_script(directory: &Path, words: &[String]) -> Command {
 }
 
 fn is_root() -> bool {
-    // The owner of our own /proc entry is the effective user, and needs no libc call.
+    // The owner of this process's /proc entry is the effective user. No libc call is needed.
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|data| data.uid() == 0)
 }

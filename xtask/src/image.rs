@@ -1,5 +1,5 @@
-//! Unpacks a kernel image ahead of booting: without KVM the guest takes five seconds for what xz
-//! does here in one. QEMU boots the ELF file inside through its PVH entry.
+//! Unpacks a kernel image ahead of booting: without KVM the guest takes five seconds for the work
+//! that xz does here in one. QEMU boots the ELF file inside through its PVH entry.
 
 use std::io::Write;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn decompress(program: &str, payload: &[u8]) -> Result<Vec<u8>, Failure> {
             .spawn()?;
         let input = child.stdin.take();
         std::thread::scope(|scope| {
-            // Both pipes move at once, or the program would wait for us to read.
+            // Both pipes move at once, or the program would wait for this one to read.
             scope.spawn(move || input.map(|mut pipe| pipe.write_all(payload)));
             child.wait_with_output()
         })

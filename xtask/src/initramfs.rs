@@ -9,8 +9,8 @@ use crate::failure::{Attempt, Failure};
 use crate::kernels::Kernel;
 use crate::{packages, process};
 
-/// Modules for the host's files (9p), the layer above them, and the port for the output; all else
-/// is loaded by modprobe when the guest asks for it.
+/// Modules for the host's files (9p), the layer above them, and the port for the output; modprobe
+/// loads all others when the guest asks for them.
 const MODULES: [&str; 6] =
     ["virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_rng"];
 
@@ -24,7 +24,7 @@ pub fn build(kernel: &Kernel) -> Result<Vec<u8>, Failure> {
     for directory in ["bin", "dev", "lower", "modules", "proc", "root", "scratch", "sys", "upper"] {
         archive.directory(directory);
     }
-    // Without it the kernel has no console to give to init.
+    // Without this device the kernel has no console to give to init.
     archive.device("dev/console", 5, 1);
     archive.file("bin/busybox", &read(&busybox)?);
     archive.file("init", INIT.as_bytes());
@@ -39,7 +39,7 @@ pub fn build(kernel: &Kernel) -> Result<Vec<u8>, Failure> {
     Ok(archive.finish())
 }
 
-/// Paths of [`MODULES`] and of what they depend on, each after its dependencies.
+/// Paths of [`MODULES`] and of their dependencies, each after its own dependencies.
 fn load_order<'a>(index: &'a str, builtin: &str) -> Result<Vec<&'a str>, Failure> {
     let mut order: Vec<&str> = Vec::new();
     for wanted in MODULES {

@@ -12,7 +12,7 @@ use crate::{image, packages, process};
 /// The kernels that are tested by default: Debian 12's own and a current one.
 pub const DEFAULT: [&str; 2] = ["6.1", "6.12"];
 
-/// Where to run: on this machine's kernel, or on one in a virtual machine.
+/// The place to run: this machine's kernel, or a kernel in a virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// The kernel that runs now.
@@ -28,7 +28,7 @@ pub struct Series(String);
 /// A kernel on disk.
 #[derive(Debug)]
 pub struct Kernel {
-    /// What `uname -r` says.
+    /// The output of `uname -r`.
     pub release: String,
     /// The bootable image.
     pub image: PathBuf,
@@ -85,7 +85,7 @@ pub fn obtain(series: &Series) -> Result<Kernel, Failure> {
     open(&download(&cache, series)?)
 }
 
-/// Where kernels are kept, and QEMU where it can't be installed.
+/// The directory of kernels, and of QEMU if it can't be installed.
 pub fn cache_directory() -> Result<PathBuf, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let base = variable("XDG_CACHE_HOME")
@@ -107,8 +107,8 @@ fn newest_cached(cache: &Path, series: &Series) -> Option<PathBuf> {
         .max_by_key(|path| numbers(&path.to_string_lossy()))
 }
 
-/// Downloads and unpacks; what is under way has another name, so that a run that was interrupted
-/// leaves nothing that looks complete.
+/// Downloads and unpacks. Unfinished files have another name, so that an interrupted run leaves
+/// nothing that looks complete.
 fn download(cache: &Path, series: &Series) -> Result<PathBuf, Failure> {
     let partial = cache.join(format!("partial-{}-{}", series, std::process::id()));
     std::fs::create_dir_all(&partial).attempt(format_args!("create {}", partial.display()))?;
@@ -117,8 +117,8 @@ fn download(cache: &Path, series: &Series) -> Result<PathBuf, Failure> {
     result
 }
 
-/// Downloads the newest package of `series` into `directory`, with fresh lists if the ones there
-/// are do not have it, or name a version that the server has replaced.
+/// Downloads the newest package of `series` into `directory`, with fresh lists if the present lists
+/// don't have it, or name a version that the server has replaced.
 fn fetch(directory: &Path, series: &Series) -> Result<PathBuf, Failure> {
     if process::find("apt-get").is_none() || process::find("dpkg-deb").is_none() {
         return Err(Failure::new(format!("no kernel {series}: this system has no apt")));
@@ -187,7 +187,7 @@ fn unpack(archive: &Path, cache: &Path, partial: &Path) -> Result<PathBuf, Failu
     Ok(target)
 }
 
-/// Writes modules.dep and modules.alias, which a package's installation would.
+/// Writes modules.dep and modules.alias, as a package's installation would.
 fn index_modules(tree: &Path) -> Result<(), Failure> {
     let kernel = open(tree)?;
     let depmod = process::find("depmod").ok_or_else(|| Failure::new("depmod is missing"))?;
@@ -195,7 +195,7 @@ fn index_modules(tree: &Path) -> Result<(), Failure> {
     process::must(Command::new(depmod).arg("-b").arg(base).arg(&kernel.release))
 }
 
-/// Leaves the unpacked kernel beside the packed one, which still boots where that fails.
+/// Leaves the unpacked kernel beside the packed one, which still boots if unpacking fails.
 fn unpack_image(tree: &Path) -> Result<(), Failure> {
     let kernel = open(tree)?;
     let unpacked = kernel.image.with_file_name(format!("vmlinux-{}", kernel.release));
@@ -226,7 +226,7 @@ fn open(tree: &Path) -> Result<Kernel, Failure> {
 }
 
 /// Whether `package` is a signed generic kernel of `series`, for instance
-/// `linux-image-6.1.0-56-amd64`: no meta-package, no debug symbols, not made for clouds or for
+/// `linux-image-6.1.0-56-amd64`: not a meta-package, not debug symbols, not made for clouds or for
 /// real time.
 fn is_generic(package: &str, series: &Series) -> bool {
     package

@@ -1,4 +1,4 @@
-//! Programs of the distribution that the tasks need, and how they are had with apt.
+//! Programs of the distribution that the tasks need, and their installation with apt.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,14 +16,14 @@ struct Package {
     present: fn() -> bool,
 }
 
-/// What it takes to boot a machine. kmod is for depmod here and modprobe in the guest.
-/// QEMU is had in its own way, see `qemu`.
+/// The packages for booting a machine. kmod is for depmod here and modprobe in the guest. QEMU is
+/// installed in its own way, see `qemu`.
 const MACHINE: [Package; 2] = [
     Package { name: "busybox-static", present: || static_busybox().is_some() },
     Package { name: "kmod", present: || has("depmod") && has("modprobe") },
 ];
 
-/// What the tests and the demo call.
+/// The packages for the tests and the demo.
 const TOOLS: [Package; 12] = [
     Package { name: "iproute2", present: || has("ip") },
     Package { name: "iputils-ping", present: || has("ping") },
@@ -39,15 +39,15 @@ const TOOLS: [Package; 12] = [
     Package { name: "python3-cryptography", present: has_python_cryptography },
 ];
 
-/// What builds libFuzzer.
+/// The package for building libFuzzer.
 const FUZZING: [Package; 1] = [Package { name: "g++", present: || has("c++") }];
 
-/// Installs what the fuzz targets are built with.
+/// Installs the packages for building the fuzz targets.
 pub fn ensure_fuzzing() -> Result<(), Failure> {
     ensure(&FUZZING)
 }
 
-/// Installs what a machine needs and is missing.
+/// Installs the missing packages for booting a machine.
 pub fn ensure_machine() -> Result<(), Failure> {
     ensure(&MACHINE)?;
     qemu::ensure()
@@ -68,8 +68,8 @@ pub fn static_busybox() -> Option<std::path::PathBuf> {
     is_static.then_some(path)
 }
 
-/// Fetches the lists of packages. A broken third-party source also fails this, while the lists
-/// that matter are there: so a failure is shown, and decides nothing.
+/// Fetches the lists of packages. A broken third-party source also fails this, while the lists that
+/// matter are there: so a failure is shown, but has no effect.
 pub fn update_lists() -> Result<(), Failure> {
     println!("fetching package lists: apt-get update");
     if !process::show(&mut apt_get(&["update", "--quiet=2"]))?.success() {
@@ -111,7 +111,7 @@ fn ensure(packages: &[Package]) -> Result<(), Failure> {
         .remedy("look at what apt-get said above"))
 }
 
-/// Installs packages, if no other has to go for them.
+/// Installs packages, unless another would be removed for them.
 pub fn install(packages: &[&str]) -> Result<(), Failure> {
     let list = packages.join(" ");
     if !has("apt-get") {
@@ -140,11 +140,11 @@ pub fn install(packages: &[&str]) -> Result<(), Failure> {
 
 fn try_install(packages: &[&str]) -> Result<bool, Failure> {
     let mut command = apt_get(&["install", "--yes", "--quiet=2", "--no-install-recommends"]);
-    // Whoever runs a test has not asked for anything to be removed.
+    // A user that runs a test has not asked for a removal.
     Ok(process::show(command.arg("--no-remove").args(packages))?.success())
 }
 
-/// Downloads packages, and those that they need and that are not installed, into a directory.
+/// Downloads packages and their missing dependencies into a directory.
 pub fn download(packages: &[&str], archives: &Path) -> Result<(), Failure> {
     let mut command = apt_get(&["install", "--yes", "--quiet=2", "--no-install-recommends"]);
     command.args(["--download-only", "-o", "APT::Sandbox::User=root", "-o"]);

@@ -18,7 +18,7 @@ pub fn must(command: &mut Command) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(ended(command, status)) }
 }
 
-/// Runs `command` and returns what it wrote to standard output; any status but 0 is an error.
+/// Runs `command` and returns its standard output; any status but 0 is an error.
 pub fn output(command: &mut Command) -> Result<String, Failure> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let output = command.output().attempt(format_args!("run {}", name(command)))?;
@@ -55,15 +55,15 @@ pub fn spawn_teed(command: &mut Command) -> Result<Child, Failure> {
         .attempt(format_args!("run {}", name(command)))
 }
 
-/// Copies the standard output of `child` to ours and keeps it, until the child closes it. With a
-/// label, which tells children that run at the same time apart, it is copied by lines.
+/// Copies the standard output of `child` to this process's and keeps it, until the child closes it.
+/// With a label it is copied by lines. Labels tell children apart that run at the same time.
 pub fn copy_to_terminal(child: &mut Child, label: &str) -> JoinHandle<String> {
     let source = child.stdout.take();
     let label = label.to_owned();
     std::thread::spawn(move || source.map(|source| copy(source, &label)).unwrap_or_default())
 }
 
-/// What a copier has collected.
+/// The text that a copier has collected.
 pub fn finish(copier: JoinHandle<String>) -> String {
     copier.join().unwrap_or_default()
 }
@@ -86,7 +86,7 @@ fn copy(mut source: impl Read, label: &str) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// Where the last complete line ends.
+/// The end of the last complete line.
 fn end_of_lines(text: &[u8]) -> usize {
     text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1)
 }

@@ -11,9 +11,9 @@ use crate::{kernels, packages, process};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
-/// Where Debian has libraries, of packages and of usrmerge.
+/// Debian's directories of libraries, in packages and after usrmerge.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
-/// Where QEMU looks for what it gives a guest in place of a BIOS.
+/// The directories of QEMU's replacement for a BIOS.
 const DATA: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
 
 /// Gets QEMU, unless it is there.
@@ -21,7 +21,7 @@ pub fn ensure() -> Result<(), Failure> {
     if process::find(PROGRAM).is_some() || copy()?.is_some() {
         return Ok(());
     }
-    // Where nothing has to go for it, it is installed like everything else.
+    // If no other package has to be removed for it, it is installed like the others.
     match packages::install(&[PACKAGE]) {
         Err(failure) if process::find("apt-get").is_none() => return Err(failure),
         Ok(()) if process::find(PROGRAM).is_some() => return Ok(()),

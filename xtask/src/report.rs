@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-/// How many tests ended how. A test that libtest ignored did not run, whatever the reason.
+/// The number of tests by outcome. A test that libtest ignored did not run, for any reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Tests that passed.
@@ -53,13 +53,13 @@ fn number_before(line: &str, word: &str) -> usize {
     number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// What happened in one place.
+/// The results in one place.
 pub struct Row {
     /// The kernel, or "native".
     pub place: String,
     /// The tests there.
     pub counts: Counts,
-    /// What the counts do not say: why nothing ran, how the run broke off.
+    /// A note beside the counts: why nothing ran, how the run broke off.
     pub note: String,
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// Directories of programs, independent of whoever runs the task: a user's PATH has no sbin, and
-/// may put another Python before the one whose packages were installed.
+/// Directories of programs, independent of the user that runs the task: a user's PATH has no sbin,
+/// and may put another Python before the one with the installed packages.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Variables that are passed on, by the beginning of their names.

@@ -1,7 +1,7 @@
-//! The whole test suite: natively, and on real kernels what needs ESP.
+//! The whole test suite: native tests, and tests on real kernels that need ESP.
 //!
 //! The tests for real kernels are those that are ignored by default in three libtest programs; each
-//! makes its own network namespaces.
+//! creates its own network namespaces.
 
 use std::path::PathBuf;
 use std::thread::ScopedJoinHandle;
@@ -12,9 +12,9 @@ use crate::kernels::{self, Choice, Kernel};
 use crate::report::{Counts, Row, Table};
 use crate::{cargo, host, packages, process, vm};
 
-/// Longest run in a guest. It is there for guests that hang; a busy machine must not meet it.
+/// Longest run in a guest. The limit is for guests that hang. A busy machine must not reach it.
 const GUEST_LIMIT: Duration = Duration::from_secs(3600);
-/// Why a kernel was left out that nobody may miss.
+/// The reason for a kernel that was left out on request.
 const NO_VM: &str = "not run: --no-vm";
 
 /// `cargo xtask test`.
@@ -72,17 +72,17 @@ const BUILD: [&str; 5] = ["--lib", "--test", "kernel_contract", "--test", "real_
 /// Those programs' targets.
 const TARGETS: [&str; 3] = ["meshsec", "kernel_contract", "real_kernel"];
 
-/// Tests in these modules set the clock, or change modules and limits of the whole machine, which
-/// only a guest can bear.
+/// Tests in these modules set the clock, or change modules and limits of the whole machine, so only
+/// a guest can run them.
 const FOR_GUESTS: [&str; 2] = ["clock::", "machine::"];
 
 /// The programs with tests for real kernels.
 struct Suite {
     programs: Vec<PathBuf>,
     filter: Vec<String>,
-    /// How many tests the filter leaves.
+    /// The number of tests that the filter leaves.
     tests: usize,
-    /// How many of those only a guest can bear.
+    /// The number of those that only a guest can run.
     guest_tests: usize,
 }
 
@@ -103,7 +103,7 @@ impl Suite {
     }
 
     /// The command that runs the tests, one at a time: they measure, and a guest is slow. All
-    /// programs run, whichever fails.
+    /// programs run, even if one fails.
     fn command(&self) -> Vec<String> {
         let script = "one=$1 two=$2 three=$3; shift 3; failed=0; \
             for program in \"$one\" \"$two\" \"$three\"; do \
@@ -115,7 +115,7 @@ impl Suite {
         words
     }
 
-    /// The program that all tests run, which cargo puts above the tests' own.
+    /// The program that all tests run. cargo puts it above the tests' own programs.
     fn often(&self) -> Vec<PathBuf> {
         let directory = self.programs.first().and_then(|program| program.parent()?.parent());
         directory.map(|directory| directory.join("meshsec")).into_iter().collect()
@@ -127,8 +127,8 @@ impl Suite {
     }
 }
 
-/// Runs what needs no special kernel. Tests for real kernels are ignored here, and counted where
-/// they run or do not.
+/// Runs the tests that need no special kernel. Tests for real kernels are ignored here, and counted
+/// in their own rows.
 fn native(filter: &[String], suite: Option<&Suite>) -> Result<Row, Failure> {
     heading("native");
     let mut command = cargo::cargo()?;
@@ -162,7 +162,7 @@ fn real_kernels(options: &Options, suite: &Suite, table: &mut Table) -> bool {
             suite.not_run(choice, format!("not run: {}", failure.summary()))
         }));
     }
-    // Any kernel with ESP is better than none, and this one is at hand.
+    // Any kernel with ESP is better than none, and the host's is at hand.
     if options.kernels.is_empty()
         && missed == wanted.len()
         && let Ok(row) = on_host(suite)
@@ -178,8 +178,8 @@ fn default_kernels() -> impl Iterator<Item = Choice> {
 }
 
 /// Runs the suite in all places. Guests have one processor each and run at the same time, after
-/// whatever has to be installed and fetched for them; the host comes last and alone. An error says
-/// that nothing could be started there.
+/// everything for them is installed and fetched. The host comes last and alone. An error means that
+/// nothing could be started there.
 fn on_all(wanted: &[Choice], suite: &Suite) -> Vec<Result<Row, Failure>> {
     let prepared: Vec<Option<Result<Kernel, Failure>>> = wanted
         .iter()
@@ -203,7 +203,7 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Runs the suite in a guest. One that dies with tests in it is a failure of the tests.
+/// Runs the suite in a guest. A guest that dies during tests is a failure of the tests.
 fn in_guest(kernel: &Kernel, suite: &Suite) -> Row {
     let guest = vm::Guest {
         kernel,
@@ -243,7 +243,7 @@ fn on_host(suite: &Suite) -> Result<Row, Failure> {
     Ok(row("host", counts, status.success(), &note))
 }
 
-/// A row for a run that ended by itself. One that failed without a failing test did not get to
+/// A row for a run that ended by itself. A run that failed without a failing test did not get to
 /// its end: a program did not build, or crashed.
 fn row(place: &str, counts: Counts, success: bool, note: &str) -> Row {
     if !success && counts.failed == 0 {

@@ -1,7 +1,7 @@
 //! Runs a command on another kernel, under QEMU, with this machine's files.
 //!
 //! The guest's root is the host's root over 9p, read-only, beneath an overlay in memory: programs
-//! just built are there, and nothing on the host can be harmed. A scratch directory, shared for
+//! just built are there, and the host's files can't be harmed. A scratch directory, shared for
 //! writing, carries the command in and its exit status out; a virtio port carries the output. The
 //! serial console is only kept to explain a guest that died.
 
@@ -14,8 +14,8 @@ use crate::failure::{Attempt, Failure, MACHINE_STATUS};
 use crate::kernels::{self, Kernel, Series};
 use crate::{cargo, initramfs, packages, process, qemu, script};
 
-/// A guest that has not run its command by then never will; without KVM it takes 5 to 15 seconds,
-/// more on a busy machine.
+/// A guest that has not run its command by then never will. Without KVM a boot takes 5 to 15
+/// seconds, more on a busy machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// Default limit for the whole run.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(900);
@@ -25,9 +25,9 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 /// Lines of the console to show of a guest that died: an oops and its trace.
 const LAST_WORDS: usize = 60;
 
-/// What to run.
+/// A command and the guest to run it in.
 pub struct Guest<'a> {
-    /// On which kernel.
+    /// The guest's kernel.
     pub kernel: &'a Kernel,
     /// The program and its arguments.
     pub command: &'a [String],
@@ -37,13 +37,13 @@ pub struct Guest<'a> {
     pub scratch: Option<PathBuf>,
     /// Words for the kernel's command line, such as `fips=1`.
     pub append: &'a str,
-    /// What its lines of output begin with, where several guests run at the same time.
+    /// The prefix of its lines of output, where several guests run at the same time.
     pub label: &'a str,
-    /// The longest it may take.
+    /// The time limit.
     pub limit: Duration,
 }
 
-/// How a command in a guest ended.
+/// The end of a command in a guest.
 pub struct Finished {
     /// Its exit status, unless the guest died or overran its time.
     pub status: Result<u8, Failure>,
@@ -170,9 +170,9 @@ impl Guest<'_> {
     }
 }
 
-/// QEMU with a kernel, and nothing that is not asked for.
+/// QEMU with a kernel, without default devices and user configuration.
 fn qemu(accelerator: Accelerator, kernel: &Kernel, initramfs: &Path) -> Result<Command, Failure> {
-    // A guest must not outlive us, even if we are killed.
+    // A guest must not outlive this process, even if it is killed.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).args(qemu::command()?);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
@@ -193,8 +193,8 @@ fn attach(qemu: &mut Command, files: &Files, append: &str) -> Result<(), Failure
     qemu.args(["-chardev", "file,id=output,path=/dev/stdout"]);
     qemu.args(["-device", "virtio-rng-pci"]);
     qemu.args(["-serial", &format!("file:{}", files.path("console").display())]);
-    // TCG keeps what it has translated by virtual address, so that a program whose addresses
-    // differ from run to run is translated every time it starts: three to six times the time.
+    // TCG keeps its translations by virtual address. A program with addresses that differ from run
+    // to run is translated at every start: three to six times the time.
     let always = "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic norandmaps";
     qemu.arg("-append").arg(format!("{always} {append}"));
     // Its complaints about itself are part of the explanation when it fails.
@@ -208,7 +208,7 @@ fn quote_option(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
 
-/// Who executes the guest's instructions.
+/// The executor of the guest's instructions.
 #[derive(Clone, Copy)]
 enum Accelerator {
     Kvm,
@@ -260,7 +260,7 @@ struct Files {
     temporary: bool,
 }
 
-/// The files of ours in a scratch directory, to be removed from one that stays.
+/// The files of this program in a scratch directory, to be removed from one that stays.
 const OURS: [&str; 9] = [
     "command",
     "console",

@@ -19,7 +19,7 @@ pub enum Error {
     /// The file, or a secret that it names.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// The local peer can't be told.
+    /// The local peer is not known.
     #[error("error: {0}")]
     Local(#[from] LocalError),
     /// The kernel, or the way to it.

@@ -1,4 +1,4 @@
-//! Reverts an apply that nobody has confirmed.
+//! Reverts an unconfirmed apply.
 //!
 //! An apply stops where a foreign object is in its way, and where a step fails: the host is then
 //! protected or blocked. A revert is for a host that may be cut off by the apply. So it performs

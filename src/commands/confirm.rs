@@ -1,4 +1,4 @@
-//! `confirm`, and the wait of an apply or a destroy for it.
+//! `confirm`, and how an apply or a destroy waits for it.
 //!
 //! An operator that has cut himself off can't confirm, so the run is reverted. The two commands
 //! meet at an abstract Unix socket, with a name that belongs to the network namespace and vanishes
@@ -36,7 +36,7 @@ use crate::{
     render::Plain,
 };
 
-/// The begin of the names.
+/// The prefix of the names.
 const NAME: &str = "meshsec-confirm-";
 /// The kernel's list of the names of a network namespace.
 const SOCKETS: &str = "/proc/thread-self/net/unix";
@@ -99,7 +99,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Waits for a confirmation. From its begin on, signals don't end the process.
+/// Waits for a confirmation. From its creation on, signals don't end the process.
 pub(super) struct Waiter {
     listener: UnixListener,
     signals: Vec<(UnixStream, Verdict)>,

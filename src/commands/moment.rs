@@ -31,7 +31,7 @@ pub(super) fn at(config: &Config, now: Time) -> Result<Moment, Error> {
     Ok(config.rotation.at(now))
 }
 
-/// A warning of a clock that nothing keeps right.
+/// A warning of a clock that is not synchronised.
 pub(super) fn warning(moment: Moment) -> Option<Warning> {
     (moment.clock.is_some() && clock::is_synchronised() == Some(false)).then(|| {
         let text = "the kernel says that its clock is not synchronised, and generations follow the clock: a \

@@ -45,8 +45,8 @@ struct Made<'a> {
 
 /// Makes the file from the mesh key on standard input.
 ///
-/// At the oldest generation that is still accepted. Where that depends on a clock that nothing
-/// keeps right, at the chain's begin.
+/// It begins at the oldest generation that is still accepted, or at the chain's beginning where
+/// that depends on a clock that is not known to be synchronised.
 fn init(global: &Global, config: &Config, path: &Path, moment: Moment) -> Result<Status, Error> {
     let mesh_key = Key::new(Box::from(&generate::secret("mesh key")?[..]));
     let doubtful = moment.clock.is_some() && clock::is_synchronised() != Some(true);

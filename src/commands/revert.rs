@@ -1,4 +1,4 @@
-//! The work of `--confirm-within`: it prepares, waits, and reverts if nobody confirms.
+//! `--confirm-within`: prepares, waits, and reverts if nobody confirms.
 
 use std::time::Duration;
 

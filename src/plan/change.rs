@@ -38,7 +38,7 @@ pub enum What {
         /// Twins with a mark.
         twins: Vec<Sa>,
     },
-    /// An SA of the mesh that nothing asks for.
+    /// An unwanted SA of the mesh.
     DeleteSa(Sa),
     /// A missing policy.
     CreatePolicy(Policy),
@@ -49,7 +49,7 @@ pub enum What {
         /// The policy that takes its place.
         wanted: Policy,
     },
-    /// A policy of the mesh that nothing asks for.
+    /// An unwanted policy of the mesh.
     DeletePolicy(Policy),
     /// A device whose MTU isn't as wanted.
     SetMtu {
@@ -69,7 +69,7 @@ pub enum What {
         /// The rules that it should have.
         rules: Vec<Rule>,
     },
-    /// A chain of the mesh that nothing asks for.
+    /// An unwanted chain of the mesh.
     DeleteChain(Chain),
 }
 
@@ -82,7 +82,7 @@ pub enum ChangeAction {
     Update,
     /// It is deleted and made anew.
     Replace,
-    /// It goes.
+    /// It is deleted.
     Delete,
 }
 

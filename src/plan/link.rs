@@ -61,8 +61,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     lines
 }
 
-/// The device that `[link]` names, or why nothing is done about its MTU, if that
-/// is not a conflict.
+/// The device that `[link]` names, or why its MTU is left alone, if that is not a conflict.
 fn tunnel_device<'s>(
     desired: &Desired,
     wanted: &WantedLink,

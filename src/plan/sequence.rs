@@ -65,25 +65,25 @@ pub enum Phase {
     InboundSas,
     /// Policies are added and updated.
     Policies,
-    /// Guards are added for which a chain stands until the end.
+    /// Guards that a chain replaces until the end are added.
     LateGuards,
     /// The chains that mark are set.
     Mark,
     /// Packets in flight arrive.
     Wait,
-    /// Chains that mark and that nothing asks for are deleted.
+    /// Unwanted chains that mark are deleted.
     Unmark,
     /// Guards that a chain replaces from now on are deleted.
     EarlyGuards,
-    /// Policies that nothing asks for are deleted.
+    /// Unwanted policies are deleted.
     DeletePolicies,
-    /// SAs that nothing asks for are deleted, except outbound ones.
+    /// Unwanted SAs are deleted, except outbound ones.
     DeleteSas,
-    /// Policies that cover ICMP errors and that nothing asks for are deleted.
+    /// Unwanted policies that cover ICMP errors are deleted.
     DeleteIcmpErrors,
-    /// Outbound SAs that nothing asks for are deleted.
+    /// Unwanted outbound SAs are deleted.
     DeleteOutboundSas,
-    /// Guards and other chains that nothing asks for are deleted.
+    /// Unwanted guards and other chains are deleted.
     DeleteGuards,
     /// Policies for neighbour discovery are deleted, as nothing needs them any more.
     DeleteDiscovery,

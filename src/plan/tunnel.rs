@@ -122,7 +122,7 @@ pub(super) fn devices_here(all: &[Tunnel], kind: TunnelKind) -> String {
     }
 }
 
-/// Whether the device that [link] names is known to make no tunnels of the mesh.
+/// Whether the device that [link] names certainly makes no tunnels of the mesh.
 pub(super) fn is_another(desired: &Desired, state: &State, device: &str) -> bool {
     let (Some(all), Some((kind, port))) =
         (&state.tunnels, desired.traffic.and_then(|traffic| traffic.device()))
@@ -134,7 +134,7 @@ pub(super) fn is_another(desired: &Desired, state: &State, device: &str) -> bool
     !all.iter().any(|tunnel| is_ours(&tunnel))
 }
 
-/// All that keeps the packets of a tunnel device from being protected.
+/// Warns of all reasons why packets of a tunnel device are not protected.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     let Some(tunnels) = Tunnels::of(desired, live) else { return Vec::new() };
     let mut lines = Vec::new();

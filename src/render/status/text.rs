@@ -91,7 +91,7 @@ fn write_peers(page: &mut String, view: &StatusView<'_>) {
     }
 }
 
-/// Whether a count tells all that there is to tell of a peer.
+/// Whether a peer is well in every respect, so that it is only counted.
 fn is_unremarkable(view: &StatusView<'_>, peer: &PeerState) -> bool {
     let is_well = match peer.verdict {
         Verdict::Protected | Verdict::Idle => true,

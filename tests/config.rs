@@ -1,5 +1,5 @@
-//! Golden cases of `config::load`: each folder of `tests/config` has a mesh.toml
-//! and what comes of it, error.txt or ok.txt. `UPDATE_GOLDEN=1` writes these anew.
+//! Golden cases of `config::load`: each folder of `tests/config` has a mesh.toml and its result,
+//! error.txt or ok.txt. `UPDATE_GOLDEN=1` writes these anew.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -19,7 +19,7 @@ use meshsec::{
 
 use common::difference;
 
-/// What stands for a secret in the cases; no output may have any of it.
+/// The text of a secret in the cases; no output may have any of it.
 const MARKERS: [&str; 4] = ["5ec2e7", "c2VjcmV0", "correct", "horse"];
 const HEX: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
 const BASE64: &str = "c2VjcmV0L3NlY3JldCtzZWNyZXQvc2VjcmV0K3NlYzE=";
@@ -70,7 +70,7 @@ fn volume(dir: &Path) {
     std::os::unix::fs::symlink("..data/mesh.key", dir.join("volume/mesh.key")).unwrap();
 }
 
-/// What loading `name` in `dir` gives, as text without the directory.
+/// The result of loading `name` in `dir`, as text without the directory.
 fn outcome(dir: &Path, name: &str, mode: SecretsMode) -> Result<String, String> {
     let shown = |text: String| {
         let dir = dir.display().to_string();
@@ -138,7 +138,7 @@ fn files_come_out_as_the_cases_say() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// A place of a file, the characters there, and what a hint says to write in their stead.
+/// A place of a file, the characters there, and their replacement by a hint.
 struct Hint {
     line: usize,
     column: usize,
@@ -146,7 +146,7 @@ struct Hint {
     write: String,
 }
 
-/// The hints of an error that say just what to write, not how it looks.
+/// The hints of an error that give the very text to write, not how it looks.
 fn hints(error: &str) -> Vec<Hint> {
     let lines: Vec<&str> = error.lines().collect();
     let of = |at: usize| {

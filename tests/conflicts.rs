@@ -1,4 +1,4 @@
-//! What conflicts hold back, and what goes on: a pair that stands keeps rotating.
+//! Changes that conflicts hold back, and changes that go on: a pair that stands keeps rotating.
 
 mod common;
 
@@ -154,7 +154,7 @@ impl InTheWay {
     }
 }
 
-/// One host, and what it has applied.
+/// One host, and the mesh that it has applied.
 struct Host {
     kernel: Memory,
     config: Config,
@@ -188,7 +188,7 @@ impl Host {
         state.sas.iter().find(|sa| sa.id == id && sa.reqid == REQID)
     }
 
-    /// Fails unless another host takes what this one sends to it.
+    /// Fails unless another host takes the packets that this one sends to it.
     fn reaches(&self, other: &Self) -> Result<(), TestCaseError> {
         let Some(sent) = self.sends_under(&other.config) else {
             return Err(TestCaseError::fail("nothing is sent: there is no SA"));
@@ -233,7 +233,7 @@ proptest! {
     }
 }
 
-/// By the clock, what is sent must also not end while something is in the way.
+/// By the clock, sending must also not end while something is in the way.
 #[test]
 fn by_the_clock_too() {
     let period = Period::new(600).unwrap();
@@ -296,7 +296,7 @@ fn a_pair_that_lost_a_policy_does_not_stand() {
     }
 }
 
-/// One whose SAs were all deleted neither; nothing of it can be received, nor shown by errors.
+/// One with all its SAs deleted neither; nothing of it can be received, nor shown by errors.
 #[test]
 fn a_pair_that_lost_all_its_sas_does_not_stand() {
     let config = mesh(5, &HOSTS[..2]);
@@ -307,7 +307,7 @@ fn a_pair_that_lost_all_its_sas_does_not_stand() {
     assert_eq!((plan.changes.len(), plan.held), (0, 4));
 }
 
-/// What it lacks to be closed is made.
+/// Objects that it lacks to be closed are made.
 #[test]
 fn a_pair_that_stands_gets_its_policies_for_errors_and_for_what_is_forwarded() {
     let config = mesh(5, &HOSTS[..2]);
@@ -351,7 +351,7 @@ fn a_taken_spi_leaves_a_pair_where_it_is_and_the_others_rotate() {
     assert_eq!(a.sends_under(&b.config).unwrap().id, next);
 }
 
-/// What may be another mesh's is not touched at all.
+/// Objects that may be another mesh's are not touched at all.
 #[test]
 fn objects_that_may_be_another_meshs_stay() {
     let other = Config { traffic: Traffic::Geneve { port: 6081 }, ..mesh(1, &HOSTS[..2]) };
@@ -367,7 +367,7 @@ fn objects_that_may_be_another_meshs_stay() {
     assert_eq!((plan.changes.len(), plan.steps.len()), (0, 0));
 }
 
-/// A way back ignores what is in the way, apart from identities that are taken.
+/// A way back ignores conflicts, apart from identities that are taken.
 #[test]
 fn what_was_there_before_an_apply_comes_back_whatever_is_in_the_way() {
     let config = mesh(5, &HOSTS);
@@ -413,7 +413,7 @@ fn plan_without_keys(config: &Config, kernel: &mut Memory) -> Plan {
     Plan::new(&wanted, &observe(kernel), REQID)
 }
 
-/// A conflict for each object, whatever number of peers it stops, and output that is capped:
+/// A conflict for each object, with any number of peers that it stops, and output that is capped:
 /// for each pair of the two this would be gigabytes.
 #[test]
 fn thousands_of_wide_policies_and_thousands_of_peers_are_a_list_of_what_is_in_the_way() {

@@ -1,4 +1,4 @@
-//! What an apply does when the kernel refuses a step or loses an answer.
+//! The course of an apply when the kernel refuses a step or loses an answer.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn packet_to(peer: &str) -> Selector {
     Selector::hosts("192.0.2.1".parse().unwrap(), peer.parse().unwrap()).to_port(17, 4789)
 }
 
-/// What a state has with a peer.
+/// The objects of a state for a peer.
 fn of_peer(state: &State, peer: &str) -> (Vec<Sa>, Vec<Policy>) {
     let peer: IpAddr = peer.parse().unwrap();
     let sas = state.sas.iter().filter(|sa| sa.src == peer || sa.id.dst == peer);
@@ -121,7 +121,7 @@ fn a_policy_in_stays_where_no_guard_would_block_what_it_refuses() {
         kernel.refuse(nth, ENOMEM);
         let report = applied(&open, &mut kernel);
         let (sas, policies) = of_peer(&observe(&mut kernel).0, "192.0.2.2");
-        // Whatever was there first refuses clear text in its direction.
+        // The object that was there first refuses clear text in its direction.
         if !policies.is_empty() {
             refused_in_some += 1;
             assert_eq!(sas.len(), 4, "{} needs its SAs", policies[0].id);
@@ -362,7 +362,7 @@ fn a_failed_rule_of_the_second_guard_stops_nothing_else() {
     }
 }
 
-/// Where a mark comes in place of ports, a chain that stays would drop what has no mark yet.
+/// Where a mark comes in place of ports, a chain that stays would drop packets without a mark.
 #[test]
 fn a_chain_that_can_not_go_keeps_the_policies_that_it_lets_pass() {
     let mut kernel = applied_host(&both());

@@ -1,5 +1,4 @@
-//! What a plan says after somebody has flushed a kernel's tables, and that it
-//! says none of it elsewhere.
+//! Warnings of a plan after somebody has flushed a kernel's tables, and their absence elsewhere.
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test flushes` writes the golden plans anew.
 
@@ -40,7 +39,7 @@ fn sas(state: &mut State) {
     state.usage.clear();
 }
 
-/// What `iptables -F` does to the filter table: chains stay, and are empty.
+/// The effect of `iptables -F` on the filter table: chains stay, and are empty.
 fn filter(state: &mut State) {
     for chain in &mut state.firewall.chains {
         if chain.id.role() != Some(ChainRole::Mark) {

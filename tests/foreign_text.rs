@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-/// ESC, CR, LF, DEL, CSI as one character, and what turns text around or ends a line. No name
+/// ESC, CR, LF, DEL, CSI as one character, and those that turn text around or end a line. No name
 /// of a file and no argument has a NUL.
 const FOREIGN: &str = "x\u{1b}[2J\r\nNo changes.\u{7f}\u{9b}2J\u{61c}\u{202e}\u{2066}\u{2028}";
 
@@ -36,7 +36,7 @@ fn meshsec(directory: &Path, arguments: &[&str]) -> Output {
     command.args(arguments).current_dir(directory).output().unwrap()
 }
 
-/// What a command prints, harmless whatever it is; and its status.
+/// The output of a command, which must be harmless; and its status.
 fn said(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = meshsec(directory, arguments);
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -117,7 +117,7 @@ fn no_plan_that_others_have_written_moves_the_cursor() {
     }
 }
 
-/// JSON is lossless: who parses it gets the name that a device has.
+/// JSON is lossless: a parser gets the name that a device has.
 #[test]
 fn json_has_names_of_devices_as_they_are_and_moves_no_cursor() {
     let directory = directory();

@@ -13,7 +13,7 @@ use meshsec::{
 };
 use serde::Deserialize;
 
-/// What is asked of every way to make keys.
+/// The input that all ways to make keys share.
 #[derive(Deserialize)]
 struct Sa {
     mesh: String,

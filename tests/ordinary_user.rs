@@ -1,4 +1,4 @@
-//! What somebody may do who may not read the secrets.
+//! Commands of a user who may not read the secrets.
 
 use std::{
     fs,

@@ -33,7 +33,7 @@ fn lab() -> Config {
     mesh(1, &LAB)
 }
 
-/// A golden plan for the lab after an edit of what the kernel holds.
+/// A golden plan for the lab after an edit of the kernel's state.
 fn edited(name: &str, edit: impl FnOnce(&mut State)) {
     let mut kernel = applied_host(&lab());
     edit(kernel.state_mut());
@@ -107,7 +107,7 @@ fn generation_0_has_none_before_it() {
     golden("generation-0-has-none-before-it", &config, &mut host(&config));
 }
 
-/// Two peers whose generation the clock says, an hour each.
+/// Two peers with generations by the clock, an hour each.
 fn by_the_clock() -> Config {
     let replay = Replay { window: 1024, esn: true };
     let esp = Esp { replay, ..mesh(1, &LAB[..2]).esp };
@@ -145,8 +145,8 @@ fn the_clock_jumps_by_some_periods() {
     golden("the-clock-jumps-by-some-periods", &by_the_clock(), &mut kernel);
 }
 
-/// While its clock is a period ahead a host sends under the generation to come,
-/// whose window its peers keep. When that comes, numbers must not begin anew.
+/// While its clock is a period ahead a host sends under the generation to come, and its peers keep
+/// that window. When that comes, numbers must not begin anew.
 #[test]
 fn a_clock_that_was_ahead_for_a_while_leaves_no_number_to_be_refused() {
     let config = by_the_clock();
@@ -490,8 +490,8 @@ fn foreign_protection(there: &str) -> [Policy; 2] {
     })
 }
 
-/// As of Docker Swarm, whose networks use the same port, or of another mesh: with a peer, and
-/// with a host that is not one.
+/// As of Docker Swarm, with networks on the same port, or of another mesh: with a peer, and with a
+/// host that is not one.
 #[test]
 fn the_second_guard_drops_what_foreign_policies_protect() {
     let mut others = Vec::from(foreign_protection("192.0.2.2"));

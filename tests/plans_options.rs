@@ -1,4 +1,4 @@
-//! Golden plans of what a file may ask for besides: a tunnel's device, and all traffic.
+//! Golden plans of options of a file: a tunnel's device, and all traffic.
 //!
 //! As in `plans.rs`, which has the rules.
 
@@ -19,7 +19,7 @@ fn lab() -> Config {
     mesh(1, &LAB)
 }
 
-/// A golden plan for a mesh with a tunnel's device, after an edit of what the kernel holds.
+/// A golden plan for a mesh with a tunnel's device, after an edit of the kernel's state.
 fn linked(name: &str, mtu: Mtu, edit: impl FnOnce(&mut State)) {
     let mut kernel = applied_host(&lab());
     edit(kernel.state_mut());
@@ -204,7 +204,7 @@ fn an_offload_to_a_device_that_is_gone_changes_nothing() {
 #[test]
 fn an_offload_that_the_device_does_not_take_changes_nothing() {
     let host = applied_host(&mesh(1, &LAB[..2]));
-    // One whose devices have no offload.
+    // A host with devices that have no offload.
     let mut kernel = meshsec::kernel::memory::Memory::holding(host.state().clone());
     let report = common::applied(&offloaded(), &mut kernel);
     assert!(!report.changed_anything() && report.done.is_empty());

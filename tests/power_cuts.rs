@@ -1,5 +1,5 @@
-//! What is on the disk before what, so that a power cut at any moment leaves a whole file
-//! under its name. No test can cut the power: it is read from the program's system calls.
+//! The order of writes to the disk, so that a power cut at any moment leaves a whole file under its
+//! name. No test can cut the power: it is read from the program's system calls.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -37,8 +37,8 @@ fn write_ratchet(directory: &Path, generation: u64) {
     file.unwrap().write_all(ratchet.text().as_bytes()).unwrap();
 }
 
-/// What a run does with the files of a directory, call by call, and when it says something.
-/// A file is called by the name that it has at the moment.
+/// The system calls of a run on the files of a directory, and when it says something. A file is
+/// called by the name that it has at the moment.
 fn calls(directory: &Path, words: &[&str]) -> Vec<String> {
     let record = tempfile::NamedTempFile::new().unwrap();
     let mut strace = Command::new("strace");

@@ -1,4 +1,4 @@
-//! What the program may do while it runs, and what the programs that it runs may.
+//! Privileges of the program while it runs, and those of the programs that it runs.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -70,7 +70,7 @@ fn wait_until_it_sleeps(child: &mut Child) {
     }
 }
 
-/// What a program may do once it waits: the sets of capabilities by their names.
+/// The privileges of a program once it waits: the sets of capabilities by their names.
 fn may(mut command: Command) -> BTreeMap<String, u64> {
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();
     wait_until_it_sleeps(&mut child);
@@ -162,7 +162,7 @@ fn with_netns_nothing_is_kept_that_enters_another_one() {
     assert_eq!(destroy, sets(network, NET_ADMIN, network, bounding));
 }
 
-/// The file is not read yet, and what it says may be anything.
+/// The file is not read yet, and it may say anything.
 #[test]
 fn a_namespace_is_entered_once_and_before_any_file_is_read() {
     if !inside("a_namespace_is_entered_once_and_before_any_file_is_read") {
@@ -271,7 +271,7 @@ fn programs_of_iptables_get_three_capabilities_and_nothing_of_the_callers() {
         record.display()
     );
     script(&at("programs/iptables"), &honest);
-    // What the caller would have run instead.
+    // A program that the caller would have run instead.
     let evil = at("evil");
     fs::create_dir(&evil).unwrap();
     let trap = format!("touch {}", at("trapped").display());

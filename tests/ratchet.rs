@@ -1,4 +1,4 @@
-//! The ratchet's file: made, turned, torn, lost, and what is left of it.
+//! The ratchet's file: made, turned, torn, lost, and its traces.
 
 use std::{
     fs,
@@ -238,7 +238,7 @@ fn advance_turns_forwards_and_never_past_what_is_needed() {
 #[test]
 fn the_old_content_is_overwritten() {
     let mesh = Mesh::at(3, "generation = 42");
-    // What was opened before still shows the old file's blocks.
+    // A file opened before still shows the old file's blocks.
     let mut old = fs::File::open(mesh.file()).unwrap();
     mesh.printed(&["ratchet", "advance", "--to", "41"]);
     let mut left = Vec::new();
@@ -266,7 +266,7 @@ fn old_content_that_may_be_left_is_told() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with("The ratchet is at generation 41 now, but keys"), "{said}");
 
-    // What a killed run left, with a name that nobody knows of; then it is gone.
+    // A file that a killed run left, with a name that nobody knows of; then it is gone.
     fs::hard_link(&copy, mesh.0.path().join(".ratchet.meshsec")).unwrap();
     let output = mesh.run(&["ratchet", "advance", "--to", "41"]);
     assert_eq!(output.status.code(), Some(3));

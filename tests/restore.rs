@@ -1,4 +1,4 @@
-//! Reverting an apply: what a host held before comes back, whatever that was.
+//! Reverting an apply: the objects that a host held before come back, of any kind.
 
 mod common;
 
@@ -52,12 +52,12 @@ fn files() -> Vec<(&'static str, Config)> {
     ]
 }
 
-/// What a host holds but for how far its SAs have come.
+/// The objects of a host but for how far its SAs have come.
 fn held(kernel: &mut Memory) -> State {
     State { usage: Vec::new(), ..observe(kernel).0 }
 }
 
-/// What takes a plan back.
+/// The plan that takes a plan back.
 fn way_back(live: &Live, keys: Keyring, plan: &Plan, to: &Desired) -> (Desired, Keyring) {
     restore(live, keys, plan, to, REQID).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
@@ -272,7 +272,7 @@ fn an_sa_that_has_ended_is_not_brought_back() {
 
 type Spoil = fn(&mut State);
 
-/// What somebody else may do to a host, by name.
+/// Changes that somebody else may make to a host, by name.
 fn troubles() -> [(&'static str, Spoil); 4] {
     [
         ("a policy that outranks the guard", |state| {
@@ -323,7 +323,7 @@ fn ways() -> Vec<(&'static str, Option<Config>, (Desired, Keyring))> {
     ]
 }
 
-/// A host on its way, with what takes it back.
+/// A host on its way, with the plan that takes it back.
 fn on_the_way(
     from: Option<&Config>,
     to: &(Desired, Keyring),
@@ -525,7 +525,7 @@ fn a_kernel_that_has_lost_a_cipher_takes_back_all_that_needs_none() {
 
 #[test]
 fn what_is_protected_stays_so_where_the_guard_that_was_there_can_not_come_back() {
-    // The third peer is new, and the guard that blocked what goes to it has gone.
+    // The third peer is new, and the guard that blocked packets to it has gone.
     let two = mesh(1, &PEERS[..2]);
     let to = wanted(&Config { guard: Guard::Off, ..lab(1) });
     let (mut kernel, live, (back, keyring)) = on_the_way(Some(&two), &to, |_| ());

@@ -43,7 +43,8 @@ impl Mesh {
     }
 }
 
-/// A whole file, with what is easily lost: comments, blank lines, CRLF, no newline at its end.
+/// A whole file, with details that are easily lost: comments, blank lines, CRLF, no newline at its
+/// end.
 fn text(rotation: &str) -> String {
     format!(
         "# generation = 3\r\n\r\n[mesh]\nname = \"lab\"   # a comment\n\n\n{PEER}\

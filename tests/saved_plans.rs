@@ -1,4 +1,4 @@
-//! Saved plans whose visible part was edited: what was looked at is what is performed.
+//! Saved plans with an edited visible part: only the plan that was looked at is performed.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -35,7 +35,7 @@ fn meshsec(directory: &Path, words: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
-/// A way to edit what a saved plan shows.
+/// A way to edit the text of a saved plan.
 type Edit = fn(&mut Value);
 
 #[test]

@@ -1,7 +1,7 @@
-//! Secrets, and keys that follow from them, are in nothing that the program
-//! prints or writes, whatever it is made to do.
+//! Secrets, and keys that follow from them, are in nothing that the program prints or writes, in
+//! any use.
 //!
-//! Native: what needs SAs of ESP in the kernel is in `tests/real_kernel`.
+//! Native: tests that need SAs of ESP in the kernel are in `tests/real_kernel`.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -34,11 +34,11 @@ use secrets::{Wanted, forms, marked};
 /// Where the secrets of a mesh come from.
 struct Source {
     keys: &'static str,
-    /// Names of files, and what is in them.
+    /// Names of files, and their content.
     files: Vec<(&'static str, String)>,
     env: Option<String>,
     public: [String; 2],
-    /// What must not turn up anywhere.
+    /// Bytes that must not turn up anywhere.
     secret: Wanted,
 }
 
@@ -134,7 +134,7 @@ impl Host {
         fs::set_permissions(self.at(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// Runs a command with all that programs say for debugging, and looks at what it prints.
+    /// Runs a command with all output for debugging, and looks at that.
     #[track_caller]
     fn run(&self, words: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meshsec"));
@@ -175,7 +175,7 @@ impl Host {
     }
 }
 
-/// Every command, with everything that changes what it prints.
+/// Every command, with everything that changes its output.
 const COMMANDS: [&[&str]; 41] = [
     &["validate"],
     &["validate", "--format=json"],
@@ -220,7 +220,7 @@ const COMMANDS: [&[&str]; 41] = [
     &["help"],
 ];
 
-/// Those that print a secret because that is what they are for.
+/// Those that print a secret because that is their purpose.
 const PRINT_A_SECRET: [&str; 2] = ["genkey", "genpsk"];
 
 #[test]
@@ -251,7 +251,7 @@ fn no_command_prints_or_writes_a_secret_or_a_key() {
     }
 }
 
-/// What an operator gets wrong about a secret; each is an error that says something of it.
+/// Mistakes of an operator about a secret; each is an error that says something of it.
 #[test]
 fn no_error_about_a_secret_shows_it() {
     if !inside("no_error_about_a_secret_shows_it") {
@@ -291,7 +291,7 @@ fn no_error_about_a_secret_shows_it() {
     }
 }
 
-/// What an operator writes into mesh.toml that belongs elsewhere, beside other mistakes.
+/// Text in mesh.toml that belongs elsewhere, beside other mistakes.
 #[test]
 fn no_error_shows_a_secret_that_is_in_mesh_toml_itself() {
     if !inside("no_error_shows_a_secret_that_is_in_mesh_toml_itself") {
@@ -372,7 +372,7 @@ fn a_standard_error_that_takes_nothing_is_no_panic() {
     assert_eq!(command.status().unwrap().code(), Some(1));
 }
 
-/// Every file in a directory, as somebody sees it who looks all the time.
+/// Every file in a directory, as seen by somebody who looks all the time.
 fn watched(directory: &Path, check: impl Fn(&Path, u32) + Send + Sync, work: impl FnOnce()) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -126,7 +126,7 @@ fn all_is_well_by_the_clock() {
 
 #[test]
 fn much_is_wrong() {
-    // Rules of iptables would block what leaves in the clear here.
+    // Rules of iptables would block packets that leave in the clear here.
     let config = Config { guard: meshsec::config::Guard::Policies, ..mesh(1, &LAB) };
     let mut kernel = applied_host(&config);
     let state = kernel.state_mut();
@@ -218,7 +218,7 @@ fn packets_leave_from_another_address() {
     golden("another-source", &config, &mut kernel, &BTreeMap::new());
 }
 
-/// Somebody has deleted the policies for ICMP errors to b, which quote what was decrypted.
+/// Somebody has deleted the policies for ICMP errors to b, which quote decrypted packets.
 #[test]
 fn only_icmp_errors_are_in_the_clear() {
     let config = mesh(1, &LAB);
@@ -263,7 +263,7 @@ fn one_peer_is_asked_for() {
     golden_of("one-peer-is-asked-for", &config, &mut kernel, &BTreeMap::new(), &asked);
 }
 
-/// Old counters beside new ones: what has healed moves no more.
+/// Old counters beside new ones: counters of healed faults move no more.
 #[test]
 fn a_fault_that_is_mended_moves_no_more() {
     let config = mesh(1, &LAB);

@@ -40,8 +40,8 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
-/// The scale begins at 0, which nothing reaches that has to change the host's network. What
-/// iptables-legacy needs for the second guard, a raw socket, is 0.4 of it.
+/// The scale begins at 0, which nothing reaches that has to change the host's network. The raw
+/// socket that iptables-legacy needs for the second guard is 0.4 of it.
 #[test]
 fn the_service_has_little_that_it_does_not_need() {
     let (_directory, units) = units();

@@ -1,4 +1,4 @@
-//! What the command line says to what people type.
+//! Answers of the command line to everything that people type.
 
 #[path = "common/mod.rs"]
 mod common;

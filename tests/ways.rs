@@ -1,5 +1,5 @@
-//! What the kernel says of the ways to peers and of tunnel devices, in a network
-//! namespace of this machine. Needs no ESP.
+//! The kernel's answers about the ways to peers and tunnel devices, in a network namespace of this
+//! machine. Needs no ESP.
 
 mod common;
 
@@ -13,7 +13,7 @@ use meshsec::{
     model::{Destination, Hidden, Route, State, Tunnel, TunnelKind},
 };
 
-/// What is observed of the mesh of three peers, from the first.
+/// The observed state of the mesh of three peers, from the first.
 fn observe(config: &Config) -> State {
     let mut kernel = Linux::open()
         .unwrap()

@@ -1,4 +1,4 @@
-//! Golden files; above all plans: what a plan looks like, in tests/plan.
+//! Golden files; above all plans, in tests/plan.
 
 use std::{fs, path::Path};
 

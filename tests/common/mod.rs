@@ -1,4 +1,4 @@
-//! What several tests share: small meshes, and planning and applying in memory.
+//! Helpers that several tests share: small meshes, and planning and applying in memory.
 #![allow(dead_code, unused_imports, reason = "every test uses a part of it")]
 
 mod golden;
@@ -28,7 +28,7 @@ pub const REQID: Reqid = Reqid(0x4d53_0001);
 /// The tunnel's device.
 pub const VXLAN: &str = "vxlan42";
 
-/// A mesh whose peers have ShortIDs 1, 2, … in the order of their addresses.
+/// A mesh of peers with ShortIDs 1, 2, … in the order of their addresses.
 pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
     let names = "abcdefgh".chars();
     let peers = names.zip(1..).zip(addresses).map(|((name, id), address)| Peer {
@@ -60,13 +60,13 @@ pub fn secrets() -> Secrets {
     Secrets::MeshKey(Key::new((0..32).collect()))
 }
 
-/// What the first peer of a mesh should hold. A mesh that follows the clock
-/// is looked at in 1970.
+/// The wanted objects of the first peer of a mesh. A mesh that follows the clock is looked at in
+/// 1970.
 pub fn wanted(config: &Config) -> (Desired, Keyring) {
     wanted_at(config, Time::default())
 }
 
-/// What the first peer of a mesh should hold at a moment.
+/// The wanted objects of the first peer of a mesh at a moment.
 pub fn wanted_at(config: &Config, now: Time) -> (Desired, Keyring) {
     desired(config, config.rotation.at(now), &config.peers[0], Some(&secrets()))
 }
@@ -103,7 +103,7 @@ pub fn address(address: IpAddr) -> LocalAddress {
     LocalAddress { address, device: "eth0".into() }
 }
 
-/// What the kernel shows of the mesh.
+/// The kernel's objects of the mesh.
 pub fn observe(kernel: &mut Memory) -> Live {
     kernel.observe(REQID).unwrap()
 }

@@ -79,7 +79,7 @@ fn validate(mesh: &str) -> String {
 
 // The man pages.
 
-/// What `.It` lines of a page name by an mdoc macro, such as `Fl`.
+/// The words that `.It` lines of a page name by an mdoc macro, such as `Fl`.
 fn items(page: &str, name: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for line in page.lines().filter(|line| line.starts_with(".It ")) {
@@ -275,7 +275,7 @@ fn mandoc_finds_nothing_to_warn_of() {
 
 // The README.
 
-/// The text of the first fenced block whose first line begins so, and where it is.
+/// The text of the first fenced block with this beginning, and where it is.
 fn fenced<'t>(text: &'t str, first: &str) -> &'t str {
     let begin = text
         .match_indices("\n```")
@@ -375,7 +375,7 @@ fn completions_are_those_of_the_command_line() {
     }
 }
 
-// What ARCHITECTURE.md and CONTRIBUTING.md say of the source.
+// The rules of ARCHITECTURE.md and CONTRIBUTING.md for the source.
 
 #[test]
 fn every_direct_dependency_has_its_reason_in_architecture_md() {

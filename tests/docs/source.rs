@@ -46,7 +46,7 @@ fn code(path: &Path) -> String {
 fn pure_modules_forbid_unsafe_code() {
     let forbids = |path: &Path| code(path).contains("#![forbid(unsafe_code)]");
     for path in pure_files() {
-        // What a module forbids is forbidden in the modules below it.
+        // Lints that a module forbids are forbidden in the modules below it.
         let parent = path.with_file_name("mod.rs");
         let inherits = parent.parent() != Some(Path::new("src")) && forbids(&parent);
         assert!(forbids(&path) || inherits, "{}", path.display());
@@ -82,7 +82,7 @@ fn pure_modules_use_nothing_with_effects() {
             let effect = EFFECTS
                 .iter()
                 .find(|effect| name == **effect || name.starts_with(&format!("{effect}::")));
-            // Names of variables come from the file; what they hold is a parameter from here on.
+            // Names of variables come from the file; their values are parameters from here on.
             let allowed = path == Path::new("src/config/mod.rs") && name == "std::env::var_os";
             assert!(effect.is_none() || allowed, "{} uses {name}", path.display());
         }
@@ -165,7 +165,7 @@ fn modules_use_only_modules_below_them() {
 
 #[test]
 fn modules_form_no_circle() {
-    // What fuzz targets replay is tested from above, and compiled for tests only.
+    // Modules that fuzz targets replay are tested from above, and compiled for tests only.
     let order: Vec<&str> = ARROWS.iter().map(|(module, _)| *module).collect();
     for (at, (module, below)) in ARROWS.iter().enumerate() {
         for low in below.iter().filter(|low| **low != "fuzzing") {

@@ -13,14 +13,14 @@ use crate::{
     packets::{Packet, arrives_in_clear, leaks, shown_by_an_error},
 };
 
-/// What goes wrong, by how many of its kind have come before.
+/// Faults, by how many of their kind have come before.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     /// Requests that are refused.
     pub refused: BTreeMap<usize, i32>,
-    /// Calls of `perform` whose answer is lost, after so many of their steps.
+    /// Calls of `perform` that lose their answer, after so many of their steps.
     pub lost: BTreeMap<usize, usize>,
-    /// Looks that fail: a dump that is cut (`true`), or whose answer is lost.
+    /// Looks that fail: a dump that is cut (`true`), or an answer that is lost.
     pub blind: BTreeMap<usize, bool>,
 }
 

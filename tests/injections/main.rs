@@ -1,4 +1,4 @@
-//! Whatever fails, wherever: nothing leaks, the report is right, the next apply converges.
+//! Any failure, anywhere: nothing leaks, the report is right, the next apply converges.
 //!
 //! Every request of every scenario is refused, with every errno; every answer
 //! is lost, after any number of its steps; every look fails. Then several at once.
@@ -20,7 +20,7 @@ use scenarios::{Scenario, scenarios};
 /// ENOSPC, ENOSYS, EPROTONOSUPPORT, EOPNOTSUPP, ENOBUFS.
 const ERRNOS: [i32; 15] = [1, 2, 3, 4, 11, 12, 16, 17, 19, 22, 28, 38, 93, 95, 105];
 
-/// Applies with faults, and judges what came of it.
+/// Applies with faults, and judges the result.
 fn run(scenario: &Scenario, faults: &Faults) -> Faulty {
     check(scenario, faults).unwrap_or_else(|error| panic!("{}, {faults:?}: {error}", scenario.name))
 }

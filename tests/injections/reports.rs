@@ -1,4 +1,4 @@
-//! What a report says, beside what the kernel holds.
+//! The text of a report, beside the state of the kernel.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +50,7 @@ fn foreign(state: &State) -> (Vec<Sa>, Vec<Policy>) {
     (sas.cloned().collect(), policies.cloned().collect())
 }
 
-/// What is ours, and what may be told apart of it.
+/// The mesh's objects, and the differences that may be told.
 fn ours(state: &State) -> (Vec<Sa>, Vec<Policy>, Vec<Chain>, Vec<u32>) {
     let state = state.clone().sorted();
     let links = state.links.iter().map(|link| link.mtu).collect();
@@ -66,7 +66,7 @@ fn is_right(
 ) -> Result<(), String> {
     let plan = Plan::new(&scenario.desired, &observe(memory), REQID);
     let is_lost = matches!(report.stopped, Some(KernelError::Lost { .. }));
-    // Of the second guard, what this kernel refused to try is told and stays wanted.
+    // Of the second guard, chains that this kernel refused on trial are told and stay wanted.
     let is_left_out = |change: &Change| matches!(&change.what, What::SetChain { id, .. } if report.left_out.contains_key(id));
     let is_empty = plan.conflicts.is_empty() && plan.changes.iter().all(is_left_out);
     if report.is_complete() && !(is_empty && faults_are_harmless(report)) {
@@ -81,7 +81,7 @@ fn is_right(
     let state = memory.state();
     for (number, step) in report.done.iter().enumerate() {
         let later = &report.done[number + 1..];
-        // On the way back a loss leaves open what is still done.
+        // On the way back a loss leaves open which steps are still done.
         if !is_lost && !is_overtaken(step, later) && !is_visible(step, state) {
             return Err(format!("{} {} is done and not there", step.name(), step.id()));
         }
@@ -138,8 +138,8 @@ fn is_visible(planned: &PlannedStep, state: &State) -> bool {
     }
 }
 
-/// What it says of a peer's traffic is the worst that becomes of it; of a peer
-/// of which it says nothing, all is protected.
+/// It gives the worst fate of a peer's traffic; of a peer of which it says nothing, all is
+/// protected.
 fn flows_are_right(scenario: &Scenario, report: &Report, state: &State) -> Result<(), String> {
     let peers: BTreeSet<_> = scenario.of_peers.iter().map(|packet| packet.dst).collect();
     for peer in peers {
@@ -160,7 +160,7 @@ fn flows_are_right(scenario: &Scenario, report: &Report, state: &State) -> Resul
     Ok(())
 }
 
-/// The next apply does all that is left, or all but what is in conflict.
+/// The next apply does all that is left, or all but changes in conflict.
 fn converges(scenario: &Scenario, memory: Memory) -> Result<(), String> {
     let mut kernel = Faulty::new(memory, Faults::default(), &scenario.packets);
     let report = applied(scenario, &mut kernel);

@@ -1,4 +1,4 @@
-//! Hosts, and what is to become of them.
+//! Hosts, and their change.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::{
     packets::Packet,
 };
 
-/// What an apply, or a destroy, is to do.
+/// The change by an apply, or a destroy.
 pub struct Scenario {
     pub name: &'static str,
     pub kernel: Memory,
@@ -25,7 +25,7 @@ pub struct Scenario {
     pub keyring: Keyring,
     /// Packets of which the file says that they are not in the clear, before and after.
     pub packets: Vec<Packet>,
-    /// The kind's packets, by what they are sent to.
+    /// The kind's packets, by their destination.
     pub of_peers: Vec<Packet>,
 }
 

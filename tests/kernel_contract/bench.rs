@@ -18,12 +18,12 @@ use meshsec::{
 
 use crate::suite::OURS;
 
-/// A kernel under test, and what a test needs besides.
+/// A kernel under test, and the other needs of a test.
 pub trait Bench {
     /// The kernel.
     fn kernel(&mut self) -> &mut dyn Kernel;
 
-    /// What its clock shows.
+    /// The time of its clock.
     fn now(&mut self) -> Time;
 
     /// Makes a placeholder such as the kernel makes for a missing SA.

@@ -1,4 +1,4 @@
-//! What every kernel promises, asked of the one in memory and of the real one.
+//! The promises of every kernel, asked of the one in memory and of the real one.
 //!
 //! The real one needs root and ESP, so those tests are ignored unless asked
 //! for, as `cargo xtask test` does in a virtual machine. Each has a network

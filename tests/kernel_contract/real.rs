@@ -1,4 +1,4 @@
-//! What only the real kernel has: objects of other programs, and its own texts.
+//! Properties of the real kernel only: objects of other programs, and its own texts.
 
 use std::{
     process::{Command, Stdio},

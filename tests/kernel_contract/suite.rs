@@ -24,7 +24,7 @@ pub use crate::chains::{
 };
 pub use crate::numbers::*;
 
-/// The reqid whose owner looks.
+/// The reqid of the owner that looks.
 pub const OURS: Reqid = Reqid(0x4d53_0001);
 /// Somebody else's.
 pub const FOREIGN: Reqid = Reqid(7);
@@ -289,7 +289,7 @@ pub fn an_index_that_is_taken_is_not_kept(bench: &mut dyn Bench) {
     let live = bench.look().0.policies;
     let indexes: Vec<_> = live.iter().map(|policy| policy.index).collect();
     assert!(indexes.contains(&first.index) && indexes.contains(&None), "{live:?}");
-    // What is there under the selector is not ours, and is left alone.
+    // The policy there under the selector is not ours, and is left alone.
     assert!(bench.one(StepKind::UpdatePolicy(second)).is_err());
     assert_eq!(bench.look().0.policies, live);
 }

@@ -183,7 +183,7 @@ fn a_secret_in_a_file_that_others_may_read_is_not_even_read() {
     looking.found_nothing("a loose file");
 }
 
-/// Whether this machine's kernel has ESP or not: what it refuses was sent as well.
+/// Whether this machine's kernel has ESP or not: requests that it refuses were sent as well.
 #[test]
 fn what_is_sent_to_the_kernel_is_wiped_whether_it_is_taken_or_not() {
     if !common::namespace::inside("what_is_sent_to_the_kernel_is_wiped_whether_it_is_taken_or_not")

@@ -1,6 +1,6 @@
 //! The memory of the program itself, read while it waits.
 //!
-//! What it still needs is there once, and nothing of how it came about.
+//! Secrets that it still needs are there once, and nothing of how they came about.
 
 use std::{
     collections::BTreeMap,
@@ -49,7 +49,7 @@ fn found_in(child: &Child, wanted: &Wanted) -> BTreeMap<String, usize> {
     found
 }
 
-/// What the kernel tells of a process besides its memory.
+/// The kernel's files on a process besides its memory.
 fn told_by_proc(child: &Child) -> Vec<(&'static str, Vec<u8>)> {
     let at = |name: &str| format!("/proc/{}/{name}", child.id());
     let read = |name| (name, fs::read(at(name)).unwrap());
@@ -74,7 +74,7 @@ fn wait_until_it_sleeps(child: &mut Child) {
     }
 }
 
-/// A mesh whose secret is marked, and a command that is not started yet.
+/// A mesh with a marked secret, and a command that is not started yet.
 fn command(directory: &Path, keys: &str, words: &[&str]) -> Command {
     let file = mesh(directory, keys, ["", ""]);
     write(&directory.join("mesh.key"), &hex::encode(marked(10)));
@@ -83,7 +83,7 @@ fn command(directory: &Path, keys: &str, words: &[&str]) -> Command {
     command
 }
 
-/// What is in the memory of a program once it waits.
+/// The memory of a program once it waits.
 fn found_once_it_waits(mut command: Command) -> BTreeMap<String, usize> {
     let wanted = Wanted::new(secrets::of_mesh_key(&marked(10), [1, 2], 5));
     let mut child = command.spawn().unwrap();
@@ -94,7 +94,7 @@ fn found_once_it_waits(mut command: Command) -> BTreeMap<String, usize> {
     found
 }
 
-/// A pipe that is full, so that whoever prints into it waits.
+/// A pipe that is full, so that a program that prints into it waits.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
     writer.write_all(&[0; 64 << 10]).unwrap();

@@ -36,7 +36,7 @@ pub fn forms(name: &str, key: &[u8]) -> Vec<(String, Vec<u8>)> {
     forms
 }
 
-/// Bytes to look for, and what they are.
+/// Bytes to look for, and their name.
 pub struct Wanted {
     /// Kept inverted, so that a look at this process's memory does not find them here.
     inverted: Vec<(String, Vec<u8>)>,
@@ -71,8 +71,8 @@ fn begins_with(bytes: &[u8], inverted: &[u8]) -> bool {
     bytes.len() >= inverted.len() && bytes.iter().zip(inverted).all(|(a, b)| *a == !b)
 }
 
-/// What is secret of a session between two peers: itself, what HKDF extracts
-/// on the way to it and to the keys, and the keys of a generation's neighbours.
+/// The secrets of a session between two peers: itself, the extracts of HKDF on the way to it and to
+/// the keys, and the keys of a generation's neighbours.
 pub fn derived(
     ikm: &[u8],
     info: &[&[u8]],

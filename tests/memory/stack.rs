@@ -1,5 +1,5 @@
-//! What is left on the stack by those who have returned: other values take it with
-//! them to the heap, and a swapped page to the disk.
+//! Bytes left on the stack by functions that have returned: other values take them along to the
+//! heap, and a swapped page to the disk.
 
 use std::{
     fs::{self, File},
@@ -41,7 +41,7 @@ impl Stack {
         Self { memory, lowest, found: vec![0; DEEP] }
     }
 
-    /// Reads what is below the caller, but for the little that this takes itself.
+    /// Reads the stack below the caller, but for the little that this takes itself.
     #[inline(never)]
     fn read(&mut self) {
         let begin = self.lowest.max(place() - DEEP as u64);
@@ -55,7 +55,7 @@ fn place() -> u64 {
     (&raw const here).addr() as u64
 }
 
-/// Covers what others have left where this thread's stack is.
+/// Covers the bytes that others have left where this thread's stack is.
 #[inline(never)]
 fn cover() {
     black_box(&mut [0x11u8; DEEP]).fill(0x22);
@@ -67,8 +67,8 @@ fn called<T>(work: impl FnOnce() -> T) -> T {
     black_box(work())
 }
 
-/// What of some secrets is on the stack after a piece of work, which itself has them on
-/// the heap alone.
+/// Those of some secrets that are on the stack after a piece of work, which itself has them on the
+/// heap alone.
 fn left_by<T>(secrets: Vec<(String, Vec<u8>)>, work: impl FnOnce() -> T + Send) -> Vec<String> {
     let wanted = Wanted::new(secrets);
     thread::scope(|scope| {
@@ -94,7 +94,7 @@ fn id(number: u16) -> ShortId {
     ShortId::new(number).unwrap()
 }
 
-/// What this file looks for can be seen: HKDF by itself leaves it there.
+/// Traces of this kind can be seen: HKDF by itself leaves them there.
 #[test]
 fn cryptography_leaves_secrets_on_the_stack_if_nobody_wipes_it() {
     let (key, name) = (Key::new(Box::new(marked(20))), MeshName::new("lab").unwrap());

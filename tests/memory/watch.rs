@@ -1,8 +1,8 @@
 //! An allocator that looks into every block that is freed, or that moves as it
-//! grows, for what should have been wiped.
+//! grows, for bytes that should have been wiped.
 //!
-//! Nothing less sees it all: a look at the memory of a process finds what was
-//! not overwritten since, and only sometimes tells whose it was.
+//! Nothing less sees it all: a look at the memory of a process finds only bytes that were not
+//! overwritten since, and only sometimes tells their owner.
 #![allow(unsafe_code, reason = "an allocator can't be written without")]
 
 use std::{
@@ -17,13 +17,13 @@ use crate::secrets::Wanted;
 #[global_allocator]
 static ALLOCATOR: Watch = Watch;
 
-/// What may not be in a freed block.
+/// Bytes that may not be in a freed block.
 static WANTED: RwLock<Option<Wanted>> = RwLock::new(None);
 
-/// What was found, and who freed it.
+/// The secret that was found, and the thread that freed it.
 static FOUND: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// One test at a time: what is freed by any thread is looked at.
+/// One test at a time: blocks freed by any thread are looked at.
 static ALONE: Mutex<()> = Mutex::new(());
 
 thread_local! {
@@ -37,7 +37,7 @@ struct Watch;
 // before it is freed, and only as far as its layout says.
 unsafe impl GlobalAlloc for Watch {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // Zeroed, or else a block holds what the one before left uninitialised.
+        // Zeroed, or else a block holds the content of the one before where it is uninitialised.
         unsafe { System.alloc_zeroed(layout) }
     }
 
@@ -91,7 +91,7 @@ impl Looking {
         Self(alone)
     }
 
-    /// Runs what is tested; of the rest of the test nothing is looked at.
+    /// Runs the code under test; of the rest of the test nothing is looked at.
     pub fn at<T>(&self, work: impl FnOnce() -> T) -> T {
         BLIND.set(false);
         let done = work();

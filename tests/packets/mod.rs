@@ -1,11 +1,11 @@
-//! What the kernel does with one packet: a model for tests, apart from the program's own.
+//! The kernel's treatment of one packet: a model for tests, apart from the program's own.
 //!
 //! It uses the plain data of `meshsec::model` and none of its decisions. All
-//! matching is written out here again, from the kernel's source, so that a
-//! mistake in the program is no mistake in what judges it: `xfrm_lookup_with_ifid`,
-//! `xfrm_policy_match`, `xfrm_tmpl_resolve_one` and `xfrm_state_find` for what
-//! leaves, `__xfrm_state_lookup` and `__xfrm_policy_check` for what arrives, and
-//! `ip_route_me_harder` and `xt_policy` for the chains.
+//! matching is written out here again, from the kernel's source, so that a mistake in the program
+//! is not a mistake in its judge: `xfrm_lookup_with_ifid`, `xfrm_policy_match`,
+//! `xfrm_tmpl_resolve_one` and `xfrm_state_find` for packets that leave, `__xfrm_state_lookup` and
+//! `__xfrm_policy_check` for packets that arrive, and `ip_route_me_harder` and `xt_policy` for the
+//! chains.
 //!
 //! Where a state leaves something open (which of two policies of one priority
 //! is older, whether a packet gets past somebody's rule to a chain) the answer is
@@ -35,14 +35,14 @@ pub struct Packet {
     pub mark: u32,
 }
 
-/// What becomes of a packet that leaves, the worst last.
+/// The fate of a packet that leaves, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     /// It leaves inside ESP, under this SPI.
     Protected(Spi),
     /// It does not leave.
     Dropped,
-    /// What is in it can be read on the way.
+    /// Its content can be read on the way.
     Leaks,
 }
 
@@ -76,7 +76,7 @@ impl Packet {
 ///
 /// The route is looked up with the mark that the packet has. The mangle table
 /// sees the SAs that come of it, and may drop or mark the packet; marked anew, it
-/// is looked up again, and the filter table sees what has come of that.
+/// is looked up again, and the filter table sees the result.
 pub fn leaves(state: &State, packet: &Packet) -> BTreeSet<Fate> {
     let mut fates = BTreeSet::new();
     for first in look_up(state, packet) {
@@ -107,7 +107,7 @@ pub fn leaks(state: &State, packet: &Packet) -> bool {
     leaves(state, packet).contains(&Fate::Leaks)
 }
 
-/// Whether a packet leaves inside ESP, whatever the state leaves open.
+/// Whether a packet leaves inside ESP, in every case that the state leaves open.
 pub fn is_protected(state: &State, packet: &Packet) -> bool {
     leaves(state, packet).iter().all(|fate| matches!(fate, Fate::Protected(_)))
 }
@@ -119,13 +119,13 @@ pub fn arrives_in_clear(state: &State, packet: &Packet) -> bool {
 
 /// Whether a packet that arrives as it is may be sent on, as destination NAT does with it: the
 /// kernel turns that back for the look-up, so policies see the packet as it came. Chains of the
-/// filter table for what comes in don't see it at all.
+/// filter table for incoming packets don't see it at all.
 pub fn is_forwarded_in_clear(state: &State, packet: &Packet) -> bool {
     passes_policies(state, packet, Direction::Fwd, None)
 }
 
-/// Whether a packet that arrives inside ESP, under an SPI and from somebody who
-/// has its key, may be taken. Nobody looks at the addresses of the outside.
+/// Whether a packet that arrives inside ESP, under an SPI and from somebody with its key, may be
+/// taken. Nobody looks at the addresses of the outside.
 pub fn arrives_under(state: &State, packet: &Packet, spi: Spi) -> bool {
     state.sas.iter().any(|sa| {
         (sa.id.dst, sa.id.proto, sa.id.spi) == (packet.dst, ESP, spi)
@@ -147,12 +147,12 @@ pub fn errors_about(packet: &Packet) -> Vec<Packet> {
     types.map(error).to_vec()
 }
 
-/// An error that quotes what was in a packet and leaves so that it can be read, where the packet
-/// came encrypted under an SA of this reqid.
+/// An error that quotes the content of a packet and leaves readable, where the packet came
+/// encrypted under an SA of this reqid.
 ///
-/// The kernel asks the filter table before the policies in, which rejects what it does not know.
-/// So whatever is decrypted may be quoted, also what no policy takes. That destination NAT has sent
-/// it on changes nothing: translation is turned back before the error is looked up.
+/// The kernel asks the filter table before the policies in, which rejects unknown packets. So every
+/// decrypted packet may be quoted, also one that no policy takes. That destination NAT has sent it
+/// on changes nothing: translation is turned back before the error is looked up.
 pub fn shown_by_an_error(state: &State, packet: &Packet, reqid: Reqid) -> Option<Packet> {
     // The trial before the first step is of a peer to itself, and nobody has its key.
     let is_trial = |spi: u32| spi >> 12 & 0xfff == spi & 0xfff;
@@ -171,8 +171,8 @@ pub fn arrives_by_another_interface(state: &State, packet: &Packet, reqid: Reqid
     passes_chains(state, packet, &[reqid])
 }
 
-/// Whether a packet may be sent by a socket whose packets no policy is asked about, or would be
-/// if somebody flushed all policies.
+/// Whether a packet may be sent by a socket that policies are not asked about, or would be if
+/// somebody flushed all policies.
 pub fn leaves_if_no_policy_is_asked(state: &State, packet: &Packet) -> bool {
     let passes = |table| verdict(state, table, packet, Direction::Out, &[]).passes;
     passes("mangle") && passes("filter")
@@ -194,7 +194,7 @@ fn look_up<'s>(state: &'s State, packet: &Packet) -> Vec<Option<Vec<&'s Sa>>> {
     ways
 }
 
-/// What is done with a packet: `Some` of no SA is that it goes as it is.
+/// The action on a packet: `Some` of no SA is that it goes as it is.
 fn fate(state: &State, packet: &Packet, sas: Option<Vec<&Sa>>) -> Vec<Fate> {
     let Some(sas) = sas else { return vec![Fate::Dropped] };
     let sent = match sas.iter().rev().find(|sa| sa.id.proto == ESP) {
@@ -206,8 +206,8 @@ fn fate(state: &State, packet: &Packet, sas: Option<Vec<&Sa>>) -> Vec<Fate> {
     filter.passes.then_some(sent).into_iter().chain(dropped).collect()
 }
 
-/// What a packet is looked up to: the best policy, in the table of sub policies
-/// and then in the main one, by all ways that the state leaves open.
+/// The result of a packet's look-up: the best policy, in the table of sub policies and then in the
+/// main one, by all ways that the state leaves open.
 fn policies<'s>(state: &'s State, packet: &Packet, direction: Direction) -> Vec<Vec<&'s Policy>> {
     let of = |sub| {
         let best = best(state, packet, direction, sub);
@@ -322,7 +322,7 @@ fn finds(
         && sa.selector.is_none_or(|selector| selects(&selector, packet))
 }
 
-/// Whether policies take what arrives, after the SA under which it came.
+/// Whether policies take a packet that arrives, after the SA under which it came.
 fn passes_policies(
     state: &State,
     packet: &Packet,
@@ -357,7 +357,7 @@ fn satisfies<'t>(sa: &Sa, templates: impl Iterator<Item = &'t Template>) -> bool
             _ => used |= fits,
         }
     }
-    // What a tunnel has wrapped must have been asked for.
+    // A packet that a tunnel has wrapped must have been asked for.
     used || sa.mode == Mode::Transport
 }
 
@@ -416,8 +416,8 @@ pub fn arrives_past_policies(state: &State, packet: &Packet) -> bool {
             && routes.any(|route| route.devices.iter().chain(&route.vrfs).any(|device| set(device)))
 }
 
-/// Of the devices that have an address those that count for what arrives. Over
-/// IPv4 nothing comes in by a device without another end.
+/// Of the devices that have an address those that count for packets that arrive. Over IPv4 nothing
+/// comes in by a device without another end.
 fn entered(state: &State, local: IpAddr) -> Vec<&str> {
     let inner = |device: &&str| {
         let link = state.links.iter().find(|link| link.name == **device);
@@ -478,7 +478,7 @@ pub fn marks(state: &State, packet: &Packet) -> BTreeSet<u32> {
     all
 }
 
-/// What a chain may make of a mark.
+/// The marks that a chain may make of a mark.
 fn remarked(chain: &Chain, packet: &Packet, mark: u32) -> BTreeSet<u32> {
     let mut marks = BTreeSet::from([mark]);
     let mut certain = true;
@@ -499,18 +499,18 @@ fn remarked(chain: &Chain, packet: &Packet, mark: u32) -> BTreeSet<u32> {
     marks
 }
 
-/// What may become of a packet in a table.
+/// The possible fates of a packet in a table.
 struct Verdict {
     passes: bool,
     drops: bool,
 }
 
-/// What the chains ask of SAs.
+/// The reqids that chains ask about.
 fn reqids(sas: &[&Sa]) -> Vec<Reqid> {
     sas.iter().map(|sa| sa.reqid).collect()
 }
 
-/// Whether what comes in may pass the tables, under SAs of these reqids.
+/// Whether an incoming packet may pass the tables, under SAs of these reqids.
 fn passes_chains(state: &State, packet: &Packet, reqids: &[Reqid]) -> bool {
     let passes = |table| verdict(state, table, packet, Direction::In, reqids).passes;
     passes("mangle") && passes("filter")
@@ -538,8 +538,8 @@ fn verdict(
     }
 }
 
-/// What becomes of a packet that gets to a chain (`xt_policy`: of the SAs that it came by, or is to
-/// go by, one is enough). A rule of somebody else may take it past the rest.
+/// The fate of a packet that gets to a chain (`xt_policy`: of the SAs that it came by, or is to go
+/// by, one is enough). A rule of somebody else may take it past the rest.
 fn walk(
     state: &State,
     chain: &Chain,
@@ -548,7 +548,7 @@ fn walk(
     reqids: &[Reqid],
 ) -> Verdict {
     let is_to = |port: u16| (packet.proto, packet.dport) == (UDP, port);
-    // Either end of what is on the loopback device is the host itself.
+    // Either end of a packet on the loopback device is the host itself.
     let is_on_lo = [packet.src, packet.dst]
         .iter()
         .all(|end| end.is_loopback() || state.addresses.iter().any(|local| local.address == *end));

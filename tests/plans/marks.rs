@@ -165,7 +165,7 @@ fn without_iptables_the_policies_guard_alone_and_the_plan_says_so() {
     });
 }
 
-/// What sets chains has gone, and what lists them has not.
+/// The program that sets chains has gone, and the one that lists them has not.
 #[test]
 fn a_second_guard_that_stands_is_not_missing() {
     let mut kernel = applied_host(&lab());
@@ -186,7 +186,7 @@ fn a_second_guard_that_stands_is_not_missing() {
     }
 }
 
-/// A destroy, or a file that wants no chain, may leave what it can't see.
+/// A destroy, or a file that wants no chain, may leave chains that it can't see.
 #[test]
 fn chains_that_may_be_there_and_cannot_be_seen_match_nothing() {
     let config = Config { guard: Guard::Policies, ..lab() };

@@ -8,7 +8,7 @@ use meshsec::{
 use super::{edited, foreign_allow, lab};
 use crate::common::{REQID, applied, applied_host, golden, plan};
 
-/// Version 0.1 had no policies for what is forwarded, and none for ICMP errors.
+/// Version 0.1 had no policies for forwarded packets, and none for ICMP errors.
 fn as_of_0_1(state: &mut State) {
     let is_new =
         |policy: &Policy| policy.id.direction == Direction::Fwd || policy.is_for_icmp_errors();
@@ -45,7 +45,7 @@ fn what_allows_or_transforms_is_no_guard_whatever_its_priority() {
     let reqid = meshsec::model::Reqid(9);
     theirs.templates = vec![Template::transport(ends[1], ends[0], Spi::from_raw(0), reqid)];
     kernel.state_mut().policies.push(theirs);
-    // The first is as old as the guard may be, and lets pass what that blocks: a conflict.
+    // The first is as old as the guard may be, and lets pass packets that it blocks: a conflict.
     let planned = plan(&lab(), &mut kernel);
     assert!(planned.changes.is_empty() && planned.conflicts.len() == 1);
     kernel

@@ -34,7 +34,7 @@ fn vxlan(device: &str, port: u16) -> Tunnel {
     }
 }
 
-/// A mesh whose [link] names a device, and one whose file has none.
+/// A mesh with a [link] that names a device, and one without a [link].
 fn with_link(device: Option<&str>) -> Config {
     let link = device.map(|device| LinkWish { device: device.into(), mtu: Mtu::Auto });
     Config { link, ..lab() }

@@ -22,7 +22,7 @@ fn bypass(device: &str, name: &str) -> Bypass {
     Bypass { device: device.into(), ipv6: false, name: name.into() }
 }
 
-/// The way to the peer whose address ends in this number.
+/// The way to the peer with an address that ends in this number.
 fn way(state: &mut State, to: u8) -> &mut Route {
     state.routes.iter_mut().find(|route| route.to == IpAddr::from([192, 0, 2, to])).unwrap()
 }
@@ -38,7 +38,7 @@ fn address_to_lo(state: &mut State) {
     state.links.push(Link { kind: Some("loopback".into()), ..common::link("lo", 65536) });
 }
 
-/// What is said to become of the tunnel's packets to the first peer.
+/// The fate of the tunnel's packets to the first peer, as a plan tells it.
 fn flow(kernel: &mut Memory) -> Flow {
     let hosts = Selector::hosts([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
     let packet = Selector { sport: meshsec::model::PortMatch::exactly(49_152), ..hosts };

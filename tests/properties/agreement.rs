@@ -22,7 +22,7 @@ fn as_flow(fate: Fate) -> Flow {
 proptest! {
     #![proptest_config(cases(20_000))]
 
-    /// What the program says of a packet can become of it, and nothing worse can.
+    /// The fate that the program tells of a packet is possible, and nothing worse is.
     #[test]
     fn what_reports_say_of_a_packet_is_the_worst_that_can_become_of_it(
         case in any_case(8)

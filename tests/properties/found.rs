@@ -1,4 +1,4 @@
-//! What random cases have found, each in its own words.
+//! Finds of random cases, each in its own words.
 
 use meshsec::{
     config::{Config, Guard},
@@ -82,7 +82,8 @@ fn an_sa_that_the_kernel_would_not_find_protects_nothing() {
     for odd in odd {
         assert_eq!(told(&lab(), |state| odd(sa_to(state, &packet))), (Flow::Blocked, false));
     }
-    // A template without a reqid takes any SA of what arrives, and none of ours of what leaves.
+    // A template without a reqid takes any SA of incoming packets, and none of ours of outgoing
+    // ones.
     let odd = |state: &mut State| out_to(state, &packet).templates[0].reqid = Reqid(0);
     assert_eq!(told(&lab(), odd), (Flow::Blocked, false));
 }
@@ -175,7 +176,7 @@ fn a_chain_with_a_rule_of_others_takes_no_guards_place() {
     assert!(guards.clone().count() == 2 && guards.into_iter().all(|g| g.phase == Phase::Guards));
 }
 
-/// Nothing but the mark protects a port whose other chain is cut off.
+/// Nothing but the mark protects a port with its other chain cut off.
 #[test]
 fn a_plan_that_stops_marking_says_what_is_in_clear_then() {
     let mark = meshsec::config::Select::Mark(Mark { value: 1, mask: 1 });

@@ -29,7 +29,7 @@ pub const THEIRS: Reqid = Reqid(7);
 const V4: [&str; 5] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.99"];
 const V6: [&str; 5] = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "2001:db8::99"];
 
-/// Somebody who is in no mesh, of the family of an address.
+/// A host that is in no mesh, of the family of an address.
 pub fn stranger(like: IpAddr) -> IpAddr {
     let all = if like.is_ipv4() { V4 } else { V6 };
     all[4].parse().unwrap()
@@ -91,7 +91,7 @@ pub struct Case {
     ipv6: bool,
     before: [u8; 10],
     after: [u8; 10],
-    /// What the host holds: what was (0 and 1), what is to be, or nothing.
+    /// The objects of the host: those before (0 and 1), those to be, or none.
     base: u8,
     oddities: Vec<(u8, [u8; 12])>,
 }
@@ -149,7 +149,7 @@ impl Case {
     }
 }
 
-/// What an apply on an empty host leaves there.
+/// The objects that an apply on an empty host leaves there.
 pub fn fill(state: &mut State, wanted: &Desired) {
     state.sas = wanted.sas.values().map(|wanted| wanted.sa.clone()).collect();
     state.usage = state.sas.iter().map(|sa| used(sa, wanted)).collect();
@@ -345,7 +345,7 @@ fn odd_chain(chains: &mut Vec<Chain>, wanted: &[Desired; 2], n: &[u8; 12]) {
     }
 }
 
-/// What is around SAs, policies and chains.
+/// The surroundings of SAs, policies and chains.
 fn odd_surroundings(state: &mut State, n: &[u8; 12]) {
     match n[0] % 8 {
         0 => state.sas.iter_mut().for_each(|sa| sa.key = KeyView::Unknown),

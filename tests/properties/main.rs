@@ -231,7 +231,7 @@ fn add_foreign(kernel: &mut Memory) {
     });
 }
 
-/// What is not of the mesh.
+/// Objects that are not of the mesh.
 fn foreign(kernel: &mut Memory) -> (Vec<Sa>, Vec<Policy>, Vec<Chain>) {
     let live = observe(kernel).0;
     (
@@ -268,12 +268,12 @@ fn finds_its_neighbours(kernel: &Memory) -> Result<(), TestCaseError> {
     let state = kernel.state();
     let peers = state.policies.iter().map(|policy| &policy.id);
     let all = peers.filter(|id| id.selector.proto == 0 && !id.selector.is_ipv4());
-    // No host sends on what it asks its neighbours, or is asked.
+    // No host forwards its questions to neighbours, or theirs to it.
     let all = all.filter(|id| id.direction != Direction::Fwd);
     for id in all {
         for kind in [135, 136] {
             let asked = id.selector.from_port(58, kind);
-            // What comes in is looked up as what goes out.
+            // Incoming packets are looked up as outgoing ones.
             let turned = state.policies.iter().filter(|policy| policy.id.direction == id.direction);
             let turn = |policy: &Policy| {
                 let id = PolicyId { direction: Direction::Out, ..policy.id };
@@ -303,8 +303,8 @@ fn step_by_step(
     look(kernel, plan.steps.len())
 }
 
-/// Whether what a file would find is taken for that of another file with its reqid, and left
-/// alone: other traffic, and not one SA that the file asks for.
+/// Whether the objects that a file would find are taken for those of another file with its reqid,
+/// and left alone: other traffic, and not one SA that the file asks for.
 fn is_taken_for_another_mesh(config: &Config, kernel: &mut Memory) -> bool {
     let conflicts = common::plan(config, kernel).conflicts;
     conflicts.iter().any(|conflict| conflict.code == ConflictCode::SameReqid)
@@ -391,8 +391,8 @@ proptest! {
         })?;
     }
 
-    /// Peers that stay as they are keep their traffic at every step of a
-    /// raise by one, whatever else changes.
+    /// Peers that stay as they are keep their traffic at every step of a raise by one, beside any
+    /// other change.
     #[test]
     fn a_peer_that_stays_keeps_its_traffic(
         before in meshes(1..4), after in meshes(0..2), up in any::<bool>()
@@ -443,8 +443,8 @@ proptest! {
         }
     }
 
-    /// Whatever single request fails, or whatever answer is lost: the report is
-    /// right, what was closed stays closed, and the next apply converges.
+    /// If any single request fails, or any answer is lost: the report is right, closed traffic
+    /// stays closed, and the next apply converges.
     #[test]
     fn the_next_apply_goes_on_after_any_failure(
         before in meshes(0..3), after in meshes(0..3), nth in 0..60usize, errno in 1..120i32,
@@ -466,7 +466,7 @@ proptest! {
             .collect();
         let report = applied(&after, &mut kernel);
         let left = common::plan(&after, &mut kernel);
-        // What this kernel can't have as a second guard is told, and stays wanted.
+        // Parts of the second guard that this kernel can't have are told, and stay wanted.
         let is_left_out = |change: &Change| {
             matches!(&change.what, What::SetChain { id, .. } if report.left_out.contains_key(id))
         };
@@ -480,10 +480,9 @@ proptest! {
         prop_assert!(applied(&after, &mut healthy).is_complete());
     }
 
-    /// Where the clock says which generation it is: an apply at any moment
-    /// converges, whatever the clock showed before, and stays converged as long
-    /// as the generation does; and what is lost within a generation is made
-    /// anew above all numbers that were sent.
+    /// Where the clock says which generation it is: an apply at any moment converges, after any
+    /// earlier time of the clock, and stays converged as long as the generation does; and SAs lost
+    /// within a generation are made anew above all numbers that were sent.
     #[test]
     fn a_mesh_that_follows_the_clock_converges_whatever_it_shows(
         mesh in meshes(0..1), damages in damages(), jump in 0..5000u64, later in 0..600u64
@@ -512,7 +511,8 @@ proptest! {
         }
     }
 
-    /// Destroying leaves exactly what was there before the first apply, but for the MTU.
+    /// Destroying leaves exactly the objects that were there before the first apply, but for the
+    /// MTU.
     #[test]
     fn destroying_leaves_what_was_there_before(config in meshes(0..200)) {
         let mut kernel = common::host(&config);

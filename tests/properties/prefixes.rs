@@ -1,4 +1,4 @@
-//! Every prefix of every plan is safe: nothing leaks, and what stays keeps its traffic.
+//! Every prefix of every plan is safe: nothing leaks, and peers that stay keep their traffic.
 //!
 //! A plan is performed one step at a time, and after each step every packet is
 //! asked for that the two meshes are about.
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// What is to become of a host, and what the plan for it is about.
+/// The change of a host, and the subject of the plan for it.
 struct Run<'a> {
     /// Nothing, if all of the mesh is to go.
     after: Option<&'a Config>,
@@ -35,7 +35,7 @@ struct Run<'a> {
     packets: Vec<Packet>,
 }
 
-/// Whether a file says that a packet out is a part of what is protected or guarded.
+/// Whether a file says that a packet out is protected or guarded.
 fn covers(config: &Config, packet: &Packet) -> bool {
     let is_peer = config.peers[1..].iter().any(|peer| peer.address == packet.dst);
     let is_pair = is_peer && packet.src == config.peers[0].address;
@@ -83,7 +83,7 @@ fn samples(traffic: Traffic) -> Vec<(u8, u16, u16)> {
     }
 }
 
-/// What has to stay as it is, judged before the first step.
+/// Properties that have to stay, judged before the first step.
 struct Start {
     closed: Vec<Packet>,
     refused: Vec<Packet>,
@@ -93,7 +93,7 @@ struct Start {
     not_injected: Vec<Packet>,
     /// Of those that arrive and are sent on by destination NAT.
     not_forwarded: Vec<Packet>,
-    /// Of those that arrive encrypted, if they do: no ICMP error shows what was in them.
+    /// Of those that arrive encrypted, if they do: no ICMP error shows their content.
     hidden: Vec<Packet>,
     /// Whether somebody had made a guard come before policies that it should follow.
     edited_guard: bool,
@@ -216,7 +216,7 @@ fn is_blocked_by_chance(state: &State, packet: &Packet) -> bool {
     })
 }
 
-/// What destroy asks of a host.
+/// The state that destroy asks of a host.
 pub fn nothing(config: &Config) -> Desired {
     let local = &config.peers[0];
     let peers = config.peers[1..].iter().map(|peer| (peer.address, peer.name.clone()));
@@ -259,7 +259,7 @@ fn every_prefix_is_safe(case: &Case, destroy: bool) -> Result<(), TestCaseError>
     ends_well(&run, kernel)
 }
 
-/// What holds after any number of steps.
+/// Properties after any number of steps.
 fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), TestCaseError> {
     let steps = &run.plan.steps;
     let last = done.checked_sub(1).map(|last| &steps[last]);
@@ -271,8 +271,8 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     let guarded = guarded && run.after.is_some_and(|after| after.guard.is_on());
     let takes_down = steps[..done].iter().any(takes_down);
     let ended = done == steps.len();
-    // Policies don't see what a sysctl takes past them. The plan says so, or that it does not know
-    // by which device packets leave; the rules of the second guard drop them all the same.
+    // Policies don't see packets that a sysctl takes past them. The plan says so, or that it does
+    // not know by which device packets leave; the rules of the second guard drop them all the same.
     let bypasses = [WarningCode::PastTheGuard, WarningCode::RouteUnknown];
     let past = run.after.is_some_and(|after| after.guard != Guard::Both)
         && (run.plan.conflicts.iter().any(|conflict| conflict.code == ConflictCode::Bypass)
@@ -304,7 +304,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     look_past_policies(run, start, state, done)
         .map_err(|what| TestCaseError::fail(format!("{what} {}", told())))?;
     for packet in &start.not_forwarded {
-        // No guard is for what is forwarded, so a former peer is as any stranger.
+        // No guard is for forwarded packets, so a former peer is as any stranger.
         let is_pair = run.is_pair(&packet.answer());
         let unwanted = !(is_pair && run.wants(&packet.answer())) && takes_down;
         let may_open = unwanted || run.is_held_open(state, packet, Direction::Fwd);
@@ -363,7 +363,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         .map_err(|who| TestCaseError::fail(format!("{who} {}", told())))
 }
 
-/// What holds of the second guard after any number of steps: it comes first and goes last, and
+/// Properties of the second guard after any number of steps: it comes first and goes last, and
 /// nothing that it stopped gets past it on the way.
 fn look_past_policies(
     run: &Run<'_>,
@@ -381,7 +381,7 @@ fn look_past_policies(
         IpAddr::V4(_) => Family::Ipv4,
         IpAddr::V6(_) => Family::Ipv6,
     };
-    // A rule ahead that accepts is a warning; so is what can't be had.
+    // A rule ahead that accepts is a warning; so is a chain that can't be had.
     let is_behind = |packet: &Packet, direction: Direction| {
         let chains = state.firewall.chains.iter();
         let mut ours = chains.filter(|chain| {
@@ -434,7 +434,7 @@ fn is_let_pass(state: &State, packet: &Packet, direction: Direction) -> bool {
     })
 }
 
-/// Whether a step may open what the file no longer protects.
+/// Whether a step may open traffic that the file no longer protects.
 fn takes_down(step: &PlannedStep) -> bool {
     step.name().starts_with("delete_") || matches!(step.phase, Phase::Mark | Phase::DeleteGuards)
 }
@@ -456,7 +456,7 @@ fn no_new_impostor(run: &Run<'_>, start: &Start, state: &State) -> Result<(), St
     Ok(())
 }
 
-/// What holds after the last step.
+/// Properties after the last step.
 fn ends_well(run: &Run<'_>, kernel: &mut Memory) -> Result<(), TestCaseError> {
     let live = observe(kernel);
     let again = Plan::new(&run.desired, &live, REQID);

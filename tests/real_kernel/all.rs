@@ -1,4 +1,4 @@
-//! Kind all: everything between two hosts, and what must go on beside it.
+//! Kind all: everything between two hosts, and the traffic that must go on beside it.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -28,7 +28,7 @@ fn address(lab: &Lab, place: usize) -> IpAddr {
     lab.address(place).parse().expect("an address")
 }
 
-/// A connection between the hosts, and a server that answers with what it gets.
+/// A connection between the hosts, and a server that echoes.
 fn connect(lab: &Lab) -> (TcpStream, JoinHandle<()>) {
     let listener = lab.host(B).inside(|| TcpListener::bind((address(lab, B), 22)));
     let listener = listener.expect("the port is free");
@@ -57,7 +57,7 @@ fn an_open_connection_goes_on(underlay: Underlay) {
     let (mut stream, server) = connect(&lab);
     converse(&mut stream, b"before the first apply");
     lab.apply(B).says("all traffic (ssh too) with a that flowed in the clear stops here");
-    // What is sent while only one end has applied waits for the other.
+    // Packets sent while only one end has applied wait for the other.
     stream.write_all(b"in between").expect("it is put into the send buffer");
     lab.apply(A);
     let mut answer = [0; 10];
@@ -226,7 +226,7 @@ fn what_is_foreign_in_the_place_of_neighbour_discovery_is_named_or_serves() {
     host.ip("xfrm policy add src 2001:db8:9::/64 dst ::/0 dir in index 3577368848 priority 7000");
     lab.meshsec(A, &["plan"]).exits(1).says("has the index of the one that lets neighbour");
     host.ip("xfrm policy delete src 2001:db8:9::/64 dst ::/0 dir in");
-    // What does the same will do, and stays when the mesh goes.
+    // A foreign policy to the same effect will do, and stays when the mesh goes.
     host.ip(&format!("xfrm policy add {PLACE} priority 7"));
     lab.apply_all();
     lab.has_converged(A);

@@ -11,7 +11,8 @@ use crate::{
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_kernel/by_hand.py");
 
-/// Lets the script, which knows nothing of meshsec, say what the host in `place` needs.
+/// Lets the script, which knows nothing of meshsec, give the objects that the host in `place`
+/// needs.
 pub fn commands(lab: &Lab, place: usize, cipher: &str) -> String {
     let mut script = Command::new("python3");
     script.args([SCRIPT, "lab", MESH_KEY, &lab.mesh.generation.to_string(), cipher]);

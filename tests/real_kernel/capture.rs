@@ -1,4 +1,4 @@
-//! What passes the switch, as tcpdump sees it.
+//! Packets that pass the switch, as tcpdump sees them.
 
 use std::{
     fs,
@@ -25,8 +25,8 @@ const HARMLESS: &str = "arp or (icmp6 and ip6[40] >= 133 and ip6[40] <= 137) \
 /// For IPv6, tcpdump's `esp` does not see behind a fragment header.
 const FRAGMENT_OF_ESP: &str = "(ip6[6] = 44 and ip6[40] = 50)";
 
-/// What every ping, datagram and stream of these tests carries. Where it can be read on the wire,
-/// something has leaked, by whatever protocol and port.
+/// The bytes that every ping, datagram and stream of these tests carries. Where they can be read on
+/// the wire, something has leaked, by any protocol and port.
 pub const MARKER: &[u8; 16] = b"SECRETPLAINTEXT!";
 
 /// VXLAN that nothing protects. tcpdump's `udp` is of both families.
@@ -38,7 +38,7 @@ const ANY: &str = "greater 1";
 /// A recording under way.
 pub struct Capture {
     tcpdump: Child,
-    /// Held open, or tcpdump dies of what it says at its end.
+    /// Held open, or tcpdump dies of its output at its end.
     _said: BufReader<ChildStderr>,
     file: PathBuf,
     marker: Namespace,
@@ -79,7 +79,7 @@ impl Capture {
 
     /// Ends it once everything that has passed is in the file.
     ///
-    /// A last packet says so: what was sent before it was recorded before it.
+    /// A last packet says so: packets sent before it were recorded before it.
     pub fn stop(mut self) -> Recording {
         let mark = b"end of the recording";
         self.marker.inside(|| {
@@ -171,8 +171,8 @@ impl Recording {
         assert!(esp >= at_least, "{esp} packets of ESP, wanted {at_least}");
     }
 
-    /// Fails if the marker can be read in fewer packets of clear VXLAN: what can't see it there
-    /// proves nothing elsewhere.
+    /// Fails if the marker can be read in fewer packets of clear VXLAN: a capture that can't see it
+    /// there proves nothing elsewhere.
     #[track_caller]
     pub fn has_clear(&self, at_least: usize) {
         let clear = self.marked(CLEAR).len();

@@ -95,7 +95,7 @@ fn write_second(lab: &Lab, generation: u64) -> PathBuf {
     write_other(lab, "other", &text.replace("name = \"lab\"", "name = \"other\""))
 }
 
-/// What there is of one mesh, by the end of its first line and all below it.
+/// The objects of one mesh, by the end of its first line and all below it.
 fn of_reqid(lab: &Lab, reqid: u32) -> Vec<String> {
     let text = xfrm::databases(lab.host(A));
     let mut objects: Vec<String> = Vec::new();
@@ -181,7 +181,7 @@ fn twenty_applies_and_destroys_at_once_end_at_what_the_last_of_them_wanted() {
     assert_eq!(wanted.iter().filter(|is| **is).count(), 1, "half of something: {wanted:?}");
 }
 
-/// Stops what runs beside a test, however that ends.
+/// Stops a process that runs beside a test, however that ends.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {

@@ -1,4 +1,4 @@
-//! `apply --confirm-within`: who has cut himself off gets back what he had.
+//! `apply --confirm-within`: somebody who has cut himself off gets back the state before.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -18,7 +18,7 @@ use crate::{
 /// Long enough that no test gets there.
 pub const LONG: &str = "10m";
 
-/// What `ip xfrm` lists but for the numbers that packets move, in no order.
+/// The lists of `ip xfrm` but for the numbers that packets move, in no order.
 pub fn databases(host: &Namespace) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     for line in xfrm::databases(host).lines() {
@@ -40,7 +40,7 @@ pub struct Waiting {
     command: String,
     child: Child,
     said: String,
-    /// What it says to people, and the other of its outputs.
+    /// Its text for people, and the other of its outputs.
     rest: [Box<dyn Read>; 2],
 }
 
@@ -59,7 +59,7 @@ impl Waiting {
             let read = told.read_line(&mut said).expect("it can be read");
             assert!(read > 0, "it has ended without asking: {said}");
         }
-        // What comes later fits the pipes, and is read at the end.
+        // Later output fits the pipes, and is read at the end.
         Self { command: format!("{command:?}"), child, said, rest: [Box::new(told), other] }
     }
 

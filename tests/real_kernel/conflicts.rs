@@ -1,4 +1,4 @@
-//! What is not ours and in the way: named, left alone, and a stop for its own peer.
+//! Foreign objects in the way: named, left alone, and a stop for their own peer.
 
 use crate::{
     fixture::{A, B, C, Lab, spi},
@@ -20,11 +20,11 @@ fn only_c_is_served(lab: &Lab) {
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn a_foreign_policy_that_lets_a_peers_traffic_out_in_clear_stops_that_peer() {
-    // The rules of the second guard would drop what the policies let pass.
+    // The rules of the second guard would drop packets that the policies let pass.
     let mut lab = Lab::new(3);
     lab.mesh.guard = "\"xfrm\"";
     lab.write_all(&lab.mesh);
-    // Between two peers, whatever the protocol: what is in a peer's way is not in the guard's.
+    // Between two peers, of any protocol: a policy in a peer's way is not in the guard's.
     let foreign = format!("src {}/32 dst {}/32 dir out", lab.address(A), lab.address(B));
     lab.host(A).ip(&format!("xfrm policy add {foreign} action allow priority 10"));
 
@@ -129,12 +129,12 @@ fn a_sysctl_that_takes_packets_past_all_policies_is_a_conflict() {
     lab.apply(A);
 }
 
-/// What the conflict is about: with the sysctl, packets do pass the policies.
+/// The reason of the conflict: with the sysctl, packets do pass the policies.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn disable_xfrm_sends_protected_traffic_in_clear_and_an_applied_host_says_so() {
     let mut lab = Lab::new(2);
-    // The second guard looks at no sysctl, and drops what is clear.
+    // The second guard looks at no sysctl, and drops clear packets.
     lab.mesh.guard = "false";
     lab.write_all(&lab.mesh);
     lab.apply_all();

@@ -20,7 +20,7 @@ pub const DESTROY: &[&str] = &["destroy", "--auto-approve"];
 type Goal<'a> = &'a mut dyn FnMut(&Lab) -> &'static [&'static str];
 
 /// Kills a run for each of the goals, in turn, at every request. `check` is called after each kill
-/// and `finish` makes what the killed run was to make. Returns the number of kills.
+/// and `finish` completes the killed run. Returns the number of kills.
 fn at_every_request(
     lab: &Lab,
     goals: &mut [Goal<'_>],
@@ -64,7 +64,7 @@ pub fn send_if_guarded(lab: &Lab, guarded: &mut usize) {
     }
 }
 
-/// Fails unless the mesh works and what is foreign on host a is as it was.
+/// Fails unless the mesh works and foreign objects on host a are as they were.
 fn is_well(lab: &Lab, foreign: &str) {
     lab.apply_all();
     lab.has_converged(A);
@@ -92,7 +92,7 @@ fn a_first_apply_or_a_destroy_that_is_killed_lets_nothing_out_as_long_as_there_i
         &lab,
         &mut [&mut |_| APPLY, &mut |_| DESTROY],
         &mut |lab| send_if_guarded(lab, &mut guarded),
-        // What was killed is finished in one turn, and undone in the other.
+        // A killed run is finished in one turn, and undone in the other.
         &mut |lab, words| {
             turn += 1;
             if turn % 4 < 2 {
@@ -183,7 +183,7 @@ fn an_apply_killed_while_it_moves_the_port_or_sets_an_mtu_lets_nothing_out() {
     lab.host(A).ip(&format!(
         "link add vxlan43 mtu 1400 type vxlan id 43 dstport 4790 local {local} dev eth0 nolearning"
     ));
-    // What goes to the old port has no guard any more once the apply is done, so that nothing but
+    // Packets to the old port have no guard any more once the apply is done, so that nothing but
     // bursts is sent, and only while it has.
     lab.apply_all();
     let capture = lab.capture();
@@ -240,6 +240,6 @@ fn an_apply_killed_while_it_changes_the_generation_lets_nothing_out_and_loses_no
     capture.stop().has_only_esp(50);
     lab.mesh = lab.mesh.of_generation(generation);
     is_well(&lab, &foreign);
-    // The probe and its end, inbound SA, outbound SA, policy, what goes, and the end.
+    // The probe and its end, inbound SA, outbound SA, policy, deletions, and the end.
     assert!(kills >= 7, "{kills} kills at requests, wanted 7");
 }

@@ -20,7 +20,7 @@ use crate::{
 const KILLS: u32 = 100;
 const KILLS_BY_MARK: u32 = 10;
 
-/// Another file for host a: some of what it says is as before, and some is not.
+/// Another file for host a: some of its content is as before, and some is not.
 fn another(lab: &Lab, generation: &mut u64, random: &mut Random) -> MeshFile {
     *generation += random.below(2);
     let mut mesh = lab.mesh.of_generation(*generation);

@@ -1,4 +1,4 @@
-//! What others do to our objects: the plan says what, and apply heals it.
+//! Changes of our objects by others: the plan names them, and apply heals them.
 
 use std::process::{Child, Command, Stdio};
 

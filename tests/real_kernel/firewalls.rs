@@ -1,4 +1,4 @@
-//! What meshsec(8) says of firewalls and of two families, as packets see it.
+//! FIREWALLS and DUAL STACK of meshsec(8), as packets see them.
 
 use std::{fs, process::Command};
 
@@ -33,7 +33,7 @@ fn a_host_that_drops_everything_else_needs_both_rules_of_the_manual() {
     }
 }
 
-/// DUAL STACK in meshsec(8): two files, whose guards are "xfrm" and false.
+/// DUAL STACK in meshsec(8): two files, with the guards "xfrm" and false.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn two_files_protect_hosts_over_both_families() {

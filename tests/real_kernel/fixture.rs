@@ -52,7 +52,7 @@ impl Underlay {
     }
 }
 
-/// Hosts, what connects them, and their files. All of it goes when this is dropped.
+/// Hosts, their network, and their files. All of it goes when this is dropped.
 pub struct Lab {
     hosts: Vec<Namespace>,
     pub wire: Namespace,
@@ -70,7 +70,7 @@ impl Lab {
         Self::over(&vec![Underlay::V4; hosts])
     }
 
-    /// A host for each underlay, whose VXLAN reaches those of the same family.
+    /// A host for each underlay, with a VXLAN that reaches those of the same family.
     pub fn over(underlay: &[Underlay]) -> Self {
         needs();
         let lab = Self::unwired(underlay);
@@ -142,7 +142,7 @@ impl Lab {
     /// Gives a host its addresses, its VXLAN device and its neighbours.
     fn configure(&self, place: usize) {
         let local = self.address(place);
-        // What fits 1500 bytes when encrypted, and less.
+        // The MTU that fits 1500 bytes when encrypted, and less.
         let mtu = match self.underlay[place] {
             Underlay::V4 => 1400,
             Underlay::V6 => 1380,
@@ -279,7 +279,7 @@ impl Lab {
         assert_eq!(answers, 0, "host {to} answers host {from} although it must not");
     }
 
-    /// Begins to record what passes the switch.
+    /// Begins to record the packets that pass the switch.
     pub fn capture(&self) -> Capture {
         Capture::start(self)
     }
@@ -287,7 +287,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Each by itself, whatever became of the others: this runs on a failed test too.
+        // Each by itself, even if others failed: this runs on a failed test too.
         let all = self.hosts.iter().chain([&self.wire]);
         let lines: String = all.map(|host| format!("netns delete {}\n", host.0)).collect();
         let mut command = Command::new("ip");

@@ -1,4 +1,4 @@
-//! What a rule of destination NAT sends on to a container: the kernel asks policies fwd.
+//! Packets that a rule of destination NAT sends on to a container: the kernel asks policies fwd.
 
 use std::{net::UdpSocket, process::Command, thread, time::Duration};
 
@@ -101,7 +101,7 @@ fn forged_clear_text_is_not_forwarded(underlay: Underlay, traffic: &'static str)
     let container = Container::start(&lab, underlay);
     let (peer, length) = (lab.address(B), if underlay == Underlay::V4 { 32 } else { 128 });
     lab.host(D).ip(&format!("address add {peer}/{length} dev eth0 nodad"));
-    // What is sent before all links are up is lost.
+    // Packets sent before all links are up are lost.
     wait_for("datagrams to be forwarded without meshsec", || {
         send(&lab, D, &peer);
         thread::sleep(Duration::from_millis(200));
@@ -117,7 +117,7 @@ fn forged_clear_text_is_not_forwarded(underlay: Underlay, traffic: &'static str)
         (mismatches() >= before + DATAGRAMS as u64).then_some(())
     });
     assert_eq!(container.received(), 0, "clear text was forwarded");
-    // Who is no peer is served as before.
+    // A host that is not a peer is served as before.
     send(&lab, D, &lab.address(D));
     container.receives("from a stranger under its own address");
 

@@ -1,4 +1,4 @@
-//! The guard: what is not protected does not leave, and does not get in.
+//! The guard: unprotected packets don't leave, and don't get in.
 
 use crate::{
     fixture::{A, B, D, Lab, Underlay},
@@ -16,7 +16,7 @@ pub fn waits_for_its_peer(lab: &Lab) {
     let recording = capture.stop();
     let host_a = lab.address(A);
     recording.is_closed_for(&format!("src host {host_a}"));
-    // What b sent in the clear was seen, so a's would have been.
+    // Clear packets of b were seen, so a's would have been.
     recording.has_clear(5);
 
     lab.apply(B);

@@ -1,4 +1,4 @@
-//! ICMP errors quote what was decrypted: they leave encrypted too, and arrive.
+//! ICMP errors quote decrypted packets: they leave encrypted too, and arrive.
 
 use std::{io::ErrorKind, net::UdpSocket, time::Duration};
 
@@ -49,7 +49,7 @@ fn unanswered_pings(lab: &Lab, underlay: Underlay) -> Recording {
     capture.stop()
 }
 
-/// What answers packets that nobody takes, by an error that quotes them.
+/// Has host b answer packets that nobody takes, by an error that quotes them.
 fn refuse(lab: &Lab, underlay: Underlay, how: &str) {
     match how {
         "no socket" => _ = lab.host(B).ip(&format!("link set {VXLAN} down")),

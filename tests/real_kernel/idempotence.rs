@@ -1,4 +1,4 @@
-//! A second apply does nothing, and exit statuses say what is pending.
+//! A second apply does nothing, and exit statuses tell of pending changes.
 
 use crate::{
     fixture::{A, B, Lab},

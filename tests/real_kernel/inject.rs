@@ -66,7 +66,7 @@ pub fn never_gets_in(lab: &Lab, sender: &Namespace, source: &str, place: usize) 
     assert_eq!(host.received(VXLAN), received, "an injected packet got to the VXLAN device");
 }
 
-/// How many packets the chains for what comes in have dropped, in both backends and families.
+/// How many packets the chains for incoming packets have dropped, in both backends and families.
 fn dropped(host: &Namespace) -> u64 {
     let programs = ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"];
     let saved = programs.map(|program| {

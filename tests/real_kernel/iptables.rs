@@ -18,7 +18,7 @@ pub const IN: &str = "MESHSEC-4d53a511-IN";
 /// The lines of a mesh.toml that select by a mark.
 pub const BY_MARK: &str = "kind = \"vxlan\"\nselect = \"mark\"";
 
-/// What the system's iptables works on.
+/// The backend of the system's iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     Nft,
@@ -42,7 +42,7 @@ impl Backend {
         }
     }
 
-    /// A lab selected by a mark, whose hosts' `iptables` works on this backend.
+    /// A lab selected by a mark, of hosts with an `iptables` that works on this backend.
     pub fn lab(self, underlay: &[Underlay]) -> Lab {
         let mut lab = Lab::over(underlay);
         lab.mesh.traffic = BY_MARK;

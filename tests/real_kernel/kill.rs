@@ -24,7 +24,7 @@ use crate::{
 /// the environment.
 pub const KILL_AT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_kernel/kill_at.py");
 
-/// The exit status of who was killed by `SIGKILL`, as a shell has it.
+/// The exit status of a program killed by `SIGKILL`, as a shell has it.
 const KILLED: i32 = 128 + 9;
 
 /// Types of requests that change something: `XFRM_MSG_NEWSA`, `DELSA`, `NEWPOLICY`, `DELPOLICY`,
@@ -87,12 +87,12 @@ pub fn timed(work: impl FnOnce()) -> Duration {
     begin.elapsed()
 }
 
-/// What becomes of an `iptables-restore` whose meshsec is killed.
+/// The fate of an `iptables-restore` after its meshsec is killed.
 #[derive(Debug, Clone, Copy)]
 pub enum Restore {
     /// It was never started, or went with it.
     Undone,
-    /// What meshsec writes to it has been cut off before the `COMMIT`.
+    /// Its input from meshsec has been cut off before the `COMMIT`.
     CutOff,
     /// It goes on to its end.
     Done,
@@ -152,7 +152,7 @@ impl Restores {
         let killed = ran.status == KILLED;
         assert!(killed || ran.status == 0, "{ran}");
         if killed {
-            // The program is nobody's child now, and what it does must not meet the next run.
+            // The program is nobody's child now, and its effects must not meet the next run.
             crate::wait::wait_for("an iptables-restore to end", || {
                 self.directory.join("ended").exists().then_some(())
             });

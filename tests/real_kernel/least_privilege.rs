@@ -1,4 +1,4 @@
-//! CAP_NET_ADMIN is enough, whoever has it.
+//! CAP_NET_ADMIN is enough, for any user.
 
 use std::{fs, os::unix::fs::chown, process::Command};
 
@@ -9,7 +9,7 @@ use crate::{
     xfrm,
 };
 
-/// Who has nothing else on this machine.
+/// A user with nothing else on this machine.
 const NOBODY: u32 = 65534;
 
 /// Whom meshsec is run by, and with which capabilities.
@@ -82,7 +82,7 @@ fn an_ordinary_user_with_cap_net_admin_does_everything() {
     ORDINARY.does_everything(&Lab::new(2));
 }
 
-/// Although what the other backend has is only root's to read.
+/// Although the rules of the other backend are only root's to read.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn an_ordinary_user_with_cap_net_admin_does_everything_by_mark_in_nf_tables() {
@@ -104,7 +104,7 @@ fn with_iptables_legacy_an_ordinary_user_is_told_what_is_missing_and_root_does_w
     ROOT_OF_LITTLE.does_everything(&lab);
 }
 
-/// What is not loaded yet is loaded for root, as before it gave up the rest.
+/// Modules that are not loaded yet are loaded for root, as before it gave up the rest.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn root_has_the_modules_of_iptables_legacy_loaded() {

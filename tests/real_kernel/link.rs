@@ -12,7 +12,7 @@ use crate::{
     shell::Ran,
 };
 
-/// Two hosts whose file asks for the MTU that fits.
+/// Two hosts with a file that asks for the MTU that fits.
 fn lab(underlay: Underlay) -> Lab {
     let mut lab = Lab::over(&[underlay, underlay]);
     lab.mesh.link = "device = \"vxlan42\"\nmtu = \"auto\"";
@@ -26,7 +26,7 @@ fn mtu(lab: &Lab, place: usize, device: &str) -> String {
     words.nth(1).unwrap_or_else(|| panic!("no mtu in {text}")).to_owned()
 }
 
-/// One ping whose packet in the VXLAN has this length and must not be fragmented there.
+/// One ping with a packet in the VXLAN of this length, which must not be fragmented there.
 fn ping(lab: &Lab, length: usize) -> bool {
     let mut ping = ping::command();
     let payload = (length - 28).to_string();

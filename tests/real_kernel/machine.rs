@@ -1,5 +1,5 @@
-//! What changes the whole machine: modules, their configuration, and limits of
-//! all sockets. In a guest only, like the tests of `clock`.
+//! Tests that change the whole machine: modules, their configuration, and limits of all sockets. In
+//! a guest only, like the tests of `clock`.
 
 use std::{fs, path::Path, process::Command};
 
@@ -36,7 +36,7 @@ impl Drop for Restored {
 /// Keeps modules from being loaded, as many systems have done since 2026.
 fn barring(lines: &str) -> Restored {
     for module in ["esp4", "esp6"] {
-        // An SA that asked for offload has loaded what holds it, for good; the SAs of a
+        // An SA that asked for offload has loaded the module that holds it, for good; the SAs of a
         // namespace that is gone hold it for a while.
         let offload = format!("{module}_offload");
         wait_for(&format!("{module} to be unloaded"), || {

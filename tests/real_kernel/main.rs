@@ -1,12 +1,12 @@
-//! What meshsec does to a real kernel, seen from outside.
+//! Effects of meshsec on a real kernel, seen from outside.
 //!
 //! Hosts are network namespaces on one switch, with a VXLAN between them.
-//! What happens is read from iproute2, tcpdump, ping and `/proc`, never from
-//! meshsec itself, except where its own words are what is tested.
+//! Effects are read from iproute2, tcpdump, ping and `/proc`, never from meshsec itself, except in
+//! tests of its own words.
 //!
 //! All of this needs root and a kernel with ESP, which many containers and
-//! virtual machines lack: `cargo xtask test` boots one. A test that finds
-//! something missing fails and says what; none passes without having looked.
+//! virtual machines lack: `cargo xtask test` boots one. A test that lacks something fails and names
+//! it; none passes without having looked.
 
 mod capture;
 mod fixture;

@@ -1,4 +1,4 @@
-//! Chains of ours among thousands of rules of others, and what gets in their way.
+//! Chains of ours among thousands of rules of others, and obstacles to them.
 
 use crate::{
     fixture::{A, B, Underlay},
@@ -84,7 +84,8 @@ fn a_failing_iptables_changes_nothing_and_lets_nothing_out() {
         assert_eq!(crate::xfrm::databases(lab.host(A)), "", "something was changed");
         assert_eq!(chains(&lab, backend, A), 0);
 
-        // A mesh that is up: what the broken program can't do stays undone, and closed.
+        // A mesh that is up: changes that the broken program can't make stay undone, and traffic
+        // closed.
         backend.is_the_systems(&mut lab);
         lab.apply_all();
         backend.tables(lab.host(A), Underlay::V4, &format!("-t mangle -F {MARK}"));

@@ -1,4 +1,4 @@
-//! What others do to our chains: the plan says what, and apply heals it.
+//! Changes of our chains by others: the plan names them, and apply heals them.
 
 use crate::{
     fixture::{A, B, Underlay},

@@ -24,7 +24,7 @@ fn marked_traffic_leaves_encrypted_or_not_at_all() {
         lab.places().for_each(|place| lab.has_converged(place));
         let rules = backend.saved(lab.host(A));
         // Of each family a jump to each of three chains, one rule that marks and two in each that
-        // guards, whatever the number of peers.
+        // guards, for any number of peers.
         assert_eq!(rules.matches("-A ").count(), 2 * (3 + 1 + 2 + 2), "{rules}");
         assert!(!backend.other().saved(lab.host(A)).contains("MESHSEC"));
     };

@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// The mesh's secret, in hex, as mesh.key has it.
 pub const MESH_KEY: &str = "5f2cbd3f1d0e6a7788c9a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f6";
 
-/// What a mesh.toml says.
+/// The content of a mesh.toml.
 #[derive(Debug, Clone)]
 pub struct MeshFile {
     pub name: &'static str,
@@ -46,7 +46,7 @@ impl MeshFile {
         Self { peers, ..self.clone() }
     }
 
-    /// Another mesh of the same hosts, whose ShortIDs are larger by this.
+    /// Another mesh of the same hosts, with ShortIDs that are larger by this.
     pub fn renamed(&self, name: &'static str, by: usize) -> Self {
         let mut other = Self { name, ..self.clone() };
         other.peers.iter_mut().for_each(|peer| peer.short_id += by);

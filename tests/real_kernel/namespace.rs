@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{shell, shell::Ran};
 
-/// A network namespace of its own name. Whoever makes several deletes them together.
+/// A network namespace of its own name. A caller that makes several deletes them together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace(pub String);
 

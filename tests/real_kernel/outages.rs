@@ -1,4 +1,4 @@
-//! Outages as operators meet them: what `status` says on the host where they sit.
+//! Outages as operators meet them: the output of `status` on the host where they sit.
 //!
 //! Host a sends to host b and gets no answer. On a, where somebody pings, status is
 //! never green; where the cause is on b, it says to look there, and b tells it.
@@ -16,7 +16,7 @@ use crate::{
 /// Another secret than that of the mesh.
 const OTHER_KEY: &str = "e5f4030201f0e9d8c7b6a5948372615041302f1e0d0c0b0a0987a6b5c4d3e2f1";
 
-/// What status says, in one line, so that no text is parted by the end of one.
+/// The output of status, in one line, so that no text is parted by the end of one.
 fn says(ran: &Ran) -> String {
     ran.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -49,7 +49,7 @@ fn is_told_to_look_at_b(lab: &Lab) {
     assert!(!says(&ran).contains("protected"), "{ran}");
 }
 
-/// What status says on b, whatever its exit status.
+/// The output of status on b, with any exit status.
 #[track_caller]
 fn is_told_on_b(lab: &Lab, texts: &[&str]) {
     has(&lab.meshsec(B, &["status"]), texts);
@@ -96,7 +96,7 @@ fn the_other_host_is_one_generation_behind() {
     lab.write(A, &lab.mesh.of_generation(2));
     lab.apply(A);
     let _traffic = Stream::start(&lab, A, B);
-    // Times are whole seconds: the SAs have to be older than what came last.
+    // Times are whole seconds: the SAs have to be older than the last packet.
     thread::sleep(Duration::from_secs(2));
     let ran = lab.meshsec(A, &["status"]).exits(0);
     has(&ran, &["b protected", "still sends under generation 1 (one behind)"]);
@@ -302,7 +302,7 @@ fn a_watch_shows_what_moves_and_ends_well() {
         assert_eq!(look["exit"]["status"], 0, "{line}");
     }
     drop(traffic);
-    // Whoever reads no more ends it.
+    // A reader that closes the pipe ends it.
     let meshsec = lab.command(A, &["status", "--watch", "1s"]);
     let mut sh = Command::new("bash");
     sh.args(["-c", "\"$@\" | head -n 1; echo ${PIPESTATUS[0]}", "bash"]);

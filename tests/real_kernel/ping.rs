@@ -10,7 +10,7 @@ use std::{
 
 use crate::{capture::MARKER, fixture::Lab, fixture::inner, namespace::Namespace, wait::wait_for};
 
-/// ping, whose packets carry the marker.
+/// ping, with the marker in its packets.
 pub fn command() -> Command {
     let pattern: String = MARKER.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut ping = Command::new("ping");
@@ -101,9 +101,8 @@ impl Stream {
 
     /// Stops, and returns the numbers of those packets that got no answer.
     ///
-    /// The last ones may be on their way still. So it goes on for a while
-    /// after all that matters has happened, and only what was sent up to now
-    /// counts.
+    /// The last ones may be on their way still. So it goes on for a while after all that matters
+    /// has happened, and only packets sent up to now count.
     pub fn lost(self) -> Vec<u32> {
         let until = locked(&self.answered).last().copied().unwrap_or(0);
         self.wait_for_more(10);

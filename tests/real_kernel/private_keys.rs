@@ -8,13 +8,13 @@ use crate::{
     shell, xfrm,
 };
 
-/// What a program of wireguard-tools prints.
+/// The output of a program of wireguard-tools.
 fn wg(word: &str, input: &str) -> String {
     let ran = shell::run_with(Command::new("wg").arg(word), input).exits(0);
     ran.stdout.trim_end().to_owned()
 }
 
-/// Hosts whose keys are as `wg` prints them, with the private keys in hex.
+/// Hosts with keys as `wg` prints them, but the private keys in hex.
 fn lab(hosts: usize) -> (Lab, Vec<String>) {
     use base64ct::{Base64, Encoding};
     let mut lab = Lab::new(hosts);
@@ -51,7 +51,8 @@ fn hosts_with_private_keys_and_a_psk_talk_and_a_third_has_none_of_two_others_key
     capture.stop().has_only_esp(18);
     let [a, b, c] = [A, B, C].map(|place| keys(&lab, place));
     let of_a_and_b: BTreeSet<_> = a.intersection(&b).collect();
-    // Each receives under what the other sends with; the keys of other generations are unused.
+    // Each receives under the keys that the other sends with; the keys of other generations are
+    // unused.
     assert_eq!(of_a_and_b.len(), 2);
     assert!(of_a_and_b.iter().all(|key| !c.contains(*key)), "c has a key of a and b");
 
@@ -100,6 +101,6 @@ fn a_host_with_the_private_key_of_another_changes_nothing() {
         lab.meshsec(A, words).exits(1).says("the private key at hand does not belong to a");
     }
     assert!(xfrm::sas(lab.host(A)).is_empty());
-    // What has to go away does not depend on a secret.
+    // Objects that have to go away don't depend on a secret.
     lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
 }

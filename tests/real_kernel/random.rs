@@ -30,7 +30,7 @@ impl Random {
     }
 }
 
-/// How often something is done: what the environment says, or else this.
+/// How often something is done: as the environment says, or else this often.
 pub fn how_often(variable: &str, default: u32) -> u32 {
     env::var(variable).map_or(default, |text| {
         text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text}"))

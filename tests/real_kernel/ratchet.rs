@@ -1,4 +1,5 @@
-//! A ratchet turns with the generations, once what it leaves behind is not needed any more.
+//! A ratchet turns with the generations, once the generations that it leaves behind are not needed
+//! any more.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
@@ -38,7 +39,7 @@ fn forget_mesh_key(lab: &Lab, place: usize) {
     fs::remove_file(lab.file(place).with_file_name("mesh.key")).expect("it was written");
 }
 
-/// The file of a host, and the oldest generation whose keys it gives.
+/// The file of a host, and the oldest generation in it.
 fn at(lab: &Lab, place: usize) -> (String, u64) {
     let text = fs::read_to_string(ratchet(lab, place)).expect("the ratchet is there");
     let number = text.lines().find_map(|line| line.strip_prefix("generation "));
@@ -65,7 +66,7 @@ fn two_rotations_lose_no_packet_and_leave_no_old_key_behind() {
     for generation in [2, 3] {
         for place in [A, B] {
             set_generation(&lab, place, generation);
-            // A plan shows what comes and leaves the file alone.
+            // A plan shows the changes and leaves the file alone.
             lab.meshsec(place, &["plan"]).exits(0);
             assert_eq!(at(&lab, place).1, generation - 2);
             let turned = format!("The ratchet is at generation {} now", generation - 1);
@@ -139,7 +140,7 @@ fn a_host_that_was_off_for_long_catches_up_and_a_jump_destroys_nothing() {
 fn a_ratchet_that_cannot_be_turned_is_told_and_traffic_flows() {
     let lab = lab(2);
     lab.apply_all();
-    // Where the new version would be written there is what can't be removed.
+    // Where the new version would be written there is something that can't be removed.
     let obstacle = lab.file(A).with_file_name(".ratchet.meshsec");
     fs::create_dir_all(obstacle.join("full")).expect("it can be made");
     for place in [A, B] {

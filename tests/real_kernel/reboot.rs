@@ -39,8 +39,8 @@ fn with_a_period_traffic_flows_at_once_and_recordings_are_refused() {
     replay::is_refused(&lab, &recording, B);
     replay::is_refused(&lab, &recording, A);
 
-    // What is promised of the host that lost its memory: once, until the
-    // window of genuine packets has passed them.
+    // The promise for the host that lost its memory: once, until the window of genuine packets has
+    // passed them.
     reboot(&lab, A);
     replay::is_taken(&lab, &recording, A);
     replay::is_refused(&lab, &recording, A);

@@ -1,5 +1,5 @@
-//! The way back from an apply that nobody has confirmed, whatever others have
-//! set up before it or meanwhile.
+//! The way back from an apply that nobody has confirmed, beside objects that others have set up
+//! before it or meanwhile.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ use crate::{
     xfrm,
 };
 
-/// What pings carry, which no header does.
+/// Bytes that pings carry, and no header does.
 const MARKER: &str = "SECRET-PLAINTEXT";
 
 /// A foreign policy that comes before all of the mesh's, and concerns none of its packets.
@@ -43,7 +43,7 @@ fn send_marked(lab: &Lab, from: usize, to: usize) {
     lab.host(from).run(ping.arg(inner(to)));
 }
 
-/// How often the marker is in what has passed.
+/// How often the marker is in the packets that have passed.
 fn markers(recording: &Recording) -> usize {
     let bytes = fs::read(recording.path()).expect("the recording can be read");
     bytes.windows(MARKER.len()).filter(|window| *window == MARKER.as_bytes()).count()

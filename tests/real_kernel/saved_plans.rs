@@ -85,7 +85,7 @@ fn of_saved_plans_that_are_applied_at_once_one_is_performed_and_the_others_are_s
         assert!(run.status == 1 && run.stderr.contains("this plan is stale"), "{run}");
     }
     lab.has_converged(A);
-    // A plan whose premises another apply changes while it waits for the lock.
+    // A plan with premises that another apply changes while it waits for the lock.
     lab.write(A, &lab.mesh.of_generation(2));
     let path = save(&lab);
     lab.apply(A);

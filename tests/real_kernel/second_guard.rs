@@ -1,5 +1,5 @@
-//! The second guard: rules that drop whatever the mesh's own SAs have not protected, and that
-//! outlive the policies. Each test sees first that the policies alone let the packets through.
+//! The second guard: rules that drop all packets that the mesh's own SAs have not protected, and
+//! that outlive the policies. Each test sees first that the policies alone let the packets through.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ use crate::{
 const POLICIES: &str = "\"xfrm\"";
 const BOTH: &str = "true";
 
-/// A mesh of hosts a and b, whose guard is this, with host d as a stranger on the same switch.
+/// A mesh of hosts a and b, with this guard, and with host d as a stranger on the same switch.
 fn lab(underlay: Underlay, backend: Backend, guard: &'static str) -> Lab {
     let mut lab = Lab::over(&[underlay; 4]);
     backend.is_the_systems(&mut lab);

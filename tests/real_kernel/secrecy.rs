@@ -78,7 +78,7 @@ const COMMANDS: [&[&str]; 25] = [
     &["confirm"],
 ];
 
-/// Those that show what there is in place of what should be.
+/// Those that show the objects there in place of the wanted ones.
 const LOOKING: [&[&str]; 4] = [
     &["plan"],
     &["plan", "--format", "json"],

@@ -1,4 +1,4 @@
-//! Running programs, and what they answered.
+//! Running programs, and their answers.
 
 use std::{
     io::Write,
@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-/// What a program answered.
+/// The answer of a program.
 #[derive(Debug, Clone)]
 pub struct Ran {
     pub command: String,

@@ -14,7 +14,7 @@ use crate::{
     shell::{self, Ran},
 };
 
-/// Somebody with no rights, who has the program, mesh.toml and snapshots, and no secret.
+/// Somebody with no rights, with the program, mesh.toml and snapshots, and without the secret.
 struct Reviewer {
     program: PathBuf,
     file: PathBuf,
@@ -45,7 +45,7 @@ impl Reviewer {
     }
 }
 
-/// A plan without what secrets add to it.
+/// A plan without the parts that secrets add to it.
 fn without_keys(mut plan: Value) -> Value {
     plan.as_object_mut().expect("a plan is an object").remove("warnings");
     for change in plan["changes"].as_array_mut().expect("changes are a list") {

@@ -23,7 +23,7 @@ fn send_as(lab: &Lab, source: &str, key: &str) {
 
 fn is_found_out(underlay: Underlay) {
     let lab = Lab::over(&[underlay; 3]);
-    // The rules of the sender's own second guard would drop what it sends under another reqid.
+    // The rules of the sender's own second guard would drop its packets under another reqid.
     let mut mesh = lab.mesh.clone();
     mesh.guard = "\"xfrm\"";
     lab.write(B, &mesh);

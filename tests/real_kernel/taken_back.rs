@@ -1,4 +1,4 @@
-//! An apply whose steps the kernel refuses half-way: its peer is what it was before.
+//! An apply with steps that the kernel refuses half-way: its peer is as it was before.
 
 use std::process::Command;
 
@@ -63,7 +63,7 @@ fn a_peer_whose_switch_is_refused_goes_on_under_the_old_generation() {
     lab.apply_all();
     let before = xfrm::sas(lab.host(A)).into_keys().collect::<Vec<_>>();
     let (us, them) = (lab.address(A), lab.address(B));
-    // Ours to b gets a companion in its template, so that it is no longer what was seen.
+    // Ours to b gets a companion in its template, so that it is no longer as it was seen.
     let selector = format!("src {us}/32 dst {them}/32 proto udp dport 4789 dir out");
     let spi = crate::fixture::spi(1, A, B);
     let template =

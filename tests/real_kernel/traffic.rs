@@ -28,7 +28,7 @@ pub struct Tcp {
     receiver: JoinHandle<()>,
 }
 
-/// What is sent at this place of the stream.
+/// The bytes at this place of the stream.
 fn byte(at: u64) -> u8 {
     let place = (at % 160) as usize;
     MARKER.get(place).copied().unwrap_or((at % 251) as u8)
@@ -106,7 +106,7 @@ impl Flood {
         let stopped = Arc::clone(&stop);
         let sender = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                // What a policy blocks is refused here, and that is no failure.
+                // A send that a policy blocks is refused here, and that is not a failure.
                 let _ = socket.send_to(&MARKER.repeat(4), (to.0.as_str(), to.1));
                 thread::sleep(Duration::from_millis(10));
             }

@@ -9,7 +9,7 @@ use std::{
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Waits until `condition` gives a value; fails, saying what was waited for.
+/// Waits until `condition` gives a value; after `DEADLINE` it fails with the name of the condition.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {

@@ -1,5 +1,5 @@
-//! The device that packets leave by is not the one that carries their address:
-//! its sysctls count, whatever the address is on.
+//! The device that packets leave by is not the one that carries their address: the sysctls of the
+//! first count, whichever device has the address.
 
 use crate::{
     fixture::{A, B, Lab, Underlay, VXLAN},
@@ -29,7 +29,7 @@ fn announce(lab: &Lab, underlay: Underlay, device: &str) {
     }
 }
 
-/// Hosts without guards: the second one looks at no sysctl, and drops what is clear.
+/// Hosts without guards: the second one looks at no sysctl, and drops clear packets.
 fn unguarded(underlay: Underlay) -> Lab {
     let mut lab = Lab::over(&[underlay; 2]);
     lab.mesh.guard = "false";
@@ -104,8 +104,8 @@ fn disable_policy_counts_where_packets_come_in_and_over_ipv6_where_the_address_i
     }
 }
 
-/// Two hosts whose addresses are on lo, and between which everything is protected.
-/// Host a has another address on its uplink.
+/// Two hosts with addresses on lo, and with everything between them protected. Host a has another
+/// address on its uplink.
 fn all_from_lo() -> Lab {
     let mut lab = Lab::new(2);
     lab.mesh.traffic = "kind = \"all\"";
@@ -143,7 +143,7 @@ fn a_rule_that_gives_packets_another_address_is_a_conflict_and_its_remedy_helps(
     }
 }
 
-/// An exception for what policies select is none for the ESP packets that come of it.
+/// An exception for packets that policies select is not one for the resulting ESP packets.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn a_rule_that_gives_esp_packets_another_address_is_told_and_its_remedy_helps() {

@@ -1,4 +1,4 @@
-//! Keys that went to the kernel, or came from it, are wiped from what is freed.
+//! Keys that went to the kernel, or came from it, are wiped from freed memory.
 
 use meshsec::{
     apply::{Goal, apply},
@@ -17,7 +17,7 @@ use crate::{
     xfrm,
 };
 
-/// What `apply` does, on the kernel and in this program.
+/// The course of `apply`, on the kernel and in this program.
 fn applies(lab: &Lab) {
     let loaded = config::load(&lab.file(A), SecretsMode::Required).expect("the file is right");
     let (config, now) = (&loaded.config, Default::default());

@@ -94,7 +94,7 @@ fn guarded(guard: &'static str) -> Lab {
     lab
 }
 
-/// Fails unless host a, whose policies are gone, sends nothing in the clear where rules guard, and
+/// Fails unless host a, without its policies, sends nothing in the clear where rules guard, and
 /// something where none do; and unless an apply heals it.
 #[track_caller]
 fn is_blocked_or_leaks_and_heals(lab: &Lab) {

@@ -75,7 +75,7 @@ impl Drop for Container {
     }
 }
 
-/// All rules but those of our chains, and what leads to them.
+/// All rules but those of our chains, and the rules that lead to them.
 fn theirs(backend: Backend, host: &Namespace) -> String {
     let ours = MARK.trim_end_matches("MARK");
     let text = backend.saved(host);

@@ -1,4 +1,4 @@
-//! What somebody has made with `ip xfrm`: of every kind that ours are not.
+//! Objects that somebody has made with `ip xfrm`: of every kind that ours are not.
 
 use super::{foreign, stays_through_a_mesh};
 use crate::{
@@ -80,7 +80,7 @@ fn what_was_made_by_hand_stays_and_works_through_all_of_a_meshs_life() {
     }
     tunnel(&lab);
     stays_through_a_mesh(&lab, foreign, || their_ping_works(&lab));
-    // Nothing of it is left out of what is compared.
+    // Nothing of it is left out of the comparison.
     let text = foreign(lab.host(A));
     for word in ["mark 0x7/0xff", "if_id 0x9", "ptype sub", "mode beet", "proto comp"] {
         assert!(text.contains(word), "no {word} in\n{text}");

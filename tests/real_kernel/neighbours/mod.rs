@@ -26,7 +26,7 @@ fn backends(usual: Backend) -> impl Iterator<Item = Backend> {
     Backend::BOTH.into_iter().filter(move |backend| all || *backend == usual)
 }
 
-/// What others hold in a host's SAD and SPD, without what moves by itself.
+/// The objects of others in a host's SAD and SPD, without counters.
 fn foreign(host: &Namespace) -> String {
     let moves = ["anti-replay", "seq", "bitmap", "replay_window", "lastused"];
     let ours = REQID.to_string();
@@ -46,8 +46,8 @@ fn foreign(host: &Namespace) -> String {
     blocks.concat()
 }
 
-/// Plans, applies, rotates and destroys the mesh of hosts a and b. What `theirs`
-/// shows of a host stays as it is, and what `work` tries goes on.
+/// Plans, applies, rotates and destroys the mesh of hosts a and b. The output of `theirs` for a
+/// host stays as it is, and the traffic that `work` tries goes on.
 fn stays_through_a_mesh(lab: &Lab, theirs: impl Fn(&Namespace) -> String, work: impl Fn()) {
     let shown = || [A, B].map(|place| theirs(lab.host(place)));
     let before = shown();

@@ -17,7 +17,7 @@ use crate::{
     xfrm,
 };
 
-/// What charon needs for a pre-shared key, and no more: it starts in a moment.
+/// The plugins that charon needs for a pre-shared key, and no more: it starts in a moment.
 const PLUGINS: &str = "random nonce aes sha1 sha2 hmac kdf gmp kernel-netlink socket-default vici";
 
 /// A conversation of theirs: ICMP between the two hosts.
@@ -35,7 +35,7 @@ pub struct Charon {
     host: Namespace,
 }
 
-/// What is not the same in every test.
+/// Settings that are not the same in every test.
 #[derive(Clone)]
 struct Settings {
     /// Lines of the daemon's section in strongswan.conf.

@@ -45,7 +45,7 @@ fn set_up(lab: &Lab) {
     }
 }
 
-/// The device, its peers and routes, without what counts.
+/// The device, its peers and routes, without counters.
 fn shown(host: &Namespace) -> String {
     let link = host.ip("link show wg0");
     let address = host.ip("address show wg0");

@@ -150,7 +150,7 @@ fn what_blocks_a_peer_that_is_stopped_stays() {
     assert_eq!(planned.conflicts.len(), 1);
     assert!(planned.steps.iter().all(|step| step.name() != "delete_guard"));
 
-    // One of a whole network is no peer's, and not c's.
+    // One of a whole network is of no peer, and not of c.
     let state = kernel.state_mut();
     state.policies.retain(|policy| !policy.is_guard());
     let mut wide = out_to(state, &packet_to("192.0.2.3")).clone();

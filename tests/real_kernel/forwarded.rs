@@ -92,7 +92,7 @@ fn send(lab: &Lab, sender: usize, source: &str) -> UdpSocket {
     socket
 }
 
-/// Host d is no member, and sends under the address of b.
+/// Host d is not a member, and sends under the address of b.
 fn forged_clear_text_is_not_forwarded(underlay: Underlay, traffic: &'static str) {
     let mut lab = Lab::over(&[underlay; 4]);
     lab.mesh.traffic = traffic;

@@ -20,7 +20,7 @@ pub struct MeshFile {
     pub keys: &'static str,
     /// `true`, `false` or `"xfrm"`, with its quotes.
     pub guard: &'static str,
-    /// Lines of `[link]`; none is no such table.
+    /// Lines of `[link]`; without any there is no such table.
     pub link: &'static str,
     pub peers: Vec<Peer>,
 }

@@ -243,7 +243,7 @@ pub(super) fn nearest(written: &str, candidates: &[&'static str]) -> Option<&'st
 }
 
 /// A text turned into a valid name: in lower case, with - in place of invalid characters. `None`
-/// where nothing of the text would be left.
+/// for a text that has no valid character, or other characters than ASCII.
 pub(super) fn lowered(text: &str, dots: bool) -> Option<String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || (dots && c == '.');
     let lower = text.trim().to_ascii_lowercase();

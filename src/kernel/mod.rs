@@ -39,7 +39,7 @@ pub enum KernelError {
         doing: String,
         /// The error number.
         errno: Errno,
-        /// The kernel's own text (extended ack), or what to do about it.
+        /// The kernel's own text (extended ack), or the remedy.
         detail: Option<String>,
     },
     /// Answers were lost (`ENOBUFS`): only another look can tell the steps that were done.

@@ -50,8 +50,8 @@ pub fn policy_exists() -> String {
 
 /// Whether an SA in the way is a placeholder that the mesh's SA may replace.
 ///
-/// The kernel makes one, with the template's reqid, for a packet that meets a
-/// policy whose SA is missing (`xfrm_state_find`).
+/// The kernel makes one, with the template's reqid, for a packet that meets a policy without its SA
+/// (`xfrm_state_find`).
 pub fn may_take_over(found: &Sa, wanted: &Sa) -> bool {
     found.is_larval() && found.reqid == wanted.reqid
 }

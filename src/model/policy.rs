@@ -190,9 +190,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether the mesh with this reqid owns it: one of its templates has the
-    /// reqid, or it is a guard with the reqid as its priority, or it lets
-    /// neighbour discovery pass under an index that is made of the reqid.
+    /// Whether the mesh with this reqid owns it: one of its templates has the reqid, or it is a
+    /// guard with the reqid as its priority. A policy that lets neighbour discovery pass has an
+    /// index that is made of the reqid.
     pub fn belongs_to(&self, reqid: Reqid) -> bool {
         self.is_guard_of(reqid)
             || self.is_discovery_of(reqid)
@@ -257,7 +257,8 @@ impl Policy {
             && Self::discovery(reqid).any(|ours| ours.id == self.id && ours.index == self.index)
     }
 
-    /// Whether it has the same effect as `other`, with any owners.
+    /// Whether it has the effect of `other`, for any owner, at a priority ahead of the peers'
+    /// policies.
     pub fn serves_as(&self, other: &Self) -> bool {
         Self { priority: other.priority, index: other.index, ..self.clone() } == *other
             && self.priority < PEER_PRIORITY
@@ -272,8 +273,7 @@ impl Policy {
             && self.extras == other.extras
     }
 
-    /// Whether some matching packet is refused in its present form, because of a missing SA or
-    /// always.
+    /// Whether it may refuse a matching packet, because of a missing SA or always.
     pub fn refuses(&self) -> bool {
         self.action == Action::Block
             || self.templates.iter().any(|template| template.level == Level::Required)

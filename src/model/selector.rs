@@ -31,7 +31,7 @@ impl Prefix {
         Self { address, length }
     }
 
-    /// Every address of the same family.
+    /// Every address of the family of `like`.
     pub fn any(like: IpAddr) -> Self {
         let address = match like {
             IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),

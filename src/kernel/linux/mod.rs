@@ -3,10 +3,10 @@
 //! [`Linux`] works on the network namespace of the thread that opens it; [`netns`] moves there
 //! first, [`lock`] keeps two runs apart, and [`clock`] tells the time. The rest is private: `wire`
 //! is netlink's framing, `netlink` the socket, `decode` and `encode` turn messages into the model
-//! and back, `perform` has the rules of each step, `explain` gives the meaning of error numbers,
-//! `modules` the reasons why the kernel loads no module, `host` reads sysctls, `link` devices and
-//! their addresses, `tunnels` those that make VXLAN or Geneve, `routes` the ways to peers, and
-//! `iptables` has the chains.
+//! and back. `perform` has the rules of each step, `explain` the meaning of error numbers, and
+//! `modules` the reasons why the kernel loads no module. `host` reads sysctls, `link` devices and
+//! their addresses, `tunnels` VXLAN and Geneve devices, and `routes` the ways to peers. `iptables`
+//! has the chains.
 
 pub mod clock;
 mod decode;

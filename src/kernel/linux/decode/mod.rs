@@ -1,8 +1,8 @@
 //! The kernel's messages to the model's types.
 //!
-//! Every length is checked before the parser of the crate sees a byte (that one panics on short
-//! messages), and key bytes are taken out of the message before it, so that only meshsec's own
-//! types ever hold a key. For [`super`] only.
+//! Every length is checked before the parser of the crate sees a byte: that parser panics on short
+//! messages. Key bytes are taken out of the message before it too, so that only meshsec's own types
+//! ever hold a key. For [`super`] only.
 
 mod policy;
 mod sa;

@@ -193,7 +193,7 @@ fn matches(line: &Line, packets: &Packets) -> Is {
             negated = true;
             continue;
         }
-        // What follows belongs to the target.
+        // The options behind it belong to the target.
         if matches!(option, "-j" | "-g") {
             return is;
         }

@@ -191,8 +191,8 @@ pub struct Policy {
 
 impl Policy {
     /// Whether the mesh with this reqid owns it: one of its templates has the reqid, or it is a
-    /// guard with the reqid as its priority. A policy that lets neighbour discovery pass has an
-    /// index that is made of the reqid.
+    /// guard with the reqid as its priority. A policy for neighbour discovery is the mesh's if its
+    /// index is made of the reqid.
     pub fn belongs_to(&self, reqid: Reqid) -> bool {
         self.is_guard_of(reqid)
             || self.is_discovery_of(reqid)

@@ -79,7 +79,15 @@ fn all_devices_of_a_route_by_several_are_seen() {
     ip("route add 192.0.2.2/32 nexthop via 10.0.0.2 dev u0 nexthop via 10.0.1.2 dev u1");
     ip("route add 198.51.100.3/32 via 10.0.1.2");
     ip("link set u1-far down");
-    let state = observe(&lab());
+    // The kernel marks routes as without a carrier within a second (`linkwatch_schedule_work`).
+    let begin = std::time::Instant::now();
+    let state = loop {
+        let state = observe(&lab());
+        let told = !way(&state, "198.51.100.3").no_carrier.is_empty();
+        if told || begin.elapsed() > std::time::Duration::from_secs(20) {
+            break state;
+        }
+    };
     let route = way(&state, "192.0.2.2");
     assert_eq!(route.devices, names(&["u0", "u1"]));
     let route = way(&state, "198.51.100.3");

@@ -114,8 +114,8 @@ impl Found {
 ///
 /// Nothing is in the way of a host that is to hold nothing, unless its chains can't be read. Only
 /// objects in the very place of a wanted one are in the way of a host that is to hold again the
-/// objects that it held: other foreign objects decide about packets as others want it, and are no
-/// reason to keep a host cut off.
+/// objects that it held: other foreign objects decide about packets as others want it, and are
+/// not a reason to keep a host cut off.
 pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     let mut found = Found::default();
     found.of_sas(desired, live, reqid);

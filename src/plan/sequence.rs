@@ -200,12 +200,16 @@ fn policy_phases(change: &Change, changes: &[Change], desired: &Desired) -> [Pha
             [Phase::Guards, Phase::EarlyGuards]
         }
         // It lets packets pass in the clear that the guards are to block. No guard is for forwarded
-        // packets: there it goes once its successor is there.
+        // packets: there it goes once its successor is there. One of the table of sub policies lets
+        // no packet pass that the main table refuses, and one SA is not enough for two policies that
+        // ask for it.
         (What::DeletePolicy(policy), _)
             if policy.lets_clear_text_pass()
                 && policy.id.direction != Direction::Fwd
+                && !policy.id.sub
                 && !change.is_discovery()
                 && !desired.guards.is_empty()
+                && (has_guard(desired, policy.id.direction) || policy.covers_icmp_errors())
                 && (hardened(policy).is_some() || may_be_guarded(policy)) =>
         {
             [Phase::Guards, Phase::Guards]
@@ -295,6 +299,12 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
 fn closed(live: &Policy, wanted: &Policy) -> Option<Policy> {
     let opens = live.lets_clear_text_pass() && !wanted.lets_clear_text_pass();
     opens.then(|| hardened(live).unwrap_or_else(|| wanted.clone()))
+}
+
+/// Whether policies guard a direction. Where a mark selects, a rule guards packets out, and sees
+/// what policies have made of them: one that asks for an SA before the mark is set would drop them.
+fn has_guard(desired: &Desired, direction: Direction) -> bool {
+    desired.guards.keys().any(|guard| guard.direction == direction)
 }
 
 /// Whether a guard may be for packets of a policy: none is for forwarded packets, or for ICMP.

@@ -15,8 +15,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use meshsec::model::{
-    Action, Algorithm, Chain, Direction, Family, Jump, Level, Mark, Mode, Policy, PortMatch,
-    Prefix, Reqid, Rule, Sa, Selector, Spi, State, Template,
+    Action, Algorithm, Bypass, Chain, Direction, Family, Jump, Level, Mark, Mode, Policy,
+    PortMatch, Prefix, Reqid, Rule, Sa, Selector, Spi, State, Template,
 };
 
 const ESP: u8 = 50;
@@ -371,19 +371,22 @@ fn fits(sa: &Sa, template: &Template) -> bool {
                 && (template.dst.is_unspecified() || template.dst == sa.id.dst))
 }
 
-/// Whether a sysctl lets a packet leave past all policies: IN_DEV_NOXFRM of the
-/// device of its route (`__mkroute_output`), wherever its source address is.
+/// Whether a sysctl lets a packet leave past all policies.
 pub fn leaves_past_policies(state: &State, packet: &Packet) -> bool {
-    let set = |device: &str| is_set(state, device, packet.src, "disable_xfrm");
+    !bypasses_out(state, packet).is_empty()
+}
+
+/// The sysctls that let a packet leave past all policies: IN_DEV_NOXFRM of the
+/// device of its route (`__mkroute_output`), wherever its source address is.
+pub fn bypasses_out<'s>(state: &'s State, packet: &Packet) -> Vec<&'s Bypass> {
     // From another address the way is the same: routes are by destination.
     let mut routes: Vec<_> = state.routes.iter().filter(|way| way.to == packet.dst).collect();
     routes.sort_by_key(|way| way.from != packet.src);
-    let route = routes.first();
-    set("all")
-        || match route {
-            Some(route) => route.devices.iter().any(|device| set(device)),
-            None => ways_out(state, packet.src).iter().any(|device| set(device)),
-        }
+    let devices: Vec<&str> = match routes.first() {
+        Some(route) => route.devices.iter().map(|device| &**device).collect(),
+        None => ways_out(state, packet.src),
+    };
+    set(state, packet.src, "disable_xfrm", &devices)
 }
 
 /// Where nobody knows the route: the devices that carry the source address, or
@@ -403,17 +406,22 @@ fn ways_out(state: &State, src: IpAddr) -> Vec<&str> {
     all.filter(|device| *device != "lo").collect()
 }
 
-/// Whether a sysctl lets a packet in past all policies: IN_DEV_NOPOLICY of the
-/// device that it comes in by (`ip_route_input_slow`), of which those are taken that
-/// packets to peers leave by; over IPv6 of the one that has its address
-/// (`addrconf_f6i_alloc`).
+/// Whether a sysctl lets a packet in past all policies.
 pub fn arrives_past_policies(state: &State, packet: &Packet) -> bool {
-    let set = |device: &str| is_set(state, device, packet.dst, "disable_policy");
-    let mut routes = state.routes.iter().filter(|route| route.from == packet.dst);
-    set("all")
-        || entered(state, packet.dst).iter().any(|device| set(device))
-        || packet.dst.is_ipv4()
-            && routes.any(|route| route.devices.iter().chain(&route.vrfs).any(|device| set(device)))
+    !bypasses_in(state, packet).is_empty()
+}
+
+/// The sysctls that let a packet in past all policies: over IPv4 IN_DEV_NOPOLICY of the device that
+/// it comes in by (`ip_route_input_slow`), of which those are taken that packets to peers leave by;
+/// over IPv6 that of the device that has its address, lo too (`addrconf_f6i_alloc`).
+pub fn bypasses_in<'s>(state: &'s State, packet: &Packet) -> Vec<&'s Bypass> {
+    let mut devices = entered(state, packet.dst);
+    if packet.dst.is_ipv4() {
+        let routes = state.routes.iter().filter(|route| route.from == packet.dst);
+        devices
+            .extend(routes.flat_map(|route| route.devices.iter().chain(&route.vrfs)).map(|d| &**d));
+    }
+    set(state, packet.dst, "disable_policy", &devices)
 }
 
 /// Of the devices that have an address those that count for packets that arrive. Over IPv4 nothing
@@ -433,10 +441,13 @@ fn carriers(state: &State, local: IpAddr) -> Vec<&str> {
     devices.filter(|device| *device != "lo" || local.is_ipv6()).collect()
 }
 
-fn is_set(state: &State, device: &str, like: IpAddr, sysctl: &str) -> bool {
-    state.bypasses.iter().any(|bypass| {
-        (&*bypass.device, &*bypass.name, bypass.ipv6) == (device, sysctl, like.is_ipv6())
-    })
+/// The sysctls of this name that are set, of all devices or of one of these.
+fn set<'s>(state: &'s State, like: IpAddr, sysctl: &str, devices: &[&str]) -> Vec<&'s Bypass> {
+    let is_set = |bypass: &&Bypass| {
+        (&*bypass.name, bypass.ipv6) == (sysctl, like.is_ipv6())
+            && (bypass.device == "all" || devices.contains(&&*bypass.device))
+    };
+    state.bypasses.iter().filter(is_set).collect()
 }
 
 /// The chains of a table that packets of one direction can get to.

@@ -6,7 +6,7 @@ use meshsec::{
     model::{
         Action, Bypass, Direction, Level, Mark, Policy, Prefix, Reqid, Rule, Sa, Selector, State,
     },
-    plan::{Flow, Phase, WarningCode, flow_out},
+    plan::{Flow, Phase, PlannedStep, WarningCode, flow_out},
 };
 
 use crate::{
@@ -132,6 +132,47 @@ fn what_lets_clear_text_pass_ahead_of_a_guard_is_closed_first() {
         assert!(meshsec::kernel::Kernel::perform(&mut kernel, &[step]).unwrap()[0].is_ok());
         assert!(!leaks(kernel.state(), &packet));
     }
+}
+
+/// A sub policy lets nothing pass that the main table refuses. Closed, it would ask for an SA of
+/// its own beside the one that the main policy asks for.
+#[test]
+fn a_sub_policy_of_ours_goes_as_it_is() {
+    let packet = packet_to("192.0.2.2");
+    for direction in [Direction::Out, Direction::In] {
+        let mut kernel = applied_host(&by_policies());
+        let state = kernel.state_mut();
+        let of_peer = |policy: &&Policy| {
+            let Selector { src, dst, .. } = policy.id.selector;
+            policy.id.direction == direction
+                && !policy.is_for_icmp_errors()
+                && [src, dst].contains(&Prefix::host(packet.dst))
+        };
+        let mut sub = state.policies.iter().find(of_peer).unwrap().clone();
+        sub.id.sub = true;
+        sub.templates[0].level = Level::Use;
+        state.policies.push(sub);
+        let steps = plan(&by_policies(), &mut kernel).steps;
+        assert_eq!(steps.iter().map(PlannedStep::name).collect::<Vec<_>>(), ["delete_policy"]);
+        assert_eq!(steps[0].phase, Phase::DeletePolicies);
+    }
+}
+
+/// Where a mark selects, packets are looked up before they have it. A policy of ours that takes
+/// them on their way would drop them if it asked for an SA, and no guard out comes behind it.
+#[test]
+fn a_policy_for_what_is_not_marked_yet_goes_as_it_is() {
+    let packet = packet_to("192.0.2.2");
+    let mark = Mark { value: 1, mask: 1 };
+    let config = Config { select: meshsec::config::Select::Mark(mark), ..lab() };
+    let mut kernel = applied_host(&config);
+    let state = kernel.state_mut();
+    let mut wide = out_to(state, &packet).clone();
+    (wide.id.mark, wide.id.selector.dst) = (Mark::NONE, Prefix::any(packet.dst));
+    wide.templates[0].level = Level::Use;
+    state.policies.push(wide);
+    let steps = plan(&config, &mut kernel).steps;
+    assert_eq!(steps.iter().map(PlannedStep::name).collect::<Vec<_>>(), ["delete_policy"]);
 }
 
 /// A peer that a conflict stops may have nothing but a policy of nobody's, or

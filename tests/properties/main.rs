@@ -36,15 +36,15 @@ const ADDRESSES: [&str; 6] =
     ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "2001:db8::5", "2001:db8::6"];
 
 /// How many cases, always the same ones; or as many as `PROPTEST_CASES` says,
-/// others every time. Failures become tests with a name, so that no file of
-/// seeds is kept.
+/// others every time, or those of `PROPTEST_RNG_SEED`. Failures become tests
+/// with a name, so that no file of seeds is kept.
 pub fn cases(number: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
-    let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(5) };
+    let default = ProptestConfig::default();
+    let rng_seed = if asked.is_some() { default.rng_seed } else { RngSeed::Fixed(5) };
     let cases = asked.unwrap_or(number);
     // Some tests leave out one of three hosts, however many there are.
     let max_global_rejects = cases.saturating_add(1024);
-    let default = ProptestConfig::default();
     ProptestConfig { cases, rng_seed, max_global_rejects, failure_persistence: None, ..default }
 }
 

@@ -9,8 +9,8 @@ use meshsec::{
     config::{Config, Guard, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::{Kernel, memory::Memory},
-    model::{ChainRole, ConflictCode, Direction, Family, PeerName, Policy, State},
-    plan::{Phase, Plan, PlannedStep, WarningCode},
+    model::{Bypass, ChainRole, Direction, Family, PeerName, Policy, State},
+    plan::{Phase, Plan, PlannedStep, Stops, WarningCode},
 };
 use proptest::prelude::*;
 
@@ -20,9 +20,9 @@ use crate::{
     foreign,
     hosts::{Case, THEIRS, another, any_case, stranger},
     packets::{
-        Packet, arrives_by_another_interface, arrives_in_clear, arrives_past_policies,
-        arrives_under, errors_about, is_asked, is_forwarded_in_clear, is_protected, leaks,
-        leaves_if_no_policy_is_asked, leaves_past_policies, marks, shown_by_an_error,
+        Packet, arrives_by_another_interface, arrives_in_clear, arrives_under, bypasses_in,
+        bypasses_out, errors_about, is_asked, is_forwarded_in_clear, is_protected, leaks,
+        leaves_if_no_policy_is_asked, marks, shown_by_an_error,
     },
 };
 
@@ -150,6 +150,7 @@ impl<'a> Run<'a> {
             sas: state.sas.iter().map(|sa| sa.id).collect(),
             steady: steady
                 .filter(|packet| flows(state, packet) && !is_others(&self.desired, state, packet))
+                .filter(|packet| !self.is_closed_on_the_way(state, packet))
                 .copied()
                 .collect(),
         }
@@ -185,6 +186,19 @@ impl<'a> Run<'a> {
                 }))
     }
 
+    /// Whether a policy of ours that was edited to let ICMP errors pass takes packets too, before
+    /// they are marked. It is closed, as the errors show what was encrypted.
+    fn is_closed_on_the_way(&self, state: &State, packet: &Packet) -> bool {
+        let is_marked = marks(state, packet).iter().any(|mark| *mark != packet.mark);
+        let mut policies = state.policies.iter().filter(|policy| policy.belongs_to(REQID));
+        is_marked
+            && policies.any(|policy| {
+                policy.lets_clear_text_pass()
+                    && policy.covers_icmp_errors()
+                    && is_asked(policy, packet, Direction::Out)
+            })
+    }
+
     /// Whether a conflict stops the peer that a packet goes to.
     fn is_stopped(&self, packet: &Packet) -> bool {
         let peer: Option<&PeerName> = self.desired.peers.get(&packet.dst);
@@ -192,12 +206,32 @@ impl<'a> Run<'a> {
         stopped.covers(None) || stopped.covers(peer)
     }
 
-    /// Whether a packet goes where no route is known, and the plan has told of devices
-    /// by which packets pass the guard.
-    fn may_pass_the_guard(&self, state: &State, packet: &Packet) -> bool {
-        let is_told = |code| self.plan.warnings.iter().any(|line| line.code == code);
-        state.routes.iter().all(|route| route.to != packet.dst)
-            && is_told(WarningCode::PastTheGuard)
+    /// Whether a packet leaves past all policies, and the plan says by which sysctl: in a conflict
+    /// that stops its peer, or in a warning. Or that it does not know where packets to it leave.
+    fn tells_of_the_way_out(&self, state: &State, packet: &Packet) -> bool {
+        let peer = self.desired.peers.get(&packet.dst);
+        let is_unknown = state.routes.iter().all(|route| route.to != packet.dst)
+            && peer.is_some()
+            && self.plan.warnings.iter().any(|line| line.code == WarningCode::RouteUnknown);
+        bypasses_out(state, packet).iter().any(|bypass| is_unknown || self.tells_of(bypass, peer))
+    }
+
+    /// The same of a packet that arrives past them.
+    fn tells_of_the_way_in(&self, state: &State, packet: &Packet) -> bool {
+        let peer = self.desired.peers.get(&packet.src);
+        bypasses_in(state, packet).iter().any(|bypass| self.tells_of(bypass, peer))
+    }
+
+    fn tells_of(&self, Bypass { device, ipv6, name }: &Bypass, peer: Option<&PeerName>) -> bool {
+        let key = format!("net/ipv{}/conf/{device}/{name}", if *ipv6 { 6 } else { 4 });
+        let stops_it = |stops: &Stops| match peer {
+            Some(peer) => stops.covers(peer),
+            None => *stops == Stops::All,
+        };
+        let (object, told) = (format!("sysctl {key} = 1"), format!("({key} = 1)"));
+        let mut conflicts = self.plan.conflicts.iter();
+        conflicts.any(|conflict| conflict.object == object && stops_it(&conflict.stops))
+            || self.plan.warnings.iter().any(|line| line.text.contains(&told))
     }
 
     fn warns_of_clear_text(&self) -> bool {
@@ -271,12 +305,10 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     let guarded = guarded && run.after.is_some_and(|after| after.guard.is_on());
     let takes_down = steps[..done].iter().any(takes_down);
     let ended = done == steps.len();
-    // Policies don't see packets that a sysctl takes past them. The plan says so, or that it does
-    // not know by which device packets leave; the rules of the second guard drop them all the same.
-    let bypasses = [WarningCode::PastTheGuard, WarningCode::RouteUnknown];
-    let past = run.after.is_some_and(|after| after.guard != Guard::Both)
-        && (run.plan.conflicts.iter().any(|conflict| conflict.code == ConflictCode::Bypass)
-            || run.plan.warnings.iter().any(|line| bypasses.contains(&line.code)));
+    // Policies don't see packets that a sysctl takes past them, and the plan says so. The rules of
+    // the second guard drop them all the same.
+    let has_rules = run.after.is_some_and(|after| after.guard == Guard::Both);
+    let may_leave_past = |packet: &Packet| !has_rules && run.tells_of_the_way_out(state, packet);
     for packet in &start.closed {
         // Warnings are of packets that nobody marks, and of plans that nothing stops.
         let told_of = marks(state, packet).iter().any(|mark| *mark != 0)
@@ -284,7 +316,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
             || !run.plan.conflicts.is_empty();
         let unwanted = !run.wants(packet) && takes_down && told_of;
         let may_open = unwanted
-            || past && leaves_past_policies(state, packet)
+            || may_leave_past(packet)
             || run.is_held_open(state, packet, Direction::Out)
             || start.edited_guard && !ended && is_let_pass(state, packet, Direction::Out);
         prop_assert!(may_open || !leaks(state, packet), "{:?} leaks {}", packet, told());
@@ -317,16 +349,14 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     }
     for packet in &start.hidden {
         let shown = shown_by_an_error(state, packet, REQID);
-        // Past all policies everything leaves in the clear, which is a conflict.
+        // Past all policies everything leaves in the clear, which the plan tells.
         let may_show = |error: &Packet| {
-            leaves_past_policies(state, error) || run.is_held_open(state, error, Direction::Out)
+            run.tells_of_the_way_out(state, error) || run.is_held_open(state, error, Direction::Out)
         };
         let wrong = shown.filter(|error| !may_show(error));
         prop_assert!(wrong.is_none(), "{:?} shows {:?} {}", wrong, packet, told());
     }
-    let kind = |packet: &&Packet| {
-        run.wants(packet) && !run.is_stopped(packet) && !run.may_pass_the_guard(state, packet)
-    };
+    let kind = |packet: &&Packet| run.wants(packet) && !run.is_stopped(packet);
     // In the end no peer's packet is sent on in the clear, nor shown by an error.
     let pairs = run.packets.iter().filter(|packet| run.is_pair(packet));
     for packet in pairs.filter(|_| ended).filter(kind) {
@@ -337,16 +367,17 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         let refused = may_open(&back, Direction::Fwd) || !is_forwarded_in_clear(state, &back);
         prop_assert!(refused, "{:?} in the clear is sent on {}", back, told());
         let shown = shown_by_an_error(state, &back, REQID);
-        let may_show =
-            |error: &Packet| leaves_past_policies(state, error) || may_open(error, Direction::Out);
+        let may_show = |error: &Packet| {
+            run.tells_of_the_way_out(state, error) || may_open(error, Direction::Out)
+        };
         let wrong = shown.filter(|error| !may_show(error));
         prop_assert!(wrong.is_none(), "{:?} shows {:?} {}", wrong, back, told());
     }
     for packet in run.packets.iter().filter(|_| guarded).filter(kind) {
         // Until the peer's policy is there, which ranks before it.
-        let past = past && run.plan.warnings.iter().any(|line| line.code == bypasses[0]);
-        let passed = |packet, direction| past || !ended && is_let_pass(state, packet, direction);
-        let safe = passed(packet, Direction::Out) || !leaks(state, packet);
+        let passed = |packet, direction| !ended && is_let_pass(state, packet, direction);
+        let safe =
+            passed(packet, Direction::Out) || may_leave_past(packet) || !leaks(state, packet);
         prop_assert!(safe, "{:?} leaks past the guard {}", packet, told());
         let back = packet.answer();
         prop_assert!(
@@ -447,7 +478,7 @@ fn no_new_impostor(run: &Run<'_>, start: &Start, state: &State) -> Result<(), St
         }
         for packet in run.packets.iter().map(|packet| packet.answer()) {
             // Past all policies no key is asked for anything, nor is one needed.
-            let needs_key = !arrives_past_policies(state, &packet);
+            let needs_key = !run.tells_of_the_way_in(state, &packet);
             if sa.src != packet.src && needs_key && arrives_under(state, &packet, sa.id.spi) {
                 return Err(format!("{:?} is taken under the key of {}", packet, sa.src));
             }

@@ -86,7 +86,7 @@ fn host(config: &Config) -> Memory {
     let tunnel = config.link.as_ref().map(|link| link.device.as_str());
     let devices = [Some("eth0"), tunnel, config.esp.offload.as_deref()];
     devices.into_iter().flatten().for_each(|device| kernel.offload_to(device));
-    let link = |name: &str| Link { name: name.into(), mtu: 1500, kind: None };
+    let link = |name: &str| Link { name: name.into(), mtu: 1500, kind: None, queue: None };
     let state = kernel.state_mut();
     state.links = devices.into_iter().flatten().map(link).collect();
     state.links.sort();

@@ -27,6 +27,11 @@ pub struct Link {
     /// Its kind in `ip -d link`, such as `vxlan`; `loopback` for lo, nothing for hardware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// Where the packets of a VRF wait, if they do: `qdisc pfifo` or `2 transmit
+    /// queues`. The kernel then looks them up again, without their ports
+    /// (`vrf_ip_out_redirect`, `vrf_process_v4_outbound`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
 }
 
 impl Link {
@@ -180,6 +185,13 @@ impl State {
             && (local.any(|local| local.device == device) || !self.carriers(from).any(outward))
     }
 
+    /// The VRFs with a queue by which packets leave: policies that ask for ports
+    /// are not found there.
+    pub fn queued_vrfs(&self, route: &Route) -> impl Iterator<Item = &Link> {
+        let vrfs = route.vrfs.iter().filter_map(|vrf| self.link(vrf));
+        vrfs.filter(|vrf| vrf.queue.is_some())
+    }
+
     /// The way from one address to another, if it is known. Packets from another
     /// address of this host go the same way.
     pub fn route(&self, from: IpAddr, to: IpAddr) -> Option<&Route> {
@@ -209,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_container_that_comes_is_no_other_host_and_another_mtu_is() {
-        let link = |name: &str, mtu| Link { name: name.into(), mtu, kind: None };
+        let link = |name: &str, mtu| Link { name: name.into(), mtu, kind: None, queue: None };
         let local = |address: &str, device: &str| LocalAddress {
             address: address.parse().unwrap(),
             device: device.into(),

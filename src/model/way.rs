@@ -55,7 +55,7 @@ pub struct Route {
     /// Those of the devices that have no carrier.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub no_carrier: BTreeSet<String>,
-    /// The VRFs with the tables that the route is from.
+    /// The VRFs that the devices are in, by which the packets leave.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub vrfs: BTreeSet<String>,
     /// The source address that the kernel picks where a program chooses none.

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        Bypass, ConflictCode, Direction, Family, Hidden, Link, Live, PeerName, Route, State,
-        Warning, WarningCode,
+        Bypass, ConflictCode, Direction, Family, Hidden, Link, Live, PeerName, PolicyId, Route,
+        State, Warning, WarningCode,
     },
 };
 
@@ -70,11 +70,10 @@ impl<'a> Place<'a> {
     }
 
     /// Whether packets of peers are known to come in by a device. Over IPv4 that is the device by
-    /// which packets to them leave, or its VRF.
+    /// which packets to them leave. The sysctls of a VRF do not count for packets that come in by a
+    /// device in it.
     fn comes_in_by(&self, bypass: &Bypass) -> bool {
-        let by = |route: &&Route| {
-            route.devices.contains(&bypass.device) || route.vrfs.contains(&bypass.device)
-        };
+        let by = |route: &&Route| route.devices.contains(&bypass.device);
         !bypass.ipv6 && self.routes.values().any(by)
     }
 
@@ -82,10 +81,14 @@ impl<'a> Place<'a> {
     fn leave_by(&self, device: &str) -> Option<Stops> {
         let mut carriers = self.state.addresses.iter();
         let carries = carriers.any(|at| at.address == self.local && at.device == device);
-        let by = |to: &IpAddr| match self.routes.get(to) {
+        self.reached(|to| match self.routes.get(to) {
             Some(route) => route.devices.contains(device),
             None => carries && device != "lo",
-        };
+        })
+    }
+
+    /// The peers that are reached in some way.
+    fn reached(&self, by: impl Fn(&IpAddr) -> bool) -> Option<Stops> {
         let list: Arc<[PeerName]> = self.desired.peers.values().cloned().collect();
         let places = self.desired.peers.keys().enumerate().filter(|(_, to)| by(to));
         let peers = Peers::new(&list, places.map(|(at, _)| at..at + 1).collect());
@@ -114,7 +117,34 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
             object: format!("sysctl {key} = 1"),
         })
     };
-    live.0.bypasses.iter().filter_map(conflict).collect()
+    let mut found: Vec<Conflict> = live.0.bypasses.iter().filter_map(conflict).collect();
+    found.extend(live.0.links.iter().filter_map(|link| queue(&place, link)));
+    found
+}
+
+/// A VRF that queues packets to peers: they are looked up again without their ports, and find no
+/// policy that asks for ports.
+fn queue(place: &Place<'_>, vrf: &Link) -> Option<Conflict> {
+    let queue = vrf.queue.as_ref()?;
+    let asks = |id: &PolicyId| {
+        id.direction == Direction::Out && id.selector.dport.mask | id.selector.sport.mask != 0
+    };
+    place.desired.policies.keys().find(|id| asks(id))?;
+    let stops = place
+        .reached(|to| place.routes.get(to).is_some_and(|route| route.vrfs.contains(&vrf.name)))?;
+    let remedy = match queue.starts_with("qdisc") {
+        true => format!("run: tc qdisc del dev {} root", vrf.name),
+        false => "make it anew with numtxqueues 1".into(),
+    };
+    Some(Conflict {
+        code: ConflictCode::Bypass,
+        stops,
+        text: format!(
+            "the kernel looks packets that wait in a VRF up again without their ports, and they \
+             pass all policies; {remedy}"
+        ),
+        object: format!("VRF {} with {queue}", vrf.name),
+    })
 }
 
 /// The other sysctls, such as those that strongSwan's manual sets for the devices of its tunnels,

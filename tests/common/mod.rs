@@ -95,7 +95,7 @@ pub fn route(from: IpAddr, to: IpAddr, devices: &[&str]) -> Route {
 
 /// A device.
 pub fn link(name: &str, mtu: u32) -> Link {
-    Link { name: name.into(), mtu, kind: None }
+    Link { name: name.into(), mtu, kind: None, queue: None }
 }
 
 /// An address on eth0.

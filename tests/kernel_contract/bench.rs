@@ -85,7 +85,7 @@ impl Bench for Memory {
     }
 
     fn plant_device(&mut self, name: &str) {
-        self.state_mut().links.push(Link { name: name.into(), mtu: 1500, kind: None });
+        self.state_mut().links.push(Link { name: name.into(), mtu: 1500, kind: None, queue: None });
     }
 }
 

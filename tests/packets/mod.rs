@@ -12,12 +12,17 @@
 //! all that can become of the packet.
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+mod bypasses;
+
 use std::{collections::BTreeSet, net::IpAddr};
 
 use meshsec::model::{
-    Action, Algorithm, Bypass, Chain, Direction, Family, Jump, Level, Mark, Mode, Policy,
-    PortMatch, Prefix, Reqid, Rule, Sa, Selector, Spi, State, Template,
+    Action, Algorithm, Chain, Direction, Family, Jump, Level, Mark, Mode, Policy, PortMatch,
+    Prefix, Reqid, Rule, Sa, Selector, Spi, State, Template,
 };
+
+use bypasses::route;
+pub use bypasses::{arrives_past_policies, bypasses_in, bypasses_out, leaves_past_policies};
 
 const ESP: u8 = 50;
 const UDP: u8 = 17;
@@ -183,6 +188,7 @@ fn look_up<'s>(state: &'s State, packet: &Packet) -> Vec<Option<Vec<&'s Sa>>> {
     if leaves_past_policies(state, packet) {
         return vec![Some(Vec::new())];
     }
+    let packet = &as_looked_up(state, packet);
     let mut ways = Vec::new();
     for policies in policies(state, packet, Direction::Out) {
         if policies.iter().any(|policy| policy.action == Action::Block) {
@@ -192,6 +198,19 @@ fn look_up<'s>(state: &'s State, packet: &Packet) -> Vec<Option<Vec<&'s Sa>>> {
         }
     }
     ways
+}
+
+/// A packet as its last look-up sees it. One that waits in a VRF is looked up once more as it leaves
+/// the VRF, without its ports (`vrf_process_v4_outbound`).
+fn as_looked_up(state: &State, packet: &Packet) -> Packet {
+    let waits = |name: &String| {
+        let mut links = state.links.iter().filter(|link| link.name == *name);
+        links.any(|link| link.queue.is_some())
+    };
+    match route(state, packet).is_some_and(|route| route.vrfs.iter().any(waits)) {
+        true => Packet { sport: 0, dport: 0, ..*packet },
+        false => *packet,
+    }
 }
 
 /// The action on a packet: `Some` of no SA is that it goes as it is.
@@ -369,85 +388,6 @@ fn fits(sa: &Sa, template: &Template) -> bool {
         && (sa.mode == Mode::Transport
             || (template.src.is_unspecified() || template.src == sa.src)
                 && (template.dst.is_unspecified() || template.dst == sa.id.dst))
-}
-
-/// Whether a sysctl lets a packet leave past all policies.
-pub fn leaves_past_policies(state: &State, packet: &Packet) -> bool {
-    !bypasses_out(state, packet).is_empty()
-}
-
-/// The sysctls that let a packet leave past all policies: IN_DEV_NOXFRM of the
-/// device of its route (`__mkroute_output`), wherever its source address is.
-pub fn bypasses_out<'s>(state: &'s State, packet: &Packet) -> Vec<&'s Bypass> {
-    // From another address the way is the same: routes are by destination.
-    let mut routes: Vec<_> = state.routes.iter().filter(|way| way.to == packet.dst).collect();
-    routes.sort_by_key(|way| way.from != packet.src);
-    let devices: Vec<&str> = match routes.first() {
-        Some(route) => route.devices.iter().map(|device| &**device).collect(),
-        None => ways_out(state, packet.src),
-    };
-    set(state, packet.src, "disable_xfrm", &devices)
-}
-
-/// Where nobody knows the route: the devices that carry the source address, or
-/// all if these are some by which nothing leaves.
-fn ways_out(state: &State, src: IpAddr) -> Vec<&str> {
-    let inner = |device: &str| {
-        let link = state.links.iter().find(|link| link.name == device);
-        let kind = link.and_then(|link| link.kind.as_deref());
-        device == "lo" || matches!(kind, Some("loopback" | "dummy" | "vrf"))
-    };
-    let carriers = carriers(state, src);
-    let known = |device: &&&str| state.links.iter().any(|link| link.name == **device);
-    if carriers.iter().filter(known).any(|device| !inner(device)) {
-        return carriers;
-    }
-    let all = state.bypasses.iter().map(|bypass| &*bypass.device);
-    all.filter(|device| *device != "lo").collect()
-}
-
-/// Whether a sysctl lets a packet in past all policies.
-pub fn arrives_past_policies(state: &State, packet: &Packet) -> bool {
-    !bypasses_in(state, packet).is_empty()
-}
-
-/// The sysctls that let a packet in past all policies: over IPv4 IN_DEV_NOPOLICY of the device that
-/// it comes in by (`ip_route_input_slow`), of which those are taken that packets to peers leave by;
-/// over IPv6 that of the device that has its address, lo too (`addrconf_f6i_alloc`).
-pub fn bypasses_in<'s>(state: &'s State, packet: &Packet) -> Vec<&'s Bypass> {
-    let mut devices = entered(state, packet.dst);
-    if packet.dst.is_ipv4() {
-        let routes = state.routes.iter().filter(|route| route.from == packet.dst);
-        devices
-            .extend(routes.flat_map(|route| route.devices.iter().chain(&route.vrfs)).map(|d| &**d));
-    }
-    set(state, packet.dst, "disable_policy", &devices)
-}
-
-/// Of the devices that have an address those that count for packets that arrive. Over IPv4 nothing
-/// comes in by a device without another end.
-fn entered(state: &State, local: IpAddr) -> Vec<&str> {
-    let inner = |device: &&str| {
-        let link = state.links.iter().find(|link| link.name == **device);
-        local.is_ipv4() && link.is_some_and(|link| link.kind.as_deref() == Some("dummy"))
-    };
-    carriers(state, local).into_iter().filter(|device| !inner(device)).collect()
-}
-
-/// The devices that have an address; lo counts for IPv6 alone.
-fn carriers(state: &State, local: IpAddr) -> Vec<&str> {
-    let here = state.addresses.iter().filter(|address| address.address == local);
-    let devices = here.map(|address| &*address.device);
-    devices.filter(|device| *device != "lo" || local.is_ipv6()).collect()
-}
-
-/// The sysctls of this name that are set, of all devices or of one of these.
-fn set<'s>(state: &'s State, like: IpAddr, sysctl: &str, devices: &[&str]) -> Vec<&'s Bypass> {
-    let is_set = |bypass: &&Bypass| {
-        (&*bypass.name, bypass.ipv6) == (sysctl, like.is_ipv6())
-            && (bypass.device == "all" || devices.contains(&&*bypass.device))
-    };
-    state.bypasses.iter().filter(is_set).collect()
 }
 
 /// The chains of a table that packets of one direction can get to.

@@ -85,12 +85,32 @@ fn where_the_route_is_not_known_the_worst_is_told() {
     assert_eq!(flow(&mut kernel), Flow::Clear);
 }
 
+/// The device in the VRF counts, not the VRF.
 #[test]
-fn packets_come_in_by_a_vrf_that_bypasses_policies() {
-    let mut kernel = applied_host(&lab());
+fn what_a_vrf_says_of_itself_counts_for_nothing() {
+    let config = lab();
+    let mut kernel = applied_host(&config);
     way(kernel.state_mut(), 2).vrfs.insert("red".into());
-    kernel.state_mut().bypasses.push(bypass("red", "disable_policy"));
-    golden("packets-come-in-by-a-vrf-that-bypasses", &lab(), &mut kernel);
+    for name in ["disable_policy", "disable_xfrm"] {
+        kernel.state_mut().bypasses = vec![bypass("red", name)];
+        assert!(plan(&config, &mut kernel).conflicts.is_empty(), "{name}");
+        assert!(matches!(flow(&mut kernel), Flow::Protected(_)), "{name}");
+    }
+}
+
+#[test]
+fn packets_wait_in_a_vrf() {
+    let config = lab();
+    let mut kernel = applied_host(&config);
+    let state = kernel.state_mut();
+    way(state, 2).vrfs.insert("red".into());
+    let queue = Some("qdisc pfifo".into());
+    state.links.push(Link { kind: Some("vrf".into()), queue, ..common::link("red", 65575) });
+    golden("packets-wait-in-a-vrf", &config, &mut kernel);
+    assert_eq!(flow(&mut kernel), Flow::Clear);
+    // Policies for everything ask for no port.
+    let config = Config { traffic: Traffic::All, guard: meshsec::config::Guard::Off, ..lab() };
+    assert!(plan(&config, &mut kernel).conflicts.iter().all(|line| !line.object.contains("VRF")));
 }
 
 #[test]

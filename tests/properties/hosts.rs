@@ -372,6 +372,10 @@ fn odd_routes(state: &mut State, n: &[u8; 12]) {
         route.refused = devices.is_empty().then(|| "ENETUNREACH".into());
         route.vrfs = if by & 4 == 0 { BTreeSet::new() } else { ["red".to_owned()].into() };
     }
+    if n[2] & 8 != 0 {
+        let vrfs = state.links.iter_mut().filter(|link| link.kind.as_deref() == Some("vrf"));
+        vrfs.for_each(|vrf| vrf.queue = Some("qdisc pfifo".into()));
+    }
     if n[3] & 0x80 != 0 {
         state.routes.pop();
     }

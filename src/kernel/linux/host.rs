@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn link(name: &str) -> Link {
-        Link { name: name.into(), mtu: 1500, kind: None }
+        Link { name: name.into(), mtu: 1500, kind: None, queue: None }
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl Devices {
         carriers.filter_map(|local| self.vrfs.get(&local.device).copied()).collect()
     }
 
+    /// The name of the VRF that a device is in.
+    pub fn vrf_of(&self, device: &str) -> Option<String> {
+        self.vrf_by_index(*self.vrfs.get(device)?)
+    }
+
     /// The name of a device that is a VRF.
     pub fn vrf_by_index(&self, index: u32) -> Option<String> {
         let name = self.names.get(&index)?;
@@ -191,10 +196,13 @@ async fn list(
 
 fn device(message: &LinkMessage) -> Option<Link> {
     let (mut name, mut mtu, mut kind) = (None, None, None);
+    let (mut discipline, mut queues) = (None, 1);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
+            LinkAttribute::Qdisc(name) => discipline = Some(name.as_str()),
+            LinkAttribute::NumTxQueues(number) => queues = *number,
             LinkAttribute::LinkInfo(info) => {
                 kind = info.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -207,7 +215,17 @@ fn device(message: &LinkMessage) -> Option<Link> {
     if message.header.link_layer_type == LinkLayerType::Loopback {
         kind = Some("loopback".into());
     }
-    Some(Link { name: name?, mtu: mtu?, kind })
+    let queue = queue(discipline, queues).filter(|_| kind.as_deref() == Some("vrf"));
+    Some(Link { name: name?, mtu: mtu?, kind, queue })
+}
+
+/// What makes a VRF queue its packets (`qdisc_tx_is_default`).
+fn queue(discipline: Option<&str>, queues: u32) -> Option<String> {
+    match discipline {
+        _ if queues > 1 => Some(format!("{queues} transmit queues")),
+        None | Some("noqueue" | "noop") => None,
+        Some(name) => Some(format!("qdisc {name}")),
+    }
 }
 
 /// This host's address in a message. On a point-to-point device, the other attribute is the address

@@ -154,6 +154,7 @@ fn route(
         for answer in [way, entry] {
             for hop in hops(answer)? {
                 let name = devices.name(hop.index);
+                route.vrfs.extend(devices.vrf_of(&name));
                 if hop.no_carrier {
                     route.no_carrier.insert(name.clone());
                 }

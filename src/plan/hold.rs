@@ -20,7 +20,8 @@
 //!
 //! * An object with a taken identity is not made. A pair that would send under an SA which can't be
 //!   made goes on sending under the one that it has.
-//! * No SA goes while a policy that stays asks for it.
+//! * No SA goes while a policy that stays asks for it. None is replaced, with a gap, while a policy
+//!   that stays would let clear text pass in the gap.
 //! * A guard, a chain or a policy for neighbour discovery goes only if nothing at all is in the
 //!   way: it may be the only protection of a stopped peer.
 //! * Where the objects may be another mesh's, nothing is done.
@@ -37,7 +38,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        ConflictCode, Direction, Live, Mark, PeerName, Policy, PolicyId, Reqid, Sa, SaId, Spi,
+        ConflictCode, Direction, Live, Mark, PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId,
+        Spi,
     },
 };
 
@@ -177,7 +179,8 @@ impl<'a> Hold<'a> {
         changes
     }
 
-    /// Leaves SAs there that a policy which stays as it is asks for.
+    /// Leaves SAs there that a policy which stays as it is asks for. One that lets clear text
+    /// pass for want of them keeps them from being replaced too, which leaves a gap.
     fn without_needed_sas(&self, mut changes: Vec<Change>) -> Vec<Change> {
         if self.blocked.is_nobody() || self.desired.restoring {
             return changes;
@@ -190,11 +193,15 @@ impl<'a> Hold<'a> {
                 stays.remove(&policy.id);
             }
         }
+        let open = stays.values().filter(|policy| policy.lets_clear_text_pass());
+        let open: Vec<&Policy> = open.copied().collect();
         let needed: BTreeSet<SaId> = stays.into_values().flat_map(pinned).collect();
         changes.retain(|change| match &change.what {
-            What::DeleteSa(Sa { id, .. }) => !needed.contains(&SaId { mark: Mark::NONE, ..*id }),
+            What::DeleteSa(Sa { id, .. }) => {
+                !needed.contains(&SaId { mark: Mark::NONE, ..*id }) && !finds(&open, id)
+            }
+            What::ReplaceSa { wanted, .. } => !finds(&open, &wanted.sa.id),
             What::CreateSa(_)
-            | What::ReplaceSa { .. }
             | What::CreatePolicy(_)
             | What::UpdatePolicy { .. }
             | What::DeletePolicy(_)
@@ -211,6 +218,15 @@ fn pinned(policy: &Policy) -> impl Iterator<Item = SaId> {
     let dst = policy.id.selector.dst.address;
     let spis = policy.templates.iter().map(|template| template.spi);
     spis.filter(|spi| *spi != Spi::from_raw(0)).map(move |spi| SaId::esp(dst, spi))
+}
+
+/// Whether one of some policies out may send under an SA.
+fn finds(policies: &[&Policy], sa: &SaId) -> bool {
+    let asks = |spi: Spi| spi == Spi::from_raw(0) || spi == sa.spi;
+    policies.iter().any(|policy| {
+        policy.id.selector.dst.covers(&Prefix::host(sa.dst))
+            && policy.templates.iter().any(|template| asks(template.spi))
+    })
 }
 
 /// The peers with wanted policies that are there, out and in, and with an SA to receive by. After

@@ -4,7 +4,8 @@ use meshsec::{
     config::{Config, Guard},
     kernel::memory::Memory,
     model::{
-        Action, Bypass, Direction, Level, Mark, Policy, Prefix, Reqid, Rule, Sa, Selector, State,
+        Action, Bypass, Direction, Level, Mark, Policy, PortMatch, Prefix, Reqid, Rule, Sa,
+        Selector, State,
     },
     plan::{Flow, Phase, PlannedStep, WarningCode, flow_out},
 };
@@ -173,6 +174,27 @@ fn a_policy_for_what_is_not_marked_yet_goes_as_it_is() {
     state.policies.push(wide);
     let steps = plan(&config, &mut kernel).steps;
     assert_eq!(steps.iter().map(PlannedStep::name).collect::<Vec<_>>(), ["delete_policy"]);
+}
+
+/// A policy of ours that lets clear text pass where it finds no SA stays under a conflict, and so
+/// does the SA that it finds: it would be replaced with a gap.
+#[test]
+fn no_sa_is_replaced_under_a_policy_that_is_open_and_stays() {
+    let packet = packet_to("192.0.2.2");
+    let mut kernel = applied_host(&by_policies());
+    let state = kernel.state_mut();
+    let mut open = out_to(state, &packet).clone();
+    (open.id.selector.dst, open.templates[0].level) = (Prefix::any(packet.dst), Level::Use);
+    let mut theirs = open.clone();
+    theirs.id.selector.sport = PortMatch::exactly(7);
+    theirs.templates.clear();
+    state.policies.extend([open, theirs]);
+    let sa = sa_to(state, &packet);
+    sa.replay.window = 32;
+    let planned = plan(&by_policies(), &mut kernel);
+    assert_eq!(planned.conflicts.len(), 1);
+    let names: Vec<_> = planned.steps.iter().map(PlannedStep::name).collect();
+    assert!(!names.contains(&"replace_sa"), "{names:?}");
 }
 
 /// A peer that a conflict stops may have nothing but a policy of nobody's, or

@@ -20,8 +20,9 @@ use crate::{
     foreign,
     hosts::{Case, THEIRS, another, any_case, stranger},
     packets::{
-        Packet, arrives_by_another_interface, arrives_in_clear, arrives_under, bypasses_in,
-        bypasses_out, errors_about, is_asked, is_forwarded_in_clear, is_protected, leaks,
+        Packet, arrives_by_another_interface, arrives_in_clear, arrives_under,
+        bypasses::{bypasses_in, bypasses_out},
+        errors_about, is_asked, is_forwarded_in_clear, is_protected, leaks,
         leaves_if_no_policy_is_asked, marks, shown_by_an_error,
     },
 };

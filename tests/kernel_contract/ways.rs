@@ -53,6 +53,30 @@ fn a_route_in_a_vrf_is_looked_up_there() {
 }
 
 #[test]
+fn every_device_of_a_route_with_several_next_hops_is_seen() {
+    in_a_fresh_namespace(|| {
+        for name in ["u0", "u1"] {
+            ip(&format!("link add {name} type veth peer name {name}-far"));
+            ip(&format!("link set {name} up"));
+            ip(&format!("link set {name}-far up"));
+        }
+        ip("addr add 192.0.2.1/32 dev u0");
+        ip("addr add 2001:db8::1/128 dev u0 nodad");
+        ip("route add 192.0.2.2/32 nexthop dev u0 nexthop dev u1");
+        // Over IPv6 each next hop is a router.
+        ip("addr add 2001:db8:a::1/64 dev u0 nodad");
+        ip("addr add 2001:db8:b::1/64 dev u1 nodad");
+        let hops = "nexthop via 2001:db8:a::2 dev u0 nexthop via 2001:db8:b::2 dev u1";
+        ip(&format!("-6 route add 2001:db8::2/128 {hops}"));
+        for members in [["192.0.2.1", "192.0.2.2"], ["2001:db8::1", "2001:db8::2"]] {
+            let routes = observe(&members).routes;
+            assert_eq!(routes.len(), 1);
+            assert_eq!(routes[0].devices, ["u0", "u1"].map(String::from).into());
+        }
+    });
+}
+
+#[test]
 #[ignore = "needs Geneve: cargo xtask test"]
 fn geneve_devices_are_seen() {
     in_a_fresh_namespace(|| {

@@ -38,8 +38,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        ConflictCode, Direction, Live, Mark, PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId,
-        Spi,
+        ConflictCode, Direction, IPPROTO_ESP, Live, Mark, PeerName, Policy, PolicyId, Prefix,
+        Reqid, Sa, SaId, Spi,
     },
 };
 
@@ -243,7 +243,8 @@ fn standing<'a>(desired: &'a Desired, live: &Live, reqid: Reqid) -> BTreeSet<&'a
         }
     }
     let receives = |sa: &&Sa| {
-        sa.reqid == reqid
+        sa.id.proto == IPPROTO_ESP
+            && sa.reqid == reqid
             && Some(sa.id.dst) == desired.local
             && sa.id.mark.is_none()
             && !sa.is_larval()

@@ -197,6 +197,29 @@ fn no_sa_is_replaced_under_a_policy_that_is_open_and_stays() {
     assert!(!names.contains(&"replace_sa"), "{names:?}");
 }
 
+/// An SA of ours that somebody has edited to AH receives nothing encrypted. A conflict then holds
+/// the pair back as one that is new, or ICMP errors would show what it is to receive.
+#[test]
+fn a_pair_stands_by_its_sas_of_esp_alone() {
+    let packet = packet_to("192.0.2.2");
+    for (proto, goes_on) in [(50, true), (51, false)] {
+        let mut kernel = applied_host(&by_policies());
+        let state = kernel.state_mut();
+        let mut theirs = out_to(state, &packet).clone();
+        theirs.id.selector.sport = PortMatch::exactly(7);
+        theirs.templates.clear();
+        state.policies.push(theirs);
+        let mut received = state.sas.iter().find(|sa| sa.src == packet.dst).unwrap().clone();
+        received.id.proto = proto;
+        state.sas.retain(|sa| ![sa.src, sa.id.dst].contains(&packet.dst));
+        state.sas.push(received);
+        let planned = plan(&by_policies(), &mut kernel);
+        assert_eq!(planned.conflicts.len(), 1);
+        let adds = planned.steps.iter().any(|step| step.name() == "add_sa");
+        assert_eq!(adds, goes_on, "protocol {proto}");
+    }
+}
+
 /// A peer that a conflict stops may have nothing but a policy of nobody's, or
 /// the guard that the file no longer wants.
 #[test]

@@ -26,8 +26,20 @@ fn at_every_restore(
     goal: &dyn Fn(&mut Lab),
     check: &mut dyn FnMut(&Lab),
 ) -> u32 {
+    at_restores(3, lab, restores, words, goal, check)
+}
+
+/// The same at every so-manieth.
+pub fn at_restores(
+    step: usize,
+    lab: &mut Lab,
+    restores: &Restores,
+    words: &[&str],
+    goal: &dyn Fn(&mut Lab),
+    check: &mut dyn FnMut(&Lab),
+) -> u32 {
     let all = how_often("MESHSEC_KILLS", 0) > 0;
-    let (step, ways) = if all { (1, WAYS.len()) } else { (3, 1) };
+    let (step, ways) = if all { (1, WAYS.len()) } else { (step, 1) };
     let mut kills = 0;
     for (turn, at) in (1..).step_by(step).enumerate() {
         for way in 0..ways {
@@ -54,7 +66,8 @@ fn is_well(lab: &mut Lab, backend: Backend, rules: &str) {
     assert_eq!(backend.saved(lab.host(A)), rules, "rules of others were touched");
 }
 
-fn lab_with_rules(backend: Backend) -> (Lab, String) {
+/// A lab selected by mark, with rules of others on host a, and what they are.
+pub fn lab_with_rules(backend: Backend) -> (Lab, String) {
     let lab = backend.lab(&[Underlay::V4; 2]);
     let others = crate::iptables::rules_of_others(20);
     backend.restore(lab.host(A), Underlay::V4, &others);

@@ -90,6 +90,62 @@ fn an_ordinary_user_with_cap_net_admin_does_everything_by_mark_in_nf_tables() {
     ORDINARY.does_everything(&Backend::Nft.lab(&[Underlay::V4; 2]));
 }
 
+/// As the unit in examples/systemd runs it: both guards are put up, and rules of others that change
+/// addresses are seen.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn as_the_unit_runs_it_both_guards_are_had_and_address_translation_is_seen() {
+    let tables = ["iptable_mangle", "ip6table_mangle", "iptable_nat"];
+    shell::run(Command::new("modprobe").arg("-a").args(tables)).exits(0);
+    for backend in Backend::BOTH {
+        let mut lab = Lab::new(2);
+        backend.is_the_systems(&mut lab);
+        let rule = "-t nat -A POSTROUTING -m mark --mark 0x7777 -j SNAT --to-source 198.51.100.9";
+        backend.tables(lab.host(A), Underlay::V4, rule);
+        ROOT_OF_LITTLE.owns(&lab, A);
+        lab.apply(B);
+        ROOT_OF_LITTLE
+            .runs(&lab, A, &["apply", "--auto-approve"])
+            .exits(0)
+            .says("matches mesh.toml");
+        let saved = backend.saved(lab.host(A));
+        for hook in ["-A OUTPUT -j MESHSEC-", "-A INPUT -j MESHSEC-"] {
+            assert_eq!(saved.matches(hook).count(), 2, "{backend:?}: {saved}");
+        }
+        let plan = ROOT_OF_LITTLE.runs(&lab, A, &["plan", "--format", "json"]).exits(0).json();
+        assert_eq!(plan["second_guard_missing"], serde_json::json!([]), "{plan:#}");
+        let warnings = plan["warnings"].as_array().expect("a list");
+        let codes: Vec<_> = warnings.iter().map(|warning| warning["code"].clone()).collect();
+        assert_eq!(codes, ["translated"], "{backend:?}: {plan:#}");
+        lab.host(A).ip("xfrm policy flush");
+        let capture = lab.capture();
+        lab.does_not_reach(A, B);
+        capture.stop().is_closed();
+        ROOT_OF_LITTLE.runs(&lab, A, &["apply", "--auto-approve"]).exits(0);
+        lab.reaches(A, B);
+        ROOT_OF_LITTLE.runs(&lab, A, &["destroy", "--auto-approve"]).exits(0);
+        assert!(!backend.saved(lab.host(A)).contains("MESHSEC-"), "{backend:?}: a rule is left");
+    }
+}
+
+/// Who can't look at iptables-legacy is told what the policies guard alone.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn with_iptables_legacy_an_ordinary_user_has_policies_alone_and_is_told() {
+    let tables = ["iptable_mangle", "ip6table_mangle", "iptable_nat"];
+    shell::run(Command::new("modprobe").arg("-a").args(tables)).exits(0);
+    let mut lab = Lab::new(2);
+    Backend::Legacy.is_the_systems(&mut lab);
+    ORDINARY.owns(&lab, A);
+    lab.apply(B);
+    let applied = ORDINARY.runs(&lab, A, &["apply", "--auto-approve"]).exits(0);
+    applied.says("but the second guard of IPv4 and IPv6 can't be seen");
+    lab.reaches(A, B);
+    let plan = ORDINARY.runs(&lab, A, &["plan", "--format", "json"]).exits(0).json();
+    assert_eq!(plan["second_guard_missing"][0]["unseen"], true, "{plan:#}");
+    assert!(plan["warnings"].to_string().contains("translations-hidden"), "{plan:#}");
+}
+
 /// iptables-legacy wants a raw socket, and files of root.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]

@@ -34,6 +34,7 @@ mod concurrency;
 mod confirm;
 mod conflicts;
 mod crash_by_mark;
+mod crash_second_guard;
 mod crashes;
 mod crashes_at_random;
 mod destroy;

@@ -154,6 +154,87 @@ fn without_the_rules_what_another_programs_sas_decrypt_gets_into_the_tunnel() {
     inject::gets_in(&lab, lab.host(D), INSIDE, B);
 }
 
+/// Runs `meshsec` on host a and fails unless text and JSON say this of the second guard.
+#[track_caller]
+fn is_missing(lab: &Lab, conclusion: &str, unseen: bool) {
+    lab.meshsec(A, &["plan", "--detailed-exitcode"]).exits(0).says(conclusion);
+    lab.meshsec(A, &["status"]).says(conclusion);
+    for words in [&["plan"][..], &["status"], &["apply", "--auto-approve"]] {
+        let json = lab.meshsec(A, &[words, &["--format", "json"]].concat()).exits(0).json();
+        let missing = json["second_guard_missing"].as_array().expect("a list");
+        let families: Vec<_> = missing.iter().map(|lack| lack["family"].clone()).collect();
+        assert_eq!(families, ["ipv4", "ipv6"], "{words:?}: {json:#}");
+        assert!(missing.iter().all(|lack| lack["unseen"] == unseen), "{words:?}: {json:#}");
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn without_iptables_nothing_says_that_the_kernel_matches() {
+    let mut lab = Lab::new(2);
+    let empty = lab.directory().join("empty");
+    std::fs::create_dir(&empty).expect("a directory can be made");
+    lab.hidden = vec![(empty, "/usr/sbin")];
+    let missing = "but the second guard of IPv4 and IPv6 is missing";
+    lab.meshsec(A, &["apply", "--auto-approve"]).exits(0).says(missing);
+    lab.apply(B);
+    lab.reaches(A, B);
+    is_missing(&lab, missing, false);
+    // What can't be seen either is not taken for absent.
+    let hidden = std::mem::take(&mut lab.hidden);
+    lab.apply(A);
+    lab.hidden = hidden;
+    is_missing(&lab, "a part of the firewall", false);
+    let destroy = lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
+    destroy.says("chains of the mesh may stay");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn what_the_kernel_refuses_of_the_second_guard_is_said_at_the_end() {
+    for backend in Backend::BOTH {
+        let mut lab = Lab::new(2);
+        crate::iptables::failing_restore(&mut lab, backend, "--pol ipsec", "no such match", 1);
+        let missing = "but the second guard of IPv4 and IPv6 is missing";
+        let apply = lab.meshsec(A, &["apply", "--auto-approve"]).exits(0);
+        apply.says(missing).says("left out: chain ip6tables");
+        let apply =
+            lab.meshsec(A, &["apply", "--auto-approve", "--format", "json"]).exits(0).json();
+        let missing = apply["second_guard_missing"].as_array().expect("a list");
+        assert_eq!((missing.len(), &apply["complete"]), (4, &true.into()), "{apply:#}");
+        assert!(missing.iter().all(|lack| lack["chain"].is_string()), "{apply:#}");
+        assert!(!backend.saved(lab.host(A)).contains("MESHSEC-"), "a chain is left");
+    }
+}
+
+/// What another program protects to a host that is not a peer passes the policies that guard.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn what_a_foreign_policy_protects_is_dropped_and_the_plan_says_so() {
+    for (guard, passes) in [(BOTH, 0), (POLICIES, inject::PACKETS)] {
+        let lab = lab(Underlay::V4, Backend::Nft, guard);
+        let (a, d) = (lab.address(A), lab.address(D));
+        let host = lab.host(A);
+        host.ip(&format!(
+            "xfrm state add src {a} dst {d} proto esp spi 0x9002 reqid 9 mode transport {}",
+            xfrm::AEAD
+        ));
+        host.ip(&format!(
+            "xfrm policy add src {a}/32 dst {d}/32 proto udp dport 4789 dir out priority 7 \
+             tmpl src {a} dst {d} proto esp reqid 9 mode transport"
+        ));
+        let capture = lab.capture();
+        assert_eq!(inject::try_send(&lab, host, &a, D), passes, "{guard}");
+        let recording = capture.stop();
+        recording.is_closed();
+        let esp = recording.packets(&format!("esp and dst host {d}")).len();
+        assert_eq!(esp as u64, passes, "{guard}");
+        let codes = lab.plan(A)["warnings"].to_string();
+        assert_eq!(codes.contains("second-guard-drops"), passes == 0, "{codes}");
+        lab.reaches(A, B);
+    }
+}
+
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn what_a_host_sends_to_itself_is_let_through() {

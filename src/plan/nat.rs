@@ -15,7 +15,8 @@ fn remedy(desired: &Desired, Translation { rule, chain, .. }: &Translation) -> S
     let Some(local) = desired.local else { return String::new() };
     let program = rule.split(' ').next().unwrap_or("iptables");
     format!(
-        "let packets of {local} pass ahead of it: {program} -t nat -I {chain} -s {local} -j ACCEPT"
+        "let packets of {local} pass ahead of it: {program} -t nat -I {chain} -s {local} -j ACCEPT; \
+         then conntrack -D -s {local}, as connections keep their address"
     )
 }
 

@@ -104,9 +104,8 @@ fn an_apply_killed_while_the_second_guard_comes_or_goes_lets_nothing_out() {
 fn policies_flushed_after_a_crash_open_nothing_that_rules_guard_and_the_next_apply_heals() {
     let backend = Backend::Nft;
     let mut lab = Lab::over(&[Underlay::V4; 4]);
-    lab.mesh = lab.mesh.of_peers(&[A, B]);
     backend.is_the_systems(&mut lab);
-    lab.write_all(&lab.mesh);
+    lab.write_all(&lab.mesh.of_peers(&[A, B]));
     lab.apply(B);
     let restores = Restores::new(&lab, backend);
     // The chains are made in, out, in, out, or the other way round; then they are set.

@@ -10,9 +10,9 @@ use crate::{files, root};
 /// Words that stand in place of a noun.
 const VAGUE: [&str; 5] = ["what", "whatever", "who", "whoever", "whose"];
 /// The most of them in 1,000 words of comments.
-const IN_COMMENTS: usize = 25;
+const IN_COMMENTS: usize = 3;
 /// The most of them in 1,000 words of a page, but at least a few in a short page.
-const IN_PAGES: usize = 25;
+const IN_PAGES: usize = 3;
 
 /// Phrases that have a plainer form.
 const PHRASES: [(&str, &str); 2] = [("that by which", "the noun"), ("that of which", "the noun")];

@@ -3,7 +3,7 @@
 //! A plan is performed one step at a time, and after each step every packet is
 //! asked for that the two meshes are about.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use meshsec::{
     config::{Config, Guard, Traffic},
@@ -240,6 +240,10 @@ impl<'a> Run<'a> {
     }
 }
 
+fn family(packet: &Packet) -> Family {
+    if packet.src.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+}
+
 /// Whether somebody has made a policy of ours ask for AH or IPComp, for the errors about a packet.
 /// It stops them while no such SA is there, and goes with the first steps, as it hides nothing.
 fn is_blocked_by_chance(state: &State, packet: &Packet) -> bool {
@@ -307,9 +311,13 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     let takes_down = steps[..done].iter().any(takes_down);
     let ended = done == steps.len();
     // Policies don't see packets that a sysctl takes past them, and the plan says so. The rules of
-    // the second guard drop them all the same.
-    let has_rules = run.after.is_some_and(|after| after.guard == Guard::Both);
-    let may_leave_past = |packet: &Packet| !has_rules && run.tells_of_the_way_out(state, packet);
+    // the second guard drop them all the same, where this kernel can have them.
+    let has_rules = |packet: &Packet| {
+        run.after.is_some_and(|after| after.guard == Guard::Both)
+            && state.firewall.settable(family(packet)).is_some()
+    };
+    let may_leave_past =
+        |packet: &Packet| !has_rules(packet) && run.tells_of_the_way_out(state, packet);
     for packet in &start.closed {
         // Warnings are of packets that nobody marks, and of plans that nothing stops.
         let told_of = marks(state, packet).iter().any(|mark| *mark != 0)
@@ -409,10 +417,6 @@ fn look_past_policies(
         run.after.is_some_and(|after| after.guard == Guard::Both && is_of_the_kind(after, packet))
     };
     let ended = done == steps.len() && run.plan.conflicts.is_empty();
-    let family = |packet: &Packet| match packet.src {
-        IpAddr::V4(_) => Family::Ipv4,
-        IpAddr::V6(_) => Family::Ipv6,
-    };
     // A rule ahead that accepts is a warning; so is a chain that can't be had.
     let is_behind = |packet: &Packet, direction: Direction| {
         let chains = state.firewall.chains.iter();

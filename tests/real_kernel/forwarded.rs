@@ -5,6 +5,7 @@ use std::{net::UdpSocket, process::Command, thread, time::Duration};
 use crate::{
     capture::MARKER,
     fixture::{A, B, D, Lab, Underlay},
+    icmp_errors,
     namespace::Namespace,
     shell,
     wait::wait_for,
@@ -144,4 +145,77 @@ fn clear_text_under_a_peers_address_is_not_sent_on_to_a_container() {
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn clear_text_over_ipv6_under_a_peers_address_is_not_sent_on_to_a_container() {
     forged_clear_text_is_not_forwarded(Underlay::V6, "kind = \"all\"");
+}
+
+/// A packet from b that host a answers by an error, in words for Python; and the error's counter.
+type Refused = (&'static str, &'static str);
+
+/// What can't be sent on, and what nobody takes: beyond its last hop, longer than the way to the
+/// container takes, or of a protocol that host a has not.
+const REFUSED: [(Underlay, [Refused; 3]); 2] = [
+    (
+        Underlay::V4,
+        [
+            ("s.setsockopt(0, socket.IP_TTL, 1)", "InTimeExcds"),
+            ("s.setsockopt(0, 10, 2); marker *= 80", "InDestUnreachs"),
+            ("s = socket.socket(family, socket.SOCK_RAW, 200); port = 0", "InDestUnreachs"),
+        ],
+    ),
+    (
+        Underlay::V6,
+        [
+            ("s.setsockopt(41, socket.IPV6_UNICAST_HOPS, 1)", "InTimeExcds"),
+            ("s.setsockopt(41, 23, 2); marker *= 85", "InPktTooBigs"),
+            ("s = socket.socket(family, socket.SOCK_RAW, 200); port = 0", "InParmProblems"),
+        ],
+    ),
+];
+
+/// Sends such a packet until its error has arrived.
+fn is_refused(lab: &Lab, underlay: Underlay, (how, name): Refused) {
+    let errors = || icmp_errors::received(lab.host(B), underlay, name);
+    let (before, to) = (errors(), lab.address(A));
+    let marker: String = MARKER.iter().map(|byte| format!("{byte:02x}")).collect();
+    let script = format!(
+        "import socket\n\
+         marker, port = bytes.fromhex('{marker}'), {PORT}\n\
+         family = socket.AF_INET6 if ':' in '{to}' else socket.AF_INET\n\
+         s = socket.socket(family, socket.SOCK_DGRAM)\n\
+         {how}\n\
+         s.sendto(marker, ('{to}', port))\n"
+    );
+    wait_for(&format!("{name} over {underlay:?} for {how}"), || {
+        // It says so itself once it has heard that the way is narrow.
+        lab.host(B).run(Command::new("python3").args(["-c", &script]));
+        (errors() > before).then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn errors_of_every_type_about_what_is_sent_on_show_nothing() {
+    for (underlay, refused) in REFUSED {
+        let mut lab = Lab::over(&[underlay; 2]);
+        lab.mesh.traffic = "kind = \"all\"";
+        lab.mesh.guard = "false";
+        lab.write_all(&lab.mesh);
+        let _container = Container::start(&lab, underlay);
+        lab.host(A).ip("link set docker0 mtu 1280");
+        let from_a = format!("src host {} and (icmp or icmp6)", lab.address(A));
+        for refused in refused {
+            let capture = lab.capture();
+            is_refused(&lab, underlay, refused);
+            assert!(!capture.stop().marked(&from_a).is_empty(), "{refused:?} would be seen");
+            lab.apply_all();
+            // What b has learned of the way before.
+            lab.host(B).ip("route flush cache");
+            lab.host(B).ip("-6 route flush cache");
+            let capture = lab.capture();
+            is_refused(&lab, underlay, refused);
+            capture.stop().has_only_esp(2);
+            for place in lab.places() {
+                lab.meshsec(place, &["destroy", "--auto-approve"]).exits(0);
+            }
+        }
+    }
 }

@@ -12,23 +12,29 @@ use crate::{
     wait::wait_for,
 };
 
-/// How many errors of an unreachable destination a host has received.
-fn errors(host: &Namespace, underlay: Underlay) -> u64 {
+/// How many errors a host has received, by the name that `/proc/net/snmp` gives them.
+pub fn received(host: &Namespace, underlay: Underlay, name: &str) -> u64 {
     match underlay {
         Underlay::V4 => {
             let table = host.proc_net("snmp");
             let mut rows = table.lines().filter_map(|line| line.strip_prefix("Icmp: "));
             let (names, numbers) = (rows.next().expect("names"), rows.next().expect("numbers"));
             let mut columns = names.split(' ').zip(numbers.split(' '));
-            let column = columns.find(|(name, _)| *name == "InDestUnreachs");
+            let column = columns.find(|(column, _)| *column == name);
             column.expect("it is counted").1.parse().expect("a number")
         }
         Underlay::V6 => {
             let table = host.proc_net("snmp6");
-            let row = table.lines().find_map(|line| line.strip_prefix("Icmp6InDestUnreachs"));
+            let name = format!("Icmp6{name}");
+            let rows = table.lines().filter_map(|line| line.split_once(char::is_whitespace));
+            let row = rows.filter(|(row, _)| **row == name).map(|(_, number)| number).next();
             row.expect("it is counted").trim().parse().expect("a number")
         }
     }
+}
+
+fn errors(host: &Namespace, underlay: Underlay) -> u64 {
+    received(host, underlay, "InDestUnreachs")
 }
 
 fn icmp(underlay: Underlay) -> &'static str {

@@ -428,11 +428,19 @@ fn the_lock_file_of_the_fuzz_targets_has_the_dependencies_of_the_program() {
     };
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
     let (program, fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    let hint = "copy Cargo.lock to fuzz/Cargo.lock, and run cargo metadata in fuzz";
     for name in manifest["dependencies"].as_table().unwrap().keys() {
         let of_name = |package: &&String| package.starts_with(&format!("\"{name}\" "));
         let wanted: Vec<_> = program.iter().filter(of_name).collect();
         let found: Vec<_> = fuzz.iter().filter(of_name).collect();
-        let hint = "copy Cargo.lock to fuzz/Cargo.lock, and run cargo metadata in fuzz";
         assert_eq!(found, wanted, "fuzz/Cargo.lock has another {name}; {hint}");
+    }
+    let lock: toml::Table = read("fuzz/Cargo.lock").parse().unwrap();
+    let mut packages = lock["package"].as_array().unwrap().iter();
+    let program = packages.find(|package| package["name"].as_str() == Some("meshsec")).unwrap();
+    let locked: Vec<_> = program["dependencies"].as_array().unwrap().iter().collect();
+    for name in manifest["dependencies"].as_table().unwrap().keys() {
+        let is_locked = locked.iter().any(|package| package.as_str() == Some(name));
+        assert!(is_locked, "fuzz/Cargo.lock has no {name} among meshsec's; {hint}");
     }
 }

@@ -207,7 +207,12 @@ fn roll_back(
     let mut back = Report::default();
     let mut tell = |told: Progress<'_>| match told {
         Progress::Done(step) => progress(Progress::RolledBack(step)),
-        other => progress(other),
+        Progress::RolledBack(_)
+        | Progress::Failed(..)
+        | Progress::LeftOut(..)
+        | Progress::Again
+        | Progress::Planned(_)
+        | Progress::Retry => progress(told),
     };
     let mut course = Stopped::default();
     if let Err(lost) = run(kernel, goal.keyring, &steps, &mut back, &mut course, &mut tell) {
@@ -265,10 +270,7 @@ fn perform_one(kernel: &mut dyn Kernel, kind: StepKind) -> Result<(), KernelErro
 /// A run that is killed in between leaves an SA that the next one deletes by its reqid. Until then
 /// the in policies would take packets under it, so its key is random and known to nobody.
 fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<(), KernelError> {
-    let sample = plan.steps.iter().find_map(|planned| match &planned.step.kind {
-        StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => Some(sa),
-        _ => None,
-    });
+    let sample = plan.steps.iter().find_map(|planned| planned.step.kind.added());
     let Some(sample) = sample else { return Ok(()) };
     let Algorithm::Aead { key_bits, .. } = sample.algorithm else { return Ok(()) };
     let spi = sample.id.spi;

@@ -4,6 +4,9 @@
 //! for, [`kernel`] observes the live state, [`plan`] compares the two and orders the steps,
 //! [`mod@apply`] performs them and looks again.
 
+// A wildcard would decide for a variant that is added later.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
+
 pub mod apply;
 pub mod cli;
 pub mod commands;

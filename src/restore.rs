@@ -366,7 +366,7 @@ impl Held<'_> {
             }
             let mark = |rule: &Rule| match rule {
                 Rule::Mark { port, mark } => Some(Marking { mark: *mark, port: *port }),
-                _ => None,
+                Rule::Pass { .. } | Rule::Block { .. } | Rule::Drop { .. } | Rule::Other(_) => None,
             };
             before.marking = before.marking.or_else(|| chain.rules.iter().find_map(mark));
         }

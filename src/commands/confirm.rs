@@ -276,6 +276,7 @@ struct Confirmed<'a> {
 }
 
 /// Confirms the run that waits in this network namespace.
+#[allow(clippy::wildcard_enum_match_arm, reason = "an error of any other kind is shown as it is")]
 pub fn run(global: &Global) -> Result<Status, Error> {
     let answer = ask().map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => Error::Usage(
@@ -299,7 +300,9 @@ pub fn run(global: &Global) -> Result<Status, Error> {
     };
     match global.format {
         Format::Json => print_json(&Confirmed { mesh, confirmed: true })?,
-        _ => print(&format!("Confirmed: mesh {} stays as it is now.\n", Plain(mesh)))?,
+        Format::Text | Format::Prometheus => {
+            print(&format!("Confirmed: mesh {} stays as it is now.\n", Plain(mesh)))?
+        }
     }
     Ok(Status::Done)
 }

@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     kernel::linux::foreseen_refusals,
     model::Live,
-    plan::{Plan, StepKind, Warning, WarningCode},
+    plan::{Plan, Warning, WarningCode},
     privilege::Files,
     render::{View, plan_json, plan_text},
 };
@@ -23,12 +23,12 @@ pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     }
     let secrets = match source {
         live::Source::Kernel => SecretsMode::Required,
-        _ => SecretsMode::Optional,
+        live::Source::Empty | live::Source::File(_) => SecretsMode::Optional,
     };
     let later = match (&source, &args.out) {
         (_, Some(_)) => Files::Replaces,
         (live::Source::File(_), None) => Files::Reads,
-        _ => Files::Leaves,
+        (live::Source::Kernel | live::Source::Empty, None) => Files::Leaves,
     };
     let loaded = super::load(global, secrets, later)?;
     let (live, taken) = live::observe(&source, global, &loaded.config)?;
@@ -110,10 +110,7 @@ impl Prepared<'_> {
 
     /// Warns of features that the kernel will refuse, where that is certain without trying.
     pub(super) fn warn_of_modules(&mut self) {
-        let sas = self.plan.steps.iter().filter_map(|planned| match &planned.step.kind {
-            StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => Some(sa),
-            _ => None,
-        });
+        let sas = self.plan.steps.iter().filter_map(|planned| planned.step.kind.added());
         let refused = |why| {
             let text = format!("apply will not get past its first trial: {why}");
             Warning::new(WarningCode::KernelWillRefuse, text)

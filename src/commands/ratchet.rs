@@ -119,7 +119,7 @@ impl<'a> Turn<'a> {
     pub(super) fn of(config: &'a Config, moment: Moment) -> Option<Self> {
         match &config.keys {
             KeySource::Ratchet(path) => Some(Self { path, moment }),
-            _ => None,
+            KeySource::MeshKey(_) | KeySource::PrivateKey { .. } => None,
         }
     }
 

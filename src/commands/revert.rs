@@ -105,7 +105,12 @@ impl Wait {
                 }
                 meter = Some(Meter::new(plan, format, printer));
             }
-            progress => meter.iter_mut().for_each(|meter| meter.show(&progress)),
+            Progress::Done(_)
+            | Progress::RolledBack(_)
+            | Progress::Failed(..)
+            | Progress::LeftOut(..)
+            | Progress::Again
+            | Progress::Retry => meter.iter_mut().for_each(|meter| meter.show(&progress)),
         })
     }
 }

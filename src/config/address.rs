@@ -57,7 +57,7 @@ fn unsuitable(address: IpAddr) -> Option<Problem> {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => {
             Some(problem("a link-local address, which means another host on each link", GLOBAL))
         }
-        _ => None,
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
 }
 

@@ -132,7 +132,12 @@ fn read(
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => return Err(FileError::Directory),
-        _ => return Err(FileError::Special),
+        FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => return Err(FileError::Special),
     }
     permissions.check(path, &file, &stat)?;
     let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);

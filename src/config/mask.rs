@@ -115,7 +115,9 @@ impl Reading {
             }
             secret |= match token.kind {
                 Kind::Text { .. } if !is_key(tokens, i) => names_a_secret(of(token)),
-                _ => is_secretive(of(token)),
+                Kind::Text { .. } | Kind::Word | Kind::Sign(_) | Kind::Comment => {
+                    is_secretive(of(token))
+                }
             };
         }
     }
@@ -143,7 +145,7 @@ fn may_show(text: &str, tokens: &[Token], i: usize) -> bool {
         // Its end is missing, so that the text after it may be a part of it.
         Kind::Text { closed: false, .. } => false,
         _ if i < 2 || tokens[i - 1].kind != Kind::Sign(b'=') => false,
-        _ => {
+        Kind::Text { closed: true, .. } | Kind::Word => {
             let key = of(i - 2).trim_matches(['"', '\'']);
             let place = key.rsplit('.').next().unwrap_or(key);
             schema::is_place(place) && !of(i).contains('=')
@@ -168,7 +170,7 @@ fn inside(token: &Token) -> Range<usize> {
         Kind::Text { quotes, closed: true } => start + quotes..end - quotes,
         Kind::Text { quotes, closed: false } => start + quotes..end,
         Kind::Comment => start + 1..end,
-        _ => start..end,
+        Kind::Word | Kind::Sign(_) => start..end,
     }
 }
 

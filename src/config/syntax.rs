@@ -77,7 +77,7 @@ fn other_format(text: &str, statements: &[Statement]) -> Option<Finding> {
     let format = match first.kind {
         Kind::Sign(b'{') => "JSON",
         Kind::Word if word(first) == "---" || mapping(word(first)) => "YAML",
-        _ => return None,
+        Kind::Word | Kind::Text { .. } | Kind::Sign(_) | Kind::Comment => return None,
     };
     let message = format!("this looks like {format}, and mesh.toml is TOML");
     let hint = "write [mesh] and name = \"lab\" below it, and so on: see meshsec.toml(5)";
@@ -186,7 +186,7 @@ fn unclosed(statement: &Statement, at: &Range<usize>) -> Option<Said> {
         Kind::Text { quotes, closed: false } if token.range.start <= at.start => {
             Some(token.range.start..token.range.start + quotes)
         }
-        _ => None,
+        Kind::Text { .. } | Kind::Word | Kind::Sign(_) | Kind::Comment => None,
     });
     if let Some(opening) = open {
         let hint = "write the same quotes at its end";

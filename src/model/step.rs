@@ -121,13 +121,34 @@ impl<K> StepKind<K> {
         }
     }
 
+    /// The SA that the step adds.
+    pub fn added(&self) -> Option<&Sa> {
+        match self {
+            Self::AddSa { sa, .. } | Self::ReplaceSa { sa, .. } => Some(sa),
+            Self::DeleteSa(_)
+            | Self::AddPolicy(_)
+            | Self::UpdatePolicy(_)
+            | Self::DeletePolicy(_)
+            | Self::SetMtu { .. }
+            | Self::SetChain { .. }
+            | Self::DeleteChain(_)
+            | Self::Wait(_) => None,
+        }
+    }
+
     /// The identity of the step's policy.
     pub fn policy_id(&self) -> Option<PolicyId> {
         match self {
             Self::AddPolicy(policy) | Self::UpdatePolicy(policy) | Self::DeletePolicy(policy) => {
                 Some(policy.id)
             }
-            _ => None,
+            Self::AddSa { .. }
+            | Self::ReplaceSa { .. }
+            | Self::DeleteSa(_)
+            | Self::SetMtu { .. }
+            | Self::SetChain { .. }
+            | Self::DeleteChain(_)
+            | Self::Wait(_) => None,
         }
     }
 }

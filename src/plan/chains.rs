@@ -344,12 +344,19 @@ pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<Warning> {
     let ports: Vec<String> = changes
         .iter()
         .filter_map(|change| match &change.what {
-            What::SetChain { live: Some(live), id, rules }
-                if id.role() == Some(ChainRole::Mark) && id.family == Family::Ipv4 =>
-            {
-                Some((&live.rules, rules))
+            What::SetChain { live: Some(live), id, rules } => {
+                let marks = id.role() == Some(ChainRole::Mark) && id.family == Family::Ipv4;
+                marks.then_some((&live.rules, rules))
             }
-            _ => None,
+            What::SetChain { live: None, .. }
+            | What::CreateSa(_)
+            | What::ReplaceSa { .. }
+            | What::DeleteSa(_)
+            | What::CreatePolicy(_)
+            | What::UpdatePolicy { .. }
+            | What::DeletePolicy(_)
+            | What::SetMtu { .. }
+            | What::DeleteChain(_) => None,
         })
         .flat_map(|(before, after)| {
             let after: Vec<u16> = marked_ports(after).collect();

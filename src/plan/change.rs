@@ -198,7 +198,12 @@ impl Change {
             What::CreatePolicy(policy)
             | What::UpdatePolicy { wanted: policy, .. }
             | What::DeletePolicy(policy) => policy.templates.is_empty() && !policy.is_guard(),
-            _ => false,
+            What::CreateSa(_)
+            | What::ReplaceSa { .. }
+            | What::DeleteSa(_)
+            | What::SetMtu { .. }
+            | What::SetChain { .. }
+            | What::DeleteChain(_) => false,
         }
     }
 

@@ -223,7 +223,7 @@ fn marks(state: &State, packet: &Selector) -> BTreeSet<u32> {
                     marks.extend(after);
                 }
                 Rule::Other(_) => certain = false,
-                _ => {}
+                Rule::Mark { .. } | Rule::Pass { .. } | Rule::Block { .. } | Rule::Drop { .. } => {}
             }
         }
     }

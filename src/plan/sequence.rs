@@ -411,7 +411,7 @@ fn drops(rules: &[Rule], guard: &Policy) -> bool {
 fn sa_phase(direction: Direction) -> Phase {
     match direction {
         Direction::Out => Phase::OutboundSas,
-        _ => Phase::InboundSas,
+        Direction::In | Direction::Fwd => Phase::InboundSas,
     }
 }
 

@@ -199,7 +199,13 @@ fn after(mut state: State, steps: &[PlannedStep]) -> State {
                 state.policies.retain(|policy| policy.id != old.id);
                 state.policies.push(old.clone());
             }
-            _ => {}
+            StepKind::AddSa { .. }
+            | StepKind::ReplaceSa { .. }
+            | StepKind::AddPolicy(_)
+            | StepKind::SetMtu { .. }
+            | StepKind::SetChain { .. }
+            | StepKind::DeleteChain(_)
+            | StepKind::Wait(_) => {}
         }
     }
     state

@@ -125,7 +125,9 @@ fn note(change: &Change) -> String {
         What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => {
             let key = match change.action() {
                 ChangeAction::Create => format!(", key {}", wanted.sa.key),
-                _ => String::new(),
+                ChangeAction::Update | ChangeAction::Replace | ChangeAction::Delete => {
+                    String::new()
+                }
             };
             format!("  {}, generation {}{key}", wanted.direction, wanted.generation)
         }
@@ -138,7 +140,12 @@ fn note(change: &Change) -> String {
             let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
             format!("  {}", rules.join("; "))
         }
-        _ => String::new(),
+        What::SetChain { live: Some(_), .. }
+        | What::DeleteSa(_)
+        | What::UpdatePolicy { .. }
+        | What::DeletePolicy(_)
+        | What::SetMtu { .. }
+        | What::DeleteChain(_) => String::new(),
     }
 }
 
@@ -162,10 +169,7 @@ fn write_order(text: &mut String, plan: &Plan) {
         }
     }
     for (number, (phase, count)) in phases.into_iter().enumerate() {
-        let count = match phase {
-            Phase::Wait => "200 ms".into(),
-            _ => format!("{count}"),
-        };
+        let count = if phase == Phase::Wait { "200 ms".into() } else { count.to_string() };
         let _ =
             writeln!(text, "{:>5}. {phase}: {count}  {DIM}# {}{DIM:#}", number + 1, phase.reason());
     }

@@ -67,7 +67,7 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>, dir: 
             .and_then(|private_key| psk.map(|psk| KeySource::PrivateKey { private_key, psk })),
         Some(Kind::Ratchet) => ratchet.and_then(|ratchet| match ratchet {
             SecretSource::File(path) => Some(KeySource::Ratchet(path)),
-            _ => {
+            SecretSource::Credential(_) | SecretSource::Env(_) => {
                 let message = "ratchet must be a file, because apply writes it".into();
                 findings.wrong(spans[RATCHET.name].clone(), message, RATCHET.write);
                 None

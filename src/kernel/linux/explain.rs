@@ -22,7 +22,10 @@ pub fn of_access(error: KernelError) -> KernelError {
             };
             KernelError::Refused { doing, errno, detail: joined(detail, hint.map(Into::into)) }
         }
-        other => other,
+        KernelError::Lost { .. }
+        | KernelError::Garbled(_)
+        | KernelError::System { .. }
+        | KernelError::Changed(_) => error,
     }
 }
 
@@ -85,7 +88,9 @@ fn missing_cipher(algorithm: &Algorithm) -> String {
              CONFIG_CRYPTO_CHACHA20POLY1305"
                 .into()
         }
-        other => format!("this kernel has no {other}"),
+        Algorithm::Aead { .. } | Algorithm::Other(_) | Algorithm::Larval => {
+            format!("this kernel has no {algorithm}")
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 //! Devices, their addresses and their MTU, by rtnetlink.
+#![allow(clippy::wildcard_enum_match_arm, reason = "rtnetlink has more attributes than are used")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

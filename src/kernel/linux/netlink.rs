@@ -418,9 +418,10 @@ fn socket_error(doing: &str, error: &io::Error) -> KernelError {
     if error.raw_os_error() == Some(Errno::ENOBUFS.0) {
         return KernelError::Lost { doing: doing.into() };
     }
-    let reason = match error.kind() {
-        io::ErrorKind::WouldBlock => format!("no answer within {} s", PATIENCE.as_secs()),
-        _ => error.to_string(),
+    let reason = if error.kind() == io::ErrorKind::WouldBlock {
+        format!("no answer within {} s", PATIENCE.as_secs())
+    } else {
+        error.to_string()
     };
     KernelError::System { doing: format!("netlink, while {doing}"), reason }
 }

@@ -31,9 +31,9 @@ fn enter_under(directory: &Path, name: &str) -> Result<(), KernelError> {
     if name.is_empty() || name.contains('/') || name == "." || name == ".." {
         return Err(failed("a name is not empty and has no /".into()));
     }
-    let file = fs::File::open(directory.join(name)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => failed(missing(directory)),
-        _ => failed(error.to_string()),
+    let file = fs::File::open(directory.join(name)).map_err(|error| {
+        let absent = error.kind() == io::ErrorKind::NotFound;
+        failed(if absent { missing(directory) } else { error.to_string() })
     })?;
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|errno| {
         failed(match errno {

@@ -59,7 +59,16 @@ fn perform_alone(iptables: &Iptables, step: &StepKind) -> Outcome {
             Ok(())
         }
         StepKind::SetMtu { device, mtu } => link::set_mtu(device, *mtu, step),
-        _ => iptables.perform(step),
+        StepKind::SetChain { .. } | StepKind::DeleteChain(_) => iptables.perform(step),
+        StepKind::AddSa { .. }
+        | StepKind::ReplaceSa { .. }
+        | StepKind::DeleteSa(_)
+        | StepKind::AddPolicy(_)
+        | StepKind::UpdatePolicy(_)
+        | StepKind::DeletePolicy(_) => Err(KernelError::System {
+            doing: rules::doing(step),
+            reason: "it is a request to XFRM, and is sent with others".into(),
+        }),
     }
 }
 
@@ -101,8 +110,13 @@ fn look(step: &Step) -> Option<Request> {
         // An SA with the same key goes on from the old one's numbers.
         StepKind::ReplaceSa { sa, .. } => Some(encode::get_sa(&sa.id)),
         // A look-up under a mark also finds an SA without one.
-        StepKind::DeleteSa(id) if !id.mark.is_none() => Some(encode::get_sa(id)),
-        _ => None,
+        StepKind::DeleteSa(id) => (!id.mark.is_none()).then(|| encode::get_sa(id)),
+        StepKind::AddSa { .. }
+        | StepKind::AddPolicy(_)
+        | StepKind::SetMtu { .. }
+        | StepKind::SetChain { .. }
+        | StepKind::DeleteChain(_)
+        | StepKind::Wait(_) => None,
     }
 }
 
@@ -143,7 +157,15 @@ fn found_by(step: &Step, answer: Answer) -> Result<Option<Found>, KernelError> {
                     let (sa, usage) = decode::sa(&mut object, ours, &Names::new())?;
                     Ok(Some(Found::Sa(Box::new(sa), usage)))
                 }
-                _ => Ok(Some(Found::Policy(decode::policy(&object)?.0))),
+                StepKind::UpdatePolicy(_) | StepKind::DeletePolicy(_) => {
+                    Ok(Some(Found::Policy(decode::policy(&object)?.0)))
+                }
+                StepKind::AddSa { .. }
+                | StepKind::AddPolicy(_)
+                | StepKind::SetMtu { .. }
+                | StepKind::SetChain { .. }
+                | StepKind::DeleteChain(_)
+                | StepKind::Wait(_) => Err(missing(step)),
             }
         }
     }
@@ -222,7 +244,13 @@ fn outcome(step: &Step, answers: &[Answer]) -> Outcome {
     let absent = match step.kind {
         StepKind::ReplaceSa { .. } | StepKind::DeleteSa(_) => Some(Errno::ESRCH),
         StepKind::DeletePolicy(_) => Some(Errno::ENOENT),
-        _ => None,
+        StepKind::AddSa { .. }
+        | StepKind::AddPolicy(_)
+        | StepKind::UpdatePolicy(_)
+        | StepKind::SetMtu { .. }
+        | StepKind::SetChain { .. }
+        | StepKind::DeleteChain(_)
+        | StepKind::Wait(_) => None,
     };
     let is_replace = matches!(step.kind, StepKind::ReplaceSa { .. });
     for (index, answer) in answers.iter().enumerate() {
@@ -321,7 +349,14 @@ fn added(step: &Step) -> Option<Added<'_>> {
         StepKind::AddSa { sa, key, start } | StepKind::ReplaceSa { sa, key, start } => {
             Some(Added { sa, key, start: *start })
         }
-        _ => None,
+        StepKind::DeleteSa(_)
+        | StepKind::AddPolicy(_)
+        | StepKind::UpdatePolicy(_)
+        | StepKind::DeletePolicy(_)
+        | StepKind::SetMtu { .. }
+        | StepKind::SetChain { .. }
+        | StepKind::DeleteChain(_)
+        | StepKind::Wait(_) => None,
     }
 }
 

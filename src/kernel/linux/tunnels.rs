@@ -3,6 +3,7 @@
 //! Their settings come with the list of devices, the forwarding entries of VXLAN
 //! by one dump each (`RTM_GETNEIGH`). Needs no privilege.
 #![forbid(unsafe_code)]
+#![allow(clippy::wildcard_enum_match_arm, reason = "rtnetlink has more attributes than are used")]
 
 use std::collections::BTreeSet;
 

@@ -108,10 +108,12 @@ fn write_folded(page: &mut String, view: &StatusView<'_>, verdict: Verdict, peer
     let Some(longest) = peers.iter().map(|peer| heard_ago(view, peer).unwrap_or(0)).max() else {
         return;
     };
-    let how = match verdict {
-        Verdict::Idle => "nothing sent, nothing heard".into(),
-        _ if peers.iter().all(|peer| peer.heard.is_none()) => "heard".into(),
-        _ => format!("heard at most {} ago", wrap::duration(longest)),
+    let how = if verdict == Verdict::Idle {
+        "nothing sent, nothing heard".into()
+    } else if peers.iter().all(|peer| peer.heard.is_none()) {
+        "heard".into()
+    } else {
+        format!("heard at most {} ago", wrap::duration(longest))
     };
     let names: Vec<&PeerName> = peers.iter().map(|peer| &peer.name).collect();
     let text = format!("{} {}, {how}: {}", peers.len(), verdict.text(), list(&names));

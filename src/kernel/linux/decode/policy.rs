@@ -77,6 +77,10 @@ fn action(number: u8) -> Result<Action, KernelError> {
     }
 }
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a crate adds attributes; others are kept as text"
+)]
 fn take(policy: &mut Policy, attribute: &XfrmAttrs, family: Family) -> Result<(), KernelError> {
     let extras = &mut policy.extras;
     match attribute {

@@ -152,6 +152,10 @@ struct Found {
 }
 
 impl Found {
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "a crate adds attributes; others are kept as text"
+    )]
     fn take(&mut self, attribute: XfrmAttrs, family: Family) -> Result<(), KernelError> {
         match &attribute {
             XfrmAttrs::Mark(mark) => self.mark = Mark { value: mark.value, mask: mark.mask },
@@ -278,6 +282,10 @@ fn name(bytes: &[u8]) -> String {
 
 /// An attribute that the model has no field for, in words. None if it is not configuration or has
 /// the default value.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a crate adds attributes; others are kept as text"
+)]
 fn extra(attribute: &XfrmAttrs, family: Family) -> Result<Option<String>, KernelError> {
     let text = match attribute {
         XfrmAttrs::Pad()

@@ -376,7 +376,12 @@ fn is_absent(family: Family) -> bool {
 fn not_seen(family: Family, system: bool, error: KernelError) -> Unseen {
     let (what, reason) = match error {
         KernelError::System { doing, reason } => (doing, reason),
-        other => (format!("cannot look at the rules of {}", family.program()), other.to_string()),
+        error @ (KernelError::Refused { .. }
+        | KernelError::Lost { .. }
+        | KernelError::Garbled(_)
+        | KernelError::Changed(_)) => {
+            (format!("cannot look at the rules of {}", family.program()), error.to_string())
+        }
     };
     Unseen { family, system, what, reason }
 }

@@ -64,6 +64,7 @@ async fn list() -> Result<Vec<(&'static str, RuleMessage)>, Box<dyn std::error::
 }
 
 /// A rule that looks at marks.
+#[allow(clippy::wildcard_enum_match_arm, reason = "rtnetlink has more attributes than are used")]
 fn user(family: &str, rule: &RuleMessage) -> Option<(String, u32)> {
     let (mut mark, mut mask, mut priority) = (None, None, 0);
     for attribute in &rule.attributes {

@@ -123,7 +123,8 @@ impl<'a> Hold<'a> {
             // A policy that somebody edited to rank first may be the only one that keeps packets
             // ahead of the foreign object.
             What::UpdatePolicy { live, wanted } => {
-                let still_ranks = wanted.priority <= live.priority || live.lets_clear_text_pass();
+                let refuses_nothing = live.lets_clear_text_pass() && !live.refuses();
+                let still_ranks = wanted.priority <= live.priority || refuses_nothing;
                 still_ranks && (stands || self.desired.guards.contains_key(&wanted.id))
             }
             // Nobody else may see the packets that the pair receives, and they may be let through

@@ -27,7 +27,7 @@ use crate::{
     desired::{Desired, WantedSa},
     model::{
         Chain, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6,
-        Level, Policy, PolicyId, PortMatch, Rule, SaId, Step, StepKind,
+        Level, Mode, Policy, PolicyId, PortMatch, Rule, SaId, Step, StepKind,
     },
 };
 
@@ -258,7 +258,7 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
                 .collect()
         }
         What::DeletePolicy(policy) => {
-            let closed = hardened(policy).filter(|_| take == Phase::Guards);
+            let closed = hardened(policy).filter(|_| take == Phase::Guards && !refuses_all(policy));
             let Some(closed) = closed else {
                 return vec![step(take, StepKind::DeletePolicy(policy.clone()))];
             };
@@ -319,6 +319,13 @@ fn hardened(policy: &Policy) -> Option<Policy> {
     let esp = closed.templates.iter_mut().filter(|template| template.proto == IPPROTO_ESP);
     esp.for_each(|template| template.level = Level::Required);
     (!closed.lets_clear_text_pass()).then_some(closed)
+}
+
+/// Whether a policy in would refuse the packets of the mesh's SAs, which are of transport mode, once
+/// it lets no clear text pass. It goes at once then, as a guard blocks the clear text.
+fn refuses_all(policy: &Policy) -> bool {
+    policy.id.direction == Direction::In
+        && policy.templates.iter().any(|template| template.mode != Mode::Transport)
 }
 
 fn add(wanted: &WantedSa) -> StepKind<()> {

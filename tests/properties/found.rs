@@ -15,6 +15,9 @@ use crate::{
     packets::{Packet, leaks},
 };
 
+/// AH's number as an IP protocol (RFC 4302).
+const IPPROTO_AH: u8 = 51;
+
 fn lab() -> Config {
     mesh(1, &["192.0.2.1", "192.0.2.2", "192.0.2.3"])
 }
@@ -249,6 +252,32 @@ fn what_blocks_a_peer_that_is_stopped_stays() {
 }
 
 /// The chain guards only up to somebody else's rule.
+/// A policy of the mesh that ranks first and asks for AH drops packets for want of an SA. The wanted
+/// one in its place would rank behind a foreign policy that lets them pass.
+#[test]
+fn a_policy_that_asks_for_ah_ahead_of_a_foreign_one_stays() {
+    let packet = packet_to("192.0.2.2");
+    let mut kernel = applied_host(&open());
+    let state = kernel.state_mut();
+    let mut foreign = out_to(state, &packet).clone();
+    foreign.id.selector = Selector::between(Prefix::host(packet.src), Prefix::any(packet.dst));
+    foreign.priority = 999;
+    foreign.templates.clear();
+    let policy = out_to(state, &packet);
+    policy.priority = 1;
+    policy.templates[0].proto = IPPROTO_AH;
+    state.policies.push(foreign);
+    assert!(!leaks(kernel.state(), &packet));
+    let plan = plan(&open(), &mut kernel);
+    assert!(!plan.conflicts.is_empty());
+    for planned in &plan.steps {
+        let step = planned.step.keyed(|_| Err(()));
+        let Ok(step) = step else { continue };
+        assert!(meshsec::kernel::Kernel::perform(&mut kernel, &[step]).unwrap()[0].is_ok());
+        assert!(!leaks(kernel.state(), &packet), "{} {}", planned.name(), planned.id());
+    }
+}
+
 #[test]
 fn a_chain_with_a_rule_of_others_takes_no_guards_place() {
     let by_mark =

@@ -1,6 +1,6 @@
 //! Generations by a clock that jumps. These tests set it, so that they run in guests only.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use crate::{
     fixture::{A, B, Lab},
@@ -127,6 +127,49 @@ fn a_host_on_which_nothing_applies_falls_silent() {
     lab.apply_all();
     lab.reaches(A, B);
     capture.stop().has_only_esp(6);
+}
+
+/// Sets the kernel's note that its clock is synchronised (`STA_UNSYNC` of adjtimex), as an NTP
+/// client does.
+fn synchronised(is: bool) {
+    const SET: &str = "
+import ctypes, sys
+class Timex(ctypes.Structure):
+    _fields_ = [('modes', ctypes.c_uint), ('offset', ctypes.c_long), ('freq', ctypes.c_long),
+                ('maxerror', ctypes.c_long), ('esterror', ctypes.c_long), ('status', ctypes.c_int),
+                ('rest', ctypes.c_byte * 256)]
+t = Timex(modes=0x1c, status=int(sys.argv[1])) # ADJ_MAXERROR, ADJ_ESTERROR and ADJ_STATUS
+assert ctypes.CDLL(None).adjtimex(ctypes.byref(t)) >= 0";
+    let status = if is { "0" } else { "64" };
+    shell::run(Command::new("python3").args(["-c", SET, status])).exits(0);
+}
+
+/// By a clock that may be wrong no old key is destroyed for good.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn what_the_kernel_says_of_its_clock_decides_about_warnings_and_ratchets() {
+    let _clock = clock_at_the_beginning();
+    let lab = lab();
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let [mesh, ratchet] = ["mesh.toml", "ratchet"].map(|name| directory.path().join(name));
+    let text = lab.mesh.text();
+    let keys = text.lines().find(|line| line.starts_with("mesh_key")).expect("it has a key");
+    fs::write(&mesh, text.replace(keys, "ratchet = { file = \"ratchet\" }")).expect("written");
+    let key = directory.path().join("mesh.key");
+    fs::write(&key, "5f".repeat(32)).expect("written");
+    for (is, warns) in [(false, true), (true, false), (false, true)] {
+        synchronised(is);
+        let plan = lab.meshsec(A, &["plan"]).exits(0);
+        let warned = plan.stdout.contains("its clock is not synchronised");
+        assert_eq!(warned, warns, "{plan}");
+        let _ = fs::remove_file(&ratchet);
+        let init = "exec \"$0\" -c \"$1\" ratchet init <\"$2\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", init, env!("CARGO_BIN_EXE_meshsec")]).args([&mesh, &key]);
+        let made = shell::run(&mut command).exits(0).stdout;
+        // At the beginning of the chain: from there all keys can be made.
+        assert_eq!(made.contains("is made, at generation 0."), !is, "{made}");
+    }
 }
 
 #[test]

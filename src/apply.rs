@@ -270,7 +270,7 @@ fn perform_one(kernel: &mut dyn Kernel, kind: StepKind) -> Result<(), KernelErro
 /// A run that is killed in between leaves an SA that the next one deletes by its reqid. Until then
 /// the in policies would take packets under it, so its key is random and known to nobody.
 fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<(), KernelError> {
-    let sample = plan.steps.iter().find_map(|planned| planned.step.kind.added());
+    let sample = plan.steps.iter().find_map(|planned| Some(planned.step.kind.added()?.sa));
     let Some(sample) = sample else { return Ok(()) };
     let Algorithm::Aead { key_bits, .. } = sample.algorithm else { return Ok(()) };
     let spi = sample.id.spi;

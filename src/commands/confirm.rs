@@ -275,20 +275,23 @@ struct Confirmed<'a> {
     confirmed: bool,
 }
 
-/// Confirms the run that waits in this network namespace.
+/// The reason why no run has answered.
 #[allow(clippy::wildcard_enum_match_arm, reason = "an error of any other kind is shown as it is")]
-pub fn run(global: &Global) -> Result<Status, Error> {
-    let answer = ask().map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused => Error::Usage(
+fn unanswered(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
             "nothing waits to be confirmed in this network namespace: it was confirmed, or reverted, \
              or apply was run without --confirm-within"
-                .into(),
-        ),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            Error::Usage(NOT_CONFIRMED.into())
+                .into()
         }
-        _ => Error::Usage(format!("cannot confirm: {error}")),
-    })?;
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => NOT_CONFIRMED.into(),
+        _ => format!("cannot confirm: {error}"),
+    }
+}
+
+/// Confirms the run that waits in this network namespace.
+pub fn run(global: &Global) -> Result<Status, Error> {
+    let answer = ask().map_err(|error| Error::Usage(unanswered(&error)))?;
     let Some(mesh) = answer.strip_prefix("confirmed ").map(str::trim_end) else {
         return Err(Error::Usage(match answer.as_str() {
             REFUSED => "only root, or the user who runs apply, may confirm it".into(),

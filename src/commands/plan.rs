@@ -110,7 +110,7 @@ impl Prepared<'_> {
 
     /// Warns of features that the kernel will refuse, where that is certain without trying.
     pub(super) fn warn_of_modules(&mut self) {
-        let sas = self.plan.steps.iter().filter_map(|planned| planned.step.kind.added());
+        let sas = self.plan.steps.iter().filter_map(|planned| Some(planned.step.kind.added()?.sa));
         let refused = |why| {
             let text = format!("apply will not get past its first trial: {why}");
             Warning::new(WarningCode::KernelWillRefuse, text)

@@ -5,8 +5,9 @@
 //! of [`FIELDS`]; its table's file reads it.
 #![forbid(unsafe_code)]
 
+use super::types::Protocol;
 use crate::{
-    model::{Generation, ShortId},
+    model::{Cipher, Generation, ShortId},
     mtu,
 };
 
@@ -208,14 +209,22 @@ pub(super) const MARK: Field = Field::new(
 );
 pub(super) const GUARD: Field =
     Field::new(Table::Traffic, "guard", Form::Word(&["xfrm"]), "write true, \"xfrm\" or false");
-pub(super) const KIND_PROTOCOL: Field =
-    Field::new(Table::Kind, "protocol", Form::Word(&["tcp", "udp"]), "write \"tcp\" or \"udp\"");
+pub(super) const KIND_PROTOCOL: Field = Field::new(
+    Table::Kind,
+    "protocol",
+    Form::Word(&[Protocol::Tcp.name(), Protocol::Udp.name()]),
+    "write \"tcp\" or \"udp\"",
+);
 pub(super) const KIND_PORT: Field = Field { table: Table::Kind, ..PORT };
 
 pub(super) const CIPHER: Field = Field::new(
     Table::Esp,
     "cipher",
-    Form::Word(&["aes256-gcm", "aes128-gcm", "chacha20-poly1305"]),
+    Form::Word(&[
+        Cipher::Aes256Gcm.name(),
+        Cipher::Aes128Gcm.name(),
+        Cipher::ChaCha20Poly1305.name(),
+    ]),
     "write \"aes256-gcm\", \"aes128-gcm\" or \"chacha20-poly1305\"",
 );
 pub(super) const ESN: Field = Field::new(Table::Esp, "esn", Form::Boolean, "write true or false");
@@ -391,6 +400,12 @@ mod tests {
             keys.dedup();
             assert_eq!(keys.len(), count, "{table:?}");
         }
+    }
+
+    #[test]
+    fn every_cipher_and_protocol_has_its_word() {
+        assert_eq!(CIPHER.words(), Cipher::ALL.map(Cipher::name));
+        assert_eq!(KIND_PROTOCOL.words(), Protocol::ALL.map(Protocol::name));
     }
 
     #[test]

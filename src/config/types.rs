@@ -191,7 +191,7 @@ impl Protocol {
     pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
 
     /// The name in the file.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",

@@ -31,7 +31,7 @@ pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
 pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
 pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, State};
-pub use step::{Step, StepKind};
+pub use step::{Added, Step, StepKind};
 pub use time::{Period, Time};
 pub use way::{Destination, Route, Translation, Tunnel, TunnelKind, Ways};
 pub use x25519::{PrivateKey, PublicKey, PublicKeyError};

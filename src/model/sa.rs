@@ -83,7 +83,7 @@ impl Cipher {
     pub const ALL: [Self; 3] = [Self::Aes256Gcm, Self::Aes128Gcm, Self::ChaCha20Poly1305];
 
     /// The name in the file, which is also an input of the key schedule.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Aes256Gcm => "aes256-gcm",
             Self::Aes128Gcm => "aes128-gcm",

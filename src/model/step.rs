@@ -71,6 +71,16 @@ pub enum StepKind<K = Arc<Key>> {
     Wait(Duration),
 }
 
+/// An SA that a step adds.
+pub struct Added<'a, K> {
+    /// The SA.
+    pub sa: &'a Sa,
+    /// Its key and salt.
+    pub key: &'a K,
+    /// Its first sequence number.
+    pub start: Start,
+}
+
 impl Step<()> {
     /// The same with a key for each SA that it adds.
     ///
@@ -121,10 +131,12 @@ impl<K> StepKind<K> {
         }
     }
 
-    /// The SA that the step adds.
-    pub fn added(&self) -> Option<&Sa> {
+    /// The SA that the step adds, its key and its first sequence number.
+    pub fn added(&self) -> Option<Added<'_, K>> {
         match self {
-            Self::AddSa { sa, .. } | Self::ReplaceSa { sa, .. } => Some(sa),
+            Self::AddSa { sa, key, start } | Self::ReplaceSa { sa, key, start } => {
+                Some(Added { sa, key, start: *start })
+            }
             Self::DeleteSa(_)
             | Self::AddPolicy(_)
             | Self::UpdatePolicy(_)

@@ -192,34 +192,29 @@ impl Change {
         }
     }
 
-    /// Whether it is of a policy that lets neighbour discovery pass.
-    pub fn is_discovery(&self) -> bool {
+    /// The policy that comes, or goes.
+    fn policy(&self) -> Option<&Policy> {
         match &self.what {
             What::CreatePolicy(policy)
             | What::UpdatePolicy { wanted: policy, .. }
-            | What::DeletePolicy(policy) => policy.templates.is_empty() && !policy.is_guard(),
+            | What::DeletePolicy(policy) => Some(policy),
             What::CreateSa(_)
             | What::ReplaceSa { .. }
             | What::DeleteSa(_)
             | What::SetMtu { .. }
             | What::SetChain { .. }
-            | What::DeleteChain(_) => false,
+            | What::DeleteChain(_) => None,
         }
+    }
+
+    /// Whether it is of a policy that lets neighbour discovery pass.
+    pub fn is_discovery(&self) -> bool {
+        self.policy().is_some_and(|policy| policy.templates.is_empty() && !policy.is_guard())
     }
 
     /// Whether it is of a policy that covers ICMP errors.
     pub fn covers_icmp_errors(&self) -> bool {
-        match &self.what {
-            What::CreatePolicy(policy)
-            | What::UpdatePolicy { wanted: policy, .. }
-            | What::DeletePolicy(policy) => policy.covers_icmp_errors(),
-            What::CreateSa(_)
-            | What::ReplaceSa { .. }
-            | What::DeleteSa(_)
-            | What::SetMtu { .. }
-            | What::SetChain { .. }
-            | What::DeleteChain(_) => false,
-        }
+        self.policy().is_some_and(Policy::covers_icmp_errors)
     }
 
     /// The object's identity, in the words of `ip` or iptables.

@@ -28,15 +28,20 @@ fn observe(members: &[&str]) -> State {
         .0
 }
 
+/// Two devices, up, each with its other end.
+fn underlay_devices() {
+    for name in ["u0", "u1"] {
+        ip(&format!("link add {name} type veth peer name {name}-far"));
+        ip(&format!("link set {name} up"));
+        ip(&format!("link set {name}-far up"));
+    }
+}
+
 #[test]
 #[ignore = "needs VRFs: cargo xtask test"]
 fn a_route_in_a_vrf_is_looked_up_there() {
     in_a_fresh_namespace(|| {
-        for name in ["u0", "u1"] {
-            ip(&format!("link add {name} type veth peer name {name}-far"));
-            ip(&format!("link set {name} up"));
-            ip(&format!("link set {name}-far up"));
-        }
+        underlay_devices();
         ip("link add red type vrf table 10");
         ip("link set red up");
         ip("link set u0 master red");
@@ -55,11 +60,7 @@ fn a_route_in_a_vrf_is_looked_up_there() {
 #[test]
 fn every_device_of_a_route_with_several_next_hops_is_seen() {
     in_a_fresh_namespace(|| {
-        for name in ["u0", "u1"] {
-            ip(&format!("link add {name} type veth peer name {name}-far"));
-            ip(&format!("link set {name} up"));
-            ip(&format!("link set {name}-far up"));
-        }
+        underlay_devices();
         ip("addr add 192.0.2.1/32 dev u0");
         ip("addr add 2001:db8::1/128 dev u0 nodad");
         ip("route add 192.0.2.2/32 nexthop dev u0 nexthop dev u1");

@@ -4,7 +4,7 @@ use meshsec::{
     config::{Config, Guard},
     kernel::memory::Memory,
     model::{
-        Action, Bypass, Direction, Level, Mark, Policy, PortMatch, Prefix, Reqid, Rule, Sa,
+        Action, Bypass, Direction, Level, Mark, Mode, Policy, PortMatch, Prefix, Reqid, Rule, Sa,
         Selector, State,
     },
     plan::{Flow, Phase, PlannedStep, WarningCode, flow_out},
@@ -252,6 +252,26 @@ fn what_blocks_a_peer_that_is_stopped_stays() {
 }
 
 /// The chain guards only up to somebody else's rule.
+/// Closed, it would refuse the mesh's own SAs. It goes instead, as a guard blocks clear text.
+#[test]
+fn a_policy_in_of_tunnel_mode_goes_with_the_guards() {
+    let packet = packet_to("192.0.2.2");
+    let mut kernel = applied_host(&by_policies());
+    let state = kernel.state_mut();
+    let of_peer = |policy: &&Policy| {
+        policy.id.direction == Direction::In && policy.id.selector.src == Prefix::host(packet.dst)
+    };
+    let mut wide = state.policies.iter().find(of_peer).unwrap().clone();
+    wide.id.selector.dst = Prefix::any(packet.src);
+    wide.priority = 1;
+    wide.templates[0].level = Level::Use;
+    wide.templates[0].mode = Mode::Tunnel;
+    state.policies.push(wide);
+    let steps = plan(&by_policies(), &mut kernel).steps;
+    let steps: Vec<_> = steps.iter().map(|step| (step.phase, step.name())).collect();
+    assert_eq!(steps, [(Phase::Guards, "delete_policy")]);
+}
+
 /// A policy of the mesh that ranks first and asks for AH drops packets for want of an SA. The wanted
 /// one in its place would rank behind a foreign policy that lets them pass.
 #[test]

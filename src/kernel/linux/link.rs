@@ -1,5 +1,4 @@
 //! Devices, their addresses and their MTU, by rtnetlink.
-#![allow(clippy::wildcard_enum_match_arm, reason = "rtnetlink has more attributes than are used")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -111,6 +110,7 @@ struct Device {
     message: LinkMessage,
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "rtnetlink has more attributes than are used")]
 fn vrfs(devices: &BTreeMap<u32, Device>) -> BTreeMap<String, u32> {
     let is_vrf = |index: &u32| {
         devices.get(index).is_some_and(|device| device.link.kind.as_deref() == Some("vrf"))
@@ -195,6 +195,7 @@ async fn list(
     Ok((devices.collect(), addresses))
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "rtnetlink has more attributes than are used")]
 fn device(message: &LinkMessage) -> Option<Link> {
     let (mut name, mut mtu, mut kind) = (None, None, None);
     let (mut discipline, mut queues) = (None, 1);
@@ -231,6 +232,7 @@ fn queue(discipline: Option<&str>, queues: u32) -> Option<String> {
 
 /// This host's address in a message. On a point-to-point device, the other attribute is the address
 /// of the other end.
+#[allow(clippy::wildcard_enum_match_arm, reason = "rtnetlink has more attributes than are used")]
 fn local(message: &AddressMessage, names: &Names) -> Option<LocalAddress> {
     let (mut own, mut any) = (None, None);
     for attribute in &message.attributes {

@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{Key, Policy, Reqid, Sa, Start, Step, StepKind, Usage},
+    model::{Added, Policy, Reqid, Sa, Step, StepKind, Usage},
 };
 
 use super::{
@@ -153,7 +153,7 @@ fn found_by(step: &Step, answer: Answer) -> Result<Option<Found>, KernelError> {
             let mut object = answer.object.ok_or_else(|| missing(step))?;
             match &step.kind {
                 StepKind::DeleteSa(_) | StepKind::ReplaceSa { .. } => {
-                    let ours = added(step).map_or(Reqid(0), |added| added.sa.reqid);
+                    let ours = step.kind.added().map_or(Reqid(0), |added| added.sa.reqid);
                     let (sa, usage) = decode::sa(&mut object, ours, &Names::new())?;
                     Ok(Some(Found::Sa(Box::new(sa), usage)))
                 }
@@ -271,11 +271,11 @@ fn take_over_all(
     outcomes: &mut [Outcome],
 ) -> Result<(), KernelError> {
     let refused: Vec<usize> = (0..steps.len())
-        .filter(|&index| is_eexist(&outcomes[index]) && added(&steps[index]).is_some())
+        .filter(|&index| is_eexist(&outcomes[index]) && steps[index].kind.added().is_some())
         .collect();
     let looks: Vec<Request> = refused
         .iter()
-        .filter_map(|&index| Some(encode::get_sa(&added(&steps[index])?.sa.id)))
+        .filter_map(|&index| Some(encode::get_sa(&steps[index].kind.added()?.sa.id)))
         .collect();
     let mut retried = Vec::new();
     let mut requests = Vec::new();
@@ -296,7 +296,7 @@ fn take_over_all(
 
 /// The request that puts an SA where another is, if it may.
 fn take_over(step: &Step, answer: Answer) -> Result<Request, KernelError> {
-    let Some(Added { sa, key, start }) = added(step) else { return Err(missing(step)) };
+    let Some(Added { sa, key, start }) = step.kind.added() else { return Err(missing(step)) };
     let begin = rules::begin(&step.kind, sa, start, None, clock::now())?;
     let begin = rules::Begin { device: link::offload_index(sa, &step.kind)?, ..begin };
     match answer.outcome {
@@ -316,7 +316,7 @@ fn take_over(step: &Step, answer: Answer) -> Result<Request, KernelError> {
 }
 
 fn outcome_of_retry(step: &Step, answer: Answer) -> Outcome {
-    match (answer.outcome, added(step)) {
+    match (answer.outcome, step.kind.added()) {
         (Err(refusal), Some(Added { sa, .. })) if refusal.errno == Errno::EEXIST => {
             Err(exists(step, None, sa.reqid))
         }
@@ -335,29 +335,6 @@ fn exists(step: &Step, found: Option<&Sa>, reqid: Reqid) -> KernelError {
 
 fn is_eexist(outcome: &Outcome) -> bool {
     matches!(outcome, Err(KernelError::Refused { errno: Errno::EEXIST, .. }))
-}
-
-/// The SA that a step adds, its key and its first number.
-struct Added<'a> {
-    sa: &'a Sa,
-    key: &'a Key,
-    start: Start,
-}
-
-fn added(step: &Step) -> Option<Added<'_>> {
-    match &step.kind {
-        StepKind::AddSa { sa, key, start } | StepKind::ReplaceSa { sa, key, start } => {
-            Some(Added { sa, key, start: *start })
-        }
-        StepKind::DeleteSa(_)
-        | StepKind::AddPolicy(_)
-        | StepKind::UpdatePolicy(_)
-        | StepKind::DeletePolicy(_)
-        | StepKind::SetMtu { .. }
-        | StepKind::SetChain { .. }
-        | StepKind::DeleteChain(_)
-        | StepKind::Wait(_) => None,
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
     model::{Algorithm, ChainId, Key, Live, PeerName, Reqid, Sa, SaId, Spi, Start},
-    plan::{Flow, Lack, Phase, Plan, PlannedStep, Step, StepKind, What, flows_out, undo},
+    plan::{Flow, Lack, Operation, Phase, Plan, PlannedStep, Step, StepKind, flows_out, undo},
 };
 
 /// Steps handed to the kernel at once, so that progress can be shown between.
@@ -243,7 +243,7 @@ fn probe_chains(
 ) -> Result<(), KernelError> {
     let mut made = Vec::new();
     for change in &plan.changes {
-        let What::SetChain { live: None, id, rules } = &change.what else { continue };
+        let Operation::SetChain { live: None, id, rules } = &change.operation else { continue };
         let set = StepKind::SetChain { id: id.clone(), rules: rules.clone(), jump: false };
         made.push(StepKind::DeleteChain(id.clone()));
         let optional = set.is_optional();
@@ -427,7 +427,7 @@ pub(crate) fn verify(
     };
     let mut after = Plan::new(goal.desired, &live, goal.reqid);
     after.changes.retain(|change| {
-        !matches!(&change.what, What::SetChain { id, .. } if report.left_out.contains_key(id))
+        !matches!(&change.operation, Operation::SetChain { id, .. } if report.left_out.contains_key(id))
     });
     after.steps.retain(|step| !report.leaves_out(&step.step.kind));
     after.lacks.extend(report.left_out.iter().map(|(id, error)| Lack {

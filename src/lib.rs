@@ -6,6 +6,8 @@
 
 // A wildcard would decide for a variant that is added later.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
+// `pub` is what tests and benchmarks may use; all else says how far it reaches.
+#![cfg_attr(not(any(test, fuzzing)), warn(unreachable_pub))]
 
 pub mod apply;
 pub mod cli;

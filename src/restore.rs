@@ -19,7 +19,7 @@ use crate::{
         Algorithm, Chain, ChainId, Direction, Firewall, Generation, KeyView, Live, Mark, Mtu,
         PeerName, Policy, PolicyId, Reqid, Rule, Sa, SaId, Start, State, Time,
     },
-    plan::{Change, Plan, What},
+    plan::{Change, Operation, Plan},
 };
 
 /// Packets that may still be sent under an SA between the look at it and its end, some seconds
@@ -39,25 +39,29 @@ pub fn restore(
     wanted: &Desired,
     reqid: Reqid,
 ) -> Result<(Desired, Keyring), Vec<String>> {
-    let problems: Vec<String> =
-        plan.changes.iter().flat_map(|change| problems(&change.what, &live.0, &keys)).collect();
+    let problems: Vec<String> = plan
+        .changes
+        .iter()
+        .flat_map(|change| problems(&change.operation, &live.0, &keys))
+        .collect();
     if !problems.is_empty() {
         return Err(problems);
     }
-    let held = Held { state: &live.0, wanted, reqid };
+    let held = Observed { state: &live.0, wanted, reqid };
     let mut before = Desired {
         local: wanted.local,
         peers: wanted.peers.clone(),
         sas: held.sas().map(|sa| (sa.sa.id, sa)).collect(),
         restoring: true,
         kept: held.marked().collect(),
-        link: plan.changes.iter().find_map(|change| link(&change.what, wanted)),
+        link: plan.changes.iter().find_map(|change| link(&change.operation, wanted)),
         ..Desired::default()
     };
     held.add_policies(&mut before);
     held.add_chains(&mut before);
-    let of_chain =
-        |change: &Change| matches!(change.what, What::SetChain { .. } | What::DeleteChain(_));
+    let of_chain = |change: &Change| {
+        matches!(change.operation, Operation::SetChain { .. } | Operation::DeleteChain(_))
+    };
     before.needs_chains = !before.chains.is_empty() || plan.changes.iter().any(of_chain);
     Ok((before, keys))
 }
@@ -66,7 +70,7 @@ pub fn restore(
 ///
 /// Counters are not compared, nor placeholders that the kernel makes.
 pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
-    let now = Now { before, state: &live.0, reqid };
+    let now = Comparison { before, state: &live.0, reqid };
     let mut unlike = Vec::new();
     unlike.extend(now.unlike_sas());
     unlike.extend(now.unlike_policies());
@@ -76,19 +80,19 @@ pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
 }
 
 /// The state after a revert, beside the one that should be there.
-struct Now<'a> {
+struct Comparison<'a> {
     before: &'a Desired,
     state: &'a State,
     reqid: Reqid,
 }
 
-impl Now<'_> {
+impl Comparison<'_> {
     fn unlike_sas(&self) -> Vec<String> {
         let ours = |sa: &&Sa| sa.reqid == self.reqid && !sa.is_larval();
         let sas: BTreeMap<SaId, &Sa> =
             self.state.sas.iter().filter(ours).map(|sa| (sa.id, sa)).collect();
         let same = |held: &Sa, now: &Sa| {
-            now.ends_with(held) && Sa { ends: held.ends, ..now.clone() } == *held
+            now.expires_like(held) && Sa { ends: held.ends, ..now.clone() } == *held
         };
         let held = self.before.sas.values().filter_map(|wanted| match sas.get(&wanted.sa.id) {
             None => Some(format!("SA {} is missing", wanted.sa.id)),
@@ -227,27 +231,30 @@ pub fn follow_the_clock(
 /// Whether an SA was held as it is wanted, under the very key.
 fn is_held(before: &Desired, wanted: &WantedSa) -> bool {
     let same = |held: &WantedSa| {
-        held.sa.ends_with(&wanted.sa) && Sa { ends: wanted.sa.ends, ..held.sa.clone() } == wanted.sa
+        held.sa.expires_like(&wanted.sa)
+            && Sa { ends: wanted.sa.ends, ..held.sa.clone() } == wanted.sa
     };
     matches!(wanted.sa.key, KeyView::Known(_)) && before.sas.get(&wanted.sa.id).is_some_and(same)
 }
 
 /// The objects that nobody could make again once they are changed.
-fn problems(what: &What, state: &State, keys: &Keyring) -> Vec<String> {
-    match what {
-        What::ReplaceSa { live, twins, .. } => {
+fn problems(operation: &Operation, state: &State, keys: &Keyring) -> Vec<String> {
+    match operation {
+        Operation::ReplaceSa { live, twins, .. } => {
             live.iter().chain(twins).filter_map(|sa| problem_of_sa(sa, keys)).collect()
         }
-        What::DeleteSa(sa) => problem_of_sa(sa, keys).into_iter().collect(),
-        What::UpdatePolicy { live: policy, .. } | What::DeletePolicy(policy) => {
+        Operation::DeleteSa(sa) => problem_of_sa(sa, keys).into_iter().collect(),
+        Operation::UpdatePolicy { live: policy, .. } | Operation::DeletePolicy(policy) => {
             let problem = || format!("policy {}: {}", policy.id, listed(&policy.extras));
             (!policy.extras.is_empty()).then(problem).into_iter().collect()
         }
-        What::SetChain { live: Some(chain), .. } | What::DeleteChain(chain) => {
+        Operation::SetChain { live: Some(chain), .. } | Operation::DeleteChain(chain) => {
             problem_of_chain(chain, &state.firewall).into_iter().collect()
         }
-        What::CreateSa(_) | What::CreatePolicy(_) | What::SetMtu { .. } => Vec::new(),
-        What::SetChain { live: None, .. } => Vec::new(),
+        Operation::CreateSa(_) | Operation::CreatePolicy(_) | Operation::SetMtu { .. } => {
+            Vec::new()
+        }
+        Operation::SetChain { live: None, .. } => Vec::new(),
     }
 }
 
@@ -289,20 +296,20 @@ fn problem_of_chain(chain: &Chain, firewall: &Firewall) -> Option<String> {
     Some(format!("chain {id}: {problem}"))
 }
 
-fn link(what: &What, wanted: &Desired) -> Option<WantedLink> {
-    let What::SetMtu { device, before, .. } = what else { return None };
+fn link(operation: &Operation, wanted: &Desired) -> Option<WantedLink> {
+    let Operation::SetMtu { device, before, .. } = operation else { return None };
     let link = wanted.link.as_ref()?;
     Some(WantedLink { device: device.clone(), mtu: Mtu::Exactly(*before), ..link.clone() })
 }
 
 /// The live objects.
-struct Held<'a> {
+struct Observed<'a> {
     state: &'a State,
     wanted: &'a Desired,
     reqid: Reqid,
 }
 
-impl Held<'_> {
+impl Observed<'_> {
     fn sas(&self) -> impl Iterator<Item = WantedSa> {
         let usage: BTreeMap<_, _> =
             self.state.usage.iter().map(|usage| (usage.id, usage)).collect();

@@ -6,7 +6,7 @@ use common::{applied, applied_host, mesh, observe, wanted};
 use meshsec::{
     model::{KeyView, WarningCode},
     plan::Plan,
-    render::{Shown, View, plan_json, report_text, show_json},
+    render::{ShowView, View, plan_json, report_text, show_json},
 };
 
 use common::REQID;
@@ -41,8 +41,13 @@ fn keys_that_the_kernel_hides_are_counted_and_match_nothing() {
     let json = serde_json::to_value(plan_json(&view)).unwrap();
     assert_eq!(json["hidden_keys"], 8, "{json}");
     let live = observe(&mut kernel);
-    let shown =
-        Shown { config: &config, moment: view.moment, local: view.local, live: &live, all: false };
+    let shown = ShowView {
+        config: &config,
+        moment: view.moment,
+        local: view.local,
+        live: &live,
+        all: false,
+    };
     assert_eq!(serde_json::to_value(show_json(&shown)).unwrap()["hidden_keys"], 8);
     let report = applied(&config, &mut kernel);
     let text = report_text(&report, "mesh.toml", "apply");

@@ -11,7 +11,7 @@ use super::{
     print,
     printer::Printer,
     ratchet::{self, Turn},
-    revert::{Now, Wait},
+    revert::{DesiredNow, Wait},
     saved,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     model::Live,
     plan::Plan,
     privilege::{self, Files},
-    render::{Plain, Turned, View, plan_text, report_json, report_text},
+    render::{Plain, RatchetAdvance, View, plan_text, report_json, report_text},
 };
 
 /// Above this many steps, progress is one line and not a line a step.
@@ -40,7 +40,7 @@ const STEPS_SHOWN: usize = 64;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Holds the namespace's lock from the first look to the last.
-pub fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
+pub(super) fn run(global: &Global, args: &ApplyArgs) -> Result<Status, Error> {
     if args.plan.as_ref().is_some_and(|plan| plan.extension().is_some_and(|end| end == "toml")) {
         let message = "apply takes a plan that plan --out has saved; for a mesh.toml write -c FILE";
         return Err(Error::Usage(message.into()));
@@ -136,7 +136,7 @@ pub(super) struct Run<'a> {
     pub(super) turn: Option<Turn<'a>>,
     pub(super) lock: &'a Lock,
     /// The desired state that a revert is to follow, where generations follow the clock.
-    pub(super) now: Now<'a>,
+    pub(super) now: DesiredNow<'a>,
 }
 
 impl Run<'_> {
@@ -229,7 +229,7 @@ impl Run<'_> {
         if json {
             printer.json(&report_json(view, &report, turned.as_ref(), waited.as_ref()));
         } else {
-            printer.out(turned.as_ref().map(Turned::text).unwrap_or_default());
+            printer.out(turned.as_ref().map(RatchetAdvance::text).unwrap_or_default());
         }
         match waited.and_then(|ended| ended.report) {
             // All changes were reverted.
@@ -240,7 +240,7 @@ impl Run<'_> {
     }
 }
 
-fn status(report: &Report, turned: Option<&Turned>) -> Status {
+fn status(report: &Report, turned: Option<&RatchetAdvance>) -> Status {
     let turned_well = turned.is_none_or(|turned| turned.error.is_none());
     let has_turned = turned.is_some_and(|turned| turned.before != turned.after);
     if report.is_complete() {

@@ -290,7 +290,7 @@ fn unanswered(error: &io::Error) -> String {
 }
 
 /// Confirms the run that waits in this network namespace.
-pub fn run(global: &Global) -> Result<Status, Error> {
+pub(super) fn run(global: &Global) -> Result<Status, Error> {
     let answer = ask().map_err(|error| Error::Usage(unanswered(&error)))?;
     let Some(mesh) = answer.strip_prefix("confirmed ").map(str::trim_end) else {
         return Err(Error::Usage(match answer.as_str() {

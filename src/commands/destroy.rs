@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Works without a local peer too: the mesh's objects are known by its reqid.
-pub fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
+pub(super) fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
     needs_approval(global, args)?;
     // While the process still has the right to open it.
     let place = lock::Place::open();

@@ -12,7 +12,7 @@ use crate::{config, error::Error};
 const LARGEST: u64 = 256 << 20;
 
 /// A kind of document.
-pub(super) struct Kind {
+pub(super) struct DocumentKind {
     /// One word for it.
     pub(super) noun: &'static str,
     /// The same with the program that writes it, for errors.
@@ -26,7 +26,7 @@ struct Version {
     format_version: String,
 }
 
-impl Kind {
+impl DocumentKind {
     /// Reads one.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ pub(super) fn unread(path: &Path, reason: String) -> Error {
 mod tests {
     use super::*;
 
-    const KIND: Kind = Kind { noun: "note", whose: "a note", versions: &["1.0"] };
+    const KIND: DocumentKind = DocumentKind { noun: "note", whose: "a note", versions: &["1.0"] };
 
     fn error(text: &str) -> String {
         #[derive(Debug, Deserialize)]

@@ -13,7 +13,7 @@ use crate::{
     model::{Live, State},
     plan::Plan,
     render::{
-        Layout, Shown, StatusView, View, json_text, plan_json, plan_text, show_json, show_text,
+        Layout, ShowView, StatusView, View, json_text, plan_json, plan_text, show_json, show_text,
         status_json, status_prometheus, status_text,
     },
     verdict::{Case, judge},
@@ -44,7 +44,7 @@ fn show(mesh: &Mesh, live: &Live, number: usize) {
     if number.is_multiple_of(3) {
         harmless_as_json(&plan_json(&view));
     }
-    let shown = Shown { config, moment, local, live, all: true };
+    let shown = ShowView { config, moment, local, live, all: true };
     harmless_with_styles(&show_text(&shown));
     if number.is_multiple_of(5) {
         harmless_as_json(&show_json(&shown));

@@ -13,7 +13,7 @@ use crate::{config, error::Error, model::PrivateKey};
 const LARGEST_INPUT: usize = 4 << 10;
 
 /// A private key for X25519, clamped as RFC 7748 section 5 says.
-pub fn genkey() -> Result<Status, Error> {
+pub(super) fn genkey() -> Result<Status, Error> {
     let mut key = random()?;
     key[0] &= 248;
     key[31] = key[31] & 127 | 64;
@@ -21,12 +21,12 @@ pub fn genkey() -> Result<Status, Error> {
 }
 
 /// Thirty-two random bytes.
-pub fn genpsk() -> Result<Status, Error> {
+pub(super) fn genpsk() -> Result<Status, Error> {
     print_secret(&*random()?)
 }
 
 /// The public key that belongs to the private key on standard input.
-pub fn pubkey() -> Result<Status, Error> {
+pub(super) fn pubkey() -> Result<Status, Error> {
     let private_key = PrivateKey::new(&**secret("private key")?);
     print(&format!("{}\n", private_key.public_key()))?;
     Ok(Status::Done)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Kind, unread};
+use super::document::{DocumentKind, unread};
 use crate::{
     cli::Global,
     config::{self, Config},
@@ -17,12 +17,12 @@ use crate::{
 /// The versions of a snapshot's format. Facts that 1.0 lacks are unknown of that host.
 const VERSIONS: &[&str] = &["1.0", FORMAT_VERSION];
 
-const SNAPSHOT: Kind =
-    Kind { noun: "snapshot", whose: "a snapshot of meshsec", versions: VERSIONS };
+const SNAPSHOT: DocumentKind =
+    DocumentKind { noun: "snapshot", whose: "a snapshot of meshsec", versions: VERSIONS };
 
 /// `--live`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub(super) enum Source {
     /// This host's kernel.
     Kernel,
     /// A host without objects.
@@ -44,7 +44,7 @@ impl From<&str> for Source {
 /// The document that `snapshot` prints.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Snapshot {
+pub(super) struct Snapshot {
     format_version: String,
     /// Seconds since 1970.
     taken: u64,
@@ -55,7 +55,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// A snapshot of now.
-    pub fn now(config: &Config, live: Live) -> Self {
+    pub(super) fn now(config: &Config, live: Live) -> Self {
         let taken = linux::clock::now().seconds();
         Self {
             format_version: FORMAT_VERSION.into(),
@@ -82,7 +82,11 @@ impl Snapshot {
 }
 
 /// The live state, from its source, and when it was taken.
-pub fn observe(source: &Source, global: &Global, config: &Config) -> Result<(Live, Time), Error> {
+pub(super) fn observe(
+    source: &Source,
+    global: &Global,
+    config: &Config,
+) -> Result<(Live, Time), Error> {
     match source {
         Source::Kernel => {
             let live = super::kernel_for(global, config)?.observe(config.reqid)?;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Of the devices that packets to peers leave by, or of the MTU that is given.
-pub fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
+pub(super) fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
     let state = surroundings(&ways(&config, global.local.as_deref()))?;
     let local = match config::local_peer(&config, global.local.as_deref(), &state.addresses) {

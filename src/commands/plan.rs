@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Exits with 1 on a conflict, and with 2 on changes if asked to.
-pub fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
+pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     let source = live::Source::from(args.live.as_str());
     if args.out.is_some() && source != live::Source::Kernel {
         return Err(Error::Usage(

@@ -13,7 +13,7 @@ use crate::{
     kernel::linux::clock,
     keys::Ratchet,
     model::{Generation, Key, Warning, WarningCode},
-    render::{Plain, Turned},
+    render::{Plain, RatchetAdvance},
 };
 
 /// Generations that an apply lets a ratchet turn at once, whether the clock is right or not. A
@@ -22,7 +22,7 @@ use crate::{
 const AT_ONCE: u64 = 1;
 
 /// Looks at no kernel.
-pub fn run(global: &Global, command: &RatchetCommand) -> Result<Status, Error> {
+pub(super) fn run(global: &Global, command: &RatchetCommand) -> Result<Status, Error> {
     let loaded = config::load(&global.config, SecretsMode::Ignored)?;
     let KeySource::Ratchet(path) = &loaded.config.keys else {
         return Err(Error::Usage(format!(
@@ -38,7 +38,7 @@ pub fn run(global: &Global, command: &RatchetCommand) -> Result<Status, Error> {
 }
 
 #[derive(Serialize)]
-struct Made<'a> {
+struct CreatedRatchet<'a> {
     mesh: &'a str,
     generation: u64,
 }
@@ -65,7 +65,7 @@ fn init(global: &Global, config: &Config, path: &Path, moment: Moment) -> Result
         ))?,
         Format::Json => {
             let mesh = config.mesh.as_str();
-            print_json(&Made { mesh, generation: start.get() })?;
+            print_json(&CreatedRatchet { mesh, generation: start.get() })?;
         }
     }
     Ok(Status::Done)
@@ -126,13 +126,13 @@ impl<'a> Turn<'a> {
     /// Turns it to the oldest generation that is still accepted, if that is near or the clock can
     /// be believed. The kernel has all keys that it needs by now, so a failure is told and stops
     /// nothing.
-    pub(super) fn perform(&self) -> Turned {
+    pub(super) fn perform(&self) -> RatchetAdvance {
         self.try_perform().unwrap_or_else(failed)
     }
 
     /// Leaves it where it is, because objects that are not in place may need the old keys; says so
     /// if it would have been turned.
-    pub(super) fn hold(&self) -> Turned {
+    pub(super) fn hold(&self) -> RatchetAdvance {
         let held = read(self.path).map(|ratchet| {
             let at = ratchet.generation();
             let reason = "the apply is incomplete, and what is not in place may need the old keys";
@@ -142,7 +142,7 @@ impl<'a> Turn<'a> {
         held.unwrap_or_else(failed)
     }
 
-    fn try_perform(&self) -> Result<Turned, Error> {
+    fn try_perform(&self) -> Result<RatchetAdvance, Error> {
         let replacement = Replacement::begin(self.path)?;
         let mut remains = replacement.left();
         // Read again under the lock: another run may have turned it.
@@ -191,13 +191,13 @@ fn oldest_accepted(moment: Moment) -> Generation {
     moment.generation.previous().unwrap_or_default()
 }
 
-fn turned(before: Generation, after: Generation, error: Option<String>) -> Turned {
-    Turned { before: Some(before.get()), after: Some(after.get()), error }
+fn turned(before: Generation, after: Generation, error: Option<String>) -> RatchetAdvance {
+    RatchetAdvance { before: Some(before.get()), after: Some(after.get()), error }
 }
 
-fn failed(error: Error) -> Turned {
+fn failed(error: Error) -> RatchetAdvance {
     let error = error.to_string().trim_start_matches("error: ").to_owned();
-    Turned { before: None, after: None, error: Some(error) }
+    RatchetAdvance { before: None, after: None, error: Some(error) }
 }
 
 fn read(path: &Path) -> Result<Ratchet, Error> {

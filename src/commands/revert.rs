@@ -16,7 +16,7 @@ use crate::{
     kernel::linux::{Linux, clock},
     model::{Live, Reqid},
     plan::Plan,
-    render::{Ended, REVERT, report_text},
+    render::{ConfirmationOutcome, REVERT, report_text},
     restore,
     revert::revert,
 };
@@ -33,7 +33,7 @@ pub(super) struct Wait {
 }
 
 /// The desired state of the file at the time of the call, if its secrets are at hand.
-pub(super) type Now<'a> = &'a dyn Fn() -> Option<(Desired, Keyring)>;
+pub(super) type DesiredNow<'a> = &'a dyn Fn() -> Option<(Desired, Keyring)>;
 
 impl Wait {
     /// Prepares, before anything changes, to revert `plan`, so that the host holds `live` again.
@@ -70,17 +70,17 @@ impl Wait {
     pub(super) fn end(
         &mut self,
         kernel: &mut Linux,
-        (config, now): (&Config, Now<'_>),
+        (config, now): (&Config, DesiredNow<'_>),
         printer: &Printer,
         json: bool,
-    ) -> Ended {
+    ) -> ConfirmationOutcome {
         let verdict = self.waiter.wait(self.time, config.mesh.as_str());
         let (word, text) = (verdict.word(), verdict.to_string());
         if verdict == Verdict::Confirmed {
             if !json {
                 printer.out("Confirmed.\n");
             }
-            return Ended { word, report: None };
+            return ConfirmationOutcome { word, report: None };
         }
         printer.err(format_args!("{text}; reverting all of it."));
         if let Some(now) = now() {
@@ -90,7 +90,7 @@ impl Wait {
         if !json {
             printer.out(report_text(&report, "", REVERT));
         }
-        Ended { word, report: Some(report) }
+        ConfirmationOutcome { word, report: Some(report) }
     }
 
     fn revert(&mut self, kernel: &mut Linux, printer: &Printer, json: bool) -> Report {

@@ -18,7 +18,7 @@ struct Rotated<'a> {
 }
 
 /// Needs no secret, and looks at no kernel.
-pub fn run(global: &Global) -> Result<Status, Error> {
+pub(super) fn run(global: &Global) -> Result<Status, Error> {
     // Locked before it is read: of two runs at once each raises the other's result.
     let replacement = Replacement::begin(&global.config)?;
     let loaded = config::load(&global.config, SecretsMode::Ignored)?;

@@ -16,7 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    document::{Kind, unread},
+    document::{DocumentKind, unread},
     plan::Prepared,
     replace::Replacement,
 };
@@ -27,8 +27,8 @@ use crate::{
     render::{FORMAT_VERSION, Layout, View, json_text, plan_json},
 };
 
-const SAVED_PLAN: Kind =
-    Kind { noun: "plan", whose: "a plan that meshsec saved", versions: &[FORMAT_VERSION] };
+const SAVED_PLAN: DocumentKind =
+    DocumentKind { noun: "plan", whose: "a plan that meshsec saved", versions: &[FORMAT_VERSION] };
 
 /// The premises of a plan.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

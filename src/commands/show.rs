@@ -7,16 +7,16 @@ use crate::{
     error::Error,
     kernel::Kernel,
     privilege::Files,
-    render::{Shown, show_json, show_text},
+    render::{ShowView, show_json, show_text},
 };
 
 /// Shows the kernel's objects, also where the local peer is not known.
-pub fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
+pub(super) fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
     let live = super::kernel_for(global, &config)?.observe(config.reqid)?;
     let local = super::local_if_any(global, &config, &live)?;
     let moment = moment::now(&config)?;
-    let shown = Shown { config: &config, moment, local, live: &live, all: args.all };
+    let shown = ShowView { config: &config, moment, local, live: &live, all: args.all };
     match global.format {
         Format::Text | Format::Prometheus => print(&show_text(&shown))?,
         Format::Json => print_json(&show_json(&shown))?,

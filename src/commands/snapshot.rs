@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Prints JSON for every `--format`: there is no other form.
-pub fn run(global: &Global) -> Result<Status, Error> {
+pub(super) fn run(global: &Global) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
     // Unlike a plan it has all of iptables, even if the file needs none of it today.
     let ways = desired::ways(&config, global.local.as_deref());

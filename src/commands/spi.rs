@@ -23,7 +23,7 @@ struct Decoded<'a> {
 }
 
 /// Takes hex with `0x`, as `ip xfrm` prints it, `spi=0x…`, as tcpdump does, or decimal.
-pub fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
+pub(super) fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
     let spi = parse(&args.value)?;
     // The names are of help where there is a file, and not needed.
     let file = config::load(&global.config, SecretsMode::Ignored).ok().map(|loaded| loaded.config);

@@ -34,7 +34,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 const SIGHTING: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 
 /// Needs no secret: keys are not compared.
-pub fn run(global: &Global, args: &StatusArgs) -> Result<Status, Error> {
+pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<Status, Error> {
     if args.watch.is_some() && global.format == Format::Prometheus {
         return Err(Error::Usage("--watch is for people and programs: use text or json".into()));
     }

@@ -25,7 +25,7 @@ struct Valid<'a> {
 }
 
 /// An invalid file is an error before anything is printed here.
-pub fn run(global: &Global) -> Result<Status, Error> {
+pub(super) fn run(global: &Global) -> Result<Status, Error> {
     let mut loaded = super::load(global, SecretsMode::Required, Files::Leaves)?;
     check_local(global, &mut loaded)?;
     let config = &loaded.config;

@@ -20,7 +20,7 @@ const TAB: usize = 4;
 
 /// The reason of a finding. It decides whether damage nearby makes the finding doubtful.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weight {
+pub(super) enum FindingKind {
     /// The text is not TOML.
     Syntax,
     /// A part of the text is wrong.
@@ -32,7 +32,7 @@ pub(super) enum Weight {
 /// An error at a place of the text.
 #[derive(Debug)]
 pub(super) struct Finding {
-    pub weight: Weight,
+    pub weight: FindingKind,
     pub span: Range<usize>,
     pub message: String,
     /// The correction.
@@ -310,7 +310,7 @@ mod tests {
     fn shown(text: &str, at: &str) -> String {
         let start = text.find(at).unwrap();
         let finding = Finding {
-            weight: Weight::Wrong,
+            weight: FindingKind::Wrong,
             span: start..start + at.len(),
             message: "m".into(),
             hint: "h".into(),
@@ -341,8 +341,12 @@ mod tests {
     #[test]
     fn a_place_behind_the_last_line_is_shown() {
         let source = Source::new("a\n");
-        let finding =
-            Finding { weight: Weight::Wrong, span: 2..2, message: "m".into(), hint: "h".into() };
+        let finding = Finding {
+            weight: FindingKind::Wrong,
+            span: 2..2,
+            message: "m".into(),
+            hint: "h".into(),
+        };
         let error = ConfigError::located(Path::new("f"), &source, vec![finding]).to_string();
         assert!(error.starts_with("error: m\n  --> f:2:1\n   |\n2  |\n   | ^ h\n"), "{error}");
     }

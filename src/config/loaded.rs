@@ -7,7 +7,7 @@ use crate::{keys::ratchet::MOST_STEPS, model::Generation};
 
 use super::{
     ConfigError, Loaded, Peer, Rotation, Secrets,
-    diagnostic::{Finding, Source, Weight},
+    diagnostic::{Finding, FindingKind, Source},
     raise,
 };
 
@@ -97,7 +97,7 @@ impl Loaded {
     /// An error at a place of the file, and its correction.
     fn refused(&self, span: Range<usize>, message: String, hint: impl Into<String>) -> ConfigError {
         let text = String::from_utf8_lossy(&self.bytes);
-        let finding = Finding { weight: Weight::Wrong, span, message, hint: hint.into() };
+        let finding = Finding { weight: FindingKind::Wrong, span, message, hint: hint.into() };
         ConfigError::located(&self.path, &Source::new(&text), vec![finding])
     }
 }

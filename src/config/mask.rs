@@ -8,7 +8,7 @@
 use std::{ops::Range, path::Path};
 
 use super::{
-    scan::{self, Kind, Statement, Token},
+    scan::{self, Statement, Token, TokenKind},
     schema,
 };
 
@@ -90,7 +90,8 @@ impl Reading {
         }
         // A statement that begins with neither a key nor a bracket nor a # may be a secret's second
         // line.
-        let begins = assigns || matches!(tokens[0].kind, Kind::Comment | Kind::Sign(b'{'));
+        let begins =
+            assigns || matches!(tokens[0].kind, TokenKind::Comment | TokenKind::Sign(b'{'));
         let first = without_colon(of(&tokens[0]));
         let known = schema::begins_a_line(first) || first == "---";
         self.open || self.secretive || !(begins || known)
@@ -111,13 +112,14 @@ impl Reading {
             if (secret && !may_show(text, tokens, i)) || swallows(of(token)) {
                 let range = inside(token);
                 hidden.push(base + range.start..base + range.end);
-                self.open |= matches!(token.kind, Kind::Text { closed: false, .. });
+                self.open |= matches!(token.kind, TokenKind::Text { closed: false, .. });
             }
             secret |= match token.kind {
-                Kind::Text { .. } if !is_key(tokens, i) => names_a_secret(of(token)),
-                Kind::Text { .. } | Kind::Word | Kind::Sign(_) | Kind::Comment => {
-                    is_secretive(of(token))
-                }
+                TokenKind::Text { .. } if !is_key(tokens, i) => names_a_secret(of(token)),
+                TokenKind::Text { .. }
+                | TokenKind::Word
+                | TokenKind::Sign(_)
+                | TokenKind::Comment => is_secretive(of(token)),
             };
         }
     }
@@ -125,7 +127,7 @@ impl Reading {
 
 /// `keys]`: the opening bracket is missing.
 fn is_damaged_header(tokens: &[Token]) -> bool {
-    let sign = |wanted| tokens.iter().any(|token| token.kind == Kind::Sign(wanted));
+    let sign = |wanted| tokens.iter().any(|token| token.kind == TokenKind::Sign(wanted));
     sign(b']') && !sign(b'=') && !sign(b'[')
 }
 
@@ -139,13 +141,13 @@ fn without_colon(word: &str) -> &str {
 fn may_show(text: &str, tokens: &[Token], i: usize) -> bool {
     let of = |i: usize| &text[tokens[i].range.clone()];
     match tokens[i].kind {
-        Kind::Sign(_) => true,
-        Kind::Comment => false,
+        TokenKind::Sign(_) => true,
+        TokenKind::Comment => false,
         _ if is_key(tokens, i) || (i == 0 && schema::is_key(without_colon(of(i)))) => true,
         // Its end is missing, so that the text after it may be a part of it.
-        Kind::Text { closed: false, .. } => false,
-        _ if i < 2 || tokens[i - 1].kind != Kind::Sign(b'=') => false,
-        Kind::Text { closed: true, .. } | Kind::Word => {
+        TokenKind::Text { closed: false, .. } => false,
+        _ if i < 2 || tokens[i - 1].kind != TokenKind::Sign(b'=') => false,
+        TokenKind::Text { closed: true, .. } | TokenKind::Word => {
             let key = of(i - 2).trim_matches(['"', '\'']);
             let place = key.rsplit('.').next().unwrap_or(key);
             schema::is_place(place) && !of(i).contains('=')
@@ -156,7 +158,7 @@ fn may_show(text: &str, tokens: &[Token], i: usize) -> bool {
 /// Whether token `i` stands where a key stands, and `=` follows.
 fn is_key(tokens: &[Token], i: usize) -> bool {
     let sign = |i: usize, signs: &[u8]| match tokens.get(i).map(|token| token.kind) {
-        Some(Kind::Sign(sign)) => signs.contains(&sign),
+        Some(TokenKind::Sign(sign)) => signs.contains(&sign),
         _ => false,
     };
     let first = || !(0..i).any(|i| sign(i, b"="));
@@ -167,10 +169,10 @@ fn is_key(tokens: &[Token], i: usize) -> bool {
 fn inside(token: &Token) -> Range<usize> {
     let Range { start, end } = token.range;
     match token.kind {
-        Kind::Text { quotes, closed: true } => start + quotes..end - quotes,
-        Kind::Text { quotes, closed: false } => start + quotes..end,
-        Kind::Comment => start + 1..end,
-        Kind::Word | Kind::Sign(_) => start..end,
+        TokenKind::Text { quotes, closed: true } => start + quotes..end - quotes,
+        TokenKind::Text { quotes, closed: false } => start + quotes..end,
+        TokenKind::Comment => start + 1..end,
+        TokenKind::Word | TokenKind::Sign(_) => start..end,
     }
 }
 

@@ -45,7 +45,7 @@ pub use types::{
 
 use crate::model::{Warning, without_traces};
 
-use diagnostic::{Finding, Source, Weight};
+use diagnostic::{Finding, FindingKind, Source};
 use files::FileError;
 use peers::PublicKeySpans;
 use reader::Findings;
@@ -192,7 +192,7 @@ fn text<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, ConfigError> {
     std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         let finding = Finding {
-            weight: Weight::Syntax,
+            weight: FindingKind::Syntax,
             span: at..at + 1,
             message: "the file is not UTF-8 from here on".into(),
             hint: "save the file as UTF-8".into(),

@@ -18,7 +18,7 @@ use super::{
     reader::{Findings, Section, Value, lowered},
     schema::{ADDRESS, PEER_NAME, PUBLIC_KEY, SHORT_ID, Table},
     secrets,
-    tables::Kind,
+    tables::KeyMethod,
     types::Peer,
 };
 
@@ -34,7 +34,7 @@ const WRITE: &str = "write [[peer]], with two brackets, once for each peer";
 pub(super) fn read(
     findings: &mut Findings<'_>,
     value: &Value<'_>,
-    keys: Option<Kind>,
+    keys: Option<KeyMethod>,
     public_keys: &mut PublicKeySpans,
 ) -> Vec<Peer> {
     let Some(array) = value.get_ref().as_array() else {
@@ -60,7 +60,7 @@ fn peer(
     findings: &mut Findings<'_>,
     seen: &mut Seen,
     value: &Value<'_>,
-    keys: Option<Kind>,
+    keys: Option<KeyMethod>,
 ) -> Option<(Peer, Option<Range<usize>>)> {
     let DeValue::Table(table) = value.get_ref() else {
         findings.not_a(value, "peer", "an array of tables", WRITE);
@@ -86,7 +86,7 @@ fn peer(
         let span = given.map_or(section.header(), |value| value.span());
         seen.public_keys.unique(findings, span, "public_key".into(), public_key)
     });
-    if keys == Some(Kind::PrivateKey) && public_key.flatten().is_none() {
+    if keys == Some(KeyMethod::PrivateKey) && public_key.flatten().is_none() {
         return None;
     }
     let peer = Peer {
@@ -102,13 +102,13 @@ fn peer(
 fn public_key(
     findings: &mut Findings<'_>,
     section: &Section<'_, '_>,
-    keys: Option<Kind>,
+    keys: Option<KeyMethod>,
 ) -> Option<PublicKey> {
     let value = match keys {
-        Some(Kind::PrivateKey) => section.require(findings, PUBLIC_KEY)?,
+        Some(KeyMethod::PrivateKey) => section.require(findings, PUBLIC_KEY)?,
         _ => section.get(PUBLIC_KEY.name)?,
     };
-    if let Some(kind) = keys.filter(|kind| *kind != Kind::PrivateKey) {
+    if let Some(kind) = keys.filter(|kind| *kind != KeyMethod::PrivateKey) {
         let span = section.key_span(PUBLIC_KEY.name).unwrap_or(value.span());
         let message = format!("public_key goes with private_key, and [keys] has {}", kind.name());
         findings.wrong(span, message, "leave it out, or use private_key in [keys]");
@@ -134,24 +134,24 @@ fn public_key(
 /// The values that the peers before this one have taken.
 #[derive(Default)]
 struct Seen {
-    names: Taken<PeerName>,
+    names: FirstUses<PeerName>,
     /// Names that hints have suggested.
     offered: BTreeSet<PeerName>,
-    short_ids: Taken<ShortId>,
-    addresses: Taken<IpAddr>,
-    public_keys: Taken<PublicKey>,
+    short_ids: FirstUses<ShortId>,
+    addresses: FirstUses<IpAddr>,
+    public_keys: FirstUses<PublicKey>,
 }
 
 /// Values, each with the place where it was first seen.
-struct Taken<T>(BTreeMap<T, usize>);
+struct FirstUses<T>(BTreeMap<T, usize>);
 
-impl<T> Default for Taken<T> {
+impl<T> Default for FirstUses<T> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<T: Ord + Clone> Taken<T> {
+impl<T: Ord + Clone> FirstUses<T> {
     fn has(&self, value: &T) -> bool {
         self.0.contains_key(value)
     }

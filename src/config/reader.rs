@@ -12,7 +12,7 @@ use toml::{
 };
 
 use super::{
-    diagnostic::{Finding, Source, Weight},
+    diagnostic::{Finding, FindingKind, Source},
     mask,
     schema::{self, Field, Table},
 };
@@ -33,12 +33,12 @@ impl<'s> Findings<'s> {
 
     /// Reports a wrong value.
     pub(super) fn wrong(&mut self, span: Range<usize>, message: String, hint: impl Into<String>) {
-        self.list.push(Finding { weight: Weight::Wrong, span, message, hint: hint.into() });
+        self.list.push(Finding { weight: FindingKind::Wrong, span, message, hint: hint.into() });
     }
 
     /// Reports a missing part.
     pub(super) fn missing(&mut self, span: Range<usize>, message: String, hint: impl Into<String>) {
-        self.list.push(Finding { weight: Weight::Missing, span, message, hint: hint.into() });
+        self.list.push(Finding { weight: FindingKind::Missing, span, message, hint: hint.into() });
     }
 
     pub(super) fn wrong_type(&mut self, value: &Value<'_>, field: Field, wanted: &str) {

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     /// A bare word: a key, a number, a string without quotes.
     Word,
     /// A string with its quotes.
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 /// A token and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
-    pub kind: Kind,
+    pub kind: TokenKind,
     pub range: Range<usize>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Statement {
 impl Statement {
     /// Whether it is a table's header, `[name]` or `[[name]]`.
     pub(super) fn is_header(&self) -> bool {
-        self.tokens.first().is_some_and(|token| token.kind == Kind::Sign(b'['))
+        self.tokens.first().is_some_and(|token| token.kind == TokenKind::Sign(b'['))
     }
 }
 
@@ -79,20 +79,20 @@ impl Scanner {
                 at + 1
             }
             b' ' | b'\t' | b'\r' => at + 1,
-            b'#' => self.push(Kind::Comment, at, until(rest, |c| c == b'\n')),
+            b'#' => self.push(TokenKind::Comment, at, until(rest, |c| c == b'\n')),
             quote @ (b'"' | b'\'') => {
                 let (length, quotes, closed) = string(rest, quote);
-                self.push(Kind::Text { quotes, closed }, at, length)
+                self.push(TokenKind::Text { quotes, closed }, at, length)
             }
             sign @ (b'=' | b'[' | b']' | b'{' | b'}' | b',') => {
                 self.bracket(sign, at);
-                self.push(Kind::Sign(sign), at, 1)
+                self.push(TokenKind::Sign(sign), at, 1)
             }
-            _ => self.push(Kind::Word, at, until(rest, ends_word).max(1)),
+            _ => self.push(TokenKind::Word, at, until(rest, ends_word).max(1)),
         }
     }
 
-    fn push(&mut self, kind: Kind, at: usize, length: usize) -> usize {
+    fn push(&mut self, kind: TokenKind, at: usize, length: usize) -> usize {
         self.tokens.push(Token { kind, range: at..at + length });
         at + length
     }

@@ -221,7 +221,7 @@ impl Reader<'_> {
         findings: &mut Findings<'_>,
         warnings: &mut Vec<Warning>,
     ) -> Option<Secrets> {
-        let mut judge = Judge { optional: self.optional, spans, findings, warnings };
+        let mut judge = SecretFindings { optional: self.optional, spans, findings, warnings };
         let fetch = |source| fetch(source, self.dir, self.env);
         let key = |bytes: Bytes| Key::new(Box::from(&bytes[..]));
         match source {
@@ -243,14 +243,14 @@ impl Reader<'_> {
 }
 
 /// Tells errors from warnings.
-struct Judge<'j, 's> {
+struct SecretFindings<'j, 's> {
     optional: bool,
     spans: &'j Spans,
     findings: &'j mut Findings<'s>,
     warnings: &'j mut Vec<Warning>,
 }
 
-impl Judge<'_, '_> {
+impl SecretFindings<'_, '_> {
     fn accept<T>(&mut self, name: &str, fetched: Result<T, SecretError>) -> Option<T> {
         match fetched {
             Ok(secret) => return Some(secret),

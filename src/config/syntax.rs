@@ -12,9 +12,9 @@ use std::{
 };
 
 use super::{
-    diagnostic::{Finding, Source, Weight},
+    diagnostic::{Finding, FindingKind, Source},
     mask,
-    scan::{self, Kind, Statement, Token},
+    scan::{self, Statement, Token, TokenKind},
 };
 
 /// The syntax errors of a text, at most one for a statement.
@@ -71,23 +71,30 @@ fn is_single_peer(text: &str, statement: &Statement) -> bool {
 /// Another format than TOML, recognised by the beginning of the text: one error for all of it.
 fn other_format(text: &str, statements: &[Statement]) -> Option<Finding> {
     let word = |token: &Token| &text[token.range.clone()];
-    let statement = statements.iter().find(|s| s.tokens[0].kind != Kind::Comment)?;
+    let statement = statements.iter().find(|s| s.tokens[0].kind != TokenKind::Comment)?;
     let first = &statement.tokens[0];
     let mapping = |word: &str| word.len() > 1 && word.ends_with(':') && statement.tokens.len() == 1;
     let format = match first.kind {
-        Kind::Sign(b'{') => "JSON",
-        Kind::Word if word(first) == "---" || mapping(word(first)) => "YAML",
-        Kind::Word | Kind::Text { .. } | Kind::Sign(_) | Kind::Comment => return None,
+        TokenKind::Sign(b'{') => "JSON",
+        TokenKind::Word if word(first) == "---" || mapping(word(first)) => "YAML",
+        TokenKind::Word | TokenKind::Text { .. } | TokenKind::Sign(_) | TokenKind::Comment => {
+            return None;
+        }
     };
     let message = format!("this looks like {format}, and mesh.toml is TOML");
     let hint = "write [mesh] and name = \"lab\" below it, and so on: see meshsec.toml(5)";
-    Some(Finding { weight: Weight::Syntax, span: first.range.clone(), message, hint: hint.into() })
+    Some(Finding {
+        weight: FindingKind::Syntax,
+        span: first.range.clone(),
+        message,
+        hint: hint.into(),
+    })
 }
 
 /// Drops findings that may only be there because of a syntax error: missing parts, findings in a
 /// damaged statement, and findings behind a damaged header.
 pub(super) fn without_follow_ups(source: &Source<'_>, findings: Vec<Finding>) -> Vec<Finding> {
-    let is_syntax = |finding: &Finding| finding.weight == Weight::Syntax;
+    let is_syntax = |finding: &Finding| finding.weight == FindingKind::Syntax;
     if !findings.iter().any(is_syntax) {
         return findings;
     }
@@ -102,11 +109,11 @@ pub(super) fn without_follow_ups(source: &Source<'_>, findings: Vec<Finding>) ->
         damaged[first..first + count].fill(true);
     }
     let certain = |finding: &Finding| match finding.weight {
-        Weight::Syntax => true,
+        FindingKind::Syntax => true,
         // The parser fills in numbers that the file doesn't have.
-        Weight::Wrong if finding.span.is_empty() => false,
-        Weight::Wrong => damaged.get(index(&statements, finding.span.start)) != Some(&true),
-        Weight::Missing => false,
+        FindingKind::Wrong if finding.span.is_empty() => false,
+        FindingKind::Wrong => damaged.get(index(&statements, finding.span.start)) != Some(&true),
+        FindingKind::Missing => false,
     };
     findings.into_iter().filter(certain).collect()
 }
@@ -128,15 +135,15 @@ fn finding(text: &str, statement: Option<&Statement>, message: &str, at: Range<u
         .or_else(|| statement.and_then(second_key))
         .or_else(|| known(text, statement, message, &at))
         .unwrap_or_else(|| other(message, at));
-    Finding { weight: Weight::Syntax, span, message, hint }
+    Finding { weight: FindingKind::Syntax, span, message, hint }
 }
 
 /// `name: "b"`, as in YAML.
 fn colon(text: &str, statement: &Statement) -> Option<Said> {
-    let is_sign = |sign| statement.tokens.iter().any(|token| token.kind == Kind::Sign(sign));
+    let is_sign = |sign| statement.tokens.iter().any(|token| token.kind == TokenKind::Sign(sign));
     let colon = statement.tokens.iter().take(2).find_map(|token| {
         let at = text[token.range.clone()].find(':')?;
-        (token.kind == Kind::Word).then_some(token.range.start + at)
+        (token.kind == TokenKind::Word).then_some(token.range.start + at)
     })?;
     let message = "a colon after a key";
     (!is_sign(b'=')).then(|| (colon..colon + 1, message.into(), "write = instead of :".into()))
@@ -148,10 +155,12 @@ fn bare_address(text: &str, statement: &Statement) -> Option<Said> {
     let word = &text[value.range.clone()];
     let bare = word.split(['/', '%']).next().unwrap_or("").trim_end_matches(',');
     let is_address = bare.parse::<IpAddr>().is_ok() || bare.parse::<SocketAddr>().is_ok();
-    (equals.kind == Kind::Sign(b'=') && value.kind == Kind::Word && is_address).then(|| {
-        let hint = format!("put it in quotes: \"{bare}\"");
-        (value.range.clone(), "an address without quotes".into(), hint)
-    })
+    (equals.kind == TokenKind::Sign(b'=') && value.kind == TokenKind::Word && is_address).then(
+        || {
+            let hint = format!("put it in quotes: \"{bare}\"");
+            (value.range.clone(), "an address without quotes".into(), hint)
+        },
+    )
 }
 
 /// `generation = 1 reqid = 2`: the second key of a line.
@@ -159,10 +168,10 @@ fn second_key(statement: &Statement) -> Option<Said> {
     let mut depth = 0_usize;
     let mut equals = statement.tokens.iter().enumerate().filter_map(|(at, token)| {
         match token.kind {
-            Kind::Sign(b'[' | b'{') => depth += 1,
-            Kind::Sign(b']' | b'}') => depth = depth.saturating_sub(1),
-            Kind::Sign(b'=') if depth == 0 => return Some(at),
-            Kind::Sign(_) | Kind::Word | Kind::Text { .. } | Kind::Comment => {}
+            TokenKind::Sign(b'[' | b'{') => depth += 1,
+            TokenKind::Sign(b']' | b'}') => depth = depth.saturating_sub(1),
+            TokenKind::Sign(b'=') if depth == 0 => return Some(at),
+            TokenKind::Sign(_) | TokenKind::Word | TokenKind::Text { .. } | TokenKind::Comment => {}
         }
         None
     });
@@ -170,7 +179,7 @@ fn second_key(statement: &Statement) -> Option<Said> {
     // Between the two signs there are a value and the key.
     let key = second.checked_sub(1).filter(|key| *key > first + 1)?;
     let token = &statement.tokens[key];
-    let is_name = matches!(token.kind, Kind::Word | Kind::Text { closed: true, .. });
+    let is_name = matches!(token.kind, TokenKind::Word | TokenKind::Text { closed: true, .. });
     is_name.then(|| {
         let message = "a second key on one line";
         (token.range.clone(), message.into(), "write it on a line of its own".into())
@@ -183,10 +192,10 @@ type Said = (Range<usize>, String, String);
 /// parser notices at the end of the line, or of the file.
 fn unclosed(statement: &Statement, at: &Range<usize>) -> Option<Said> {
     let open = statement.tokens.iter().find_map(|token| match token.kind {
-        Kind::Text { quotes, closed: false } if token.range.start <= at.start => {
+        TokenKind::Text { quotes, closed: false } if token.range.start <= at.start => {
             Some(token.range.start..token.range.start + quotes)
         }
-        Kind::Text { .. } | Kind::Word | Kind::Sign(_) | Kind::Comment => None,
+        TokenKind::Text { .. } | TokenKind::Word | TokenKind::Sign(_) | TokenKind::Comment => None,
     });
     if let Some(opening) = open {
         let hint = "write the same quotes at its end";
@@ -328,10 +337,10 @@ mod tests {
             Finding { weight, span: start..start + 1, message: place.into(), hint: String::new() }
         };
         let all = vec![
-            at(Weight::Syntax, "[a"),
-            at(Weight::Wrong, "b"),
-            at(Weight::Wrong, "d"),
-            at(Weight::Missing, "[c]"),
+            at(FindingKind::Syntax, "[a"),
+            at(FindingKind::Wrong, "b"),
+            at(FindingKind::Wrong, "d"),
+            at(FindingKind::Missing, "[c]"),
         ];
         let kept: Vec<_> =
             without_follow_ups(&source, all).into_iter().map(|finding| finding.message).collect();

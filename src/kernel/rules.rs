@@ -11,14 +11,14 @@ use crate::model::{
 use super::{Errno, KernelError};
 
 /// The largest replay window that the kernel takes (`XFRMA_REPLAY_ESN_MAX`).
-pub const MAX_WINDOW: u32 = 4096;
+pub(super) const MAX_WINDOW: u32 = 4096;
 /// The largest number of templates of a policy (`XFRM_MAX_DEPTH`).
-pub const MAX_TEMPLATES: usize = 6;
+pub(super) const MAX_TEMPLATES: usize = 6;
 /// The largest legacy window, and the largest without an attribute of its own.
-pub const MAX_LEGACY_WINDOW: u32 = 32;
+pub(super) const MAX_LEGACY_WINDOW: u32 = 32;
 
 /// The attempt, for the beginning of an error.
-pub fn doing(step: &StepKind) -> String {
+pub(super) fn doing(step: &StepKind) -> String {
     match step {
         StepKind::AddSa { sa, .. } => format!("cannot add SA {}", sa.id),
         StepKind::ReplaceSa { sa, .. } => format!("cannot replace SA {}", sa.id),
@@ -34,7 +34,7 @@ pub fn doing(step: &StepKind) -> String {
 }
 
 /// The meaning of an `EEXIST` for an SA, by the SA that is there now.
-pub fn sa_exists(found: Option<&Sa>, reqid: Reqid) -> String {
+pub(super) fn sa_exists(found: Option<&Sa>, reqid: Reqid) -> String {
     match found {
         Some(found) if found.reqid == reqid => {
             "an SA of this mesh has this destination and SPI already; plan again".into()
@@ -44,7 +44,7 @@ pub fn sa_exists(found: Option<&Sa>, reqid: Reqid) -> String {
 }
 
 /// The meaning of an `EEXIST` for a policy.
-pub fn policy_exists() -> String {
+pub(super) fn policy_exists() -> String {
     "a policy with this selector and direction exists; see Conflicts in meshsec(8)".into()
 }
 
@@ -52,12 +52,12 @@ pub fn policy_exists() -> String {
 ///
 /// The kernel makes one, with the template's reqid, for a packet that meets a policy without its SA
 /// (`xfrm_state_find`).
-pub fn may_take_over(found: &Sa, wanted: &Sa) -> bool {
+pub(super) fn may_take_over(found: &Sa, wanted: &Sa) -> bool {
     found.is_larval() && found.reqid == wanted.reqid
 }
 
 /// Whether a policy that exists may be replaced by this one: the mesh of one owns the other.
-pub fn may_update(found: &Policy, wanted: &Policy) -> bool {
+pub(super) fn may_update(found: &Policy, wanted: &Policy) -> bool {
     if wanted.index.is_some() {
         return found.index == wanted.index;
     }
@@ -68,12 +68,12 @@ pub fn may_update(found: &Policy, wanted: &Policy) -> bool {
 }
 
 /// The meaning of the absence of the device that `[esp] offload` names.
-pub fn no_offload_device() -> String {
+pub(super) fn no_offload_device() -> String {
     "[esp] offload names a device that is not there".into()
 }
 
 /// The meaning of the errors of setting an MTU, and the remedy.
-pub fn mtu_refused(errno: Errno) -> Option<String> {
+pub(super) fn mtu_refused(errno: Errno) -> Option<String> {
     match errno {
         Errno::ENODEV => Some("there is no such device any more; plan again".into()),
         Errno::EINVAL => Some(
@@ -90,7 +90,7 @@ pub fn mtu_refused(errno: Errno) -> Option<String> {
 /// # Errors
 ///
 /// `EINVAL` for attributes that no step ever has, or a key of a wrong length.
-pub fn check_sa(sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> {
+pub(super) fn check_sa(sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> {
     let Algorithm::Aead { name, key_bits, .. } = &sa.algorithm else {
         return Err(invalid(step, "only AEAD transforms can be added"));
     };
@@ -109,7 +109,7 @@ pub fn check_sa(sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> 
 
 /// The initial values of a new SA, as of the moment when its request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Begin {
+pub(super) struct InitialValues {
     /// The sequence number before the first that it sends.
     pub sent: u64,
     /// The sequence number up to which it refuses all; 0 refuses none.
@@ -131,13 +131,13 @@ const AHEAD: u64 = 1 << 20;
 ///
 /// [`KernelError::System`] if the clock is not, or no longer, in the SA's
 /// generation, or its end has passed.
-pub fn begin(
+pub(super) fn begin(
     step: &StepKind,
     sa: &Sa,
     start: Start,
     old: Option<&Usage>,
     now: Time,
-) -> Result<Begin, KernelError> {
+) -> Result<InitialValues, KernelError> {
     let late = |reason: String| KernelError::System { doing: doing(step), reason };
     let seed = match start {
         Start::Fresh | Start::Resume { .. } => 0,
@@ -165,11 +165,11 @@ pub fn begin(
         _ => last,
     };
     let received = if sa.replay.window > 0 { highest } else { 0 };
-    Ok(Begin { sent: seed.max(ahead).min(largest), received, lifetime, device: 0 })
+    Ok(InitialValues { sent: seed.max(ahead).min(largest), received, lifetime, device: 0 })
 }
 
 /// Whether an SA has the same key as its replacement, as far as is known.
-pub fn same_key(old: KeyView, key: &Key) -> bool {
+pub(super) fn same_key(old: KeyView, key: &Key) -> bool {
     !old.differs(KeyView::Known(key.fingerprint()))
 }
 
@@ -178,7 +178,7 @@ pub fn same_key(old: KeyView, key: &Key) -> bool {
 /// # Errors
 ///
 /// `EINVAL` for attributes that no step ever has.
-pub fn check_policy(policy: &Policy, step: &StepKind) -> Result<(), KernelError> {
+pub(super) fn check_policy(policy: &Policy, step: &StepKind) -> Result<(), KernelError> {
     if policy.extras.is_empty() {
         Ok(())
     } else {
@@ -191,7 +191,11 @@ pub fn check_policy(policy: &Policy, step: &StepKind) -> Result<(), KernelError>
 /// # Errors
 ///
 /// `EINVAL` for another name, or for a rule that only iptables knows.
-pub fn check_chain(id: &ChainId, rules: &[Rule], step: &StepKind) -> Result<(), KernelError> {
+pub(super) fn check_chain(
+    id: &ChainId,
+    rules: &[Rule],
+    step: &StepKind,
+) -> Result<(), KernelError> {
     if !id.name.starts_with(CHAIN_PREFIX) {
         return Err(invalid(step, "its name is not that of a mesh's chain"));
     }
@@ -207,7 +211,7 @@ pub fn check_chain(id: &ChainId, rules: &[Rule], step: &StepKind) -> Result<(), 
 ///
 /// [`KernelError::System`] with the first of these rules. It is foreign, and
 /// the kernel deletes no chain that a rule leads to.
-pub fn check_references(references: &[String], step: &StepKind) -> Result<(), KernelError> {
+pub(super) fn check_references(references: &[String], step: &StepKind) -> Result<(), KernelError> {
     match references.first() {
         None => Ok(()),
         Some(rule) => Err(KernelError::System {
@@ -220,7 +224,7 @@ pub fn check_references(references: &[String], step: &StepKind) -> Result<(), Ke
 }
 
 /// The error that there is no program to set a chain with.
-pub fn no_programs(id: &ChainId, step: &StepKind) -> KernelError {
+pub(super) fn no_programs(id: &ChainId, step: &StepKind) -> KernelError {
     let (program, suffix) = (id.family.program(), id.backend.suffix());
     KernelError::System {
         doing: doing(step),

@@ -211,8 +211,8 @@ pub struct Sa {
 const SAME_END: u64 = 2;
 
 impl Sa {
-    /// Whether it ends when the other does, apart from rounding.
-    pub fn ends_with(&self, other: &Self) -> bool {
+    /// Whether both SAs expire at the same time, within `SAME_END`.
+    pub fn expires_like(&self, other: &Self) -> bool {
         match (self.ends, other.ends) {
             (Some(a), Some(b)) => a.seconds().abs_diff(b.seconds()) <= SAME_END,
             (a, b) => a == b,

@@ -164,7 +164,7 @@ impl State {
 
     /// Whether a sysctl may let packets between two addresses bypass all out policies
     /// (`IN_DEV_NOXFRM`): that of `all`, or of the device that they leave by.
-    pub fn passes_policies(&self, from: IpAddr, to: IpAddr) -> bool {
+    pub fn bypasses_policies(&self, from: IpAddr, to: IpAddr) -> bool {
         let mut bypasses = self
             .bypasses
             .iter()

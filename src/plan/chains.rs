@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    change::{Change, What},
+    change::{Change, Operation},
     conflict::Conflict,
     stops::Stops,
 };
@@ -40,8 +40,8 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
                 Some(chain) => difference(chain, rules)?,
             };
             let (live, id) = (live.cloned(), id.clone());
-            let what = What::SetChain { live, id, rules: (*rules).clone() };
-            Some(Change { peer: None, what, reason })
+            let operation = Operation::SetChain { live, id, rules: (*rules).clone() };
+            Some(Change { peer: None, operation, reason })
         })
         .collect();
     for (id, chain) in live {
@@ -52,8 +52,8 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
         });
         if !wanted.contains_key(id) && !stays && !desired.kept_chains.contains(id) {
             let reason = unwanted(desired, firewall, id);
-            let what = What::DeleteChain(chain.clone());
-            changes.push(Change { peer: None, what, reason });
+            let operation = Operation::DeleteChain(chain.clone());
+            changes.push(Change { peer: None, operation, reason });
         }
     }
     changes
@@ -343,20 +343,20 @@ pub(super) fn mark_users(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Wa
 pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<Warning> {
     let ports: Vec<String> = changes
         .iter()
-        .filter_map(|change| match &change.what {
-            What::SetChain { live: Some(live), id, rules } => {
+        .filter_map(|change| match &change.operation {
+            Operation::SetChain { live: Some(live), id, rules } => {
                 let marks = id.role() == Some(ChainRole::Mark) && id.family == Family::Ipv4;
                 marks.then_some((&live.rules, rules))
             }
-            What::SetChain { live: None, .. }
-            | What::CreateSa(_)
-            | What::ReplaceSa { .. }
-            | What::DeleteSa(_)
-            | What::CreatePolicy(_)
-            | What::UpdatePolicy { .. }
-            | What::DeletePolicy(_)
-            | What::SetMtu { .. }
-            | What::DeleteChain(_) => None,
+            Operation::SetChain { live: None, .. }
+            | Operation::CreateSa(_)
+            | Operation::ReplaceSa { .. }
+            | Operation::DeleteSa(_)
+            | Operation::CreatePolicy(_)
+            | Operation::UpdatePolicy { .. }
+            | Operation::DeletePolicy(_)
+            | Operation::SetMtu { .. }
+            | Operation::DeleteChain(_) => None,
         })
         .flat_map(|(before, after)| {
             let after: Vec<u16> = marked_ports(after).collect();

@@ -14,7 +14,7 @@ pub struct Change {
     /// The peer that it is for; `None` for guards, chains and leftovers of no peer.
     pub peer: Option<PeerName>,
     /// The object, and its new form.
-    pub what: What,
+    pub operation: Operation,
     /// Why.
     pub reason: Reason,
 }
@@ -25,7 +25,7 @@ pub struct Change {
 /// so an SA that differs is replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "a plan has some thousand of them, once")]
-pub enum What {
+pub enum Operation {
     /// A missing SA.
     CreateSa(WantedSa),
     /// An SA that differs. `live` is deleted, and so are the mesh's SAs on the same SPI that have a
@@ -145,30 +145,30 @@ impl fmt::Display for ObjectKind {
 impl Change {
     /// Whether no protected traffic depends on it, or policies guard without it.
     pub fn is_optional(&self) -> bool {
-        match &self.what {
-            What::SetMtu { .. } => true,
-            What::SetChain { id, .. } => id.role().is_some_and(ChainRole::is_optional),
-            What::CreateSa(_)
-            | What::ReplaceSa { .. }
-            | What::DeleteSa(_)
-            | What::CreatePolicy(_)
-            | What::UpdatePolicy { .. }
-            | What::DeletePolicy(_)
-            | What::DeleteChain(_) => false,
+        match &self.operation {
+            Operation::SetMtu { .. } => true,
+            Operation::SetChain { id, .. } => id.role().is_some_and(ChainRole::is_optional),
+            Operation::CreateSa(_)
+            | Operation::ReplaceSa { .. }
+            | Operation::DeleteSa(_)
+            | Operation::CreatePolicy(_)
+            | Operation::UpdatePolicy { .. }
+            | Operation::DeletePolicy(_)
+            | Operation::DeleteChain(_) => false,
         }
     }
 
     /// The effect on the object.
     pub fn action(&self) -> ChangeAction {
-        match self.what {
-            What::CreateSa(_) | What::CreatePolicy(_) | What::SetChain { live: None, .. } => {
-                ChangeAction::Create
-            }
-            What::UpdatePolicy { .. } | What::SetChain { .. } | What::SetMtu { .. } => {
-                ChangeAction::Update
-            }
-            What::ReplaceSa { .. } => ChangeAction::Replace,
-            What::DeleteSa(_) | What::DeletePolicy(_) | What::DeleteChain(_) => {
+        match self.operation {
+            Operation::CreateSa(_)
+            | Operation::CreatePolicy(_)
+            | Operation::SetChain { live: None, .. } => ChangeAction::Create,
+            Operation::UpdatePolicy { .. }
+            | Operation::SetChain { .. }
+            | Operation::SetMtu { .. } => ChangeAction::Update,
+            Operation::ReplaceSa { .. } => ChangeAction::Replace,
+            Operation::DeleteSa(_) | Operation::DeletePolicy(_) | Operation::DeleteChain(_) => {
                 ChangeAction::Delete
             }
         }
@@ -176,34 +176,36 @@ impl Change {
 
     /// The kind of the object.
     pub fn kind(&self) -> ObjectKind {
-        match &self.what {
-            What::CreateSa(_) | What::ReplaceSa { .. } | What::DeleteSa(_) => ObjectKind::Sa,
-            What::SetChain { .. } | What::DeleteChain(_) => ObjectKind::Chain,
-            What::CreatePolicy(policy)
-            | What::UpdatePolicy { wanted: policy, .. }
-            | What::DeletePolicy(policy) => {
+        match &self.operation {
+            Operation::CreateSa(_) | Operation::ReplaceSa { .. } | Operation::DeleteSa(_) => {
+                ObjectKind::Sa
+            }
+            Operation::SetChain { .. } | Operation::DeleteChain(_) => ObjectKind::Chain,
+            Operation::CreatePolicy(policy)
+            | Operation::UpdatePolicy { wanted: policy, .. }
+            | Operation::DeletePolicy(policy) => {
                 if policy.is_guard() {
                     ObjectKind::Guard
                 } else {
                     ObjectKind::Policy
                 }
             }
-            What::SetMtu { .. } => ObjectKind::Link,
+            Operation::SetMtu { .. } => ObjectKind::Link,
         }
     }
 
     /// The policy that comes, or goes.
     fn policy(&self) -> Option<&Policy> {
-        match &self.what {
-            What::CreatePolicy(policy)
-            | What::UpdatePolicy { wanted: policy, .. }
-            | What::DeletePolicy(policy) => Some(policy),
-            What::CreateSa(_)
-            | What::ReplaceSa { .. }
-            | What::DeleteSa(_)
-            | What::SetMtu { .. }
-            | What::SetChain { .. }
-            | What::DeleteChain(_) => None,
+        match &self.operation {
+            Operation::CreatePolicy(policy)
+            | Operation::UpdatePolicy { wanted: policy, .. }
+            | Operation::DeletePolicy(policy) => Some(policy),
+            Operation::CreateSa(_)
+            | Operation::ReplaceSa { .. }
+            | Operation::DeleteSa(_)
+            | Operation::SetMtu { .. }
+            | Operation::SetChain { .. }
+            | Operation::DeleteChain(_) => None,
         }
     }
 
@@ -219,59 +221,63 @@ impl Change {
 
     /// The object's identity, in the words of `ip` or iptables.
     pub fn id(&self) -> String {
-        match &self.what {
-            What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => wanted.sa.id.to_string(),
-            What::DeleteSa(sa) => sa.id.to_string(),
-            What::CreatePolicy(policy)
-            | What::UpdatePolicy { wanted: policy, .. }
-            | What::DeletePolicy(policy) => policy.id.to_string(),
-            What::SetMtu { device, .. } => format!("dev {device}"),
-            What::SetChain { id, .. } => id.to_string(),
-            What::DeleteChain(chain) => chain.id.to_string(),
+        match &self.operation {
+            Operation::CreateSa(wanted) | Operation::ReplaceSa { wanted, .. } => {
+                wanted.sa.id.to_string()
+            }
+            Operation::DeleteSa(sa) => sa.id.to_string(),
+            Operation::CreatePolicy(policy)
+            | Operation::UpdatePolicy { wanted: policy, .. }
+            | Operation::DeletePolicy(policy) => policy.id.to_string(),
+            Operation::SetMtu { device, .. } => format!("dev {device}"),
+            Operation::SetChain { id, .. } => id.to_string(),
+            Operation::DeleteChain(chain) => chain.id.to_string(),
         }
     }
 
     /// The object's attributes, or those in which the two sides differ.
     pub fn fields(&self) -> Vec<Field> {
-        match &self.what {
-            What::CreateSa(wanted) => fields::created(fields::of_sa(&wanted.sa)),
-            What::ReplaceSa { twins, .. } if !twins.is_empty() => fields::twins(twins),
-            What::ReplaceSa { live: Some(live), wanted, .. } => {
+        match &self.operation {
+            Operation::CreateSa(wanted) => fields::created(fields::of_sa(&wanted.sa)),
+            Operation::ReplaceSa { twins, .. } if !twins.is_empty() => fields::twins(twins),
+            Operation::ReplaceSa { live: Some(live), wanted, .. } => {
                 fields::differing_sa(live, &wanted.sa)
             }
-            What::ReplaceSa { live: None, wanted, .. } => {
+            Operation::ReplaceSa { live: None, wanted, .. } => {
                 fields::created(fields::of_sa(&wanted.sa))
             }
-            What::DeleteSa(sa) => fields::deleted(fields::of_sa(sa)),
-            What::CreatePolicy(policy) => fields::created(fields::of_policy(policy)),
-            What::UpdatePolicy { live, wanted } => {
+            Operation::DeleteSa(sa) => fields::deleted(fields::of_sa(sa)),
+            Operation::CreatePolicy(policy) => fields::created(fields::of_policy(policy)),
+            Operation::UpdatePolicy { live, wanted } => {
                 fields::differing(fields::of_policy(live), fields::of_policy(wanted))
             }
-            What::DeletePolicy(policy) => fields::deleted(fields::of_policy(policy)),
-            What::SetMtu { before, after, .. } => {
+            Operation::DeletePolicy(policy) => fields::deleted(fields::of_policy(policy)),
+            Operation::SetMtu { before, after, .. } => {
                 fields::differing(fields::of_link(*before), fields::of_link(*after))
             }
-            What::SetChain { live: None, id, rules } => {
+            Operation::SetChain { live: None, id, rules } => {
                 fields::created(fields::of_wanted_chain(id, rules))
             }
-            What::SetChain { live: Some(live), id, rules } => {
+            Operation::SetChain { live: Some(live), id, rules } => {
                 fields::differing(fields::of_chain(live), fields::of_wanted_chain(id, rules))
             }
-            What::DeleteChain(chain) => fields::deleted(fields::of_chain(chain)),
+            Operation::DeleteChain(chain) => fields::deleted(fields::of_chain(chain)),
         }
     }
 
     /// The direction, where the object itself or the file tells it.
     pub fn direction(&self) -> Option<Direction> {
-        match &self.what {
-            What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => Some(wanted.direction),
-            What::DeleteSa(_)
-            | What::SetMtu { .. }
-            | What::SetChain { .. }
-            | What::DeleteChain(_) => None,
-            What::CreatePolicy(policy)
-            | What::UpdatePolicy { wanted: policy, .. }
-            | What::DeletePolicy(policy) => Some(policy.id.direction),
+        match &self.operation {
+            Operation::CreateSa(wanted) | Operation::ReplaceSa { wanted, .. } => {
+                Some(wanted.direction)
+            }
+            Operation::DeleteSa(_)
+            | Operation::SetMtu { .. }
+            | Operation::SetChain { .. }
+            | Operation::DeleteChain(_) => None,
+            Operation::CreatePolicy(policy)
+            | Operation::UpdatePolicy { wanted: policy, .. }
+            | Operation::DeletePolicy(policy) => Some(policy.id.direction),
         }
     }
 }

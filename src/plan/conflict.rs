@@ -75,12 +75,12 @@ impl Blocked {
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) conflicts: Vec<Conflict>,
-    pub(super) taken: Taken,
+    pub(super) taken: TakenIdentities,
 }
 
 /// Identities of wanted objects that foreign ones have, so that the wanted ones can't be made.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(super) struct TakenIdentities {
     pub(super) sas: BTreeSet<SaId>,
     pub(super) policies: BTreeSet<PolicyId>,
 }

@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use super::{
     chains,
-    change::{Change, ObjectKind, What},
+    change::{Change, ObjectKind, Operation},
     link,
 };
 use crate::{
@@ -74,8 +74,12 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
     }
     let reason = match (same, twins.is_empty()) {
         (None, true) => {
-            let what = What::CreateSa(wanted.clone());
-            return Some(Change { peer: Some(wanted.peer.clone()), what, reason: Reason::MISSING });
+            let operation = Operation::CreateSa(wanted.clone());
+            return Some(Change {
+                peer: Some(wanted.peer.clone()),
+                operation,
+                reason: Reason::MISSING,
+            });
         }
         (_, false) => Reason::new(
             ReasonCode::MarkedTwin,
@@ -83,8 +87,8 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
         ),
         (Some(sa), true) => difference(sa, &wanted.sa)?,
     };
-    let what = What::ReplaceSa { live: same.cloned(), wanted: wanted.clone(), twins };
-    Some(Change { peer: Some(wanted.peer.clone()), what, reason })
+    let operation = Operation::ReplaceSa { live: same.cloned(), wanted: wanted.clone(), twins };
+    Some(Change { peer: Some(wanted.peer.clone()), operation, reason })
 }
 
 /// Why an SA isn't the wanted one, the most telling reason first.
@@ -105,7 +109,7 @@ fn difference(live: &Sa, wanted: &Sa) -> Option<Reason> {
         (ReasonCode::Offload, "its offload to a device differs")
     } else if live.replay != wanted.replay {
         (ReasonCode::ReplayWindow, "its anti-replay window differs")
-    } else if !live.ends_with(wanted) {
+    } else if !live.expires_like(wanted) {
         (ReasonCode::Lifetime, "its lifetime differs")
     } else {
         return None;
@@ -125,7 +129,7 @@ fn unwanted_sa(desired: &Desired, sa: &Sa) -> Option<Change> {
         None => (ReasonCode::NoPeer, "no peer of mesh.toml has it"),
     };
     let reason = Reason::new(code, text);
-    Some(Change { peer: peer.cloned(), what: What::DeleteSa(sa.clone()), reason })
+    Some(Change { peer: peer.cloned(), operation: Operation::DeleteSa(sa.clone()), reason })
 }
 
 fn wanted_policy(
@@ -133,15 +137,15 @@ fn wanted_policy(
     wanted: &Policy,
     live: Option<&Policy>,
 ) -> Option<Change> {
-    let (what, reason) = match live {
-        None => (What::CreatePolicy(wanted.clone()), Reason::MISSING),
+    let (operation, reason) = match live {
+        None => (Operation::CreatePolicy(wanted.clone()), Reason::MISSING),
         Some(live) if live.same_as(wanted) => return None,
         Some(live) => {
-            let what = What::UpdatePolicy { live: live.clone(), wanted: wanted.clone() };
-            (what, policy_difference(live, wanted))
+            let operation = Operation::UpdatePolicy { live: live.clone(), wanted: wanted.clone() };
+            (operation, policy_difference(live, wanted))
         }
     };
-    Some(Change { peer: peer.cloned(), what, reason })
+    Some(Change { peer: peer.cloned(), operation, reason })
 }
 
 fn policy_difference(live: &Policy, wanted: &Policy) -> Reason {
@@ -203,7 +207,7 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     };
     Some(Change {
         peer: peer.cloned(),
-        what: What::DeletePolicy(policy.clone()),
+        operation: Operation::DeletePolicy(policy.clone()),
         reason: Reason::new(code, text),
     })
 }

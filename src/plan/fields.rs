@@ -114,7 +114,7 @@ pub(super) fn differing_sa(live: &Sa, wanted: &Sa) -> Vec<Field> {
     }
     fields.retain(|field| match field.name {
         "key" => live.key.differs(wanted.key),
-        "ends" => !live.ends_with(wanted),
+        "ends" => !live.expires_like(wanted),
         _ => true,
     });
     fields

@@ -232,7 +232,7 @@ fn marks(state: &State, packet: &Selector) -> BTreeSet<u32> {
 
 /// All possible outcomes of policies and SAs for a packet with a mark, before any chain drops it.
 fn look_up(state: &State, packet: &Selector, mark: u32) -> BTreeSet<Way> {
-    if state.passes_policies(packet.src.address, packet.dst.address) {
+    if state.bypasses_policies(packet.src.address, packet.dst.address) {
         return BTreeSet::from([Way::new(Flow::Clear)]);
     }
     // Packets that wait in a VRF are looked up again without their ports.

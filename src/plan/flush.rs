@@ -23,7 +23,7 @@ use crate::{
 
 /// A line for each flush, and the fate of packets now.
 pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
-    let left = Left { desired, live, reqid };
+    let left = Remaining { desired, live, reqid };
     let told: Vec<Warning> = left.databases().into_iter().chain(left.firewall()).collect();
     if told.is_empty() {
         return told;
@@ -32,13 +32,13 @@ pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warn
 }
 
 /// The objects that are left of a mesh.
-struct Left<'a> {
+struct Remaining<'a> {
     desired: &'a Desired,
     live: &'a Live,
     reqid: Reqid,
 }
 
-impl Left<'_> {
+impl Remaining<'_> {
     /// Whether SAD, SPD or both were flushed.
     fn databases(&self) -> Option<Warning> {
         let has_policies = self.policies().any(|_| true);

@@ -32,8 +32,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    change::{Change, What},
-    conflict::{Blocked, Found, Taken},
+    change::{Change, Operation},
+    conflict::{Blocked, Found, TakenIdentities},
 };
 use crate::{
     desired::Desired,
@@ -66,7 +66,7 @@ struct Hold<'a> {
     out: BTreeMap<PolicyId, &'a Policy>,
     stands: BTreeSet<&'a PeerName>,
     blocked: Blocked,
-    taken: &'a Taken,
+    taken: &'a TakenIdentities,
     is_others: bool,
 }
 
@@ -101,60 +101,60 @@ impl<'a> Hold<'a> {
 
     /// Whether it makes an object in the place of a foreign one.
     fn is_taken(&self, change: &Change) -> bool {
-        match &change.what {
-            What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => {
+        match &change.operation {
+            Operation::CreateSa(wanted) | Operation::ReplaceSa { wanted, .. } => {
                 self.taken.sas.contains(&wanted.sa.id)
             }
-            What::CreatePolicy(policy) => self.taken.policies.contains(&policy.id),
-            What::DeleteSa(_)
-            | What::UpdatePolicy { .. }
-            | What::DeletePolicy(_)
-            | What::SetMtu { .. }
-            | What::SetChain { .. }
-            | What::DeleteChain(_) => false,
+            Operation::CreatePolicy(policy) => self.taken.policies.contains(&policy.id),
+            Operation::DeleteSa(_)
+            | Operation::UpdatePolicy { .. }
+            | Operation::DeletePolicy(_)
+            | Operation::SetMtu { .. }
+            | Operation::SetChain { .. }
+            | Operation::DeleteChain(_) => false,
         }
     }
 
     /// Whether it keeps up an existing object, of a peer that is stopped or of none.
     fn keeps_up(&self, change: &Change) -> bool {
         let stands = change.peer.as_ref().is_some_and(|peer| self.stands.contains(peer));
-        match &change.what {
-            What::CreateSa(_) | What::ReplaceSa { .. } | What::DeleteSa(_) => stands,
+        match &change.operation {
+            Operation::CreateSa(_) | Operation::ReplaceSa { .. } | Operation::DeleteSa(_) => stands,
             // A policy that somebody edited to rank first may be the only one that keeps packets
             // ahead of the foreign object.
-            What::UpdatePolicy { live, wanted } => {
+            Operation::UpdatePolicy { live, wanted } => {
                 let refuses_nothing = live.lets_clear_text_pass() && !live.refuses();
                 let still_ranks = wanted.priority <= live.priority || refuses_nothing;
                 still_ranks && (stands || self.desired.guards.contains_key(&wanted.id))
             }
             // Nobody else may see the packets that the pair receives, and they may be let through
             // to nobody.
-            What::CreatePolicy(policy) => {
+            Operation::CreatePolicy(policy) => {
                 stands && (policy.is_for_icmp_errors() || policy.id.direction == Direction::Fwd)
             }
-            What::DeletePolicy(_)
-            | What::SetMtu { .. }
-            | What::SetChain { .. }
-            | What::DeleteChain(_) => false,
+            Operation::DeletePolicy(_)
+            | Operation::SetMtu { .. }
+            | Operation::SetChain { .. }
+            | Operation::DeleteChain(_) => false,
         }
     }
 
     /// Whether it takes away a protection that may be a stopped peer's only one.
     fn may_be_needed(&self, change: &Change) -> bool {
         change.peer.is_none()
-            && match &change.what {
+            && match &change.operation {
                 // A policy that refuses nothing may still protect, where an SA is at hand.
-                What::DeletePolicy(policy) => {
+                Operation::DeletePolicy(policy) => {
                     change.is_discovery() || policy.refuses() || self.desired.guards.is_empty()
                 }
-                What::DeleteChain(_) => true,
-                What::CreateSa(_)
-                | What::ReplaceSa { .. }
-                | What::DeleteSa(_)
-                | What::CreatePolicy(_)
-                | What::UpdatePolicy { .. }
-                | What::SetMtu { .. }
-                | What::SetChain { .. } => false,
+                Operation::DeleteChain(_) => true,
+                Operation::CreateSa(_)
+                | Operation::ReplaceSa { .. }
+                | Operation::DeleteSa(_)
+                | Operation::CreatePolicy(_)
+                | Operation::UpdatePolicy { .. }
+                | Operation::SetMtu { .. }
+                | Operation::SetChain { .. } => false,
             }
     }
 
@@ -164,18 +164,18 @@ impl<'a> Hold<'a> {
             return changes;
         }
         let lost = |policy: &Policy| pinned(policy).any(|id| self.taken.sas.contains(&id));
-        changes.retain(|change| match &change.what {
-            What::UpdatePolicy { live, wanted } => {
+        changes.retain(|change| match &change.operation {
+            Operation::UpdatePolicy { live, wanted } => {
                 !lost(wanted) || pinned(live).eq(pinned(wanted)) || live.lets_clear_text_pass()
             }
-            What::CreateSa(_)
-            | What::ReplaceSa { .. }
-            | What::DeleteSa(_)
-            | What::CreatePolicy(_)
-            | What::DeletePolicy(_)
-            | What::SetMtu { .. }
-            | What::SetChain { .. }
-            | What::DeleteChain(_) => true,
+            Operation::CreateSa(_)
+            | Operation::ReplaceSa { .. }
+            | Operation::DeleteSa(_)
+            | Operation::CreatePolicy(_)
+            | Operation::DeletePolicy(_)
+            | Operation::SetMtu { .. }
+            | Operation::SetChain { .. }
+            | Operation::DeleteChain(_) => true,
         });
         changes
     }
@@ -188,8 +188,8 @@ impl<'a> Hold<'a> {
         }
         let mut stays = self.out.clone();
         for change in &changes {
-            if let What::UpdatePolicy { live: policy, .. } | What::DeletePolicy(policy) =
-                &change.what
+            if let Operation::UpdatePolicy { live: policy, .. } | Operation::DeletePolicy(policy) =
+                &change.operation
             {
                 stays.remove(&policy.id);
             }
@@ -197,18 +197,18 @@ impl<'a> Hold<'a> {
         let open = stays.values().filter(|policy| policy.lets_clear_text_pass());
         let open: Vec<&Policy> = open.copied().collect();
         let needed: BTreeSet<SaId> = stays.into_values().flat_map(pinned).collect();
-        changes.retain(|change| match &change.what {
-            What::DeleteSa(Sa { id, .. }) => {
+        changes.retain(|change| match &change.operation {
+            Operation::DeleteSa(Sa { id, .. }) => {
                 !needed.contains(&SaId { mark: Mark::NONE, ..*id }) && !finds(&open, id)
             }
-            What::ReplaceSa { wanted, .. } => !finds(&open, &wanted.sa.id),
-            What::CreateSa(_)
-            | What::CreatePolicy(_)
-            | What::UpdatePolicy { .. }
-            | What::DeletePolicy(_)
-            | What::SetMtu { .. }
-            | What::SetChain { .. }
-            | What::DeleteChain(_) => true,
+            Operation::ReplaceSa { wanted, .. } => !finds(&open, &wanted.sa.id),
+            Operation::CreateSa(_)
+            | Operation::CreatePolicy(_)
+            | Operation::UpdatePolicy { .. }
+            | Operation::DeletePolicy(_)
+            | Operation::SetMtu { .. }
+            | Operation::SetChain { .. }
+            | Operation::DeleteChain(_) => true,
         });
         changes
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    change::{Change, What},
+    change::{Change, Operation},
     tunnel,
 };
 use crate::{
@@ -25,8 +25,8 @@ pub(super) fn change(desired: &Desired, live: &Live) -> Option<Change> {
             (after, Reason::new(ReasonCode::MtuFits, text))
         }
     };
-    let what = What::SetMtu { device: device.name.clone(), before: device.mtu, after };
-    (device.mtu != after).then_some(Change { peer: None, what, reason })
+    let operation = Operation::SetMtu { device: device.name.clone(), before: device.mtu, after };
+    (device.mtu != after).then_some(Change { peer: None, operation, reason })
 }
 
 /// Reasons why the MTU can't be kept right, and the consequences of the wanted one.

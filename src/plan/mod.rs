@@ -30,7 +30,7 @@ use crate::{
 
 pub use crate::model::{ConflictCode, Reason, ReasonCode, Step, StepKind, Warning, WarningCode};
 pub use chains::Lack;
-pub use change::{Change, ChangeAction, ObjectKind, What};
+pub use change::{Change, ChangeAction, ObjectKind, Operation};
 pub use conflict::{Blocked, Conflict};
 pub use fields::Field;
 pub use flow::{Flow, flow_out, flows_out, packets_out};

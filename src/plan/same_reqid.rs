@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// The part of a selector besides the addresses.
-type Kind = (u8, PortMatch, PortMatch);
+type ProtocolAndPorts = (u8, PortMatch, PortMatch);
 
-fn kind(selector: &Selector) -> Kind {
+fn kind(selector: &Selector) -> ProtocolAndPorts {
     (selector.proto, selector.sport, selector.dport)
 }
 
@@ -35,7 +35,7 @@ pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<C
     // Meshes of any kind have policies for ICMP errors.
     let policies = desired.policies.values().filter(|wanted| !wanted.policy.is_for_icmp_errors());
     let policies = policies.map(|wanted| kind(&desired.packets(wanted)));
-    let wanted: BTreeSet<Kind> = guards.chain(policies).collect();
+    let wanted: BTreeSet<ProtocolAndPorts> = guards.chain(policies).collect();
     // A policy that a mark selects does not show its port.
     let told = |policy: &&Policy| {
         policy.belongs_to(reqid)

@@ -21,7 +21,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use super::{
     chains,
-    change::{Change, ObjectKind, What},
+    change::{Change, ObjectKind, Operation},
 };
 use crate::{
     desired::{Desired, WantedSa},
@@ -188,14 +188,14 @@ fn rank(step: &PlannedStep) -> u8 {
 
 /// The phases in which a policy comes and goes.
 fn policy_phases(change: &Change, changes: &[Change], desired: &Desired) -> [Phase; 2] {
-    match (&change.what, change.kind()) {
-        (What::CreatePolicy(guard), ObjectKind::Guard)
-            if is_guarded_by_what_goes(guard, changes) =>
+    match (&change.operation, change.kind()) {
+        (Operation::CreatePolicy(guard), ObjectKind::Guard)
+            if is_guarded_by_leaving_chain(guard, changes) =>
         {
             [Phase::LateGuards, Phase::DeleteGuards]
         }
-        (What::DeletePolicy(guard), ObjectKind::Guard)
-            if is_guarded_by_what_comes(guard, desired) =>
+        (Operation::DeletePolicy(guard), ObjectKind::Guard)
+            if is_guarded_by_new_chain(guard, desired) =>
         {
             [Phase::Guards, Phase::EarlyGuards]
         }
@@ -203,7 +203,7 @@ fn policy_phases(change: &Change, changes: &[Change], desired: &Desired) -> [Pha
         // packets: there it goes once its successor is there. One of the table of sub policies lets
         // no packet pass that the main table refuses, and one SA is not enough for two policies that
         // ask for it.
-        (What::DeletePolicy(policy), _)
+        (Operation::DeletePolicy(policy), _)
             if policy.lets_clear_text_pass()
                 && policy.id.direction != Direction::Fwd
                 && !policy.id.sub
@@ -225,30 +225,30 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
     let [put, take] = policy_phases(change, changes, desired);
     let step = |phase, kind| PlannedStep { step: Step { peer: change.peer.clone(), kind }, phase };
     let delete = |phase, id: SaId| step(phase, StepKind::DeleteSa(id));
-    match &change.what {
-        What::CreateSa(wanted) => {
+    match &change.operation {
+        Operation::CreateSa(wanted) => {
             let phase = sa_phase(wanted.direction);
             vec![step(phase, add(wanted))]
         }
-        What::ReplaceSa { live, wanted, twins } if !twins.is_empty() => live
+        Operation::ReplaceSa { live, wanted, twins } if !twins.is_empty() => live
             .iter()
             .map(|sa| delete(Phase::EvictSas, sa.id))
             .chain(twins.iter().map(|twin| delete(Phase::EvictTwins, twin.id)))
             .chain([step(sa_phase(wanted.direction), add(wanted))])
             .collect(),
-        What::ReplaceSa { live, wanted, .. } => {
+        Operation::ReplaceSa { live, wanted, .. } => {
             let larval = live.as_ref().is_some_and(|sa| sa.is_larval());
             let kind = if larval { add(wanted) } else { replace(wanted) };
             vec![step(sa_phase(wanted.direction), kind)]
         }
-        What::DeleteSa(sa) if desired.local == Some(sa.src) => {
+        Operation::DeleteSa(sa) if desired.local == Some(sa.src) => {
             vec![delete(Phase::DeleteOutboundSas, sa.id)]
         }
-        What::DeleteSa(sa) => vec![delete(Phase::DeleteSas, sa.id)],
-        What::CreatePolicy(policy) => {
+        Operation::DeleteSa(sa) => vec![delete(Phase::DeleteSas, sa.id)],
+        Operation::CreatePolicy(policy) => {
             vec![step(put, StepKind::AddPolicy(policy.clone()))]
         }
-        What::UpdatePolicy { live, wanted } => {
+        Operation::UpdatePolicy { live, wanted } => {
             let first = closed(live, wanted).map(|policy| (Phase::Guards, policy));
             let then = first.as_ref().is_none_or(|(_, first)| first != wanted);
             first
@@ -257,7 +257,7 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
                 .map(|(phase, policy)| step(phase, StepKind::UpdatePolicy(policy)))
                 .collect()
         }
-        What::DeletePolicy(policy) => {
+        Operation::DeletePolicy(policy) => {
             let closed = hardened(policy).filter(|_| take == Phase::Guards && !refuses_all(policy));
             let Some(closed) = closed else {
                 return vec![step(take, StepKind::DeletePolicy(policy.clone()))];
@@ -270,17 +270,19 @@ fn steps_of(change: &Change, changes: &[Change], desired: &Desired) -> Vec<Plann
             let close = step(take, StepKind::UpdatePolicy(closed.clone()));
             vec![close, step(late, StepKind::DeletePolicy(closed))]
         }
-        What::SetMtu { device, after, .. } => {
+        Operation::SetMtu { device, after, .. } => {
             vec![step(Phase::Link, StepKind::SetMtu { device: device.clone(), mtu: *after })]
         }
-        What::SetChain { live, id, rules } => steps_of_chain(live.as_ref(), id, rules, changes)
-            .into_iter()
-            .map(|(phase, kind)| step(phase, kind))
-            .collect(),
-        What::DeleteChain(chain) => {
+        Operation::SetChain { live, id, rules } => {
+            steps_of_chain(live.as_ref(), id, rules, changes)
+                .into_iter()
+                .map(|(phase, kind)| step(phase, kind))
+                .collect()
+        }
+        Operation::DeleteChain(chain) => {
             let phase = match chain.id.role() {
                 Some(ChainRole::Mark) => Phase::Unmark,
-                Some(ChainRole::MangleOut) if drops_what_will_be_marked(chain, desired) => {
+                Some(ChainRole::MangleOut) if drops_traffic_to_be_marked(chain, desired) => {
                     Phase::EarlyGuards
                 }
                 Some(
@@ -355,7 +357,9 @@ fn steps_of_chain(
     let old: Vec<Rule> = live.iter().filter(stays).cloned().collect();
     let put = match id.role() {
         // It would drop packets that still need their mark, as a block policy would.
-        Some(ChainRole::MangleOut) if replaces_what_goes(id, rules, changes) => Phase::LateGuards,
+        Some(ChainRole::MangleOut) if replaces_leaving_chain(id, rules, changes) => {
+            Phase::LateGuards
+        }
         _ => Phase::Guards,
     };
     if old.is_empty() {
@@ -367,10 +371,10 @@ fn steps_of_chain(
 
 /// Whether a chain of the mangle table comes in place of one of the filter table that goes at the
 /// end, and that packets get to.
-fn replaces_what_goes(id: &ChainId, rules: &[Rule], changes: &[Change]) -> bool {
+fn replaces_leaving_chain(id: &ChainId, rules: &[Rule], changes: &[Change]) -> bool {
     let ports: BTreeSet<u16> = chains::guarded_ports(rules).collect();
     changes.iter().any(|change| {
-        matches!(&change.what, What::DeleteChain(chain)
+        matches!(&change.operation, Operation::DeleteChain(chain)
             if chain.is_reached()
                 && chain.id.role() == Some(ChainRole::Out)
                 && chain.id.family == id.family
@@ -380,7 +384,7 @@ fn replaces_what_goes(id: &ChainId, rules: &[Rule], changes: &[Change]) -> bool 
 
 /// Whether a chain of the mangle table would drop packets before they get the mark by which a
 /// policy is to select them.
-fn drops_what_will_be_marked(chain: &Chain, desired: &Desired) -> bool {
+fn drops_traffic_to_be_marked(chain: &Chain, desired: &Desired) -> bool {
     let marks = desired.chains.get(&(chain.id.family, ChainRole::Mark));
     let marked: BTreeSet<u16> =
         marks.into_iter().flat_map(|rules| chains::marked_ports(rules)).collect();
@@ -389,15 +393,15 @@ fn drops_what_will_be_marked(chain: &Chain, desired: &Desired) -> bool {
 }
 
 /// Whether a chain that goes at the end, and that packets get to, stands in for a guard that comes.
-fn is_guarded_by_what_goes(guard: &Policy, changes: &[Change]) -> bool {
+fn is_guarded_by_leaving_chain(guard: &Policy, changes: &[Change]) -> bool {
     changes.iter().any(|change| {
-        matches!(&change.what, What::DeleteChain(chain)
+        matches!(&change.operation, Operation::DeleteChain(chain)
             if chain.is_reached() && drops_for(&chain.id, &chain.rules, guard))
     })
 }
 
 /// Whether a chain that is set before stands in for a guard that goes.
-fn is_guarded_by_what_comes(guard: &Policy, desired: &Desired) -> bool {
+fn is_guarded_by_new_chain(guard: &Policy, desired: &Desired) -> bool {
     let chain = desired.chains.get(&(Family::of(&guard.id.selector), ChainRole::Out));
     chain.is_some_and(|rules| drops(rules, guard))
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Plan,
-    change::{Change, ObjectKind, What},
+    change::{Change, ObjectKind, Operation},
     flow::{Flow, flow_out},
     sequence::{IN_FLIGHT, Phase, PlannedStep},
 };
@@ -32,7 +32,7 @@ pub fn undo(
     reqid: Reqid,
     unfinished: &BTreeSet<PeerName>,
 ) -> Vec<PlannedStep> {
-    let now = Now { desired, state: &live.0, reqid };
+    let now = RollBack { desired, state: &live.0, reqid };
     let mut changes: BTreeMap<&PeerName, Vec<&Change>> = BTreeMap::new();
     for change in &plan.changes {
         if let Some(peer) = change.peer.as_ref().filter(|peer| unfinished.contains(peer)) {
@@ -55,20 +55,20 @@ fn in_order(mut steps: Vec<PlannedStep>) -> Vec<PlannedStep> {
 }
 
 /// The wanted state, and the state so far.
-struct Now<'a> {
+struct RollBack<'a> {
     desired: &'a Desired,
     state: &'a State,
     reqid: Reqid,
 }
 
-impl Now<'_> {
+impl RollBack<'_> {
     /// The way back for one peer; `None` where there is none, or none that is safe.
     fn steps_of(&self, peer: &PeerName, changes: &[&Change]) -> Option<Vec<PlannedStep>> {
         // Without a policy to come, its SAs are in use already.
         changes.iter().find(|change| change.kind() == ObjectKind::Policy)?;
         let mut steps = Vec::new();
         for change in changes {
-            let (phase, kind) = match self.way_back(&change.what)? {
+            let (phase, kind) = match self.way_back(&change.operation)? {
                 Back::Untouched => continue,
                 Back::Sa(id) if change.direction() == Some(Direction::Out) => {
                     (Phase::DeleteOutboundSas, StepKind::DeleteSa(id))
@@ -87,30 +87,34 @@ impl Now<'_> {
 
     /// The way back for one object; `None` if there is none, or it is not allowed. Where a foreign
     /// object has come into its place, there is none of the mesh.
-    fn way_back(&self, what: &What) -> Option<Back> {
-        match what {
-            What::CreateSa(wanted) => self.without(wanted),
-            What::ReplaceSa { live, wanted, twins } => match live {
+    fn way_back(&self, operation: &Operation) -> Option<Back> {
+        match operation {
+            Operation::CreateSa(wanted) => self.without(wanted),
+            Operation::ReplaceSa { live, wanted, twins } => match live {
                 Some(old) if self.state.sas.contains(old) => Some(Back::Untouched),
                 // A larval SA is worth nothing.
                 Some(old) if old.is_larval() && twins.is_empty() => self.without(wanted),
                 _ => None,
             },
-            What::CreatePolicy(wanted) => match self.policy(wanted) {
+            Operation::CreatePolicy(wanted) => match self.policy(wanted) {
                 None => Some(Back::Untouched),
                 Some(found) if !found.belongs_to(self.reqid) => Some(Back::Untouched),
                 Some(found) if *found != *wanted || !self.is_guarded(found) => None,
                 Some(found) => Some(Back::NoPolicy(found.clone())),
             },
-            What::UpdatePolicy { live: old, wanted } => match self.policy(wanted)? {
+            Operation::UpdatePolicy { live: old, wanted } => match self.policy(wanted)? {
                 found if found == old || !found.belongs_to(self.reqid) => Some(Back::Untouched),
                 found if found != wanted || old.lets_clear_text_pass() => None,
                 _ => old.extras.is_empty().then(|| Back::Policy(old.clone())),
             },
-            What::DeleteSa(old) => self.state.sas.contains(old).then_some(Back::Untouched),
-            What::DeletePolicy(old) => self.state.policies.contains(old).then_some(Back::Untouched),
+            Operation::DeleteSa(old) => self.state.sas.contains(old).then_some(Back::Untouched),
+            Operation::DeletePolicy(old) => {
+                self.state.policies.contains(old).then_some(Back::Untouched)
+            }
             // Of no peer.
-            What::SetMtu { .. } | What::SetChain { .. } | What::DeleteChain(_) => None,
+            Operation::SetMtu { .. } | Operation::SetChain { .. } | Operation::DeleteChain(_) => {
+                None
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use super::{
     bypass,
     chains::{self, Lack},
-    change::{Change, What},
+    change::{Change, Operation},
     flush, link, nat,
     reach::Reach,
     route, tunnel,
@@ -119,7 +119,7 @@ fn large_step(changes: &[Change]) -> Option<Warning> {
 /// A policy that is to ask for an SPI other than now, and both SPIs.
 fn switched(change: &Change) -> Option<(Spi, Spi, &PeerName)> {
     let spi = |policy: &Policy| policy.templates.first().map(|template| template.spi);
-    let What::UpdatePolicy { live, wanted } = &change.what else { return None };
+    let Operation::UpdatePolicy { live, wanted } = &change.operation else { return None };
     let (old, new) = (spi(live)?, spi(wanted)?);
     (old.raw() != 0 && new.raw() != 0 && old != new).then_some((old, new, change.peer.as_ref()?))
 }
@@ -170,7 +170,7 @@ fn cut(changes: &[Change]) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = changes
         .iter()
         .filter(|change| {
-            matches!(&change.what, What::ReplaceSa { live: Some(sa), .. } if !sa.is_larval())
+            matches!(&change.operation, Operation::ReplaceSa { live: Some(sa), .. } if !sa.is_larval())
         })
         .filter_map(|change| change.peer.as_ref())
         .collect();
@@ -188,7 +188,7 @@ fn cut(changes: &[Change]) -> Option<Warning> {
 /// packets or for ICMP errors stop no traffic that flows already.
 fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let closes = |change: &&Change| {
-        matches!(&change.what, What::CreatePolicy(policy)
+        matches!(&change.operation, Operation::CreatePolicy(policy)
             if policy.id.direction != Direction::Fwd && !policy.is_for_icmp_errors())
     };
     let peers: BTreeSet<&PeerName> =
@@ -278,20 +278,22 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     };
     let mut gone: Vec<Selector> = changes
         .iter()
-        .flat_map(|change| match &change.what {
-            What::DeletePolicy(policy) if may_protect(policy) && !policy.is_for_icmp_errors() => {
+        .flat_map(|change| match &change.operation {
+            Operation::DeletePolicy(policy)
+                if may_protect(policy) && !policy.is_for_icmp_errors() =>
+            {
                 vec![policy.id.selector]
             }
-            What::DeleteChain(chain) => guarded_by(&chain.id, &chain.rules),
-            What::SetChain { live: Some(chain), .. } => guarded_by(&chain.id, &chain.rules),
-            What::CreateSa(_)
-            | What::ReplaceSa { .. }
-            | What::DeleteSa(_)
-            | What::CreatePolicy(_)
-            | What::UpdatePolicy { .. }
-            | What::DeletePolicy(_)
-            | What::SetMtu { .. }
-            | What::SetChain { live: None, .. } => Vec::new(),
+            Operation::DeleteChain(chain) => guarded_by(&chain.id, &chain.rules),
+            Operation::SetChain { live: Some(chain), .. } => guarded_by(&chain.id, &chain.rules),
+            Operation::CreateSa(_)
+            | Operation::ReplaceSa { .. }
+            | Operation::DeleteSa(_)
+            | Operation::CreatePolicy(_)
+            | Operation::UpdatePolicy { .. }
+            | Operation::DeletePolicy(_)
+            | Operation::SetMtu { .. }
+            | Operation::SetChain { live: None, .. } => Vec::new(),
         })
         .filter(|selector| !stays(selector))
         .collect();
@@ -415,7 +417,7 @@ fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
 }
 
 /// The rules that drop it, and how to have both.
-fn what_drops(desired: &Desired) -> &'static str {
+fn remedy_of_dropping_rules(desired: &Desired) -> &'static str {
     match desired.marking {
         None => {
             "the rules of the second guard drop what it protects: give one of the two another \
@@ -453,7 +455,7 @@ fn dropped(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
             let Policy { id, priority, .. } = policy;
             warning(format!(
                 "the foreign policy {id} priority {priority} protects traffic of the mesh's kind; {}",
-                what_drops(desired)
+                remedy_of_dropping_rules(desired)
             ))
         })
         .collect();
@@ -496,7 +498,7 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
                 policy.priority,
                 peers.listed(),
                 match is_dropped(desired, live, policy) {
-                    true => format!("; {}", what_drops(desired)),
+                    true => format!("; {}", remedy_of_dropping_rules(desired)),
                     false => String::new(),
                 }
             );

@@ -128,7 +128,7 @@ fn write_some(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
 }
 
 /// The end of a wait for a confirmation.
-pub struct Ended {
+pub struct ConfirmationOutcome {
     /// `confirmed`, or why not.
     pub word: &'static str,
     /// The report of the revert, if it was not confirmed.
@@ -137,7 +137,7 @@ pub struct Ended {
 
 /// The result of turning a ratchet.
 #[derive(Serialize)]
-pub struct Turned {
+pub struct RatchetAdvance {
     /// The oldest generation with keys that could be made before; `None` if it couldn't be read.
     pub before: Option<u64>,
     /// The oldest one with keys that can be made now.
@@ -146,7 +146,7 @@ pub struct Turned {
     pub error: Option<String>,
 }
 
-impl Turned {
+impl RatchetAdvance {
     /// A line for people; empty where nothing was to do.
     pub fn text(&self) -> String {
         match self {
@@ -195,7 +195,7 @@ struct JsonReport<'a> {
     not_as_wanted: Vec<String>,
     second_guard_missing: Vec<json::JsonLack>,
     traffic: std::collections::BTreeMap<String, &'static str>,
-    ratchet: Option<&'a Turned>,
+    ratchet: Option<&'a RatchetAdvance>,
     confirmation: Option<JsonConfirmation>,
 }
 
@@ -211,7 +211,7 @@ struct JsonConfirmation {
 }
 
 impl JsonConfirmation {
-    fn of(ended: &Ended) -> Self {
+    fn of(ended: &ConfirmationOutcome) -> Self {
         let report = ended.report.as_ref();
         Self {
             verdict: ended.word,
@@ -235,8 +235,8 @@ struct JsonFailure {
 pub fn report_json<'a>(
     view: &View<'_>,
     report: &Report,
-    turned: Option<&'a Turned>,
-    ended: Option<&Ended>,
+    turned: Option<&'a RatchetAdvance>,
+    ended: Option<&ConfirmationOutcome>,
 ) -> impl Serialize + use<'a> {
     let after = report.after.as_ref();
     JsonReport {

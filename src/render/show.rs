@@ -48,7 +48,7 @@ struct JsonShow {
 }
 
 /// Live objects with their context.
-pub struct Shown<'a> {
+pub struct ShowView<'a> {
     /// The file.
     pub config: &'a Config,
     /// The generation of now.
@@ -62,9 +62,9 @@ pub struct Shown<'a> {
 }
 
 /// The mesh's objects and, with `all`, foreign ones, in the shape of their JSON.
-pub fn show_json(shown: &Shown<'_>) -> impl Serialize {
+pub fn show_json(shown: &ShowView<'_>) -> impl Serialize {
     let (ours, foreign) = objects(shown);
-    let Shown { config, moment, local, all, .. } = *shown;
+    let ShowView { config, moment, local, all, .. } = *shown;
     JsonShow {
         format_version: FORMAT_VERSION,
         mesh: config.mesh.to_string(),
@@ -78,9 +78,9 @@ pub fn show_json(shown: &Shown<'_>) -> impl Serialize {
 }
 
 /// The mesh's objects by peer and, with `all`, foreign ones.
-pub fn show_text(shown: &Shown<'_>) -> String {
+pub fn show_text(shown: &ShowView<'_>) -> String {
     let (ours, foreign) = objects(shown);
-    let Shown { config, moment, local, all, .. } = *shown;
+    let ShowView { config, moment, local, all, .. } = *shown;
     let whose = local.map(|peer| format!(", peer {} ({})", peer.name, peer.address));
     let mut text = format!(
         "{BOLD}Mesh {}{}, {}{BOLD:#}: {}, {}, reqid {}\n",
@@ -138,8 +138,8 @@ fn write_group(text: &mut String, title: &str, objects: &[&Object]) {
     }
 }
 
-fn objects(shown: &Shown<'_>) -> (Vec<Object>, Vec<Object>) {
-    let Shown { config, local, live, .. } = *shown;
+fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
+    let ShowView { config, local, live, .. } = *shown;
     let names: BTreeMap<IpAddr, &PeerName> = config
         .peers
         .iter()
@@ -206,12 +206,12 @@ fn chain_object(chain: &Chain) -> Object {
 }
 
 fn sa_object(
-    shown: &Shown<'_>,
+    shown: &ShowView<'_>,
     names: &BTreeMap<IpAddr, &PeerName>,
     sa: &Sa,
     mine: bool,
 ) -> Object {
-    let Shown { moment, local, .. } = *shown;
+    let ShowView { moment, local, .. } = *shown;
     let peer = names.get(&sa.src).or_else(|| names.get(&sa.id.dst)).map(|name| (*name).clone());
     let direction = local.and_then(|local| match local.address {
         address if address == sa.id.dst => Some("in"),

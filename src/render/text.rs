@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use super::{Plain, View};
 use crate::{
     config::{Config, Moment, Select, Traffic},
-    plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan, What},
+    plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Operation, Phase, Plan},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -121,8 +121,8 @@ fn write_change(text: &mut String, change: &Change) {
 
 /// The text behind an object's identity.
 fn note(change: &Change) -> String {
-    match &change.what {
-        What::CreateSa(wanted) | What::ReplaceSa { wanted, .. } => {
+    match &change.operation {
+        Operation::CreateSa(wanted) | Operation::ReplaceSa { wanted, .. } => {
             let key = match change.action() {
                 ChangeAction::Create => format!(", key {}", wanted.sa.key),
                 ChangeAction::Update | ChangeAction::Replace | ChangeAction::Delete => {
@@ -131,21 +131,21 @@ fn note(change: &Change) -> String {
             };
             format!("  {}, generation {}{key}", wanted.direction, wanted.generation)
         }
-        What::CreatePolicy(policy) => match policy.templates.first() {
+        Operation::CreatePolicy(policy) => match policy.templates.first() {
             Some(template) if template.spi.raw() != 0 => format!("  spi {}", template.spi),
             Some(_) => "  any spi of the mesh".into(),
             None => format!("  {}", policy.action),
         },
-        What::SetChain { live: None, rules, .. } => {
+        Operation::SetChain { live: None, rules, .. } => {
             let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
             format!("  {}", rules.join("; "))
         }
-        What::SetChain { live: Some(_), .. }
-        | What::DeleteSa(_)
-        | What::UpdatePolicy { .. }
-        | What::DeletePolicy(_)
-        | What::SetMtu { .. }
-        | What::DeleteChain(_) => String::new(),
+        Operation::SetChain { live: Some(_), .. }
+        | Operation::DeleteSa(_)
+        | Operation::UpdatePolicy { .. }
+        | Operation::DeletePolicy(_)
+        | Operation::SetMtu { .. }
+        | Operation::DeleteChain(_) => String::new(),
     }
 }
 

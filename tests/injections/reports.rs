@@ -6,7 +6,7 @@ use meshsec::{
     apply::{Goal, Report, apply},
     kernel::{Kernel, KernelError, Memory},
     model::{Chain, ChainId, Policy, Sa, State},
-    plan::{Change, Flow, Plan, PlannedStep, StepKind, What},
+    plan::{Change, Flow, Operation, Plan, PlannedStep, StepKind},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ fn is_right(
     let plan = Plan::new(&scenario.desired, &observe(memory), REQID);
     let is_lost = matches!(report.stopped, Some(KernelError::Lost { .. }));
     // Of the second guard, chains that this kernel refused on trial are told and stay wanted.
-    let is_left_out = |change: &Change| matches!(&change.what, What::SetChain { id, .. } if report.left_out.contains_key(id));
+    let is_left_out = |change: &Change| matches!(&change.operation, Operation::SetChain { id, .. } if report.left_out.contains_key(id));
     let is_empty = plan.conflicts.is_empty() && plan.changes.iter().all(is_left_out);
     if report.is_complete() && !(is_empty && faults_are_harmless(report)) {
         return Err("complete, and a second plan is not empty".into());

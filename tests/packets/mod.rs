@@ -118,14 +118,14 @@ pub fn is_protected(state: &State, packet: &Packet) -> bool {
 
 /// Whether a packet that arrives as it is may be taken.
 pub fn arrives_in_clear(state: &State, packet: &Packet) -> bool {
-    passes_chains(state, packet, &[]) && passes_policies(state, packet, Direction::In, None)
+    passes_chains(state, packet, &[]) && bypasses_policies(state, packet, Direction::In, None)
 }
 
 /// Whether a packet that arrives as it is may be sent on, as destination NAT does with it: the
 /// kernel turns that back for the look-up, so policies see the packet as it came. Chains of the
 /// filter table for incoming packets don't see it at all.
 pub fn is_forwarded_in_clear(state: &State, packet: &Packet) -> bool {
-    passes_policies(state, packet, Direction::Fwd, None)
+    bypasses_policies(state, packet, Direction::Fwd, None)
 }
 
 /// Whether a packet that arrives inside ESP, under an SPI and from somebody with its key, may be
@@ -136,7 +136,7 @@ pub fn arrives_under(state: &State, packet: &Packet, spi: Spi) -> bool {
             && packet.mark & sa.id.mark.mask == sa.id.mark.value
             && sa.algorithm != Algorithm::Larval
             && passes_chains(state, packet, &[sa.reqid])
-            && passes_policies(state, packet, Direction::In, Some(sa))
+            && bypasses_policies(state, packet, Direction::In, Some(sa))
     })
 }
 
@@ -341,7 +341,7 @@ fn finds(
 }
 
 /// Whether policies take a packet that arrives, after the SA under which it came.
-fn passes_policies(
+fn bypasses_policies(
     state: &State,
     packet: &Packet,
     direction: Direction,

@@ -27,7 +27,7 @@ use meshsec::{
         KeyView, Mark, Mode, Mtu, Period, Policy, PolicyId, Replay, Reqid, Rule, Sa, SaId,
         Selector, Spi, State, Template, Time,
     },
-    plan::{Change, ConflictCode, Flow, Phase, Plan, WarningCode, What, flow_out},
+    plan::{Change, ConflictCode, Flow, Operation, Phase, Plan, WarningCode, flow_out},
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -468,7 +468,7 @@ proptest! {
         let left = common::plan(&after, &mut kernel);
         // Parts of the second guard that this kernel can't have are told, and stay wanted.
         let is_left_out = |change: &Change| {
-            matches!(&change.what, What::SetChain { id, .. } if report.left_out.contains_key(id))
+            matches!(&change.operation, Operation::SetChain { id, .. } if report.left_out.contains_key(id))
         };
         let done = left.conflicts.is_empty() && left.changes.iter().all(is_left_out);
         prop_assert_eq!(report.is_complete(), done && report.failed.is_empty());

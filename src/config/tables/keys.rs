@@ -12,17 +12,17 @@ use crate::config::{
 
 /// The file's way to derive keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum Kind {
+pub(in crate::config) enum KeyMethod {
     MeshKey,
     PrivateKey,
     Ratchet,
 }
 
-impl Kind {
+impl KeyMethod {
     const ALL: [Self; 3] = [Self::MeshKey, Self::PrivateKey, Self::Ratchet];
 
     /// The key of this table.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::MeshKey => MESH_KEY.name,
             Self::PrivateKey => PRIVATE_KEY.name,
@@ -35,7 +35,7 @@ impl Kind {
 #[derive(Default)]
 pub(in crate::config) struct Keys {
     /// `None` where there is not exactly one, so that it is unknown whether peers need public keys.
-    pub kind: Option<Kind>,
+    pub kind: Option<KeyMethod>,
     /// The source of keys, if nothing is wrong.
     pub source: Option<KeySource>,
     /// The places where secrets are named.
@@ -55,17 +55,17 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>, dir: 
     let private_key = secret(findings, PRIVATE_KEY);
     let psk = secret(findings, PSK);
     let ratchet = secret(findings, RATCHET).flatten();
-    let other = kind.filter(|kind| *kind != Kind::PrivateKey);
+    let other = kind.filter(|kind| *kind != KeyMethod::PrivateKey);
     if let (Some(kind), Some(span)) = (other, section.key_span("psk")) {
         let message = format!("psk is mixed into private_key, and {} needs none", kind.name());
         findings.wrong(span, message, "leave it out");
     }
     let source = match kind {
-        Some(Kind::MeshKey) => mesh_key.flatten().map(KeySource::MeshKey),
-        Some(Kind::PrivateKey) => private_key
+        Some(KeyMethod::MeshKey) => mesh_key.flatten().map(KeySource::MeshKey),
+        Some(KeyMethod::PrivateKey) => private_key
             .flatten()
             .and_then(|private_key| psk.map(|psk| KeySource::PrivateKey { private_key, psk })),
-        Some(Kind::Ratchet) => ratchet.and_then(|ratchet| match ratchet {
+        Some(KeyMethod::Ratchet) => ratchet.and_then(|ratchet| match ratchet {
             SecretSource::File(path) => Some(KeySource::Ratchet(path)),
             SecretSource::Credential(_) | SecretSource::Env(_) => {
                 let message = "ratchet must be a file, because apply writes it".into();
@@ -79,14 +79,14 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>, dir: 
 }
 
 /// Reports an error if there is not exactly one way.
-fn kind(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Kind> {
-    let place = |kind: Kind| Some((section.key_span(kind.name())?, kind));
-    let mut given: Vec<_> = Kind::ALL.into_iter().filter_map(place).collect();
+fn kind(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<KeyMethod> {
+    let place = |kind: KeyMethod| Some((section.key_span(kind.name())?, kind));
+    let mut given: Vec<_> = KeyMethod::ALL.into_iter().filter_map(place).collect();
     given.sort_by_key(|(span, _)| span.start);
     match &given[..] {
         [(_, only)] => return Some(*only),
         [] => {
-            if !Kind::ALL.iter().any(|kind| section.is_guessed(kind.name())) {
+            if !KeyMethod::ALL.iter().any(|kind| section.is_guessed(kind.name())) {
                 let message = "[keys] has none of mesh_key, private_key and ratchet".into();
                 let hint = format!("{}, or one of the others", MESH_KEY.write);
                 findings.missing(section.header(), message, hint);

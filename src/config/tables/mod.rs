@@ -23,7 +23,7 @@ use super::{
     types::{Config, Guard, KeySource, Peer, Rotation, Traffic},
 };
 
-pub(super) use keys::Kind;
+pub(super) use keys::KeyMethod;
 
 /// The contents of a file, as far as they could be read.
 pub(super) struct Draft {

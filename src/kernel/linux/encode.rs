@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    kernel::rules::{Begin, MAX_LEGACY_WINDOW, MAX_WINDOW},
+    kernel::rules::{InitialValues, MAX_LEGACY_WINDOW, MAX_WINDOW},
     model::{
         Action, Algorithm, Direction, Key, Level, Mark, Mode, Offload, Policy, PolicyId, Replay,
         Sa, SaId, Selector, Template,
@@ -24,44 +24,44 @@ use crate::{
 use super::wire::{OFFLOAD_INBOUND, OFFLOAD_IPV6, Request};
 
 /// Adds an SA; `EEXIST` where an SA has its identity.
-pub fn new_sa(sa: &Sa, key: &Key, begin: Begin) -> Request {
+pub(super) fn new_sa(sa: &Sa, key: &Key, begin: InitialValues) -> Request {
     modify_sa(xfrm::XFRM_MSG_NEWSA, sa, key, begin)
 }
 
 /// Replaces a larval SA. For a live SA the kernel changes lifetimes and nothing else, and still
 /// reports success (`xfrm_state_update`).
-pub fn update_sa(sa: &Sa, key: &Key, begin: Begin) -> Request {
+pub(super) fn update_sa(sa: &Sa, key: &Key, begin: InitialValues) -> Request {
     modify_sa(xfrm::XFRM_MSG_UPDSA, sa, key, begin)
 }
 
 /// Deletes an SA.
-pub fn delete_sa(id: &SaId) -> Request {
+pub(super) fn delete_sa(id: &SaId) -> Request {
     request(xfrm::XFRM_MSG_DELSA, &sa_id(id))
 }
 
 /// Asks for an SA.
-pub fn get_sa(id: &SaId) -> Request {
+pub(super) fn get_sa(id: &SaId) -> Request {
     request(xfrm::XFRM_MSG_GETSA, &sa_id(id))
 }
 
 /// Adds a policy; `EEXIST` where a policy has its identity, so that a foreign policy is never taken
 /// over.
-pub fn new_policy(policy: &Policy) -> Request {
+pub(super) fn new_policy(policy: &Policy) -> Request {
     request(xfrm::XFRM_MSG_NEWPOLICY, &policy_message(policy))
 }
 
 /// Replaces a policy, or adds it where there is none.
-pub fn update_policy(policy: &Policy) -> Request {
+pub(super) fn update_policy(policy: &Policy) -> Request {
     request(xfrm::XFRM_MSG_UPDPOLICY, &policy_message(policy))
 }
 
 /// Deletes a policy.
-pub fn delete_policy(id: &PolicyId) -> Request {
+pub(super) fn delete_policy(id: &PolicyId) -> Request {
     request(xfrm::XFRM_MSG_DELPOLICY, &policy_id(id))
 }
 
 /// Asks for a policy.
-pub fn get_policy(id: &PolicyId) -> Request {
+pub(super) fn get_policy(id: &PolicyId) -> Request {
     request(xfrm::XFRM_MSG_GETPOLICY, &policy_id(id))
 }
 
@@ -71,7 +71,7 @@ fn request(kind: u16, message: &impl Emitable) -> Request {
     Request { kind, body, joined: false }
 }
 
-fn modify_sa(kind: u16, sa: &Sa, key: &Key, begin: Begin) -> Request {
+fn modify_sa(kind: u16, sa: &Sa, key: &Key, begin: InitialValues) -> Request {
     let mut message = sa_message(sa, key, begin);
     let request = request(kind, &message);
     for attribute in &mut message.nlas {
@@ -82,7 +82,7 @@ fn modify_sa(kind: u16, sa: &Sa, key: &Key, begin: Begin) -> Request {
     request
 }
 
-fn sa_message(sa: &Sa, key: &Key, begin: Begin) -> state::ModifyMessage {
+fn sa_message(sa: &Sa, key: &Key, begin: InitialValues) -> state::ModifyMessage {
     let mut flags = if sa.replay.esn { xfrm::XFRM_STATE_ESN } else { 0 };
     if sa.selector.is_none() {
         // Without the flag the kernel makes the selector 0/0 to 0/0 of the SA's family.
@@ -143,7 +143,7 @@ fn needs_attribute(replay: Replay) -> bool {
 }
 
 /// Window and numbers. All of the window before `received` counts as received.
-fn replay_esn(replay: Replay, begin: Begin) -> XfrmAttrs {
+fn replay_esn(replay: Replay, begin: InitialValues) -> XfrmAttrs {
     let words = replay.window.div_ceil(32);
     // The kernel refuses a window that is too large, and needs no bitmap for that.
     let sent = words.min(MAX_WINDOW / 32 + 1) as usize;
@@ -160,7 +160,7 @@ fn replay_esn(replay: Replay, begin: Begin) -> XfrmAttrs {
 }
 
 /// Numbers of an SA with its window in the legacy field; nothing where they are 0.
-fn legacy_numbers(begin: Begin) -> Option<XfrmAttrs> {
+fn legacy_numbers(begin: InitialValues) -> Option<XfrmAttrs> {
     let numbers = ReplayState {
         oseq: begin.sent as u32,
         seq: begin.received as u32,
@@ -170,7 +170,7 @@ fn legacy_numbers(begin: Begin) -> Option<XfrmAttrs> {
 }
 
 /// Thirty-two packets of the window.
-fn received_before(begin: Begin) -> u32 {
+fn received_before(begin: InitialValues) -> u32 {
     if begin.received == 0 { 0 } else { u32::MAX }
 }
 

@@ -12,7 +12,7 @@ const NO_CAPABILITY: &str =
 const NO_XFRM: &str = "this kernel has no XFRM: module xfrm_user, CONFIG_XFRM_USER";
 
 /// Adds the remedy to an error of opening the socket or of listing.
-pub fn of_access(error: KernelError) -> KernelError {
+pub(super) fn of_access(error: KernelError) -> KernelError {
     match error {
         KernelError::Refused { doing, errno, detail } => {
             let hint = match errno {
@@ -30,7 +30,7 @@ pub fn of_access(error: KernelError) -> KernelError {
 }
 
 /// The error of a step that was refused.
-pub fn of_step(step: &Step, refusal: &Refusal) -> KernelError {
+pub(super) fn of_step(step: &Step, refusal: &Refusal) -> KernelError {
     let hint = match (&step.kind, refusal.errno) {
         (_, Errno::EPERM) => Some(NO_CAPABILITY.into()),
         (StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. }, errno) => of_sa(sa, errno),

@@ -17,7 +17,7 @@ use crate::{
     fuzzing::number,
     kernel::{
         KernelError,
-        rules::{self, Begin, MAX_LEGACY_WINDOW, MAX_TEMPLATES, MAX_WINDOW},
+        rules::{self, InitialValues, MAX_LEGACY_WINDOW, MAX_TEMPLATES, MAX_WINDOW},
     },
     model::{Algorithm, Key, KeyView, Policy, Reqid, Sa, Start, StepKind, Time, Usage},
 };
@@ -200,7 +200,7 @@ fn sent_back(sa: &Sa, names: &Names) {
     let device =
         sa.offload.as_ref().map(|offload| index(&offload.device, names)).unwrap_or_default();
     let lifetime = sa.ends.map_or(0, Time::seconds);
-    let begin = Begin { sent: 7, received: 9, lifetime, device };
+    let begin = InitialValues { sent: 7, received: 9, lifetime, device };
     let mut request = encode::new_sa(sa, &key, begin).body;
     let (found, usage) = decode::sa(&mut request, OURS, names).expect("what is sent can be read");
     let view = if sa.reqid == OURS { KeyView::Known(key.fingerprint()) } else { KeyView::Unknown };

@@ -12,7 +12,7 @@ use crate::{
 /// # Errors
 ///
 /// [`KernelError::System`] if it exists and can't be read.
-pub fn read_if_any(path: &Path) -> Result<Option<String>, KernelError> {
+pub(super) fn read_if_any(path: &Path) -> Result<Option<String>, KernelError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -49,7 +49,7 @@ pub fn counters() -> Result<Option<BTreeMap<String, u64>>, KernelError> {
 /// # Errors
 ///
 /// [`KernelError::System`] if one exists and can't be read.
-pub fn bypasses(links: &[Link]) -> Result<Option<Vec<Bypass>>, KernelError> {
+pub(super) fn bypasses(links: &[Link]) -> Result<Option<Vec<Bypass>>, KernelError> {
     bypasses_under(Path::new("/proc/sys/net"), links)
 }
 

@@ -36,7 +36,7 @@ pub fn devices_and_addresses() -> Result<(Vec<Link>, Vec<LocalAddress>), KernelE
 }
 
 /// Devices, their addresses and their names by index.
-pub struct Devices {
+pub(super) struct Devices {
     pub names: Names,
     pub links: Vec<Link>,
     pub addresses: Vec<LocalAddress>,
@@ -48,7 +48,7 @@ pub struct Devices {
 
 impl Devices {
     /// As [`devices_and_addresses`].
-    pub fn observe() -> Result<Self, KernelError> {
+    pub(super) fn observe() -> Result<Self, KernelError> {
         let failed = |reason: String| KernelError::System {
             doing: "cannot list this host's devices and addresses".into(),
             reason,
@@ -77,28 +77,28 @@ impl Devices {
     }
 
     /// The name of a device. One that came after they were listed has none yet.
-    pub fn name(&self, index: u32) -> String {
+    pub(super) fn name(&self, index: u32) -> String {
         self.names.get(&index).cloned().unwrap_or_else(|| format!("index {index}"))
     }
 
     /// The number of a device.
-    pub fn index(&self, name: &str) -> Option<u32> {
+    pub(super) fn index(&self, name: &str) -> Option<u32> {
         self.names.iter().find(|(_, known)| *known == name).map(|(index, _)| *index)
     }
 
     /// The VRFs that the devices with an address are in.
-    pub fn vrfs_of(&self, address: IpAddr) -> BTreeSet<u32> {
+    pub(super) fn vrfs_of(&self, address: IpAddr) -> BTreeSet<u32> {
         let carriers = self.addresses.iter().filter(|local| local.address == address);
         carriers.filter_map(|local| self.vrfs.get(&local.device).copied()).collect()
     }
 
     /// The name of the VRF that a device is in.
-    pub fn vrf_of(&self, device: &str) -> Option<String> {
+    pub(super) fn vrf_of(&self, device: &str) -> Option<String> {
         self.vrf_by_index(*self.vrfs.get(device)?)
     }
 
     /// The name of a device that is a VRF.
-    pub fn vrf_by_index(&self, index: u32) -> Option<String> {
+    pub(super) fn vrf_by_index(&self, index: u32) -> Option<String> {
         let name = self.names.get(&index)?;
         (self.vrfs.get(name) == Some(&index)).then(|| name.clone())
     }
@@ -130,7 +130,7 @@ fn vrfs(devices: &BTreeMap<u32, Device>) -> BTreeMap<String, u32> {
 ///
 /// For a device that is gone, the kernel would take another, by the route to the peer
 /// (`xfrm_dev_state_add`).
-pub fn offload_index(sa: &Sa, step: &StepKind) -> Result<u32, KernelError> {
+pub(super) fn offload_index(sa: &Sa, step: &StepKind) -> Result<u32, KernelError> {
     let Some(offload) = &sa.offload else { return Ok(0) };
     index(&offload.device).map_err(|errno| KernelError::Refused {
         doing: rules::doing(step),
@@ -155,7 +155,7 @@ pub fn local_addresses() -> Result<Vec<LocalAddress>, KernelError> {
 }
 
 /// Sets a device's MTU, for `step`.
-pub fn set_mtu(device: &str, mtu: u32, step: &StepKind) -> Result<(), KernelError> {
+pub(super) fn set_mtu(device: &str, mtu: u32, step: &StepKind) -> Result<(), KernelError> {
     let message = LinkUnspec::new_with_name(device).mtu(mtu).build();
     let answer = ask(async |handle| Ok(handle.link().change(message).execute().await));
     let doing = rules::doing(step);

@@ -34,18 +34,18 @@ const CHACHA: Module = Module { name: "chacha20poly1305", alias: "crypto-rfc7539
 
 /// A module of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Module {
+pub(super) struct Module {
     name: &'static str,
     alias: &'static str,
 }
 
 /// The module of ESP for an SA's family.
-pub fn esp(sa: &Sa) -> Module {
+pub(super) fn esp(sa: &Sa) -> Module {
     if sa.id.dst.is_ipv4() { ESP4 } else { ESP6 }
 }
 
 /// The modules of an SA's cipher.
-pub fn of_cipher(algorithm: &Algorithm) -> Vec<Module> {
+pub(super) fn of_cipher(algorithm: &Algorithm) -> Vec<Module> {
     match algorithm {
         Algorithm::Aead { name, .. } if name.contains("gcm") => vec![GCM, SEQIV],
         Algorithm::Aead { name, .. } if name.contains("chacha20") => vec![CHACHA, SEQIV],
@@ -55,7 +55,7 @@ pub fn of_cipher(algorithm: &Algorithm) -> Vec<Module> {
 
 /// The reason that bars the first of these modules that is not loaded. For modules that the kernel
 /// has just been found to lack.
-pub fn barred(modules: &[Module]) -> Option<String> {
+pub(super) fn barred(modules: &[Module]) -> Option<String> {
     let root = Path::new("/");
     let missing: Vec<_> = modules.iter().filter(|module| !is_loaded(root, module)).collect();
     bar(root, &missing)
@@ -96,7 +96,7 @@ fn bar(root: &Path, missing: &[&Module]) -> Option<String> {
 }
 
 /// The explanation for a cipher that the kernel lacks, if FIPS forbids it.
-pub fn forbidden_cipher(algorithm: &Algorithm) -> Option<&'static str> {
+pub(super) fn forbidden_cipher(algorithm: &Algorithm) -> Option<&'static str> {
     forbidden_under(Path::new("/"), algorithm)
 }
 

@@ -30,13 +30,13 @@ use super::wire::{self, Message, Messages, Refusal, Request, garbled};
 /// Requests per send at most. 221 acknowledgements fit the default receive buffer since Linux 6.3,
 /// more before; beyond, the kernel drops answers to requests that it has performed. A smaller
 /// buffer has a smaller window.
-pub const WINDOW: usize = 128;
+pub(super) const WINDOW: usize = 128;
 /// Bytes of a receive buffer that an acknowledgement takes (`SKB_SMALL_HEAD_SIZE`
 /// and the head of an skb, since Linux 6.3).
 const ACKNOWLEDGEMENT: usize = 960;
 /// Requests per send at most where each answer has an object besides its acknowledgement. An object
 /// takes up to four times the room.
-pub const LOOK_WINDOW: usize = 32;
+pub(super) const LOOK_WINDOW: usize = 32;
 /// Bytes per send, well below the default send buffer of 208 KiB.
 const WINDOW_BYTES: usize = 64 * 1024;
 /// The largest datagram of a dump (32 KiB since Linux 4.6), twice.
@@ -50,7 +50,7 @@ const DUMP_TRIES: usize = 5;
 
 /// The kernel's side of a socket.
 #[derive(Debug, Clone, Copy)]
-pub enum Protocol {
+pub(super) enum Protocol {
     /// `NETLINK_XFRM`.
     Xfrm,
     /// `NETLINK_NETFILTER`.
@@ -60,7 +60,7 @@ pub enum Protocol {
 }
 
 /// A socket, its sequence numbers and its receive buffer.
-pub struct Engine {
+pub(super) struct Engine {
     socket: Socket,
     kernel: SocketAddr,
     sequence: u32,
@@ -70,7 +70,7 @@ pub struct Engine {
 }
 
 /// The kernel's answer to one request.
-pub struct Answer {
+pub(super) struct Answer {
     /// Success, or the refusal.
     pub outcome: Result<(), Refusal>,
     /// The object, if one was asked for; may hold a key.
@@ -83,7 +83,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`KernelError::Refused`] with `EPROTONOSUPPORT` where the kernel lacks the protocol.
-    pub fn open(protocol: Protocol) -> Result<Self, KernelError> {
+    pub(super) fn open(protocol: Protocol) -> Result<Self, KernelError> {
         let (number, name) = match protocol {
             Protocol::Xfrm => (NETLINK_XFRM, "NETLINK_XFRM"),
             Protocol::Netfilter => (NETLINK_NETFILTER, "NETLINK_NETFILTER"),
@@ -112,7 +112,7 @@ impl Engine {
     /// # Errors
     ///
     /// Any doubt that the list is whole.
-    pub fn dump<T>(
+    pub(super) fn dump<T>(
         &mut self,
         (kind, answer): (u16, u16),
         body: &[u8],
@@ -163,7 +163,7 @@ impl Engine {
     /// # Errors
     ///
     /// Where answers are missing: any of the requests may have been performed.
-    pub fn transact(
+    pub(super) fn transact(
         &mut self,
         requests: &[Request],
         window: usize,
@@ -303,7 +303,7 @@ fn window_length(requests: &[Request], window: usize) -> usize {
 }
 
 /// A dump that is being read.
-pub struct Dump<'a, T> {
+pub(super) struct Dump<'a, T> {
     sequence: u32,
     answer: u16,
     what: &'a str,
@@ -314,7 +314,7 @@ pub struct Dump<'a, T> {
 
 impl<'a, T> Dump<'a, T> {
     /// A dump before anything is read.
-    pub fn new(sequence: u32, answer: u16, what: &'a str) -> Self {
+    pub(super) fn new(sequence: u32, answer: u16, what: &'a str) -> Self {
         Self { sequence, answer, what, interrupted: false, list: Vec::new() }
     }
 
@@ -323,7 +323,7 @@ impl<'a, T> Dump<'a, T> {
     /// # Errors
     ///
     /// Any doubt that all of it was understood.
-    pub fn read(
+    pub(super) fn read(
         &mut self,
         datagram: &mut [u8],
         decode: &mut impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,

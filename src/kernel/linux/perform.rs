@@ -24,7 +24,7 @@ use super::{
 type Outcome = Result<(), KernelError>;
 
 /// Performs steps in order; see [`crate::kernel::Kernel::perform`].
-pub fn perform(
+pub(super) fn perform(
     engine: &mut Engine,
     iptables: &Iptables,
     steps: &[Step],
@@ -182,7 +182,8 @@ fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError>
         (StepKind::AddSa { sa, key, start }, _) => {
             rules::check_sa(sa, key, &step.kind)?;
             let begin = rules::begin(&step.kind, sa, *start, None, clock::now())?;
-            let begin = rules::Begin { device: link::offload_index(sa, &step.kind)?, ..begin };
+            let begin =
+                rules::InitialValues { device: link::offload_index(sa, &step.kind)?, ..begin };
             Ok(vec![encode::new_sa(sa, key, begin)])
         }
         (StepKind::ReplaceSa { sa, key, start }, found) => {
@@ -192,7 +193,8 @@ fn plan(step: &Step, found: Option<&Found>) -> Result<Vec<Request>, KernelError>
                 _ => None,
             };
             let begin = rules::begin(&step.kind, sa, *start, old, clock::now())?;
-            let begin = rules::Begin { device: link::offload_index(sa, &step.kind)?, ..begin };
+            let begin =
+                rules::InitialValues { device: link::offload_index(sa, &step.kind)?, ..begin };
             let add = Request { joined: true, ..encode::new_sa(sa, key, begin) };
             Ok(vec![encode::delete_sa(&sa.id), add])
         }
@@ -298,7 +300,7 @@ fn take_over_all(
 fn take_over(step: &Step, answer: Answer) -> Result<Request, KernelError> {
     let Some(Added { sa, key, start }) = step.kind.added() else { return Err(missing(step)) };
     let begin = rules::begin(&step.kind, sa, start, None, clock::now())?;
-    let begin = rules::Begin { device: link::offload_index(sa, &step.kind)?, ..begin };
+    let begin = rules::InitialValues { device: link::offload_index(sa, &step.kind)?, ..begin };
     match answer.outcome {
         // It is gone by now, as a larval SA is after 30 s.
         Err(refusal) if refusal.errno == Errno::ESRCH => Ok(encode::new_sa(sa, key, begin)),

@@ -53,7 +53,7 @@ const QUESTIONS: [Question; 3] = [Question::Way, Question::Entry, Question::Sour
 /// # Errors
 ///
 /// Any doubt that all answers were understood. No route is an answer.
-pub fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<Route>, KernelError> {
+pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<Route>, KernelError> {
     let Some(from) = ways.local_among(&devices.addresses) else { return Ok(Vec::new()) };
     let peers: Vec<IpAddr> = ways.peers_of(from).collect();
     let lookups = lookups(ways, devices, from);
@@ -222,7 +222,7 @@ fn preferred(answer: &Answer) -> Result<Option<IpAddr>, KernelError> {
 }
 
 /// An address of either family.
-pub fn address(bytes: &[u8]) -> Result<IpAddr, KernelError> {
+pub(super) fn address(bytes: &[u8]) -> Result<IpAddr, KernelError> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
     v4.or(v6).map_err(|_| garbled(format!("an address of {} bytes", bytes.len())))

@@ -33,7 +33,7 @@ const NDA_DST: u16 = 1;
 const NDA_PORT: u16 = 6;
 
 /// The tunnel device that a message describes, if the device is one.
-pub fn device(message: &LinkMessage, names: &Names) -> Option<Tunnel> {
+pub(super) fn device(message: &LinkMessage, names: &Names) -> Option<Tunnel> {
     let name = |index: u32| names.get(&index).cloned().unwrap_or_else(|| format!("index {index}"));
     let mut tunnel = message.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
@@ -123,7 +123,7 @@ fn specified(tunnel: Tunnel) -> Tunnel {
 /// # Errors
 ///
 /// The socket can't be opened.
-pub fn with_entries(devices: &Devices) -> Result<Vec<Tunnel>, KernelError> {
+pub(super) fn with_entries(devices: &Devices) -> Result<Vec<Tunnel>, KernelError> {
     let mut tunnels = devices.tunnels.clone();
     if tunnels.iter().all(|tunnel| tunnel.kind != TunnelKind::Vxlan) {
         return Ok(tunnels);

@@ -14,22 +14,22 @@ use zeroize::Zeroizing;
 use crate::kernel::{Errno, KernelError};
 
 /// Bytes of a `struct nlmsghdr`.
-pub const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// The text of an extended acknowledgement (`NLMSGERR_ATTR_MSG`).
 const TEXT: u16 = 1;
 
 /// `XFRM_OFFLOAD_IPV6`, which the kernel never gives back.
-pub const OFFLOAD_IPV6: u8 = 1;
+pub(super) const OFFLOAD_IPV6: u8 = 1;
 /// `XFRM_OFFLOAD_INBOUND`.
-pub const OFFLOAD_INBOUND: u8 = 2;
+pub(super) const OFFLOAD_INBOUND: u8 = 2;
 
 /// The next multiple of 4, to which messages and attributes are padded.
-pub fn aligned(length: usize) -> usize {
+pub(super) fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
 /// One request, without its header.
-pub struct Request {
+pub(super) struct Request {
     /// The message type.
     pub kind: u16,
     /// The message behind the header; may hold a key.
@@ -40,18 +40,18 @@ pub struct Request {
 
 impl Request {
     /// The size of the request in a send, in bytes.
-    pub fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         aligned(HEADER + self.body.len())
     }
 
     /// Appends it to a send that asks for an acknowledgement of each message.
-    pub fn append(&self, send: &mut Vec<u8>, sequence: u32) {
+    pub(super) fn append(&self, send: &mut Vec<u8>, sequence: u32) {
         append(send, self.kind, NLM_F_REQUEST | NLM_F_ACK, sequence, &self.body);
     }
 }
 
 /// A request for everything of a kind; `body` is the part that the kind needs behind the header.
-pub fn dump_request(kind: u16, body: &[u8], sequence: u32) -> Vec<u8> {
+pub(super) fn dump_request(kind: u16, body: &[u8], sequence: u32) -> Vec<u8> {
     let mut send = Vec::with_capacity(aligned(HEADER + body.len()));
     append(&mut send, kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, body);
     send
@@ -69,7 +69,7 @@ fn append(send: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8])
 }
 
 /// A message of the kernel.
-pub struct Message<'a> {
+pub(super) struct Message<'a> {
     /// Its type.
     pub kind: u16,
     /// Its flags.
@@ -81,11 +81,11 @@ pub struct Message<'a> {
 }
 
 /// The messages of a datagram, in order.
-pub struct Messages<'a>(&'a mut [u8]);
+pub(super) struct Messages<'a>(&'a mut [u8]);
 
 impl<'a> Messages<'a> {
     /// Splits a datagram.
-    pub fn of(datagram: &'a mut [u8]) -> Self {
+    pub(super) fn of(datagram: &'a mut [u8]) -> Self {
         Self(datagram)
     }
 }
@@ -115,7 +115,7 @@ impl<'a> Iterator for Messages<'a> {
 
 /// The kernel's refusal of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// The error number.
     pub errno: Errno,
     /// The extended acknowledgement's text.
@@ -123,7 +123,7 @@ pub struct Refusal {
 }
 
 /// Reads an `NLMSG_ERROR`, which acknowledges success too.
-pub fn acknowledgement(message: &Message<'_>) -> Result<Result<(), Refusal>, KernelError> {
+pub(super) fn acknowledgement(message: &Message<'_>) -> Result<Result<(), Refusal>, KernelError> {
     let payload = &*message.payload;
     let code = u32_at(payload, 0).ok_or_else(|| garbled("an acknowledgement without a number"))?;
     // Behind the number comes the request's header, and unless capped the
@@ -135,7 +135,7 @@ pub fn acknowledgement(message: &Message<'_>) -> Result<Result<(), Refusal>, Ker
 }
 
 /// Reads an `NLMSG_DONE`, which carries the error of a dump that failed.
-pub fn done(message: &Message<'_>) -> Result<Result<(), Refusal>, KernelError> {
+pub(super) fn done(message: &Message<'_>) -> Result<Result<(), Refusal>, KernelError> {
     let payload = &*message.payload;
     let code = u32_at(payload, 0).ok_or_else(|| garbled("an end of a dump without a number"))?;
     Ok(outcome(code, message.flags, payload.get(4..)))
@@ -160,7 +160,7 @@ fn text(bytes: &[u8]) -> Option<String> {
 }
 
 /// The type of each attribute, and where its value lies in `bytes`.
-pub fn attributes(bytes: &[u8]) -> Result<Vec<(u16, Range<usize>)>, KernelError> {
+pub(super) fn attributes(bytes: &[u8]) -> Result<Vec<(u16, Range<usize>)>, KernelError> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
@@ -178,17 +178,17 @@ pub fn attributes(bytes: &[u8]) -> Result<Vec<(u16, Range<usize>)>, KernelError>
 }
 
 /// The error for an answer that makes no sense.
-pub fn garbled(what: impl Into<String>) -> KernelError {
+pub(super) fn garbled(what: impl Into<String>) -> KernelError {
     KernelError::Garbled(what.into())
 }
 
 /// The number of 2 bytes at `at`, if it is there.
-pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
 /// The number of 4 bytes at `at`, if it is there.
-pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
 

@@ -25,11 +25,11 @@ use crate::{
 
 use super::wire::{self, garbled};
 
-pub use policy::{Owner, policy};
-pub use sa::{sa, sa_and_key};
+pub(super) use policy::{Owner, policy};
+pub(super) use sa::{sa, sa_and_key};
 
 /// The names of devices, by index.
-pub type Names = BTreeMap<u32, String>;
+pub(super) type Names = BTreeMap<u32, String>;
 
 /// Settings that the model can't express, in words.
 type Extras = BTreeSet<String>;

@@ -24,7 +24,7 @@ const OUT_OF_SOCKET: u8 = 4;
 
 /// The packets that a policy applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// All packets of the network namespace.
     Host,
     /// Packets of one socket (`IP_XFRM_POLICY`). Such a policy comes before all others.
@@ -37,7 +37,7 @@ pub enum Owner {
 ///
 /// [`KernelError::Garbled`] for a message that is too short, or an attribute
 /// that is not as long as its type says.
-pub fn policy(payload: &[u8]) -> Result<(Policy, Owner), KernelError> {
+pub(crate) fn policy(payload: &[u8]) -> Result<(Policy, Owner), KernelError> {
     let info = UserPolicyInfo::parse(payload).map_err(undecodable)?;
     let behind = attributes(&payload[XFRM_USER_POLICY_INFO_LEN..])?;
     let (direction, owner) = match info.direction {

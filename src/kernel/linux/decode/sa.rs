@@ -46,7 +46,11 @@ const EXTRA_FLAGS: &[(u32, &str)] = &[(1, "dont-encap-dscp"), (2, "oseq-may-wrap
 ///
 /// [`KernelError::Garbled`] for a message that is too short, or an attribute
 /// that is not as long as its type says.
-pub fn sa(payload: &mut [u8], ours: Reqid, names: &Names) -> Result<(Sa, Usage), KernelError> {
+pub(crate) fn sa(
+    payload: &mut [u8],
+    ours: Reqid,
+    names: &Names,
+) -> Result<(Sa, Usage), KernelError> {
     let (sa, usage, _) = sa_and_key(payload, ours, names)?;
     Ok((sa, usage))
 }
@@ -56,7 +60,7 @@ pub fn sa(payload: &mut [u8], ours: Reqid, names: &Names) -> Result<(Sa, Usage),
 /// # Errors
 ///
 /// As of [`sa`].
-pub fn sa_and_key(
+pub(crate) fn sa_and_key(
     payload: &mut [u8],
     ours: Reqid,
     names: &Names,

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     kernel::{
         linux::{encode, wire::Messages},
-        rules::Begin,
+        rules::InitialValues,
     },
     model::{
         Action, Algorithm, Cipher, Direction, Fingerprint, Key, KeyView, Level, Mark, Policy,
@@ -184,7 +184,8 @@ fn newer_attributes_are_named_and_defaults_are_not() {
 
 #[test]
 fn numbers_and_a_lifetime_are_encoded_and_read_back() {
-    let begin = Begin { sent: 5 << 32 | 7, received: 3 << 32 | 9, lifetime: 3600, device: 0 };
+    let begin =
+        InitialValues { sent: 5 << 32 | 7, received: 3 << 32 | 9, lifetime: 3600, device: 0 };
     let wanted = ours("192.0.2.1", "192.0.2.2", Replay { window: 1024, esn: true });
     let mut message = encode::new_sa(&wanted, &key(), begin).body;
     let (found, usage) = super::sa(&mut message.clone(), OURS, &Names::new()).unwrap();
@@ -194,11 +195,11 @@ fn numbers_and_a_lifetime_are_encoded_and_read_back() {
     let all_received = [0xff; 1024 / 8];
     assert!(message.windows(128).any(|window| window == all_received), "none is taken again");
 
-    let fresh = Begin { received: 0, ..begin };
+    let fresh = InitialValues { received: 0, ..begin };
     message = encode::new_sa(&wanted, &key(), fresh).body;
     assert!(!message.windows(128).any(|window| window == all_received));
 
-    let begin = Begin { sent: 7, received: 9, lifetime: 0, device: 0 };
+    let begin = InitialValues { sent: 7, received: 9, lifetime: 0, device: 0 };
     let wanted = ours("192.0.2.1", "192.0.2.2", Replay { window: 32, esn: false });
     let (found, usage) =
         super::sa(&mut encode::new_sa(&wanted, &key(), begin).body, OURS, &Names::new()).unwrap();
@@ -285,7 +286,7 @@ fn an_offload_is_encoded_by_index_and_read_back_by_name() {
         for (inbound, flag) in [(false, 0), (true, wire::OFFLOAD_INBOUND)] {
             let offload = Some(crate::model::Offload { device: "eth0".into(), inbound });
             let wanted = Sa { offload, ..ours(src, dst, Replay { window: 32, esn: false }) };
-            let begin = Begin { device: 7, ..Begin::default() };
+            let begin = InitialValues { device: 7, ..InitialValues::default() };
             let mut message = encode::new_sa(&wanted, &key(), begin).body;
             let attribute = [12, 0, 28, 0, 7, 0, 0, 0, ipv6 | flag, 0, 0, 0];
             assert!(message.windows(12).any(|bytes| bytes == attribute));
@@ -303,12 +304,12 @@ fn what_is_encoded_decodes_to_the_same() {
         for (src, dst) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
             let mut wanted = ours(src, dst, Replay { window, esn });
             assert_eq!(
-                sa(&mut encode::new_sa(&wanted, &key(), Begin::default()).body, OURS),
+                sa(&mut encode::new_sa(&wanted, &key(), InitialValues::default()).body, OURS),
                 Ok(wanted.clone())
             );
             wanted.selector = None;
             assert_eq!(
-                sa(&mut encode::new_sa(&wanted, &key(), Begin::default()).body, OURS),
+                sa(&mut encode::new_sa(&wanted, &key(), InitialValues::default()).body, OURS),
                 Ok(wanted)
             );
         }

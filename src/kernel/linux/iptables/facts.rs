@@ -59,27 +59,27 @@ fn system_by(
 }
 
 /// The system that a device of this name belongs to, and the bits that it uses.
-pub fn system_of_device(name: &str) -> Option<(&'static str, u32)> {
+pub(super) fn system_of_device(name: &str) -> Option<(&'static str, u32)> {
     system_by(name, |system| system.devices).map(|system| (system.name, system.bits))
 }
 
 /// The findings so far.
-pub struct Facts {
+pub(super) struct FirewallScan {
     reqid: Reqid,
     chains: Vec<Chain>,
     foreign: BTreeSet<(Family, Backend)>,
     users: BTreeMap<String, u32>,
 }
 
-impl Facts {
+impl FirewallScan {
     /// Nothing yet, for the mesh with this reqid.
-    pub fn new(reqid: Reqid) -> Self {
+    pub(super) fn new(reqid: Reqid) -> Self {
         let (chains, foreign, users) = Default::default();
         Self { reqid, chains, foreign, users }
     }
 
     /// Adds all tables of a backend.
-    pub fn add(&mut self, family: Family, backend: Backend, tables: &Tables) {
+    pub(super) fn add(&mut self, family: Family, backend: Backend, tables: &Tables) {
         for (table, content) in tables {
             let place = format!("{}-{} -t {table}", family.program(), backend.suffix());
             for (name, chain) in &content.chains {
@@ -111,7 +111,7 @@ impl Facts {
     }
 
     /// Adds a user of marks and its bits.
-    pub fn add_user(&mut self, user: String, bits: u32) {
+    pub(super) fn add_user(&mut self, user: String, bits: u32) {
         let named = self.users.contains_key(&user)
             || self.users.len() < MOST_USERS
             || SYSTEMS.iter().any(|system| system.name == user);
@@ -120,7 +120,7 @@ impl Facts {
     }
 
     /// Completes a firewall.
-    pub fn into_firewall(self, firewall: Firewall) -> Firewall {
+    pub(super) fn into_firewall(self, firewall: Firewall) -> Firewall {
         let marks = self.users.into_iter().map(|(user, bits)| MarkUser { user, bits }).collect();
         Firewall { chains: self.chains, foreign: self.foreign, marks, ..firewall }
     }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     fn facts(text: &str) -> Firewall {
-        let mut facts = Facts::new(Reqid(0x4d53_0001));
+        let mut facts = FirewallScan::new(Reqid(0x4d53_0001));
         facts.add(Family::Ipv4, Backend::Legacy, &parse::tables(text).unwrap());
         facts.into_firewall(Firewall::default())
     }

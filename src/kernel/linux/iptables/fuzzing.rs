@@ -1,7 +1,7 @@
 //! The output of iptables-save, from any bytes.
 
 use super::{
-    facts::Facts,
+    facts::FirewallScan,
     parse::{self, Chain, Line, Table, Tables},
     text,
 };
@@ -85,7 +85,7 @@ fn read(text: &str) -> Line {
 }
 
 fn check_facts(tables: &Tables) {
-    let mut facts = Facts::new(OURS);
+    let mut facts = FirewallScan::new(OURS);
     facts.add(Family::Ipv4, Backend::NfTables, tables);
     let firewall = facts.into_firewall(Firewall::default());
     let json = serde_json::to_vec(&firewall).expect("a firewall is JSON");

@@ -31,8 +31,8 @@ use crate::{
     model::{Backend, ChainId, Family, Firewall, Reqid, Rule, StepKind, Translation, Unseen},
 };
 
-use facts::Facts;
-pub use nat::Packets;
+use facts::FirewallScan;
+pub(super) use nat::Packets;
 use parse::{Table, Tables};
 
 /// The `net` directory of the calling thread's network namespace. `/proc/net`
@@ -48,7 +48,7 @@ const NO_NF_TABLES: &str = "Failed to initialize nft: Protocol not supported";
 
 /// The programs of this host, found when they are first needed.
 #[derive(Default)]
-pub struct Iptables {
+pub(super) struct Iptables {
     families: OnceCell<Vec<Programs>>,
 }
 
@@ -74,7 +74,7 @@ impl Iptables {
 
     /// The chains of meshes and nothing else: a mesh that uses no marks may have left some behind.
     /// No program runs where there can't be any.
-    pub fn leftovers(&self, reqid: Reqid) -> Firewall {
+    pub(super) fn leftovers(&self, reqid: Reqid) -> Firewall {
         let nothing = Firewall { backends: BTreeMap::new(), whole: false, ..Firewall::default() };
         if !may_hold_chains() {
             return nothing;
@@ -85,12 +85,12 @@ impl Iptables {
 
     /// The chains of meshes, and the foreign rules that matter to chains of the mesh with this
     /// reqid. Tables that can't be read are a part of the answer.
-    pub fn observe(&self, reqid: Reqid) -> Firewall {
+    pub(super) fn observe(&self, reqid: Reqid) -> Firewall {
         self.look_around(reqid, || Ok(Vec::new()))
     }
 
     /// The same, and the other users of marks.
-    pub fn observe_marks(&self, reqid: Reqid) -> Firewall {
+    pub(super) fn observe_marks(&self, reqid: Reqid) -> Firewall {
         self.look_around(reqid, users::of_marks)
     }
 
@@ -100,7 +100,7 @@ impl Iptables {
         users: impl FnOnce() -> Result<Vec<(String, u32)>, KernelError>,
     ) -> Firewall {
         let mut firewall = Firewall { backends: BTreeMap::new(), ..Firewall::default() };
-        let mut facts = Facts::new(reqid);
+        let mut facts = FirewallScan::new(reqid);
         if let Err(error) = proc_is_there() {
             let unseen = |family| not_seen(family, true, error.clone());
             firewall.unseen.extend(Family::ALL.map(unseen));
@@ -138,7 +138,7 @@ impl Iptables {
     /// # Errors
     ///
     /// Any doubt that all rules were seen.
-    pub fn translations(&self, packets: &Packets) -> Result<Vec<Translation>, KernelError> {
+    pub(super) fn translations(&self, packets: &Packets) -> Result<Vec<Translation>, KernelError> {
         proc_is_there()?;
         let family = if packets.local.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
         let mut found = Vec::new();
@@ -164,7 +164,7 @@ impl Iptables {
     }
 
     /// Performs a step that is about a chain.
-    pub fn perform(&self, step: &StepKind) -> Result<(), KernelError> {
+    pub(super) fn perform(&self, step: &StepKind) -> Result<(), KernelError> {
         match step {
             StepKind::SetChain { id, rules, jump } => self.set(step, id, rules, *jump),
             StepKind::DeleteChain(id) => self.delete(step, id),

@@ -21,7 +21,7 @@ const DEEPEST: usize = 32;
 
 /// Packets from the local peer to the others, as far as rules can tell them.
 #[derive(Debug, Clone)]
-pub struct Packets {
+pub(crate) struct Packets {
     /// The local peer's address.
     pub local: IpAddr,
     /// The addresses of the other peers.
@@ -76,7 +76,7 @@ enum Then {
 }
 
 /// The rules of a nat table that can change addresses of these packets.
-pub fn translations(
+pub(super) fn translations(
     family: Family,
     backend: Backend,
     table: &Table,

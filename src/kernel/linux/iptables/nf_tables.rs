@@ -28,7 +28,7 @@ const NAME: u16 = 3;
 /// # Errors
 ///
 /// Any doubt that all chains were seen; also a kernel without nf_tables.
-pub fn has_chains_of_meshes(families: &[Family]) -> Result<bool, KernelError> {
+pub(super) fn has_chains_of_meshes(families: &[Family]) -> Result<bool, KernelError> {
     let mut engine = Engine::open(Protocol::Netfilter)?;
     let numbers: Vec<u8> = families.iter().copied().map(number).collect();
     let ours = |message: &mut [u8]| {
@@ -48,7 +48,7 @@ const TYPE: u16 = 7;
 /// # Errors
 ///
 /// As of [`has_chains_of_meshes`].
-pub fn has_nat(family: Family) -> Result<bool, KernelError> {
+pub(super) fn has_nat(family: Family) -> Result<bool, KernelError> {
     let mut engine = Engine::open(Protocol::Netfilter)?;
     let nat = |message: &mut [u8]| Ok(is_nat(message, family)?.then_some(()));
     let found = engine.dump(LIST_CHAINS, &ALL_FAMILIES, "chains of nf_tables", nat)?;

@@ -10,18 +10,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{Direction, Mark, Reqid, Rule, number};
 
 /// Tables by their names.
-pub type Tables = BTreeMap<String, Table>;
+pub(super) type Tables = BTreeMap<String, Table>;
 
 /// One table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table {
+pub(super) struct Table {
     /// Chains by their names.
     pub chains: BTreeMap<String, Chain>,
 }
 
 /// One chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Chain {
+pub(super) struct Chain {
     /// The verdict at its end, of a built-in chain only.
     pub policy: Option<String>,
     /// Its rules, in order.
@@ -30,7 +30,7 @@ pub struct Chain {
 
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub(super) struct Line {
     /// The text after `-A CHAIN`, as printed.
     pub text: String,
     /// Its words, unless they can't be told apart.
@@ -39,7 +39,7 @@ pub struct Line {
 
 /// The target that a rule sends its packets to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target<'a> {
+pub(super) enum Target<'a> {
     /// `-j`: a verdict, an extension or a chain. Packets come back from the end of the chain.
     Jump(&'a str),
     /// `-g`: a chain. Packets don't come back from its end.
@@ -55,7 +55,7 @@ pub enum Target<'a> {
 /// # Errors
 ///
 /// The first line that makes no sense here, or that the end is missing.
-pub fn tables(text: &str) -> Result<Tables, String> {
+pub(super) fn tables(text: &str) -> Result<Tables, String> {
     let mut tables = Tables::new();
     let mut current: Option<(&str, Table)> = None;
     for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
@@ -104,7 +104,7 @@ fn entry(table: &mut Table, line: &str) -> Result<(), String> {
 
 /// Words, with quotes and backslashes removed as iptables-restore does; `None` where a quote is not
 /// closed.
-pub fn words(text: &str) -> Option<Vec<String>> {
+pub(super) fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quoted = false;
@@ -135,7 +135,7 @@ impl Line {
     }
 
     /// The target of its packets.
-    pub fn target(&self) -> Target<'_> {
+    pub(super) fn target(&self) -> Target<'_> {
         if self.words.is_none() {
             return Target::Unknown;
         }
@@ -149,23 +149,23 @@ impl Line {
     }
 
     /// Whether it leads to this chain.
-    pub fn leads_to(&self, chain: &str) -> bool {
+    pub(super) fn leads_to(&self, chain: &str) -> bool {
         matches!(self.target(), Target::Jump(name) | Target::Goto(name) if name == chain)
     }
 
     /// Whether it only sends every packet to this chain and back.
-    pub fn is_plain_jump_to(&self, chain: &str) -> bool {
+    pub(super) fn is_plain_jump_to(&self, chain: &str) -> bool {
         self.words.as_deref().is_some_and(|words| words == ["-j", chain])
     }
 
     /// As a rule of a mesh, or as it is.
-    pub fn rule(&self) -> Rule {
+    pub(super) fn rule(&self) -> Rule {
         let own = self.words.as_deref().and_then(own_rule);
         own.unwrap_or_else(|| Rule::Other(self.text.clone()))
     }
 
     /// The bits of marks that it sets, saves or compares; 0 for most.
-    pub fn mark_bits(&self) -> u32 {
+    pub(super) fn mark_bits(&self) -> u32 {
         let options: Vec<_> = self.options().collect();
         let value_of =
             |name: &str| options.iter().find(|(option, _)| *option == name).and_then(|(_, v)| *v);
@@ -279,7 +279,7 @@ impl<'a> Matches<'a> {
 impl Table {
     /// The first rule of `chain` before its rule `index` that may accept a packet, so that it never
     /// gets there.
-    pub fn accepted_before(&self, chain: &str, index: usize) -> Option<&Line> {
+    pub(super) fn accepted_before(&self, chain: &str, index: usize) -> Option<&Line> {
         let rules = self.chains.get(chain)?.rules.get(..index)?;
         let mut seen = BTreeSet::new();
         rules.iter().find(|line| match line.target() {

@@ -36,7 +36,7 @@ const POLL: Duration = Duration::from_millis(1);
 const WORDS_SHOWN: usize = 400;
 
 /// The path of a program, if it exists and may be executed.
-pub fn find(name: &str) -> Option<PathBuf> {
+pub(super) fn find(name: &str) -> Option<PathBuf> {
     DIRECTORIES.iter().map(|directory| Path::new(directory).join(name)).find(|path| {
         let executable = |data: std::fs::Metadata| data.permissions().mode() & 0o111 != 0;
         path.metadata().is_ok_and(|data| data.is_file() && executable(data))
@@ -51,7 +51,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 ///
 /// [`KernelError::System`] if it can't be run, takes too long, is killed or
 /// exits with anything but 0.
-pub fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, KernelError> {
+pub(super) fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, KernelError> {
     run_within(LIMIT, program, arguments, input)
 }
 

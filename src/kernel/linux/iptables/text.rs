@@ -13,7 +13,7 @@ use super::parse::{Line, Table};
 
 /// Sets the rules of a mesh's chain, and the rules of the built-in chain that lead to it: with
 /// `jump` one rule, ahead of all others, otherwise none.
-pub fn set(table: &Table, id: &ChainId, rules: &[Rule], jump: bool) -> String {
+pub(super) fn set(table: &Table, id: &ChainId, rules: &[Rule], jump: bool) -> String {
     let mut text = format!("*{}\n:{} - [0:0]\n", id.table, id.name);
     for rule in rules {
         let _ = writeln!(text, "-A {} {rule}", id.name);
@@ -35,7 +35,7 @@ pub fn set(table: &Table, id: &ChainId, rules: &[Rule], jump: bool) -> String {
 }
 
 /// Deletes a mesh's chain and the rules of its built-in chain that lead to it.
-pub fn delete(table: &Table, id: &ChainId) -> String {
+pub(super) fn delete(table: &Table, id: &ChainId) -> String {
     let mut text = format!("*{}\n", id.table);
     drop_jumps(&mut text, id, &jumps(table, id));
     let _ = write!(text, "-F {0}\n-X {0}\nCOMMIT\n", id.name);
@@ -51,13 +51,13 @@ fn drop_jumps(text: &mut String, id: &ChainId, jumps: &[(usize, &Line)]) {
 }
 
 /// The rules of its built-in chain that lead to a chain, and their places.
-pub fn jumps<'t>(table: &'t Table, id: &ChainId) -> Vec<(usize, &'t Line)> {
+pub(super) fn jumps<'t>(table: &'t Table, id: &ChainId) -> Vec<(usize, &'t Line)> {
     let rules = table.chains.get(id.hook()).map_or(&[][..], |chain| &chain.rules);
     rules.iter().enumerate().filter(|(_, line)| line.leads_to(&id.name)).collect()
 }
 
 /// The rules of other chains that lead to a chain, as iptables-save prints them.
-pub fn references(table: &Table, id: &ChainId) -> Vec<String> {
+pub(super) fn references(table: &Table, id: &ChainId) -> Vec<String> {
     let others = table.chains.iter().filter(|(name, _)| *name != id.hook());
     others
         .flat_map(|(name, chain)| {

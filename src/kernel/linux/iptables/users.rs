@@ -17,7 +17,7 @@ use super::{PROC_NET, facts};
 /// # Errors
 ///
 /// [`KernelError::System`] if the rules or devices can't be listed.
-pub fn of_marks() -> Result<Vec<(String, u32)>, KernelError> {
+pub(super) fn of_marks() -> Result<Vec<(String, u32)>, KernelError> {
     let mut users = of_routing_rules()?;
     users.extend(of_devices()?);
     Ok(users)

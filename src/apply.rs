@@ -15,7 +15,10 @@ use crate::{
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, KernelError},
     model::{Algorithm, ChainId, Key, Live, PeerName, Reqid, Sa, SaId, Spi, Start},
-    plan::{Flow, Lack, Operation, Phase, Plan, PlannedStep, Step, StepKind, flows_out, undo},
+    plan::{
+        ChainChange, Flow, Lack, Operation, Phase, Plan, PlannedStep, Step, StepKind, flows_out,
+        undo,
+    },
 };
 
 /// Steps handed to the kernel at once, so that progress can be shown between.
@@ -25,7 +28,7 @@ const BATCH: usize = 512;
 const ROUNDS: usize = 3;
 
 /// The wanted state, and the keys for it.
-pub struct Goal<'a> {
+pub struct Target<'a> {
     /// The wanted objects of the host.
     pub desired: &'a Desired,
     /// The keys of its SAs.
@@ -153,7 +156,7 @@ impl Course for Stopped {
 /// Performs `plan`, looks again, and reports.
 pub fn apply(
     kernel: &mut dyn Kernel,
-    goal: &Goal<'_>,
+    goal: &Target<'_>,
     plan: &Plan,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Report {
@@ -193,7 +196,7 @@ pub fn apply(
 /// safe. Not after answers got lost: nobody could trust those to the next requests.
 fn roll_back(
     kernel: &mut dyn Kernel,
-    goal: &Goal<'_>,
+    goal: &Target<'_>,
     plan: &Plan,
     report: &mut Report,
     progress: &mut dyn FnMut(Progress<'_>),
@@ -243,7 +246,9 @@ fn probe_chains(
 ) -> Result<(), KernelError> {
     let mut made = Vec::new();
     for change in &plan.changes {
-        let Operation::SetChain { live: None, id, rules } = &change.operation else { continue };
+        let Operation::Chain(ChainChange::Set { live: None, id, rules }) = &change.operation else {
+            continue;
+        };
         let set = StepKind::SetChain { id: id.clone(), rules: rules.clone(), jump: false };
         made.push(StepKind::DeleteChain(id.clone()));
         let optional = set.is_optional();
@@ -415,7 +420,7 @@ fn with_key(step: &Step<()>, keyring: &Keyring) -> Result<Step<Arc<Key>>, Kernel
 /// Looks again. Reports the remaining plan, and the fate of those peers' traffic.
 pub(crate) fn verify(
     kernel: &mut dyn Kernel,
-    goal: &Goal<'_>,
+    goal: &Target<'_>,
     report: &mut Report,
 ) -> Option<Live> {
     let live = match kernel.observe(goal.reqid) {
@@ -427,7 +432,7 @@ pub(crate) fn verify(
     };
     let mut after = Plan::new(goal.desired, &live, goal.reqid);
     after.changes.retain(|change| {
-        !matches!(&change.operation, Operation::SetChain { id, .. } if report.left_out.contains_key(id))
+        !matches!(&change.operation, Operation::Chain(ChainChange::Set { id, .. }) if report.left_out.contains_key(id))
     });
     after.steps.retain(|step| !report.leaves_out(&step.step.kind));
     after.lacks.extend(report.left_out.iter().map(|(id, error)| Lack {

@@ -49,19 +49,48 @@ pub struct Desired {
     pub local: Option<IpAddr>,
     /// The peers that it forms a pair with, by address.
     pub peers: BTreeMap<IpAddr, PeerName>,
-    /// Whether all of the mesh is to go.
-    pub destroying: bool,
-    /// Whether this is the state before an apply that is to be reverted: all objects of the mesh
-    /// that have come since go, for any traffic, and no foreign one stops that.
-    pub restoring: bool,
-    /// Chains that stay as they are, because the apply to be reverted left them alone.
-    pub kept_chains: BTreeSet<ChainId>,
-    /// Whether, to revert an apply, chains have to be looked at.
-    pub needs_chains: bool,
+    /// The goal that these objects are for.
+    pub goal: Goal,
     /// The clock that sets the generation, if one does.
     pub clock: Option<Clock>,
     /// Peers of the other address family, with which it forms none.
     pub unpaired: BTreeSet<PeerName>,
+}
+
+/// The goal of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// The mesh of the file.
+    #[default]
+    Mesh,
+    /// Nothing: all of the mesh goes.
+    Nothing,
+    /// The state before an apply that is to be reverted: all objects of the mesh that have come
+    /// since go, for any traffic, and no foreign one stops that.
+    Before {
+        /// Chains that stay as they are, because the apply left them alone.
+        kept_chains: BTreeSet<ChainId>,
+        /// Whether chains have to be looked at.
+        needs_chains: bool,
+    },
+}
+
+impl Goal {
+    /// Whether it is the state before an apply.
+    pub fn is_before(&self) -> bool {
+        match self {
+            Self::Before { .. } => true,
+            Self::Mesh | Self::Nothing => false,
+        }
+    }
+
+    /// Whether a chain stays that nothing asks for.
+    pub fn keeps(&self, chain: &ChainId) -> bool {
+        match self {
+            Self::Before { kept_chains, .. } => kept_chains.contains(chain),
+            Self::Mesh | Self::Nothing => false,
+        }
+    }
 }
 
 /// An SA that should be there.
@@ -188,6 +217,14 @@ impl FromIterator<(SaId, Key)> for Keyring {
 }
 
 impl Desired {
+    /// Whether the plan is worth nothing where chains can't be looked at.
+    pub fn needs_chains(&self) -> bool {
+        match self.goal {
+            Goal::Before { needs_chains, .. } => needs_chains,
+            Goal::Mesh | Goal::Nothing => self.marking.is_some(),
+        }
+    }
+
     /// The packets that a policy of the mesh is for.
     pub fn packets(&self, wanted: &WantedPolicy) -> Selector {
         let PolicyId { selector, mark, .. } = wanted.policy.id;

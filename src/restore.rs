@@ -14,12 +14,12 @@ use std::{
 };
 
 use crate::{
-    desired::{Desired, Keyring, Marking, WantedLink, WantedPolicy, WantedSa},
+    desired::{Desired, Goal, Keyring, Marking, WantedLink, WantedPolicy, WantedSa},
     model::{
-        Algorithm, Chain, ChainId, Direction, Firewall, Generation, KeyView, Live, Mark, Mtu,
-        PeerName, Policy, PolicyId, Reqid, Rule, Sa, SaId, Start, State, Time,
+        Chain, ChainId, Direction, Generation, KeyView, Live, Mark, Mtu, PeerName, Policy,
+        PolicyId, PolicyRole, Reqid, Rule, Sa, SaId, Start, State, Time,
     },
-    plan::{Change, Operation, Plan},
+    plan::{Change, MtuChange, Operation, Plan},
 };
 
 /// Packets that may still be sent under an SA between the look at it and its end, some seconds
@@ -39,11 +39,8 @@ pub fn restore(
     wanted: &Desired,
     reqid: Reqid,
 ) -> Result<(Desired, Keyring), Vec<String>> {
-    let problems: Vec<String> = plan
-        .changes
-        .iter()
-        .flat_map(|change| problems(&change.operation, &live.0, &keys))
-        .collect();
+    let problems: Vec<String> =
+        plan.changes.iter().flat_map(|change| change.irreversible(&live.0, &keys)).collect();
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -52,17 +49,15 @@ pub fn restore(
         local: wanted.local,
         peers: wanted.peers.clone(),
         sas: held.sas().map(|sa| (sa.sa.id, sa)).collect(),
-        restoring: true,
         kept: held.marked().collect(),
         link: plan.changes.iter().find_map(|change| link(&change.operation, wanted)),
         ..Desired::default()
     };
     held.add_policies(&mut before);
-    held.add_chains(&mut before);
-    let of_chain = |change: &Change| {
-        matches!(change.operation, Operation::SetChain { .. } | Operation::DeleteChain(_))
-    };
-    before.needs_chains = !before.chains.is_empty() || plan.changes.iter().any(of_chain);
+    let kept_chains = held.add_chains(&mut before);
+    let of_chain = |change: &Change| matches!(change.operation, Operation::Chain(_));
+    let needs_chains = !before.chains.is_empty() || plan.changes.iter().any(of_chain);
+    before.goal = Goal::Before { kept_chains, needs_chains };
     Ok((before, keys))
 }
 
@@ -88,9 +83,9 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn unlike_sas(&self) -> Vec<String> {
-        let ours = |sa: &&Sa| sa.reqid == self.reqid && !sa.is_larval();
+        let whole = |sa: &&Sa| !sa.is_larval();
         let sas: BTreeMap<SaId, &Sa> =
-            self.state.sas.iter().filter(ours).map(|sa| (sa.id, sa)).collect();
+            self.state.sas_of(self.reqid).filter(whole).map(|sa| (sa.id, sa)).collect();
         let same = |held: &Sa, now: &Sa| {
             now.expires_like(held) && Sa { ends: held.ends, ..now.clone() } == *held
         };
@@ -113,9 +108,8 @@ impl Comparison<'_> {
             .chain(discovery.values())
             .map(|policy| (policy.id, policy))
             .collect();
-        let ours = |policy: &&Policy| policy.belongs_to(self.reqid);
         let found: BTreeMap<PolicyId, &Policy> =
-            self.state.policies.iter().filter(ours).map(|policy| (policy.id, policy)).collect();
+            self.state.policies_of(self.reqid).map(|policy| (policy.id, policy)).collect();
         let held = expected.iter().filter_map(|(id, wanted)| match found.get(id) {
             None => Some(format!("policy {id} is missing")),
             Some(policy) if !policy.same_as(wanted) => Some(format!("policy {id} differs")),
@@ -130,7 +124,7 @@ impl Comparison<'_> {
         let chains: BTreeMap<&ChainId, &Chain> =
             firewall.chains_of(self.reqid).map(|chain| (&chain.id, chain)).collect();
         let mut unlike = Vec::new();
-        let mut expected = self.before.kept_chains.clone();
+        let mut expected = BTreeSet::new();
         for ((family, role), rules) in &self.before.chains {
             let Some(backend) = firewall.backends.get(family) else {
                 if !firewall.absent.contains(family) && firewall.unseen_of(*family).is_none() {
@@ -157,9 +151,10 @@ impl Comparison<'_> {
             }
             expected.insert(id);
         }
-        let new = chains.keys().filter(|id| !expected.contains(**id));
+        let new =
+            chains.keys().filter(|id| !expected.contains(**id) && !self.before.goal.keeps(id));
         unlike.extend(new.map(|id| format!("chain {id} was not there")));
-        if self.before.needs_chains {
+        if self.before.needs_chains() {
             let system = firewall.unseen.iter().filter(|unseen| unseen.system);
             unlike.extend(system.map(|unseen| {
                 format!("chains can't be looked at: {}: {}", unseen.what, unseen.reason)
@@ -237,67 +232,8 @@ fn is_held(before: &Desired, wanted: &WantedSa) -> bool {
     matches!(wanted.sa.key, KeyView::Known(_)) && before.sas.get(&wanted.sa.id).is_some_and(same)
 }
 
-/// The objects that nobody could make again once they are changed.
-fn problems(operation: &Operation, state: &State, keys: &Keyring) -> Vec<String> {
-    match operation {
-        Operation::ReplaceSa { live, twins, .. } => {
-            live.iter().chain(twins).filter_map(|sa| problem_of_sa(sa, keys)).collect()
-        }
-        Operation::DeleteSa(sa) => problem_of_sa(sa, keys).into_iter().collect(),
-        Operation::UpdatePolicy { live: policy, .. } | Operation::DeletePolicy(policy) => {
-            let problem = || format!("policy {}: {}", policy.id, listed(&policy.extras));
-            (!policy.extras.is_empty()).then(problem).into_iter().collect()
-        }
-        Operation::SetChain { live: Some(chain), .. } | Operation::DeleteChain(chain) => {
-            problem_of_chain(chain, &state.firewall).into_iter().collect()
-        }
-        Operation::CreateSa(_) | Operation::CreatePolicy(_) | Operation::SetMtu { .. } => {
-            Vec::new()
-        }
-        Operation::SetChain { live: None, .. } => Vec::new(),
-    }
-}
-
-fn problem_of_sa(sa: &Sa, keys: &Keyring) -> Option<String> {
-    if sa.is_larval() {
-        return None; // a placeholder, which the kernel makes and lets go by itself
-    }
-    let known = keys.get(&sa.id).map(|key| KeyView::Known(key.fingerprint()));
-    let problem = if !sa.id.mark.is_none() {
-        "it has a mark".into()
-    } else if !sa.extras.is_empty() {
-        listed(&sa.extras)
-    } else if !matches!(sa.algorithm, Algorithm::Aead { .. }) {
-        format!("its transform is {}", sa.algorithm)
-    } else if known.is_none_or(|known| known != sa.key) {
-        "the kernel doesn't show its key".into()
-    } else {
-        return None;
-    };
-    Some(format!("SA {}: {problem}", sa.id))
-}
-
-fn listed(extras: &std::collections::BTreeSet<String>) -> String {
-    let extras: Vec<&str> = extras.iter().map(String::as_str).collect();
-    format!("it has {}", extras.join(", "))
-}
-
-fn problem_of_chain(chain: &Chain, firewall: &Firewall) -> Option<String> {
-    let id = &chain.id;
-    let other = chain.rules.iter().find(|rule| matches!(rule, Rule::Other(_)));
-    let problem = match (id.role(), other) {
-        (None, _) => "it is no chain of a mesh".into(),
-        (_, Some(rule)) => format!("it has the rule {rule}"),
-        _ if firewall.backends.get(&id.family) != Some(&id.backend) => {
-            "it is in the backend that is not the system's".into()
-        }
-        _ => return None,
-    };
-    Some(format!("chain {id}: {problem}"))
-}
-
 fn link(operation: &Operation, wanted: &Desired) -> Option<WantedLink> {
-    let Operation::SetMtu { device, before, .. } = operation else { return None };
+    let Operation::Mtu(MtuChange { device, before, .. }) = operation else { return None };
     let link = wanted.link.as_ref()?;
     Some(WantedLink { device: device.clone(), mtu: Mtu::Exactly(*before), ..link.clone() })
 }
@@ -345,31 +281,32 @@ impl Observed<'_> {
     }
 
     fn add_policies(&self, before: &mut Desired) {
-        let ours = |policy: &&Policy| policy.belongs_to(self.reqid);
-        for policy in self.state.policies.iter().filter(ours).cloned() {
+        for policy in self.state.policies_of(self.reqid).cloned() {
             let (id, selector) = (policy.id, policy.id.selector);
-            if policy.is_guard() {
-                before.guards.insert(id, policy);
-            } else if policy.templates.is_empty() {
-                before.discovery.insert(id, policy);
-            } else {
-                let peer = self.peer(selector.src.address, selector.dst.address);
-                before.policies.insert(id, WantedPolicy { policy, peer });
+            match policy.role() {
+                PolicyRole::Guard => _ = before.guards.insert(id, policy),
+                PolicyRole::Discovery => _ = before.discovery.insert(id, policy),
+                PolicyRole::Peer => {
+                    let peer = self.peer(selector.src.address, selector.dst.address);
+                    before.policies.insert(id, WantedPolicy { policy, peer });
+                }
             }
         }
     }
 
-    /// Chains go back into the system's backend, with a rule that leads to each.
-    fn add_chains(&self, before: &mut Desired) {
+    /// Chains go back into the system's backend, with a rule that leads to each. Returns those
+    /// that stay as they are.
+    fn add_chains(&self, before: &mut Desired) -> BTreeSet<ChainId> {
+        let mut kept = BTreeSet::new();
         for chain in self.state.firewall.chains_of(self.reqid) {
             let Some(role) = chain.id.role() else {
-                before.kept_chains.insert(chain.id.clone());
+                kept.insert(chain.id.clone());
                 continue;
             };
             if self.state.firewall.backends.get(&chain.id.family) == Some(&chain.id.backend) {
                 before.chains.insert((chain.id.family, role), chain.rules.clone());
             } else {
-                before.kept_chains.insert(chain.id.clone());
+                kept.insert(chain.id.clone());
             }
             let mark = |rule: &Rule| match rule {
                 Rule::Mark { port, mark } => Some(Marking { mark: *mark, port: *port }),
@@ -377,5 +314,6 @@ impl Observed<'_> {
             };
             before.marking = before.marking.or_else(|| chain.rules.iter().find_map(mark));
         }
+        kept
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    apply::{Course, Goal, Progress, Report, run, verify},
+    apply::{Course, Progress, Report, Target, run, verify},
     desired::Desired,
     kernel::Kernel,
     model::{
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Makes the host hold the objects of `goal`, and reports.
 pub fn revert(
     kernel: &mut dyn Kernel,
-    goal: &Goal<'_>,
+    goal: &Target<'_>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Report {
     let mut report = Report::default();
@@ -51,7 +51,7 @@ pub fn revert(
 /// One look, one plan, all of its steps, and a second look. Whether another round may do better.
 fn once(
     kernel: &mut dyn Kernel,
-    goal: &Goal<'_>,
+    goal: &Target<'_>,
     report: &mut Report,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> bool {
@@ -87,7 +87,7 @@ struct Lost<'a> {
 impl<'a> Lost<'a> {
     /// The objects that can't come back, because a foreign one has their place.
     fn beside(desired: &'a Desired, live: &Live, reqid: Reqid) -> Self {
-        let foreign = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
+        let foreign = live.0.foreign_policies(reqid);
         let wanted =
             |id: &PolicyId| desired.policies.contains_key(id) || desired.guards.contains_key(id);
         let ids = foreign.map(|policy| policy.id).filter(wanted);

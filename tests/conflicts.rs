@@ -4,7 +4,7 @@ mod common;
 
 use common::{REQID, applied, applied_host, host, mesh, observe, plan, wanted_at};
 use meshsec::{
-    apply::{Goal, Report, apply},
+    apply::{Report, Target, apply},
     config::{Config, Guard, Peer, Rotation, Secrets, Select, Traffic},
     desired::{Desired, Keyring, desired},
     kernel::memory::Memory,
@@ -17,7 +17,7 @@ use meshsec::{
     render::{View, plan_json, plan_text},
 };
 use proptest::prelude::*;
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 const HOSTS: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 const HOSTS6: [&str; 3] = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
@@ -359,7 +359,7 @@ fn objects_that_may_be_another_meshs_stay() {
     let secrets = Secrets::MeshKey(Key::new((1..33).collect()));
     let (desired, keyring): (Desired, Keyring) =
         desired(&other, other.rotation.at(Time::default()), &other.peers[0], Some(&secrets));
-    let goal = Goal { desired: &desired, keyring: &keyring, reqid: REQID };
+    let goal = Target { desired: &desired, keyring: &keyring, reqid: REQID };
     let plan_of_other = Plan::new(&desired, &observe(&mut kernel), REQID);
     assert!(apply(&mut kernel, &goal, &plan_of_other, &mut |_| {}).is_complete());
     let plan = plan(&mesh(1, &HOSTS[..2]), &mut kernel);
@@ -372,7 +372,10 @@ fn objects_that_may_be_another_meshs_stay() {
 fn what_was_there_before_an_apply_comes_back_whatever_is_in_the_way() {
     let config = mesh(5, &HOSTS);
     let (wanted, _) = wanted_at(&config, Time::default());
-    let restoring = Desired { restoring: true, ..wanted.clone() };
+    let restoring = Desired {
+        goal: meshsec::desired::Goal::Before { kept_chains: BTreeSet::new(), needs_chains: false },
+        ..wanted.clone()
+    };
     let mut kernel = host(&config);
     InTheWay::Sysctl.come(&mut kernel);
     InTheWay::OutranksGuard.come(&mut kernel);

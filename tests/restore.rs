@@ -4,7 +4,7 @@ mod common;
 
 use common::{REQID, VXLAN, applied, applied_host, host, mesh, observe, wanted, wanted_at};
 use meshsec::{
-    apply::{Goal, Report, apply},
+    apply::{Report, Target, apply},
     config::{Config, Esp, Guard, LinkWish, Rotation, Select, Traffic},
     desired::{Desired, Keyring},
     kernel::{Errno, Kernel, memory::Memory},
@@ -64,15 +64,15 @@ fn way_back(live: &Live, keys: Keyring, plan: &Plan, to: &Desired) -> (Desired, 
 
 fn perform(kernel: &mut Memory, desired: &Desired, keyring: &Keyring) -> Report {
     let plan = Plan::new(desired, &observe(kernel), REQID);
-    apply(kernel, &Goal { desired, keyring, reqid: REQID }, &plan, &mut |_| {})
+    apply(kernel, &Target { desired, keyring, reqid: REQID }, &plan, &mut |_| {})
 }
 
 fn go_back(kernel: &mut Memory, before: &Desired, keyring: &Keyring) -> Report {
-    revert(kernel, &Goal { desired: before, keyring, reqid: REQID }, &mut |_| {})
+    revert(kernel, &Target { desired: before, keyring, reqid: REQID }, &mut |_| {})
 }
 
 fn destroying() -> (Desired, Keyring) {
-    (Desired { destroying: true, ..Desired::default() }, Keyring::default())
+    (Desired { goal: meshsec::desired::Goal::Nothing, ..Desired::default() }, Keyring::default())
 }
 
 /// Goes from one file to another, with one request refused if asked to, and back.

@@ -15,7 +15,7 @@ use super::{
     saved,
 };
 use crate::{
-    apply::{self, Goal, Progress, Report},
+    apply::{self, Progress, Report, Target},
     cli::{ApplyArgs, Format, Global, RunArgs},
     config::{self, Config, KeySource, SecretsMode},
     desired::desired,
@@ -165,7 +165,7 @@ impl Run<'_> {
         live: &Live,
     ) -> Result<Status, Error> {
         let file = file_name(self.global);
-        let goal = Goal {
+        let goal = Target {
             desired: &prepared.desired,
             keyring: &prepared.keyring,
             reqid: self.config.reqid,
@@ -177,7 +177,7 @@ impl Run<'_> {
     pub(super) fn carry_out(
         &self,
         kernel: &mut Linux,
-        goal: &Goal<'_>,
+        goal: &Target<'_>,
         view: &View<'_>,
         live: &Live,
     ) -> Result<Status, Error> {

@@ -6,10 +6,10 @@ use super::{
     plan::file_name,
 };
 use crate::{
-    apply::Goal,
+    apply::Target,
     cli::{Global, RunArgs},
     config::SecretsMode,
-    desired::{Desired, Keyring, Marking},
+    desired::{Desired, Goal, Keyring, Marking},
     error::Error,
     kernel::{
         Kernel,
@@ -36,7 +36,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
     let desired = Desired {
         local: local.map(|peer| peer.address),
         peers: others.map(|peer| (peer.address, peer.name.clone())).collect(),
-        destroying: true,
+        goal: Goal::Nothing,
         marking: Marking::of(config),
         ..Desired::default()
     };
@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
         let again = kernel.observe(config.reqid)?;
         let other = Plan::new(&desired, &again, config.reqid);
         if again.0.same_objects(&live.0) || other.asks_the_same_as(&plan) {
-            let goal = Goal { desired: &desired, keyring: &keyring, reqid: config.reqid };
+            let goal = Target { desired: &desired, keyring: &keyring, reqid: config.reqid };
             return run.carry_out(&mut kernel, &goal, &view, &again);
         }
         super::say(format_args!("The kernel's state changed meanwhile; planning again."));

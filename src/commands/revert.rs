@@ -8,7 +8,7 @@ use super::{
     printer::Printer,
 };
 use crate::{
-    apply::{Goal, Progress, Report},
+    apply::{Progress, Report, Target},
     cli::Format,
     config::Config,
     desired::{Desired, Keyring},
@@ -39,7 +39,7 @@ impl Wait {
     /// Prepares, before anything changes, to revert `plan`, so that the host holds `live` again.
     pub(super) fn begin(
         kernel: &mut Linux,
-        goal: &Goal<'_>,
+        goal: &Target<'_>,
         plan: &Plan,
         live: &Live,
         time: Duration,
@@ -95,7 +95,7 @@ impl Wait {
 
     fn revert(&mut self, kernel: &mut Linux, printer: &Printer, json: bool) -> Report {
         restore::forget_ended(&mut self.before, clock::now());
-        let goal = Goal { desired: &self.before, keyring: &self.keyring, reqid: self.reqid };
+        let goal = Target { desired: &self.before, keyring: &self.keyring, reqid: self.reqid };
         let format = if json { Format::Json } else { Format::Text };
         let mut meter = None;
         revert(kernel, &goal, &mut |progress| match progress {

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{NOW, harmless_and_secretless, harmless_with_styles, number};
 use crate::{
-    apply::{Goal, apply},
+    apply::{Target, apply},
     config::{self, Config, ConfigError, Loaded, Secrets, SecretsMode},
     desired::desired,
     kernel::{Kernel, Memory},
@@ -75,7 +75,7 @@ fn converges(config: &Config, warnings: &[Warning]) {
     let view = View { config, moment, local: Some(local), plan: &plan, warnings, file: FILE };
     harmless_with_styles(&plan_text(&view));
     serde_json::to_vec(&plan_json(&view)).expect("a plan is JSON");
-    let goal = Goal { desired: &desired, keyring: &keyring, reqid: config.reqid };
+    let goal = Target { desired: &desired, keyring: &keyring, reqid: config.reqid };
     let report = apply(&mut kernel, &goal, &plan, &mut |_| {});
     assert!(report.is_complete(), "a second plan is not empty: {config:?}");
 }

@@ -27,7 +27,7 @@ pub use code::{ConflictCode, Reason, ReasonCode, Warning, WarningCode};
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use number::number;
-pub use policy::{Action, Direction, Level, Policy, PolicyId, Template};
+pub use policy::{Action, Direction, Level, Policy, PolicyId, PolicyRole, Template};
 pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
 pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, State};

@@ -189,26 +189,65 @@ pub struct Policy {
     pub extras: BTreeSet<String>,
 }
 
+/// The part that a policy plays in its mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyRole {
+    /// It blocks unprotected traffic of all hosts.
+    Guard,
+    /// It lets neighbour discovery pass.
+    Discovery,
+    /// It asks for the protection of a peer's traffic.
+    Peer,
+}
+
 impl Policy {
-    /// Whether the mesh with this reqid owns it: one of its templates has the reqid, or it is a
-    /// guard with the reqid as its priority. A policy for neighbour discovery is the mesh's if its
-    /// index is made of the reqid.
-    pub fn belongs_to(&self, reqid: Reqid) -> bool {
-        self.is_guard_of(reqid)
-            || self.is_discovery_of(reqid)
-            || self.templates.iter().any(|template| template.reqid == reqid)
+    /// Its part in the mesh with this reqid; `None` for a foreign policy. This alone decides which
+    /// policies are the mesh's:
+    ///
+    /// * A guard blocks, has no template, and has the reqid as its priority. Any other policy with
+    ///   that priority is foreign: another program has chosen the same number.
+    /// * A policy for neighbour discovery has an index that is made of the reqid.
+    /// * A peer's policy has the reqid in a template.
+    pub fn role_in(&self, reqid: Reqid) -> Option<PolicyRole> {
+        let role = self.role();
+        let is_ours = match role {
+            PolicyRole::Guard => self.priority == reqid.0,
+            PolicyRole::Discovery => {
+                let is_self = |ours: Self| ours.id == self.id && ours.index == self.index;
+                self.index.is_some() && Self::discovery(reqid).any(is_self)
+            }
+            PolicyRole::Peer => self.templates.iter().any(|template| template.reqid == reqid),
+        };
+        is_ours.then_some(role)
     }
 
-    /// Whether it is a guard of the mesh with this reqid: it blocks, has no templates, and its
-    /// priority is the reqid. Any other policy with that priority is foreign: another program has
-    /// chosen the same number.
+    /// Its part in its mesh, if it is known to be a mesh's.
+    pub fn role(&self) -> PolicyRole {
+        match (self.templates.is_empty(), self.action) {
+            (true, Action::Block) => PolicyRole::Guard,
+            (true, Action::Allow) => PolicyRole::Discovery,
+            (false, Action::Block | Action::Allow) => PolicyRole::Peer,
+        }
+    }
+
+    /// Whether the mesh with this reqid owns it.
+    pub fn belongs_to(&self, reqid: Reqid) -> bool {
+        self.role_in(reqid).is_some()
+    }
+
+    /// Whether it is a guard of the mesh with this reqid.
     pub fn is_guard_of(&self, reqid: Reqid) -> bool {
-        self.is_guard() && self.priority == reqid.0
+        self.role_in(reqid) == Some(PolicyRole::Guard)
     }
 
     /// Whether it is a guard, if it is known to be the mesh's.
     pub fn is_guard(&self) -> bool {
-        self.action == Action::Block && self.templates.is_empty()
+        self.role() == PolicyRole::Guard
+    }
+
+    /// Whether it lets neighbour discovery pass, if it is known to be the mesh's.
+    pub fn is_discovery(&self) -> bool {
+        self.role() == PolicyRole::Discovery
     }
 
     /// Whether it is for ICMP errors to a peer, if it is known to be the mesh's.
@@ -251,10 +290,7 @@ impl Policy {
 
     /// Whether it is one of the mesh's policies for neighbour discovery, of any priority.
     pub fn is_discovery_of(&self, reqid: Reqid) -> bool {
-        self.index.is_some()
-            && self.action == Action::Allow
-            && self.templates.is_empty()
-            && Self::discovery(reqid).any(|ours| ours.id == self.id && ours.index == self.index)
+        self.role_in(reqid) == Some(PolicyRole::Discovery)
     }
 
     /// Whether it has the effect of `other`, for any owner, at a priority ahead of the peers'

@@ -151,10 +151,30 @@ impl State {
         objects(self) == objects(other) && self.links.iter().all(agrees)
     }
 
+    /// The SAs of the mesh with this reqid, placeholders of the kernel among them.
+    pub fn sas_of(&self, reqid: Reqid) -> impl Iterator<Item = &Sa> {
+        self.sas.iter().filter(move |sa| sa.reqid == reqid)
+    }
+
+    /// The SAs of others.
+    pub fn foreign_sas(&self, reqid: Reqid) -> impl Iterator<Item = &Sa> {
+        self.sas.iter().filter(move |sa| sa.reqid != reqid)
+    }
+
+    /// The policies of the mesh with this reqid.
+    pub fn policies_of(&self, reqid: Reqid) -> impl Iterator<Item = &Policy> {
+        self.policies.iter().filter(move |policy| policy.belongs_to(reqid))
+    }
+
+    /// The policies of others.
+    pub fn foreign_policies(&self, reqid: Reqid) -> impl Iterator<Item = &Policy> {
+        self.policies.iter().filter(move |policy| !policy.belongs_to(reqid))
+    }
+
     /// The number of a mesh's SAs with keys that the kernel hides (lockdown).
     pub fn hidden_keys(&self, reqid: Reqid) -> usize {
-        let hidden = |sa: &&Sa| sa.reqid == reqid && sa.key == KeyView::Unknown && !sa.is_larval();
-        self.sas.iter().filter(hidden).count()
+        let hidden = |sa: &&Sa| sa.key == KeyView::Unknown && !sa.is_larval();
+        self.sas_of(reqid).filter(hidden).count()
     }
 
     /// Whether this host has the address.

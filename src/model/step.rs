@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ChainId, ChainRole, Key, PeerName, Policy, PolicyId, Rule, Sa, SaId, Start};
+use super::{
+    ChainId, ChainRole, Key, PeerName, Policy, PolicyId, PolicyRole, Rule, Sa, SaId, Start,
+};
 
 /// One request to the kernel.
 ///
@@ -161,6 +163,40 @@ impl<K> StepKind<K> {
             | Self::SetChain { .. }
             | Self::DeleteChain(_)
             | Self::Wait(_) => None,
+        }
+    }
+
+    /// Its object's identity, or a time.
+    pub fn id(&self) -> String {
+        match self {
+            Self::AddSa { sa, .. } | Self::ReplaceSa { sa, .. } => sa.id.to_string(),
+            Self::DeleteSa(id) => id.to_string(),
+            Self::AddPolicy(policy) | Self::UpdatePolicy(policy) | Self::DeletePolicy(policy) => {
+                policy.id.to_string()
+            }
+            Self::SetMtu { device, mtu } => format!("dev {device} mtu {mtu}"),
+            Self::SetChain { id, .. } | Self::DeleteChain(id) => id.to_string(),
+            Self::Wait(time) => format!("{} ms", time.as_millis()),
+        }
+    }
+
+    /// The step's name in JSON.
+    pub fn name(&self) -> &'static str {
+        let is_guard = |policy: &Policy| policy.role() == PolicyRole::Guard;
+        match self {
+            Self::AddSa { .. } => "add_sa",
+            Self::ReplaceSa { .. } => "replace_sa",
+            Self::DeleteSa(_) => "delete_sa",
+            Self::AddPolicy(policy) if is_guard(policy) => "add_guard",
+            Self::AddPolicy(_) => "add_policy",
+            Self::UpdatePolicy(policy) if is_guard(policy) => "update_guard",
+            Self::UpdatePolicy(_) => "update_policy",
+            Self::DeletePolicy(policy) if is_guard(policy) => "delete_guard",
+            Self::DeletePolicy(_) => "delete_policy",
+            Self::SetMtu { .. } => "set_mtu",
+            Self::SetChain { .. } => "set_chain",
+            Self::DeleteChain(_) => "delete_chain",
+            Self::Wait(_) => "wait",
         }
     }
 }

@@ -8,12 +8,12 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    chains,
     conflict::Conflict,
+    firewall,
     stops::{Peers, Stops},
 };
 use crate::{
-    desired::Desired,
+    desired::{Desired, Goal},
     model::{
         Bypass, ConflictCode, Direction, Family, Hidden, Link, Live, PeerName, PolicyId, Route,
         State, Warning, WarningCode,
@@ -31,7 +31,7 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     /// None where all of the mesh is to go, and nothing can be in the way.
     fn of(desired: &'a Desired, live: &'a Live) -> Option<Self> {
-        let (local, state) = (desired.local.filter(|_| !desired.destroying)?, &live.0);
+        let (local, state) = (desired.local.filter(|_| desired.goal != Goal::Nothing)?, &live.0);
         let from_here = state.routes.iter().filter(|route| route.from == local);
         let routes = from_here.map(|route| (route.to, route)).collect();
         Some(Self { desired, state, local, routes })
@@ -174,7 +174,7 @@ fn elsewhere(place: &Place<'_>, bypass: &Bypass) -> Option<Warning> {
     let family = if bypass.ipv6 { Family::Ipv6 } else { Family::Ipv4 };
     let direction = if name == "disable_xfrm" { Direction::Out } else { Direction::In };
     let guarded = !desired.guards.is_empty()
-        && !chains::are_wanted(desired, &place.state.firewall, family, direction);
+        && !firewall::are_wanted(desired, &place.state.firewall, family, direction);
     let key = key(bypass);
     let moves = if name == "disable_xfrm" { "leave" } else { "come in" };
     let text = if guarded && device != "lo" {

@@ -1,11 +1,19 @@
-//! Changes: the differences between file and kernel, in words and values.
+//! Changes: the differences between file and kernel, by kind of object.
 
 use std::fmt;
 
-use super::fields::{self, Field};
+use super::{
+    chain::ChainChange,
+    fields::Field,
+    link::MtuChange,
+    policy::PolicyChange,
+    sa::SaChange,
+    sequence::Phase,
+    undo::{RollBack, WayBack},
+};
 use crate::{
-    desired::WantedSa,
-    model::{Chain, ChainId, ChainRole, Direction, PeerName, Policy, Reason, Rule, Sa},
+    desired::{Desired, Keyring},
+    model::{Direction, PeerName, Policy, Reason, State, StepKind},
 };
 
 /// One object that isn't as it should be.
@@ -19,58 +27,61 @@ pub struct Change {
     pub reason: Reason,
 }
 
-/// An object and its new form.
-///
-/// An SA has no update: the kernel answers one with success and does nothing (`xfrm_state_update`),
-/// so an SA that differs is replaced.
+/// An object and its new form, by kind of object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "a plan has some thousand of them, once")]
 pub enum Operation {
-    /// A missing SA.
-    CreateSa(WantedSa),
-    /// An SA that differs. `live` is deleted, and so are the mesh's SAs on the same SPI that have a
-    /// mark: the kernel would find them in its place.
-    ReplaceSa {
-        /// The SA in the kernel; `None` if only a marked twin is there.
-        live: Option<Sa>,
-        /// The SA to add.
-        wanted: WantedSa,
-        /// Twins with a mark.
-        twins: Vec<Sa>,
-    },
-    /// An unwanted SA of the mesh.
-    DeleteSa(Sa),
-    /// A missing policy.
-    CreatePolicy(Policy),
-    /// A policy of the mesh that differs.
-    UpdatePolicy {
-        /// The policy in the kernel.
-        live: Policy,
-        /// The policy that takes its place.
-        wanted: Policy,
-    },
-    /// An unwanted policy of the mesh.
-    DeletePolicy(Policy),
-    /// A device whose MTU isn't as wanted.
-    SetMtu {
-        /// Its name.
-        device: String,
-        /// The MTU that it has.
-        before: u32,
-        /// The MTU that it should have.
-        after: u32,
-    },
-    /// A chain that is missing, or that differs in its rules or in the rule that leads to it.
-    SetChain {
-        /// The chain in the kernel.
-        live: Option<Chain>,
-        /// Its identity.
-        id: ChainId,
-        /// The rules that it should have.
-        rules: Vec<Rule>,
-    },
-    /// An unwanted chain of the mesh.
-    DeleteChain(Chain),
+    /// Of an SA.
+    Sa(SaChange),
+    /// Of a policy: a peer's, a guard, or one for neighbour discovery.
+    Policy(PolicyChange),
+    /// Of a device's MTU.
+    Mtu(MtuChange),
+    /// Of a chain of the firewall.
+    Chain(ChainChange),
+}
+
+impl Operation {
+    /// The one place that leads from an object to the code of its kind.
+    fn difference(&self) -> &dyn Difference {
+        match self {
+            Self::Sa(change) => change,
+            Self::Policy(change) => change,
+            Self::Mtu(change) => change,
+            Self::Chain(change) => change,
+        }
+    }
+}
+
+/// The part of a plan that each kind of object has to answer for, in a file of its own.
+pub(super) trait Difference {
+    /// The effect on the object.
+    fn action(&self) -> ChangeAction;
+    /// The kind of the object.
+    fn kind(&self) -> ObjectKind;
+    /// The object's identity, in the words of `ip` or iptables.
+    fn id(&self) -> String;
+    /// The direction, where the object itself or the file tells it.
+    fn direction(&self) -> Option<Direction>;
+    /// Whether no protected traffic depends on it, or policies guard without it.
+    fn is_optional(&self) -> bool;
+    /// The object's attributes, or those in which the two sides differ.
+    fn fields(&self) -> Vec<Field>;
+    /// The text behind the object's identity.
+    fn note(&self) -> String;
+    /// The steps that make the difference go away, each with its place in the order.
+    fn steps(&self, context: &Context<'_>) -> Vec<(Phase, StepKind<()>)>;
+    /// The way back to the object's old form; `None` if there is none, or it is not allowed. Where
+    /// a foreign object has come into its place, there is none of the mesh.
+    fn way_back(&self, now: &RollBack<'_>) -> Option<WayBack>;
+    /// Why nobody could make the objects again that change, in words; empty if they can be made.
+    fn irreversible(&self, state: &State, keys: &Keyring) -> Vec<String>;
+}
+
+/// The plan that a change is a part of: other changes decide about its place in the order.
+pub(super) struct Context<'a> {
+    pub(super) changes: &'a [Change],
+    pub(super) desired: &'a Desired,
 }
 
 /// The effect on an object.
@@ -134,6 +145,17 @@ impl ObjectKind {
             Self::Chain => "chain",
         }
     }
+
+    /// The place among the changes that are shown of one peer, or of none.
+    pub(super) fn rank(self) -> u8 {
+        match self {
+            Self::Guard => 0,
+            Self::Chain => 1,
+            Self::Link => 2,
+            Self::Sa => 3,
+            Self::Policy => 4,
+        }
+    }
 }
 
 impl fmt::Display for ObjectKind {
@@ -145,139 +167,62 @@ impl fmt::Display for ObjectKind {
 impl Change {
     /// Whether no protected traffic depends on it, or policies guard without it.
     pub fn is_optional(&self) -> bool {
-        match &self.operation {
-            Operation::SetMtu { .. } => true,
-            Operation::SetChain { id, .. } => id.role().is_some_and(ChainRole::is_optional),
-            Operation::CreateSa(_)
-            | Operation::ReplaceSa { .. }
-            | Operation::DeleteSa(_)
-            | Operation::CreatePolicy(_)
-            | Operation::UpdatePolicy { .. }
-            | Operation::DeletePolicy(_)
-            | Operation::DeleteChain(_) => false,
-        }
+        self.operation.difference().is_optional()
     }
 
     /// The effect on the object.
     pub fn action(&self) -> ChangeAction {
-        match self.operation {
-            Operation::CreateSa(_)
-            | Operation::CreatePolicy(_)
-            | Operation::SetChain { live: None, .. } => ChangeAction::Create,
-            Operation::UpdatePolicy { .. }
-            | Operation::SetChain { .. }
-            | Operation::SetMtu { .. } => ChangeAction::Update,
-            Operation::ReplaceSa { .. } => ChangeAction::Replace,
-            Operation::DeleteSa(_) | Operation::DeletePolicy(_) | Operation::DeleteChain(_) => {
-                ChangeAction::Delete
-            }
-        }
+        self.operation.difference().action()
     }
 
     /// The kind of the object.
     pub fn kind(&self) -> ObjectKind {
-        match &self.operation {
-            Operation::CreateSa(_) | Operation::ReplaceSa { .. } | Operation::DeleteSa(_) => {
-                ObjectKind::Sa
-            }
-            Operation::SetChain { .. } | Operation::DeleteChain(_) => ObjectKind::Chain,
-            Operation::CreatePolicy(policy)
-            | Operation::UpdatePolicy { wanted: policy, .. }
-            | Operation::DeletePolicy(policy) => {
-                if policy.is_guard() {
-                    ObjectKind::Guard
-                } else {
-                    ObjectKind::Policy
-                }
-            }
-            Operation::SetMtu { .. } => ObjectKind::Link,
-        }
+        self.operation.difference().kind()
+    }
+
+    /// The object's identity, in the words of `ip` or iptables.
+    pub fn id(&self) -> String {
+        self.operation.difference().id()
+    }
+
+    /// The object's attributes, or those in which the two sides differ.
+    pub fn fields(&self) -> Vec<Field> {
+        self.operation.difference().fields()
+    }
+
+    /// The text behind the object's identity.
+    pub fn note(&self) -> String {
+        self.operation.difference().note()
+    }
+
+    /// The direction, where the object itself or the file tells it.
+    pub fn direction(&self) -> Option<Direction> {
+        self.operation.difference().direction()
+    }
+
+    /// Why nobody could make the objects again that change, in words; empty if they can be made.
+    pub fn irreversible(&self, state: &State, keys: &Keyring) -> Vec<String> {
+        self.operation.difference().irreversible(state, keys)
+    }
+
+    pub(super) fn steps(&self, context: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {
+        self.operation.difference().steps(context)
+    }
+
+    pub(super) fn way_back(&self, now: &RollBack<'_>) -> Option<WayBack> {
+        self.operation.difference().way_back(now)
     }
 
     /// The policy that comes, or goes.
     fn policy(&self) -> Option<&Policy> {
         match &self.operation {
-            Operation::CreatePolicy(policy)
-            | Operation::UpdatePolicy { wanted: policy, .. }
-            | Operation::DeletePolicy(policy) => Some(policy),
-            Operation::CreateSa(_)
-            | Operation::ReplaceSa { .. }
-            | Operation::DeleteSa(_)
-            | Operation::SetMtu { .. }
-            | Operation::SetChain { .. }
-            | Operation::DeleteChain(_) => None,
+            Operation::Policy(change) => Some(change.policy()),
+            Operation::Sa(_) | Operation::Mtu(_) | Operation::Chain(_) => None,
         }
     }
 
     /// Whether it is of a policy that lets neighbour discovery pass.
     pub fn is_discovery(&self) -> bool {
-        self.policy().is_some_and(|policy| policy.templates.is_empty() && !policy.is_guard())
-    }
-
-    /// Whether it is of a policy that covers ICMP errors.
-    pub fn covers_icmp_errors(&self) -> bool {
-        self.policy().is_some_and(Policy::covers_icmp_errors)
-    }
-
-    /// The object's identity, in the words of `ip` or iptables.
-    pub fn id(&self) -> String {
-        match &self.operation {
-            Operation::CreateSa(wanted) | Operation::ReplaceSa { wanted, .. } => {
-                wanted.sa.id.to_string()
-            }
-            Operation::DeleteSa(sa) => sa.id.to_string(),
-            Operation::CreatePolicy(policy)
-            | Operation::UpdatePolicy { wanted: policy, .. }
-            | Operation::DeletePolicy(policy) => policy.id.to_string(),
-            Operation::SetMtu { device, .. } => format!("dev {device}"),
-            Operation::SetChain { id, .. } => id.to_string(),
-            Operation::DeleteChain(chain) => chain.id.to_string(),
-        }
-    }
-
-    /// The object's attributes, or those in which the two sides differ.
-    pub fn fields(&self) -> Vec<Field> {
-        match &self.operation {
-            Operation::CreateSa(wanted) => fields::created(fields::of_sa(&wanted.sa)),
-            Operation::ReplaceSa { twins, .. } if !twins.is_empty() => fields::twins(twins),
-            Operation::ReplaceSa { live: Some(live), wanted, .. } => {
-                fields::differing_sa(live, &wanted.sa)
-            }
-            Operation::ReplaceSa { live: None, wanted, .. } => {
-                fields::created(fields::of_sa(&wanted.sa))
-            }
-            Operation::DeleteSa(sa) => fields::deleted(fields::of_sa(sa)),
-            Operation::CreatePolicy(policy) => fields::created(fields::of_policy(policy)),
-            Operation::UpdatePolicy { live, wanted } => {
-                fields::differing(fields::of_policy(live), fields::of_policy(wanted))
-            }
-            Operation::DeletePolicy(policy) => fields::deleted(fields::of_policy(policy)),
-            Operation::SetMtu { before, after, .. } => {
-                fields::differing(fields::of_link(*before), fields::of_link(*after))
-            }
-            Operation::SetChain { live: None, id, rules } => {
-                fields::created(fields::of_wanted_chain(id, rules))
-            }
-            Operation::SetChain { live: Some(live), id, rules } => {
-                fields::differing(fields::of_chain(live), fields::of_wanted_chain(id, rules))
-            }
-            Operation::DeleteChain(chain) => fields::deleted(fields::of_chain(chain)),
-        }
-    }
-
-    /// The direction, where the object itself or the file tells it.
-    pub fn direction(&self) -> Option<Direction> {
-        match &self.operation {
-            Operation::CreateSa(wanted) | Operation::ReplaceSa { wanted, .. } => {
-                Some(wanted.direction)
-            }
-            Operation::DeleteSa(_)
-            | Operation::SetMtu { .. }
-            | Operation::SetChain { .. }
-            | Operation::DeleteChain(_) => None,
-            Operation::CreatePolicy(policy)
-            | Operation::UpdatePolicy { wanted: policy, .. }
-            | Operation::DeletePolicy(policy) => Some(policy.id.direction),
-        }
+        self.policy().is_some_and(Policy::is_discovery)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    bypass, chains, nat,
+    bypass, firewall, nat,
     reach::Reach,
     same_reqid,
     stops::{Peers, Stops},
@@ -120,14 +120,14 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     let mut found = Found::default();
     found.of_sas(desired, live, reqid);
     let reach = Reach::of(desired);
-    let foreign = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
+    let foreign = live.0.foreign_policies(reqid);
     for policy in foreign {
-        if !found.takes(desired, policy, reqid) && !desired.restoring {
+        if !found.takes(desired, policy, reqid) && !desired.goal.is_before() {
             found.conflicts.extend(outranking(desired, &reach, policy, reqid));
         }
     }
-    found.conflicts.extend(chains::conflicts(desired, live));
-    if !desired.restoring {
+    found.conflicts.extend(firewall::conflicts(desired, live));
+    if !desired.goal.is_before() {
         found.conflicts.extend(tunnel::conflicts(desired, live));
         found.conflicts.extend(nat::conflicts(desired, live));
         found.conflicts.extend(bypass::conflicts(desired, live));

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        Chain, ChainRole, Direction, Family, Live, Mark, PeerName, Policy, Reqid, Sa, Warning,
-        WarningCode,
+        Chain, ChainRole, Direction, Family, Live, Mark, PeerName, Policy, PolicyRole, Reqid, Sa,
+        Warning, WarningCode,
     },
 };
 
@@ -45,7 +45,7 @@ impl Remaining<'_> {
         let (code, told) = match (self.has_sas(), has_policies) {
             _ if self.desired.policies.is_empty() => return None,
             (true, true) => return None,
-            (false, true) if self.policies().all(|policy| policy.templates.is_empty()) => {
+            (false, true) if self.policies().all(|policy| policy.role() != PolicyRole::Peer) => {
                 return None;
             }
             (false, true) => (
@@ -110,7 +110,7 @@ impl Remaining<'_> {
     }
 
     fn policies(&self) -> impl Iterator<Item = &Policy> {
-        self.live.0.policies.iter().filter(|policy| policy.belongs_to(self.reqid))
+        self.live.0.policies_of(self.reqid)
     }
 
     /// Whether the SAs that are here once had policies: guards come before SAs and go after them,

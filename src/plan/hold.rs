@@ -32,8 +32,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    chain::ChainChange,
     change::{Change, Operation},
     conflict::{Blocked, Found, TakenIdentities},
+    policy::PolicyChange,
+    sa::SaChange,
 };
 use crate::{
     desired::Desired,
@@ -72,8 +75,7 @@ struct Hold<'a> {
 
 impl<'a> Hold<'a> {
     fn new(desired: &'a Desired, live: &'a Live, reqid: Reqid, found: &'a Found) -> Self {
-        let ours = || live.0.policies.iter().filter(|policy| policy.belongs_to(reqid));
-        let out = ours().filter(|policy| policy.id.direction == Direction::Out);
+        let out = live.0.policies_of(reqid).filter(|policy| policy.id.direction == Direction::Out);
         let mut conflicts = found.conflicts.iter();
         Self {
             desired,
@@ -90,7 +92,7 @@ impl<'a> Hold<'a> {
         if self.is_others || self.is_taken(change) {
             return false;
         }
-        if self.desired.restoring || self.blocked.is_nobody() {
+        if self.desired.goal.is_before() || self.blocked.is_nobody() {
             return true;
         }
         match self.blocked.covers(change.peer.as_ref()) {
@@ -102,16 +104,16 @@ impl<'a> Hold<'a> {
     /// Whether it makes an object in the place of a foreign one.
     fn is_taken(&self, change: &Change) -> bool {
         match &change.operation {
-            Operation::CreateSa(wanted) | Operation::ReplaceSa { wanted, .. } => {
+            Operation::Sa(SaChange::Create(wanted) | SaChange::Replace { wanted, .. }) => {
                 self.taken.sas.contains(&wanted.sa.id)
             }
-            Operation::CreatePolicy(policy) => self.taken.policies.contains(&policy.id),
-            Operation::DeleteSa(_)
-            | Operation::UpdatePolicy { .. }
-            | Operation::DeletePolicy(_)
-            | Operation::SetMtu { .. }
-            | Operation::SetChain { .. }
-            | Operation::DeleteChain(_) => false,
+            Operation::Policy(PolicyChange::Create(policy)) => {
+                self.taken.policies.contains(&policy.id)
+            }
+            Operation::Sa(SaChange::Delete(_))
+            | Operation::Policy(PolicyChange::Update { .. } | PolicyChange::Delete(_))
+            | Operation::Mtu(_)
+            | Operation::Chain(_) => false,
         }
     }
 
@@ -119,23 +121,22 @@ impl<'a> Hold<'a> {
     fn keeps_up(&self, change: &Change) -> bool {
         let stands = change.peer.as_ref().is_some_and(|peer| self.stands.contains(peer));
         match &change.operation {
-            Operation::CreateSa(_) | Operation::ReplaceSa { .. } | Operation::DeleteSa(_) => stands,
+            Operation::Sa(_) => stands,
             // A policy that somebody edited to rank first may be the only one that keeps packets
             // ahead of the foreign object.
-            Operation::UpdatePolicy { live, wanted } => {
+            Operation::Policy(PolicyChange::Update { live, wanted }) => {
                 let refuses_nothing = live.lets_clear_text_pass() && !live.refuses();
                 let still_ranks = wanted.priority <= live.priority || refuses_nothing;
                 still_ranks && (stands || self.desired.guards.contains_key(&wanted.id))
             }
             // Nobody else may see the packets that the pair receives, and they may be let through
             // to nobody.
-            Operation::CreatePolicy(policy) => {
+            Operation::Policy(PolicyChange::Create(policy)) => {
                 stands && (policy.is_for_icmp_errors() || policy.id.direction == Direction::Fwd)
             }
-            Operation::DeletePolicy(_)
-            | Operation::SetMtu { .. }
-            | Operation::SetChain { .. }
-            | Operation::DeleteChain(_) => false,
+            Operation::Policy(PolicyChange::Delete(_))
+            | Operation::Mtu(_)
+            | Operation::Chain(_) => false,
         }
     }
 
@@ -144,38 +145,31 @@ impl<'a> Hold<'a> {
         change.peer.is_none()
             && match &change.operation {
                 // A policy that refuses nothing may still protect, where an SA is at hand.
-                Operation::DeletePolicy(policy) => {
+                Operation::Policy(PolicyChange::Delete(policy)) => {
                     change.is_discovery() || policy.refuses() || self.desired.guards.is_empty()
                 }
-                Operation::DeleteChain(_) => true,
-                Operation::CreateSa(_)
-                | Operation::ReplaceSa { .. }
-                | Operation::DeleteSa(_)
-                | Operation::CreatePolicy(_)
-                | Operation::UpdatePolicy { .. }
-                | Operation::SetMtu { .. }
-                | Operation::SetChain { .. } => false,
+                Operation::Chain(ChainChange::Delete(_)) => true,
+                Operation::Sa(_)
+                | Operation::Policy(PolicyChange::Create(_) | PolicyChange::Update { .. })
+                | Operation::Mtu(_)
+                | Operation::Chain(ChainChange::Set { .. }) => false,
             }
     }
 
     /// Leaves policies out that would switch to an SA which can't be made.
     fn without_lost_switches(&self, mut changes: Vec<Change>) -> Vec<Change> {
-        if self.taken.sas.is_empty() || self.desired.restoring {
+        if self.taken.sas.is_empty() || self.desired.goal.is_before() {
             return changes;
         }
         let lost = |policy: &Policy| pinned(policy).any(|id| self.taken.sas.contains(&id));
         changes.retain(|change| match &change.operation {
-            Operation::UpdatePolicy { live, wanted } => {
+            Operation::Policy(PolicyChange::Update { live, wanted }) => {
                 !lost(wanted) || pinned(live).eq(pinned(wanted)) || live.lets_clear_text_pass()
             }
-            Operation::CreateSa(_)
-            | Operation::ReplaceSa { .. }
-            | Operation::DeleteSa(_)
-            | Operation::CreatePolicy(_)
-            | Operation::DeletePolicy(_)
-            | Operation::SetMtu { .. }
-            | Operation::SetChain { .. }
-            | Operation::DeleteChain(_) => true,
+            Operation::Policy(PolicyChange::Create(_) | PolicyChange::Delete(_))
+            | Operation::Sa(_)
+            | Operation::Mtu(_)
+            | Operation::Chain(_) => true,
         });
         changes
     }
@@ -183,13 +177,14 @@ impl<'a> Hold<'a> {
     /// Leaves SAs there that a policy which stays as it is asks for. One that lets clear text
     /// pass for want of them keeps them from being replaced too, which leaves a gap.
     fn without_needed_sas(&self, mut changes: Vec<Change>) -> Vec<Change> {
-        if self.blocked.is_nobody() || self.desired.restoring {
+        if self.blocked.is_nobody() || self.desired.goal.is_before() {
             return changes;
         }
         let mut stays = self.out.clone();
         for change in &changes {
-            if let Operation::UpdatePolicy { live: policy, .. } | Operation::DeletePolicy(policy) =
-                &change.operation
+            if let Operation::Policy(
+                PolicyChange::Update { live: policy, .. } | PolicyChange::Delete(policy),
+            ) = &change.operation
             {
                 stays.remove(&policy.id);
             }
@@ -198,17 +193,14 @@ impl<'a> Hold<'a> {
         let open: Vec<&Policy> = open.copied().collect();
         let needed: BTreeSet<SaId> = stays.into_values().flat_map(pinned).collect();
         changes.retain(|change| match &change.operation {
-            Operation::DeleteSa(Sa { id, .. }) => {
+            Operation::Sa(SaChange::Delete(Sa { id, .. })) => {
                 !needed.contains(&SaId { mark: Mark::NONE, ..*id }) && !finds(&open, id)
             }
-            Operation::ReplaceSa { wanted, .. } => !finds(&open, &wanted.sa.id),
-            Operation::CreateSa(_)
-            | Operation::CreatePolicy(_)
-            | Operation::UpdatePolicy { .. }
-            | Operation::DeletePolicy(_)
-            | Operation::SetMtu { .. }
-            | Operation::SetChain { .. }
-            | Operation::DeleteChain(_) => true,
+            Operation::Sa(SaChange::Replace { wanted, .. }) => !finds(&open, &wanted.sa.id),
+            Operation::Sa(SaChange::Create(_))
+            | Operation::Policy(_)
+            | Operation::Mtu(_)
+            | Operation::Chain(_) => true,
         });
         changes
     }
@@ -233,7 +225,7 @@ fn finds(policies: &[&Policy], sa: &SaId) -> bool {
 /// The peers with wanted policies that are there, out and in, and with an SA to receive by. After
 /// all SAs were deleted, those to come count as new.
 fn standing<'a>(desired: &'a Desired, live: &Live, reqid: Reqid) -> BTreeSet<&'a PeerName> {
-    let ours = live.0.policies.iter().filter(|policy| policy.belongs_to(reqid));
+    let ours = live.0.policies_of(reqid);
     let wanted = ours.filter_map(|policy| desired.policies.get(&policy.id));
     let mut sides: [BTreeSet<&PeerName>; 2] = Default::default();
     for wanted in wanted.filter(|wanted| !wanted.policy.is_for_icmp_errors()) {

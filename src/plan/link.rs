@@ -3,14 +3,76 @@
 use std::net::IpAddr;
 
 use super::{
-    change::{Change, Operation},
+    change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation},
+    fields::{self, Field},
+    sequence::Phase,
     tunnel,
+    undo::{RollBack, WayBack},
 };
 use crate::{
-    desired::{Desired, WantedLink},
-    model::{Link, Live, Mtu, Reason, ReasonCode, State, Tunnel, Warning, WarningCode},
+    desired::{Desired, Keyring, WantedLink},
+    model::{
+        Direction, Link, Live, Mtu, Reason, ReasonCode, State, StepKind, Tunnel, Warning,
+        WarningCode,
+    },
     mtu,
 };
+
+/// A device whose MTU isn't as wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MtuChange {
+    /// Its name.
+    pub device: String,
+    /// The MTU that it has.
+    pub before: u32,
+    /// The MTU that it should have.
+    pub after: u32,
+}
+
+impl Difference for MtuChange {
+    fn action(&self) -> ChangeAction {
+        ChangeAction::Update
+    }
+
+    fn kind(&self) -> ObjectKind {
+        ObjectKind::Link
+    }
+
+    fn id(&self) -> String {
+        format!("dev {}", self.device)
+    }
+
+    fn direction(&self) -> Option<Direction> {
+        None
+    }
+
+    fn is_optional(&self) -> bool {
+        true
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let of_mtu = |mtu: u32| vec![("mtu", mtu.to_string())];
+        fields::differing(of_mtu(self.before), of_mtu(self.after))
+    }
+
+    fn note(&self) -> String {
+        String::new()
+    }
+
+    fn steps(&self, _: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {
+        let Self { device, after, .. } = self;
+        vec![(Phase::Link, StepKind::SetMtu { device: device.clone(), mtu: *after })]
+    }
+
+    /// A device is of no peer.
+    fn way_back(&self, _: &RollBack<'_>) -> Option<WayBack> {
+        None
+    }
+
+    fn irreversible(&self, _: &State, _: &Keyring) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// The change of the device's MTU, if it isn't as wanted.
 pub(super) fn change(desired: &Desired, live: &Live) -> Option<Change> {
@@ -25,7 +87,8 @@ pub(super) fn change(desired: &Desired, live: &Live) -> Option<Change> {
             (after, Reason::new(ReasonCode::MtuFits, text))
         }
     };
-    let operation = Operation::SetMtu { device: device.name.clone(), before: device.mtu, after };
+    let change = MtuChange { device: device.name.clone(), before: device.mtu, after };
+    let operation = Operation::Mtu(change);
     (device.mtu != after).then_some(Change { peer: None, operation, reason })
 }
 

@@ -4,18 +4,21 @@
 #![forbid(unsafe_code)]
 
 mod bypass;
-mod chains;
+mod chain;
 mod change;
 mod conflict;
 mod diff;
 mod fields;
+mod firewall;
 mod flow;
 mod flush;
 mod hold;
 mod link;
 mod nat;
+mod policy;
 mod reach;
 mod route;
+mod sa;
 mod same_reqid;
 mod sequence;
 mod stops;
@@ -29,12 +32,15 @@ use crate::{
 };
 
 pub use crate::model::{ConflictCode, Reason, ReasonCode, Step, StepKind, Warning, WarningCode};
-pub use chains::Lack;
+pub use chain::ChainChange;
 pub use change::{Change, ChangeAction, ObjectKind, Operation};
 pub use conflict::{Blocked, Conflict};
 pub use fields::Field;
+pub use firewall::Lack;
 pub use flow::{Flow, flow_out, flows_out, packets_out};
-pub use link::underlay;
+pub use link::{MtuChange, underlay};
+pub use policy::PolicyChange;
+pub use sa::SaChange;
 pub use sequence::{Phase, PlannedStep};
 pub use stops::{NAMES_SHOWN, Peers, Stops};
 pub use undo::undo;
@@ -68,7 +74,7 @@ impl Plan {
         let changes = diff::diff(desired, live, reqid);
         let (changes, held) = hold::split(changes, desired, live, reqid, &found);
         let steps = sequence::sequence(&changes, desired);
-        let lacks = chains::lacks(desired, live, reqid);
+        let lacks = firewall::lacks(desired, live, reqid);
         let warnings = warn::warnings(desired, live, reqid, &changes, &lacks);
         Self {
             changes,
@@ -77,7 +83,7 @@ impl Plan {
             held,
             warnings,
             hidden_keys: hidden_keys(desired, live),
-            unseen_rules: !chains::unseen(desired, live, &lacks).is_empty(),
+            unseen_rules: !firewall::unseen(desired, live, &lacks).is_empty(),
             lacks,
         }
     }
@@ -109,7 +115,7 @@ impl Plan {
 
     /// The missing parts of the second guard, as a part of a sentence.
     pub fn lack(&self) -> Option<String> {
-        chains::lack(&self.lacks)
+        firewall::lack(&self.lacks)
     }
 
     /// Whether another plan would do the same, and has the same conflicts.

@@ -5,7 +5,7 @@
 
 use super::{conflict::Conflict, stops::Stops, tunnel};
 use crate::{
-    desired::Desired,
+    desired::{Desired, Goal},
     model::{ConflictCode, Hidden, Live, Translation, Warning, WarningCode},
 };
 
@@ -26,7 +26,7 @@ fn is_guarded(desired: &Desired) -> bool {
 }
 
 fn applies(desired: &Desired) -> bool {
-    desired.traffic.is_some() && !desired.destroying
+    desired.traffic.is_some() && desired.goal != Goal::Nothing
 }
 
 /// Rules that are certain to take packets past the policies.

@@ -7,13 +7,15 @@ use std::{
 
 use super::warn::names;
 use crate::{
-    desired::Desired,
+    desired::{Desired, Goal},
     model::{Live, PeerName, Route, Warning, WarningCode},
 };
 
 /// Warns of no route, no carrier, another source address, or an unknown way.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
-    let Some(local) = desired.local.filter(|_| !desired.destroying) else { return Vec::new() };
+    let Some(local) = desired.local.filter(|_| desired.goal != Goal::Nothing) else {
+        return Vec::new();
+    };
     // A host without the address is asked about, and told, before any of this.
     if !live.0.has_address(local) {
         return Vec::new();

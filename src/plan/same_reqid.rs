@@ -15,7 +15,7 @@ use super::{
     stops::Stops,
 };
 use crate::{
-    desired::Desired,
+    desired::{Desired, Goal},
     model::{ConflictCode, Live, Policy, PortMatch, Reqid, Sa, Selector},
 };
 
@@ -28,7 +28,7 @@ fn kind(selector: &Selector) -> ProtocolAndPorts {
 
 /// Reports the first such object, once. It stops everything.
 pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<Conflict> {
-    if desired.destroying || may_be_ours(desired, live, reqid) {
+    if desired.goal == Goal::Nothing || may_be_ours(desired, live, reqid) {
         return None;
     }
     let guards = desired.guards.keys().map(|id| kind(&id.selector));

@@ -12,7 +12,7 @@ use super::{
     warn::{list, names},
 };
 use crate::{
-    desired::{Desired, WantedLink},
+    desired::{Desired, Goal, WantedLink},
     model::{
         ConflictCode, Destination, Direction, IPPROTO_UDP, Link, Live, PeerName, PortMatch, State,
         Tunnel, TunnelKind, Warning, WarningCode,
@@ -33,7 +33,7 @@ impl<'a> Tunnels<'a> {
     /// `None` where the mesh is not of tunnels, all of it is to go, or the devices are not known.
     fn of(desired: &'a Desired, live: &'a Live) -> Option<Self> {
         let (kind, port) = desired.traffic?.device()?;
-        let local = desired.local.filter(|_| !desired.destroying)?;
+        let local = desired.local.filter(|_| desired.goal != Goal::Nothing)?;
         let (state, all) = (&live.0, live.0.tunnels.as_deref()?);
         Some(Self { desired, state, all, local, kind, port })
     }

@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Plan,
-    change::{Change, ObjectKind, Operation},
+    change::{Change, ObjectKind},
     flow::{Flow, flow_out},
     sequence::{IN_FLIGHT, Phase, PlannedStep},
 };
 use crate::{
-    desired::{Desired, WantedSa},
+    desired::Desired,
     model::{
         Direction, Live, Mode, PeerName, Policy, Reqid, Sa, SaId, Selector, State, Step, StepKind,
     },
@@ -55,10 +55,10 @@ fn in_order(mut steps: Vec<PlannedStep>) -> Vec<PlannedStep> {
 }
 
 /// The wanted state, and the state so far.
-struct RollBack<'a> {
-    desired: &'a Desired,
-    state: &'a State,
-    reqid: Reqid,
+pub(super) struct RollBack<'a> {
+    pub(super) desired: &'a Desired,
+    pub(super) state: &'a State,
+    pub(super) reqid: Reqid,
 }
 
 impl RollBack<'_> {
@@ -68,75 +68,35 @@ impl RollBack<'_> {
         changes.iter().find(|change| change.kind() == ObjectKind::Policy)?;
         let mut steps = Vec::new();
         for change in changes {
-            let (phase, kind) = match self.way_back(&change.operation)? {
-                Back::Untouched => continue,
-                Back::Sa(id) if change.direction() == Some(Direction::Out) => {
+            let (phase, kind) = match change.way_back(self)? {
+                WayBack::Untouched => continue,
+                WayBack::NoSa(id) if change.direction() == Some(Direction::Out) => {
                     (Phase::DeleteOutboundSas, StepKind::DeleteSa(id))
                 }
-                Back::Sa(id) => (Phase::DeleteSas, StepKind::DeleteSa(id)),
-                Back::NoPolicy(policy) if policy.covers_icmp_errors() => {
+                WayBack::NoSa(id) => (Phase::DeleteSas, StepKind::DeleteSa(id)),
+                WayBack::NoPolicy(policy) if policy.covers_icmp_errors() => {
                     (Phase::DeleteIcmpErrors, StepKind::DeletePolicy(policy))
                 }
-                Back::NoPolicy(policy) => (Phase::DeletePolicies, StepKind::DeletePolicy(policy)),
-                Back::Policy(policy) => (Phase::Policies, StepKind::UpdatePolicy(policy)),
+                WayBack::NoPolicy(policy) => {
+                    (Phase::DeletePolicies, StepKind::DeletePolicy(policy))
+                }
+                WayBack::Policy(policy) => (Phase::Policies, StepKind::UpdatePolicy(policy)),
             };
             steps.push(PlannedStep { step: Step { peer: Some(peer.clone()), kind }, phase });
         }
         self.stays_closed(peer, &steps).then_some(steps)
     }
 
-    /// The way back for one object; `None` if there is none, or it is not allowed. Where a foreign
-    /// object has come into its place, there is none of the mesh.
-    fn way_back(&self, operation: &Operation) -> Option<Back> {
-        match operation {
-            Operation::CreateSa(wanted) => self.without(wanted),
-            Operation::ReplaceSa { live, wanted, twins } => match live {
-                Some(old) if self.state.sas.contains(old) => Some(Back::Untouched),
-                // A larval SA is worth nothing.
-                Some(old) if old.is_larval() && twins.is_empty() => self.without(wanted),
-                _ => None,
-            },
-            Operation::CreatePolicy(wanted) => match self.policy(wanted) {
-                None => Some(Back::Untouched),
-                Some(found) if !found.belongs_to(self.reqid) => Some(Back::Untouched),
-                Some(found) if *found != *wanted || !self.is_guarded(found) => None,
-                Some(found) => Some(Back::NoPolicy(found.clone())),
-            },
-            Operation::UpdatePolicy { live: old, wanted } => match self.policy(wanted)? {
-                found if found == old || !found.belongs_to(self.reqid) => Some(Back::Untouched),
-                found if found != wanted || old.lets_clear_text_pass() => None,
-                _ => old.extras.is_empty().then(|| Back::Policy(old.clone())),
-            },
-            Operation::DeleteSa(old) => self.state.sas.contains(old).then_some(Back::Untouched),
-            Operation::DeletePolicy(old) => {
-                self.state.policies.contains(old).then_some(Back::Untouched)
-            }
-            // Of no peer.
-            Operation::SetMtu { .. } | Operation::SetChain { .. } | Operation::DeleteChain(_) => {
-                None
-            }
-        }
-    }
-
-    /// Leaves no SA where there was none, or a placeholder.
-    fn without(&self, wanted: &WantedSa) -> Option<Back> {
-        match self.state.sas.iter().find(|sa| sa.id == wanted.sa.id) {
-            Some(found) if found.reqid == self.reqid && !found.is_larval() => {
-                Some(Back::Sa(found.id))
-            }
-            _ => Some(Back::Untouched),
-        }
-    }
-
-    fn policy(&self, wanted: &Policy) -> Option<&Policy> {
+    /// The live policy with the identity of `wanted`.
+    pub(super) fn policy(&self, wanted: &Policy) -> Option<&Policy> {
         self.state.policies.iter().find(|policy| policy.id == wanted.id)
     }
 
     /// Whether a guard blocks incoming packets when this policy is gone. About packets that leave,
     /// [`Self::stays_closed`] asks the look-ups. No guard is for forwarded packets: a policy fwd
     /// goes where its twin in may.
-    fn is_guarded(&self, policy: &Policy) -> bool {
-        let guards = |guard: &&Policy| guard.is_guard_of(self.reqid) && guard.is_guard();
+    pub(super) fn is_guarded(&self, policy: &Policy) -> bool {
+        let guards = |guard: &&Policy| guard.is_guard_of(self.reqid);
         policy.id.direction == Direction::Out
             || self.state.policies.iter().filter(guards).any(|guard| {
                 guard.id.direction == Direction::In && guard.id.selector.covers(&policy.id.selector)
@@ -169,11 +129,11 @@ impl RollBack<'_> {
 }
 
 /// The way back of one object.
-enum Back {
+pub(super) enum WayBack {
     /// It is as it was.
     Untouched,
     /// An SA that was not there goes.
-    Sa(SaId),
+    NoSa(SaId),
     /// A policy that was not there goes.
     NoPolicy(Policy),
     /// A policy gets its old form.

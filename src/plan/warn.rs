@@ -7,11 +7,15 @@ use std::{
 
 use super::{
     bypass,
-    chains::{self, Lack},
+    chain::{self, ChainChange},
     change::{Change, Operation},
+    firewall::{self, Lack},
     flush, link, nat,
+    policy::PolicyChange,
     reach::Reach,
-    route, tunnel,
+    route,
+    sa::SaChange,
+    tunnel,
 };
 use crate::{
     desired::Desired,
@@ -56,12 +60,12 @@ pub(super) fn warnings(
     lines.extend(tunnel::warnings(desired, live));
     lines.extend(nat::warnings(desired, live));
     lines.extend(no_such_offload(desired, live));
-    lines.extend(chains::blocked_on_the_way(changes));
-    lines.extend(chains::mark_users(desired, live, reqid));
-    lines.extend(chains::both_backends(desired, live));
-    lines.extend(chains::missing(lacks, live));
-    lines.extend(chains::behind(desired, live, reqid));
-    lines.extend(chains::unseen(desired, live, lacks));
+    lines.extend(firewall::blocked_on_the_way(changes));
+    lines.extend(firewall::mark_users(desired, live, reqid));
+    lines.extend(firewall::both_backends(desired, live));
+    lines.extend(firewall::missing(lacks, live));
+    lines.extend(firewall::behind(desired, live, reqid));
+    lines.extend(firewall::unseen(desired, live, lacks));
     lines
 }
 
@@ -119,7 +123,9 @@ fn large_step(changes: &[Change]) -> Option<Warning> {
 /// A policy that is to ask for an SPI other than now, and both SPIs.
 fn switched(change: &Change) -> Option<(Spi, Spi, &PeerName)> {
     let spi = |policy: &Policy| policy.templates.first().map(|template| template.spi);
-    let Operation::UpdatePolicy { live, wanted } = &change.operation else { return None };
+    let Operation::Policy(PolicyChange::Update { live, wanted }) = &change.operation else {
+        return None;
+    };
     let (old, new) = (spi(live)?, spi(wanted)?);
     (old.raw() != 0 && new.raw() != 0 && old != new).then_some((old, new, change.peer.as_ref()?))
 }
@@ -170,7 +176,7 @@ fn cut(changes: &[Change]) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = changes
         .iter()
         .filter(|change| {
-            matches!(&change.operation, Operation::ReplaceSa { live: Some(sa), .. } if !sa.is_larval())
+            matches!(&change.operation, Operation::Sa(SaChange::Replace { live: Some(sa), .. }) if !sa.is_larval())
         })
         .filter_map(|change| change.peer.as_ref())
         .collect();
@@ -188,7 +194,7 @@ fn cut(changes: &[Change]) -> Option<Warning> {
 /// packets or for ICMP errors stop no traffic that flows already.
 fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let closes = |change: &&Change| {
-        matches!(&change.operation, Operation::CreatePolicy(policy)
+        matches!(&change.operation, Operation::Policy(PolicyChange::Create(policy))
             if policy.id.direction != Direction::Fwd && !policy.is_for_icmp_errors())
     };
     let peers: BTreeSet<&PeerName> =
@@ -215,7 +221,7 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
 fn other_addresses(desired: &Desired, live: &Live) -> Option<Warning> {
     let local = desired.local?;
     let guarded = !desired.guards.is_empty() || !desired.chains.is_empty();
-    if guarded || desired.policies.is_empty() || desired.restoring {
+    if guarded || desired.policies.is_empty() || desired.goal.is_before() {
         return None;
     }
     let stays_here = |address: IpAddr| match address {
@@ -267,7 +273,7 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
         .chains
         .iter()
         .filter(|((_, role), _)| role.guards() == Some(Direction::Out))
-        .flat_map(|((family, _), rules)| to_ports(*family, chains::guarded_ports(rules)))
+        .flat_map(|((family, _), rules)| to_ports(*family, chain::guarded_ports(rules)))
         .collect();
     let stays = |selector: &Selector| {
         let guards = desired.guards.values();
@@ -279,21 +285,19 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let mut gone: Vec<Selector> = changes
         .iter()
         .flat_map(|change| match &change.operation {
-            Operation::DeletePolicy(policy)
+            Operation::Policy(PolicyChange::Delete(policy))
                 if may_protect(policy) && !policy.is_for_icmp_errors() =>
             {
                 vec![policy.id.selector]
             }
-            Operation::DeleteChain(chain) => guarded_by(&chain.id, &chain.rules),
-            Operation::SetChain { live: Some(chain), .. } => guarded_by(&chain.id, &chain.rules),
-            Operation::CreateSa(_)
-            | Operation::ReplaceSa { .. }
-            | Operation::DeleteSa(_)
-            | Operation::CreatePolicy(_)
-            | Operation::UpdatePolicy { .. }
-            | Operation::DeletePolicy(_)
-            | Operation::SetMtu { .. }
-            | Operation::SetChain { live: None, .. } => Vec::new(),
+            Operation::Chain(ChainChange::Delete(chain)) => guarded_by(&chain.id, &chain.rules),
+            Operation::Chain(ChainChange::Set { live: Some(chain), .. }) => {
+                guarded_by(&chain.id, &chain.rules)
+            }
+            Operation::Policy(_)
+            | Operation::Sa(_)
+            | Operation::Mtu(_)
+            | Operation::Chain(ChainChange::Set { live: None, .. }) => Vec::new(),
         })
         .filter(|selector| !stays(selector))
         .collect();
@@ -318,9 +322,9 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
 fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
     match id.role() {
         Some(ChainRole::Out | ChainRole::MangleOut) => {
-            to_ports(id.family, chains::guarded_ports(rules))
+            to_ports(id.family, chain::guarded_ports(rules))
         }
-        Some(ChainRole::Mark) => to_ports(id.family, chains::marked_ports(rules)),
+        Some(ChainRole::Mark) => to_ports(id.family, chain::marked_ports(rules)),
         Some(ChainRole::In | ChainRole::MangleIn) | None => Vec::new(),
     }
 }
@@ -412,7 +416,7 @@ fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
         .filter(|((of, role), _)| *of == family && role.guards() == Some(*direction));
     let ports = guarding.flat_map(|(_, rules)| rules.iter().filter_map(Rule::guarded));
     policy.action == Action::Allow
-        && chains::are_wanted(desired, &live.0.firewall, family, *direction)
+        && firewall::are_wanted(desired, &live.0.firewall, family, *direction)
         && to_ports(family, ports.map(|(port, _)| port)).iter().any(|all| all.overlaps(selector))
 }
 

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use super::{Plain, View};
 use crate::{
     config::{Config, Moment, Select, Traffic},
-    plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Operation, Phase, Plan},
+    plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -109,43 +109,13 @@ fn write_change(text: &mut String, change: &Change) {
         action.symbol(),
         change.kind(),
         Plain(change.id()),
-        Plain(note(change))
+        Plain(change.note())
     );
     if action != ChangeAction::Create {
         let _ = writeln!(text, "        {DIM}# {}{DIM:#}", Plain(&change.reason));
     }
     if matches!(action, ChangeAction::Update | ChangeAction::Replace) {
         change.fields().iter().for_each(|field| write_field(text, field));
-    }
-}
-
-/// The text behind an object's identity.
-fn note(change: &Change) -> String {
-    match &change.operation {
-        Operation::CreateSa(wanted) | Operation::ReplaceSa { wanted, .. } => {
-            let key = match change.action() {
-                ChangeAction::Create => format!(", key {}", wanted.sa.key),
-                ChangeAction::Update | ChangeAction::Replace | ChangeAction::Delete => {
-                    String::new()
-                }
-            };
-            format!("  {}, generation {}{key}", wanted.direction, wanted.generation)
-        }
-        Operation::CreatePolicy(policy) => match policy.templates.first() {
-            Some(template) if template.spi.raw() != 0 => format!("  spi {}", template.spi),
-            Some(_) => "  any spi of the mesh".into(),
-            None => format!("  {}", policy.action),
-        },
-        Operation::SetChain { live: None, rules, .. } => {
-            let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
-            format!("  {}", rules.join("; "))
-        }
-        Operation::SetChain { live: Some(_), .. }
-        | Operation::DeleteSa(_)
-        | Operation::UpdatePolicy { .. }
-        | Operation::DeletePolicy(_)
-        | Operation::SetMtu { .. }
-        | Operation::DeleteChain(_) => String::new(),
     }
 }
 

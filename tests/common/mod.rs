@@ -7,7 +7,7 @@ pub mod namespace;
 use std::net::IpAddr;
 
 use meshsec::{
-    apply::{Goal, Report, apply},
+    apply::{Report, Target, apply},
     config::{
         Config, Esp, Guard, KeySource, Peer, Rotation, SecretSource, Secrets, Select, Traffic,
     },
@@ -116,7 +116,7 @@ pub fn plan(config: &Config, kernel: &mut Memory) -> Plan {
 /// Applies a mesh on its first peer, by its kernel's clock.
 pub fn applied(config: &Config, kernel: &mut Memory) -> Report {
     let (desired, keyring) = wanted_at(config, kernel.now());
-    let goal = Goal { desired: &desired, keyring: &keyring, reqid: REQID };
+    let goal = Target { desired: &desired, keyring: &keyring, reqid: REQID };
     let plan = Plan::new(&desired, &observe(kernel), REQID);
     apply(kernel, &goal, &plan, &mut |_| {})
 }

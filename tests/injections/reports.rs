@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use meshsec::{
-    apply::{Goal, Report, apply},
+    apply::{Report, Target, apply},
     kernel::{Kernel, KernelError, Memory},
     model::{Chain, ChainId, Policy, Sa, State},
-    plan::{Change, Flow, Operation, Plan, PlannedStep, StepKind},
+    plan::{ChainChange, Change, Flow, Operation, Plan, PlannedStep, StepKind},
 };
 
 use crate::{
@@ -39,7 +39,7 @@ pub fn check(scenario: &Scenario, faults: &Faults) -> Result<Faulty, String> {
 
 fn applied(scenario: &Scenario, kernel: &mut Faulty) -> Report {
     let Scenario { desired, keyring, .. } = scenario;
-    let goal = Goal { desired, keyring, reqid: REQID };
+    let goal = Target { desired, keyring, reqid: REQID };
     let plan = Plan::new(desired, &observe(&mut kernel.memory), REQID);
     apply(kernel, &goal, &plan, &mut |_| {})
 }
@@ -67,7 +67,7 @@ fn is_right(
     let plan = Plan::new(&scenario.desired, &observe(memory), REQID);
     let is_lost = matches!(report.stopped, Some(KernelError::Lost { .. }));
     // Of the second guard, chains that this kernel refused on trial are told and stay wanted.
-    let is_left_out = |change: &Change| matches!(&change.operation, Operation::SetChain { id, .. } if report.left_out.contains_key(id));
+    let is_left_out = |change: &Change| matches!(&change.operation, Operation::Chain(ChainChange::Set { id, .. }) if report.left_out.contains_key(id));
     let is_empty = plan.conflicts.is_empty() && plan.changes.iter().all(is_left_out);
     if report.is_complete() && !(is_empty && faults_are_harmless(report)) {
         return Err("complete, and a second plan is not empty".into());

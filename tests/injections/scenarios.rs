@@ -118,7 +118,7 @@ fn destroy(name: &'static str, mut kernel: Memory, config: &Config) -> Scenario 
     let desired = Desired {
         local: Some(config.peers[0].address),
         peers: peers.collect(),
-        destroying: true,
+        goal: meshsec::desired::Goal::Nothing,
         marking: Marking::of(config),
         ..Desired::default()
     };

@@ -15,7 +15,7 @@ use std::{
 };
 
 use meshsec::{
-    apply::{Goal, apply},
+    apply::{Target, apply},
     config::{self, SecretsMode},
     desired::{WantedSa, desired},
     kernel::{Kernel, Linux, memory::Memory},
@@ -57,7 +57,7 @@ fn load_and_apply(file: &Path, kernel: &mut dyn Kernel) -> bool {
         desired(config, config.rotation.at(now), local, loaded.secrets.as_ref());
     let live: Live = kernel.observe(config.reqid).unwrap();
     let plan = Plan::new(&wanted, &live, config.reqid);
-    let goal = Goal { desired: &wanted, keyring: &keyring, reqid: config.reqid };
+    let goal = Target { desired: &wanted, keyring: &keyring, reqid: config.reqid };
     apply(kernel, &goal, &plan, &mut |_| {}).is_complete()
 }
 

@@ -27,7 +27,9 @@ use meshsec::{
         KeyView, Mark, Mode, Mtu, Period, Policy, PolicyId, Replay, Reqid, Rule, Sa, SaId,
         Selector, Spi, State, Template, Time,
     },
-    plan::{Change, ConflictCode, Flow, Operation, Phase, Plan, WarningCode, flow_out},
+    plan::{
+        ChainChange, Change, ConflictCode, Flow, Operation, Phase, Plan, WarningCode, flow_out,
+    },
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -468,7 +470,7 @@ proptest! {
         let left = common::plan(&after, &mut kernel);
         // Parts of the second guard that this kernel can't have are told, and stay wanted.
         let is_left_out = |change: &Change| {
-            matches!(&change.operation, Operation::SetChain { id, .. } if report.left_out.contains_key(id))
+            matches!(&change.operation, Operation::Chain(ChainChange::Set { id, .. }) if report.left_out.contains_key(id))
         };
         let done = left.conflicts.is_empty() && left.changes.iter().all(is_left_out);
         prop_assert_eq!(report.is_complete(), done && report.failed.is_empty());
@@ -519,9 +521,9 @@ proptest! {
         add_foreign(&mut kernel);
         let mut untouched = observe(&mut kernel);
         prop_assert!(applied(&config, &mut kernel).is_complete());
-        let nothing = meshsec::desired::Desired { destroying: true, ..Default::default() };
+        let nothing = meshsec::desired::Desired { goal: meshsec::desired::Goal::Nothing, ..Default::default() };
         let keyring = meshsec::desired::Keyring::default();
-        let goal = meshsec::apply::Goal { desired: &nothing, keyring: &keyring, reqid: REQID };
+        let goal = meshsec::apply::Target { desired: &nothing, keyring: &keyring, reqid: REQID };
         let plan = Plan::new(&nothing, &observe(&mut kernel), REQID);
         let report = meshsec::apply::apply(&mut kernel, &goal, &plan, &mut |_| {});
         prop_assert!(report.is_complete());

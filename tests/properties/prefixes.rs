@@ -262,7 +262,7 @@ pub fn nothing(config: &Config) -> Desired {
     Desired {
         local: Some(local.address),
         peers: peers.collect(),
-        destroying: true,
+        goal: meshsec::desired::Goal::Nothing,
         marking: Marking::of(config),
         ..Desired::default()
     }

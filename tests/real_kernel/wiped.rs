@@ -1,7 +1,7 @@
 //! Keys that went to the kernel, or came from it, are wiped from freed memory.
 
 use meshsec::{
-    apply::{Goal, apply},
+    apply::{Target, apply},
     config::{self, SecretsMode},
     desired::desired,
     kernel::{Kernel, Linux},
@@ -27,7 +27,7 @@ fn applies(lab: &Lab) {
     let mut kernel = Linux::open().expect("it has XFRM");
     let live = kernel.observe(config.reqid).expect("root may");
     let plan = Plan::new(&wanted, &live, config.reqid);
-    let goal = Goal { desired: &wanted, keyring: &keyring, reqid: config.reqid };
+    let goal = Target { desired: &wanted, keyring: &keyring, reqid: config.reqid };
     // As --confirm-within does, to be able to bring them back.
     let keys = kernel.keys(config.reqid).expect("root may").into_iter().collect();
     let before = restore(&live, keys, &plan, &wanted, config.reqid);

@@ -1,10 +1,9 @@
-//! The firewall's chains: their differences, and warnings about marks.
-//!
-//! For [`super::diff`], [`super::conflict`] and [`super::warn`].
+//! Conflicts and warnings about the firewall's chains and marks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{
+    chain::{ChainChange, backend_for, difference, is_optional, marked_ports},
     change::{Change, Operation},
     conflict::Conflict,
     stops::Stops,
@@ -12,106 +11,18 @@ use super::{
 use crate::{
     desired::{Desired, Marking},
     model::{
-        Backend, Chain, ChainId, ChainRole, ConflictCode, Direction, Family, Firewall, Live,
-        Reason, ReasonCode, Reqid, Rule, SaId, Unseen, Warning, WarningCode,
+        Backend, ChainId, ChainRole, ConflictCode, Direction, Family, Firewall, Live, Reqid, Rule,
+        SaId, Unseen, Warning, WarningCode,
     },
 };
 
 /// The most lines of one kind in a warning.
 const LINES_SHOWN: usize = 8;
 
-/// The chains of a mesh that differ. No chain is wanted in a backend other than the system's, or
-/// where a family is absent.
-pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<Change> {
-    let live: BTreeMap<&ChainId, &Chain> =
-        firewall.chains_of(reqid).map(|chain| (&chain.id, chain)).collect();
-    let mut wanted = BTreeMap::new();
-    for ((family, role), rules) in &desired.chains {
-        if let Some(backend) = backend_for(firewall, *family, *role) {
-            wanted.insert(ChainId::new(backend, *family, *role, reqid), rules);
-        }
-    }
-    let mut changes: Vec<Change> = wanted
-        .iter()
-        .filter_map(|(id, rules)| {
-            let live = live.get(id).copied();
-            let reason = match live {
-                None => Reason::MISSING,
-                Some(chain) => difference(chain, rules)?,
-            };
-            let (live, id) = (live.cloned(), id.clone());
-            let operation = Operation::SetChain { live, id, rules: (*rules).clone() };
-            Some(Change { peer: None, operation, reason })
-        })
-        .collect();
-    for (id, chain) in live {
-        // In place of a chain that can't be set there may be another of the same role.
-        let stays = id.role().is_some_and(|role| {
-            desired.chains.contains_key(&(id.family, role))
-                && backend_for(firewall, id.family, role).is_none()
-        });
-        if !wanted.contains_key(id) && !stays && !desired.kept_chains.contains(id) {
-            let reason = unwanted(desired, firewall, id);
-            let operation = Operation::DeleteChain(chain.clone());
-            changes.push(Change { peer: None, operation, reason });
-        }
-    }
-    changes
-}
-
-/// The backend in which a chain can be set. Without the system's rules at hand an optional chain is
-/// left as it is; any other is a conflict.
-fn backend_for(firewall: &Firewall, family: Family, role: ChainRole) -> Option<Backend> {
-    match role.is_optional() {
-        true => firewall.settable(family),
-        false => firewall.backends.get(&family).copied(),
-    }
-}
-
-/// Why a chain isn't as it should be. The rule that leads to an optional chain need not come first:
-/// two programs that both want that would move theirs ahead for ever.
-fn difference(chain: &Chain, rules: &[Rule]) -> Option<Reason> {
-    let (code, text) = match chain.jumps.as_slice() {
-        _ if chain.rules != rules => (ReasonCode::Rules, "its rules are not those of the mesh"),
-        [] => (ReasonCode::NoJump, "no rule leads to it"),
-        [jump] if jump.behind.is_some() && !is_optional(chain) => {
-            (ReasonCode::JumpBehind, "a rule ahead of it accepts")
-        }
-        [jump] if jump.conditions.is_some() => {
-            (ReasonCode::JumpConditions, "the rule that leads to it has conditions")
-        }
-        [_] => return None,
-        _ => (ReasonCode::SeveralJumps, "several rules lead to it"),
-    };
-    Some(Reason::new(code, text))
-}
-
-fn is_optional(chain: &Chain) -> bool {
-    chain.id.role().is_some_and(ChainRole::is_optional)
-}
-
-fn unwanted(desired: &Desired, firewall: &Firewall, id: &ChainId) -> Reason {
-    let role = id.role().map(|role| (id.family, role));
-    let (code, text) = if desired.destroying {
-        (ReasonCode::Destroying, "all of the mesh goes")
-    } else if role.is_some_and(|role| desired.chains.contains_key(&role))
-        && firewall.backends.get(&id.family) != Some(&id.backend)
-    {
-        (ReasonCode::OtherBackend, "left in the backend that is not the system's")
-    } else {
-        (ReasonCode::Unwanted, "nothing in mesh.toml asks for this chain")
-    };
-    Reason::new(code, text)
-}
-
 /// Conflicts for chains to come that can't be set, because there is no iptables or it can't be
 /// read.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
-    let needs_chains = match desired.restoring {
-        true => desired.needs_chains,
-        false => desired.marking.is_some(),
-    };
-    if !needs_chains {
+    if !desired.needs_chains() {
         return Vec::new();
     }
     let firewall = &live.0.firewall;
@@ -313,9 +224,9 @@ pub(super) fn mark_users(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Wa
         return Vec::new();
     };
     let rules = live.0.firewall.marks.iter().map(|user| (user.user.clone(), user.bits));
-    let policies = live.0.policies.iter().filter(|policy| !policy.belongs_to(reqid));
+    let policies = live.0.foreign_policies(reqid);
     let policies = policies.map(|policy| (format!("policy {}", policy.id), policy.id.mark.mask));
-    let sas = live.0.sas.iter().filter(|sa| sa.reqid != reqid);
+    let sas = live.0.foreign_sas(reqid);
     let sas = sas.map(|sa| {
         let SaId { mark, .. } = sa.id;
         (format!("sa {}", sa.id), mark.mask)
@@ -344,19 +255,14 @@ pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<Warning> {
     let ports: Vec<String> = changes
         .iter()
         .filter_map(|change| match &change.operation {
-            Operation::SetChain { live: Some(live), id, rules } => {
+            Operation::Chain(ChainChange::Set { live: Some(live), id, rules }) => {
                 let marks = id.role() == Some(ChainRole::Mark) && id.family == Family::Ipv4;
                 marks.then_some((&live.rules, rules))
             }
-            Operation::SetChain { live: None, .. }
-            | Operation::CreateSa(_)
-            | Operation::ReplaceSa { .. }
-            | Operation::DeleteSa(_)
-            | Operation::CreatePolicy(_)
-            | Operation::UpdatePolicy { .. }
-            | Operation::DeletePolicy(_)
-            | Operation::SetMtu { .. }
-            | Operation::DeleteChain(_) => None,
+            Operation::Chain(ChainChange::Set { live: None, .. } | ChainChange::Delete(_))
+            | Operation::Sa(_)
+            | Operation::Policy(_)
+            | Operation::Mtu(_) => None,
         })
         .flat_map(|(before, after)| {
             let after: Vec<u16> = marked_ports(after).collect();
@@ -371,28 +277,5 @@ pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<Warning> {
             ports.join(", ")
         );
         Warning::new(WarningCode::BlockedOnTheWay, text)
-    })
-}
-
-/// The ports to which a chain certainly drops unprotected packets: a foreign rule may accept
-/// packets before the rules that follow it.
-pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
-    let certain = rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)));
-    certain.filter_map(|rule| match rule {
-        Rule::Block { port, direction: Direction::Out }
-        | Rule::Drop { port, direction: Direction::Out } => Some(*port),
-        Rule::Block { direction: Direction::In | Direction::Fwd, .. }
-        | Rule::Drop { direction: Direction::In | Direction::Fwd, .. }
-        | Rule::Pass { .. }
-        | Rule::Mark { .. }
-        | Rule::Other(_) => None,
-    })
-}
-
-/// The ports to which a chain marks packets.
-pub(super) fn marked_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
-    rules.iter().filter_map(|rule| match rule {
-        Rule::Mark { port, .. } => Some(*port),
-        Rule::Pass { .. } | Rule::Drop { .. } | Rule::Block { .. } | Rule::Other(_) => None,
     })
 }

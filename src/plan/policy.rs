@@ -1,0 +1,391 @@
+//! Policies, guards among them: identity, differences, steps, and the way back.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use super::{
+    chain::{self, ChainChange},
+    change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation},
+    diff::peer_of,
+    fields::{self, Field, Fields},
+    sequence::Phase,
+    undo::{RollBack, WayBack},
+};
+use crate::{
+    desired::{Desired, Goal, Keyring},
+    model::{
+        ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, Level,
+        Live, Mode, PeerName, Policy, PolicyId, PolicyRole, PortMatch, Reason, ReasonCode, Reqid,
+        Rule, Selector, State, StepKind, Template,
+    },
+};
+
+/// A policy that isn't as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyChange {
+    /// It is missing.
+    Create(Policy),
+    /// It is of the mesh, and differs.
+    Update {
+        /// The policy in the kernel.
+        live: Policy,
+        /// The policy that takes its place.
+        wanted: Policy,
+    },
+    /// It is of the mesh, and unwanted.
+    Delete(Policy),
+}
+
+/// The changes of policies: of the peers, guards and neighbour discovery.
+pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> {
+    let policies: BTreeMap<PolicyId, &Policy> =
+        live.0.policies_of(reqid).map(|policy| (policy.id, policy)).collect();
+    let mut changes: Vec<Change> = Vec::new();
+    for wanted in desired.policies.values() {
+        let live = policies.get(&wanted.policy.id).copied();
+        changes.extend(wanted_policy(Some(&wanted.peer), &wanted.policy, live));
+    }
+    for guard in desired.guards.values() {
+        changes.extend(wanted_policy(None, guard, policies.get(&guard.id).copied()));
+    }
+    for policy in desired.discovery.values() {
+        let ours = policies.get(&policy.id).copied();
+        // A policy that another mesh has made on this host need not be made twice.
+        let served = || live.0.policies.iter().any(|foreign| foreign.serves_as(policy));
+        if ours.is_some() || !served() {
+            changes.extend(wanted_policy(None, policy, ours));
+        }
+    }
+    changes.extend(policies.values().filter_map(|policy| unwanted_policy(desired, policy)));
+    changes
+}
+
+impl PolicyChange {
+    /// The policy that comes, or goes.
+    pub(super) fn policy(&self) -> &Policy {
+        match self {
+            Self::Create(policy) | Self::Update { wanted: policy, .. } | Self::Delete(policy) => {
+                policy
+            }
+        }
+    }
+}
+
+impl Difference for PolicyChange {
+    fn action(&self) -> ChangeAction {
+        match self {
+            Self::Create(_) => ChangeAction::Create,
+            Self::Update { .. } => ChangeAction::Update,
+            Self::Delete(_) => ChangeAction::Delete,
+        }
+    }
+
+    fn kind(&self) -> ObjectKind {
+        match self.policy().role() {
+            PolicyRole::Guard => ObjectKind::Guard,
+            PolicyRole::Discovery | PolicyRole::Peer => ObjectKind::Policy,
+        }
+    }
+
+    fn id(&self) -> String {
+        self.policy().id.to_string()
+    }
+
+    fn direction(&self) -> Option<Direction> {
+        Some(self.policy().id.direction)
+    }
+
+    fn is_optional(&self) -> bool {
+        false
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        match self {
+            Self::Create(policy) => fields::created(of_policy(policy)),
+            Self::Update { live, wanted } => fields::differing(of_policy(live), of_policy(wanted)),
+            Self::Delete(policy) => fields::deleted(of_policy(policy)),
+        }
+    }
+
+    fn note(&self) -> String {
+        match self {
+            Self::Create(policy) => match policy.templates.first() {
+                Some(template) if template.spi.raw() != 0 => format!("  spi {}", template.spi),
+                Some(_) => "  any spi of the mesh".into(),
+                None => format!("  {}", policy.action),
+            },
+            Self::Update { .. } | Self::Delete(_) => String::new(),
+        }
+    }
+
+    fn steps(&self, context: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {
+        let [put, take] = phases(self, context);
+        match self {
+            Self::Create(policy) => vec![(put, StepKind::AddPolicy(policy.clone()))],
+            Self::Update { live, wanted } => {
+                let first = closed(live, wanted).map(|policy| (Phase::Guards, policy));
+                let then = first.as_ref().is_none_or(|(_, first)| first != wanted);
+                first
+                    .into_iter()
+                    .chain(then.then(|| (put, wanted.clone())))
+                    .map(|(phase, policy)| (phase, StepKind::UpdatePolicy(policy)))
+                    .collect()
+            }
+            Self::Delete(policy) => {
+                let closed =
+                    hardened(policy).filter(|_| take == Phase::Guards && !refuses_all(policy));
+                let Some(closed) = closed else {
+                    return vec![(take, StepKind::DeletePolicy(policy.clone()))];
+                };
+                // It goes when others do: it may be the only policy that covers ICMP errors.
+                let late = match policy.covers_icmp_errors() {
+                    true => Phase::DeleteIcmpErrors,
+                    false => Phase::DeletePolicies,
+                };
+                vec![
+                    (take, StepKind::UpdatePolicy(closed.clone())),
+                    (late, StepKind::DeletePolicy(closed)),
+                ]
+            }
+        }
+    }
+
+    fn way_back(&self, now: &RollBack<'_>) -> Option<WayBack> {
+        match self {
+            Self::Create(wanted) => match now.policy(wanted) {
+                None => Some(WayBack::Untouched),
+                Some(found) if !found.belongs_to(now.reqid) => Some(WayBack::Untouched),
+                Some(found) if *found != *wanted || !now.is_guarded(found) => None,
+                Some(found) => Some(WayBack::NoPolicy(found.clone())),
+            },
+            Self::Update { live: old, wanted } => match now.policy(wanted)? {
+                found if found == old || !found.belongs_to(now.reqid) => Some(WayBack::Untouched),
+                found if found != wanted || old.lets_clear_text_pass() => None,
+                _ => old.extras.is_empty().then(|| WayBack::Policy(old.clone())),
+            },
+            Self::Delete(old) => now.state.policies.contains(old).then_some(WayBack::Untouched),
+        }
+    }
+
+    fn irreversible(&self, _: &State, _: &Keyring) -> Vec<String> {
+        match self {
+            Self::Create(_) => Vec::new(),
+            Self::Update { live: policy, .. } | Self::Delete(policy) => {
+                let problem =
+                    || format!("policy {}: {}", policy.id, fields::listed(&policy.extras));
+                (!policy.extras.is_empty()).then(problem).into_iter().collect()
+            }
+        }
+    }
+}
+
+fn wanted_policy(
+    peer: Option<&PeerName>,
+    wanted: &Policy,
+    live: Option<&Policy>,
+) -> Option<Change> {
+    let (change, reason) = match live {
+        None => (PolicyChange::Create(wanted.clone()), Reason::MISSING),
+        Some(live) if live.same_as(wanted) => return None,
+        Some(live) => {
+            let change = PolicyChange::Update { live: live.clone(), wanted: wanted.clone() };
+            (change, policy_difference(live, wanted))
+        }
+    };
+    Some(Change { peer: peer.cloned(), operation: Operation::Policy(change), reason })
+}
+
+fn policy_difference(live: &Policy, wanted: &Policy) -> Reason {
+    let spis = |policy: &Policy| match policy.templates.as_slice() {
+        [one] => Some(one.spi),
+        _ => None,
+    };
+    let (code, text) = if live.lets_clear_text_pass() && !wanted.lets_clear_text_pass() {
+        (ReasonCode::LetsClearTextPass, "it lets the traffic pass in the clear".into())
+    } else if live.action != wanted.action {
+        (ReasonCode::Action, "its action differs".into())
+    } else if !live.extras.is_empty() {
+        (ReasonCode::Attributes, "it has attributes that a mesh's policy never has".into())
+    } else if live.templates.len() != wanted.templates.len() {
+        let several: Cow<'static, str> =
+            format!("it has {} templates", live.templates.len()).into();
+        (ReasonCode::Templates, several)
+    } else if spis(live) != spis(wanted) && wanted.id.direction == Direction::Out {
+        (ReasonCode::Spi, "it sends under another SPI".into())
+    } else if live.templates != wanted.templates {
+        (ReasonCode::Template, "its template differs".into())
+    } else {
+        (ReasonCode::Priority, "its priority differs".into())
+    };
+    Reason::new(code, text)
+}
+
+fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
+    if desired.policies.contains_key(&policy.id)
+        || desired.guards.contains_key(&policy.id)
+        || desired.discovery.contains_key(&policy.id)
+    {
+        return None;
+    }
+    let PolicyId { selector, mark, if_id, sub, .. } = policy.id;
+    let role = policy.role();
+    let guard = role == PolicyRole::Guard;
+    // A selector of many hosts is of no peer.
+    let hosts = Selector::hosts(selector.src.address, selector.dst.address);
+    let of_two = (selector.src, selector.dst) == (hosts.src, hosts.dst);
+    let peer = (of_two && !guard)
+        .then(|| peer_of(desired, selector.src.address, selector.dst.address))
+        .flatten();
+    let (code, text) = if desired.goal == Goal::Nothing {
+        (ReasonCode::Destroying, "all of the mesh goes")
+    } else if !mark.is_none() || if_id != 0 || sub {
+        (
+            ReasonCode::ForeignIdentity,
+            "ours by its reqid, with a mark, an interface or a table that mesh.toml doesn't ask for",
+        )
+    } else if guard {
+        (ReasonCode::Unwanted, "nothing in mesh.toml asks for this guard")
+    } else if role == PolicyRole::Discovery {
+        (ReasonCode::Unwanted, "no policy of the mesh covers neighbour discovery any more")
+    } else if peer.is_some() {
+        (ReasonCode::Unwanted, "nothing in mesh.toml asks for this selector")
+    } else {
+        (ReasonCode::NoPeer, "no peer of mesh.toml has it")
+    };
+    Some(Change {
+        peer: peer.cloned(),
+        operation: Operation::Policy(PolicyChange::Delete(policy.clone())),
+        reason: Reason::new(code, text),
+    })
+}
+
+/// The phases in which a policy comes and goes.
+fn phases(change: &PolicyChange, context: &Context<'_>) -> [Phase; 2] {
+    let Context { changes, desired } = *context;
+    match (change, change.policy().role()) {
+        (PolicyChange::Create(guard), PolicyRole::Guard)
+            if is_guarded_by_leaving_chain(guard, changes) =>
+        {
+            [Phase::LateGuards, Phase::DeleteGuards]
+        }
+        (PolicyChange::Delete(guard), PolicyRole::Guard)
+            if is_guarded_by_new_chain(guard, desired) =>
+        {
+            [Phase::Guards, Phase::EarlyGuards]
+        }
+        // It lets packets pass in the clear that the guards are to block. No guard is for forwarded
+        // packets: there it goes once its successor is there. One of the table of sub policies lets
+        // no packet pass that the main table refuses, and one SA is not enough for two policies that
+        // ask for it.
+        (PolicyChange::Delete(policy), PolicyRole::Peer)
+            if policy.lets_clear_text_pass()
+                && policy.id.direction != Direction::Fwd
+                && !policy.id.sub
+                && !desired.guards.is_empty()
+                && (has_guard(desired, policy.id.direction) || policy.covers_icmp_errors())
+                && (hardened(policy).is_some() || may_be_guarded(policy)) =>
+        {
+            [Phase::Guards, Phase::Guards]
+        }
+        (_, PolicyRole::Guard) => [Phase::Guards, Phase::DeleteGuards],
+        (_, PolicyRole::Discovery) => [Phase::Discovery, Phase::DeleteDiscovery],
+        (_, PolicyRole::Peer) if change.policy().covers_icmp_errors() => {
+            [Phase::IcmpErrors, Phase::DeleteIcmpErrors]
+        }
+        (_, PolicyRole::Peer) => [Phase::Policies, Phase::DeletePolicies],
+    }
+}
+
+/// The first replacement of a policy that lets the traffic pass in the clear, and that would do so
+/// before any guard: the same policy without that. Not the wanted one, as its SAs may be still to
+/// come.
+fn closed(live: &Policy, wanted: &Policy) -> Option<Policy> {
+    let opens = live.lets_clear_text_pass() && !wanted.lets_clear_text_pass();
+    opens.then(|| hardened(live).unwrap_or_else(|| wanted.clone()))
+}
+
+/// Whether policies guard a direction. Where a mark selects, a rule guards packets out, and sees
+/// what policies have made of them: one that asks for an SA before the mark is set would drop them.
+fn has_guard(desired: &Desired, direction: Direction) -> bool {
+    desired.guards.keys().any(|guard| guard.direction == direction)
+}
+
+/// Whether a guard may be for packets of a policy: none is for forwarded packets, or for ICMP.
+fn may_be_guarded(policy: &Policy) -> bool {
+    let PolicyId { direction, selector, .. } = policy.id;
+    direction != Direction::Fwd && ![IPPROTO_ICMP, IPPROTO_ICMPV6].contains(&selector.proto)
+}
+
+/// The same policy, letting no packet pass in the clear; `None` if it encrypts nothing.
+fn hardened(policy: &Policy) -> Option<Policy> {
+    let mut closed = Policy { index: None, extras: BTreeSet::new(), ..policy.clone() };
+    let esp = closed.templates.iter_mut().filter(|template| template.proto == IPPROTO_ESP);
+    esp.for_each(|template| template.level = Level::Required);
+    (!closed.lets_clear_text_pass()).then_some(closed)
+}
+
+/// Whether a policy in would refuse the packets of the mesh's SAs, which are of transport mode, once
+/// it lets no clear text pass. It goes at once then, as a guard blocks the clear text.
+fn refuses_all(policy: &Policy) -> bool {
+    policy.id.direction == Direction::In
+        && policy.templates.iter().any(|template| template.mode != Mode::Transport)
+}
+
+/// Whether a chain that goes at the end, and that packets get to, stands in for a guard that comes.
+fn is_guarded_by_leaving_chain(guard: &Policy, changes: &[Change]) -> bool {
+    changes.iter().any(|change| {
+        matches!(&change.operation, Operation::Chain(ChainChange::Delete(chain))
+            if chain.is_reached() && drops_for(&chain.id, &chain.rules, guard))
+    })
+}
+
+/// Whether a chain that is set before stands in for a guard that goes.
+fn is_guarded_by_new_chain(guard: &Policy, desired: &Desired) -> bool {
+    let chain = desired.chains.get(&(Family::of(&guard.id.selector), ChainRole::Out));
+    chain.is_some_and(|rules| drops(rules, guard))
+}
+
+fn drops_for(id: &ChainId, rules: &[Rule], guard: &Policy) -> bool {
+    id.role() == Some(ChainRole::Out)
+        && id.family == Family::of(&guard.id.selector)
+        && drops(rules, guard)
+}
+
+/// Whether rules drop the packets that a guard out blocks.
+fn drops(rules: &[Rule], guard: &Policy) -> bool {
+    let port = guard.id.selector.dport;
+    guard.id.direction == Direction::Out
+        && chain::guarded_ports(rules).any(|other| port == PortMatch::exactly(other))
+}
+
+/// The attributes in which a kernel's policy may differ from a file's.
+fn of_policy(policy: &Policy) -> Fields {
+    let mut fields: Fields =
+        vec![("action", policy.action.to_string()), ("priority", policy.priority.to_string())];
+    match policy.templates.as_slice() {
+        [] => {}
+        [template] => fields.extend(of_template(template)),
+        several => {
+            let several: Vec<_> = several.iter().map(ToString::to_string).collect();
+            fields.push(("templates", several.join(" and ")));
+        }
+    }
+    fields.extend(fields::extras(&policy.extras));
+    fields
+}
+
+fn of_template(template: &Template) -> [(&'static str, String); 5] {
+    let spi = match template.spi.raw() {
+        0 => "any".into(),
+        _ => template.spi.to_string(),
+    };
+    [
+        ("spi", spi),
+        ("reqid", template.reqid.to_string()),
+        ("mode", template.mode.to_string()),
+        ("level", template.level.to_string()),
+        ("template", format!("src {} dst {} proto {}", template.src, template.dst, template.proto)),
+    ]
+}

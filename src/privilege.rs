@@ -50,8 +50,8 @@ pub fn namespace_entered() -> io::Result<()> {
 /// The access to files that a command still needs after it has read mesh.toml.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Files {
-    /// Nothing.
-    Leaves,
+    /// It opens none.
+    Neither,
     /// It reads others.
     Reads,
     /// It makes or replaces one.
@@ -61,7 +61,7 @@ pub enum Files {
 impl Files {
     fn needs(self) -> CapabilitySet {
         match self {
-            Self::Leaves => CapabilitySet::empty(),
+            Self::Neither => CapabilitySet::empty(),
             // To read a file of another user, as in a home directory.
             Self::Reads => CapabilitySet::DAC_READ_SEARCH,
             // To replace such a file, and leave it that user's.
@@ -103,7 +103,7 @@ fn needs(cli: &Cli) -> CapabilitySet {
             return Files::Replaces.needs();
         }
         // Not used, but shown: by it the apply that waits knows that this process may confirm.
-        Command::Confirm => (Files::Leaves, CapabilitySet::NET_ADMIN),
+        Command::Confirm => (Files::Neither, CapabilitySet::NET_ADMIN),
         Command::Validate | Command::Mtu(_) => (Files::Reads, CapabilitySet::empty()),
         Command::Plan(args) if args.live != "kernel" => (Files::Reads, CapabilitySet::empty()),
         Command::Plan(args) if args.out.is_some() => (Files::Replaces, PROGRAMS),

@@ -10,7 +10,7 @@ use meshsec::{
     kernel::{Errno, memory::Memory},
     model::{Cipher, Direction, Mark, Mtu, Policy, PolicyId, Reqid, Sa, Selector, Spi, State},
     plan::{Flow, Phase, PlannedStep, flow_out},
-    render::report_text,
+    render::{Verb, report_text},
 };
 
 const ENOMEM: Errno = Errno(12);
@@ -331,7 +331,7 @@ fn a_second_guard_that_the_kernel_can_not_have_is_left_out() {
     assert!(report.is_complete() && report.is_in_place());
     assert_eq!(report.left_out.len(), 4);
     assert_eq!((report.failed.len(), report.left.len()), (0, 0));
-    let text = report_text(&report, "mesh.toml", "apply");
+    let text = report_text(&report, "mesh.toml", Verb::Apply);
     assert!(
         text.contains(
             "The kernel matches mesh.toml, but the second guard of IPv4 and IPv6 is missing.\n"

@@ -6,7 +6,7 @@ use common::{applied, applied_host, mesh, observe, wanted};
 use meshsec::{
     model::{KeyView, WarningCode},
     plan::Plan,
-    render::{ShowView, View, plan_json, report_text, show_json},
+    render::{ShowView, Verb, View, plan_json, report_text, show_json},
 };
 
 use common::REQID;
@@ -50,6 +50,6 @@ fn keys_that_the_kernel_hides_are_counted_and_match_nothing() {
     };
     assert_eq!(serde_json::to_value(show_json(&shown)).unwrap()["hidden_keys"], 8);
     let report = applied(&config, &mut kernel);
-    let text = report_text(&report, "mesh.toml", "apply");
+    let text = report_text(&report, "mesh.toml", Verb::Apply);
     assert_eq!(text, format!("Apply complete: 0 steps. {says}\n"));
 }

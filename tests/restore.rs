@@ -13,7 +13,7 @@ use meshsec::{
         PolicyId, PortMatch, Prefix, Replay, Rule, SaId, Selector, Spi, Start, State, Time, Unseen,
     },
     plan::{ConflictCode, Flow, Plan, StepKind, flow_out},
-    render::{REVERT, report_text},
+    render::{Verb, report_text},
     restore::{follow_the_clock, forget_ended, restore},
     revert::revert,
 };
@@ -395,7 +395,7 @@ fn only_what_something_foreign_has_taken_meanwhile_stays_away_and_is_named() {
     let after = report.after.as_ref().unwrap();
     assert_eq!((after.conflicts.len(), after.changes.len()), (3, 0));
     assert!(report.failed.is_empty() && report.left.is_empty() && !report.is_restored());
-    let text = report_text(&report, "", REVERT);
+    let text = report_text(&report, "", Verb::Revert);
     let chains = live.0.firewall.chains.len();
     let done = live.0.sas.len() + live.0.policies.len() + chains - 3;
     assert!(text.starts_with(&format!("Not reverted as a whole: {done} steps done")), "{text}");
@@ -486,7 +486,7 @@ fn iptables_that_fails_for_good_keeps_nothing_else_from_coming_back() {
         let concerned = guarded || !to.0.chains.is_empty();
         assert_eq!(report.is_restored(), !concerned, "{name}: {:?}", report.unlike);
         if concerned {
-            let text = report_text(&report, "", REVERT);
+            let text = report_text(&report, "", Verb::Revert);
             assert!(text.contains("chains can't be looked at: iptables-save"), "{text}");
         }
         let now = held(&mut kernel);

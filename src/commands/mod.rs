@@ -1,6 +1,7 @@
 //! The commands, a file each: orchestration only.
 
 mod apply;
+mod change;
 mod confirm;
 mod destroy;
 mod document;
@@ -11,7 +12,9 @@ mod live;
 mod moment;
 mod mtu;
 mod plan;
+mod prepared;
 mod printer;
+mod progress;
 mod ratchet;
 mod replace;
 mod revert;

@@ -16,7 +16,7 @@ use crate::{
 
 /// Of the devices that packets to peers leave by, or of the MTU that is given.
 pub(super) fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
-    let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
+    let config = super::load(global, SecretsMode::Ignored, Files::Neither)?.config;
     let state = surroundings(&ways(&config, global.local.as_deref()))?;
     let local = match config::local_peer(&config, global.local.as_deref(), &state.addresses) {
         Ok(peer) => Some(peer),

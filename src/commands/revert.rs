@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    apply::Meter,
     confirm::{Verdict, Waiter},
     printer::Printer,
+    progress::Meter,
 };
 use crate::{
     apply::{Progress, Report, Target},
@@ -16,7 +16,7 @@ use crate::{
     kernel::linux::{Linux, clock},
     model::{Live, Reqid},
     plan::Plan,
-    render::{ConfirmationOutcome, REVERT, report_text},
+    render::{ConfirmationOutcome, Verb, report_text},
     restore,
     revert::revert,
 };
@@ -88,7 +88,7 @@ impl Wait {
         }
         let report = self.revert(kernel, printer, json);
         if !json {
-            printer.out(report_text(&report, "", REVERT));
+            printer.out(report_text(&report, "", Verb::Revert));
         }
         ConfirmationOutcome { word, report: Some(report) }
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Status, plan::file_name, print, print_json, replace::Replacement};
+use super::{Status, prepared::file_name, print, print_json, replace::Replacement};
 use crate::{
     cli::{Format, Global},
     config::{self, SecretsMode},

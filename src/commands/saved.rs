@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     document::{DocumentKind, unread},
-    plan::Prepared,
+    prepared::Prepared,
     replace::Replacement,
 };
 use crate::{
@@ -109,7 +109,7 @@ impl Premises {
         let what = ["changes", "steps", "conflicts"].map(|key| shown[key].to_string());
         Ok(Self {
             mesh: loaded.config.mesh.to_string(),
-            local: prepared.local.name.to_string(),
+            local: prepared.local.map(|peer| peer.name.to_string()).unwrap_or_default(),
             generation: prepared.moment.generation.get(),
             made: made.seconds(),
             file: hex::encode(loaded.digest),

@@ -12,7 +12,7 @@ use crate::{
 
 /// Shows the kernel's objects, also where the local peer is not known.
 pub(super) fn run(global: &Global, args: &ShowArgs) -> Result<Status, Error> {
-    let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
+    let config = super::load(global, SecretsMode::Ignored, Files::Neither)?.config;
     let live = super::kernel_for(global, &config)?.observe(config.reqid)?;
     let local = super::local_if_any(global, &config, &live)?;
     let moment = moment::now(&config)?;

@@ -12,7 +12,7 @@ use crate::{
 
 /// Prints JSON for every `--format`: there is no other form.
 pub(super) fn run(global: &Global) -> Result<Status, Error> {
-    let config = super::load(global, SecretsMode::Ignored, Files::Leaves)?.config;
+    let config = super::load(global, SecretsMode::Ignored, Files::Neither)?.config;
     // Unlike a plan it has all of iptables, even if the file needs none of it today.
     let ways = desired::ways(&config, global.local.as_deref());
     let live = Linux::open()?.asking_for(ways).observe(config.reqid)?;

@@ -38,7 +38,7 @@ pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<Status, Error> {
     if args.watch.is_some() && global.format == Format::Prometheus {
         return Err(Error::Usage("--watch is for people and programs: use text or json".into()));
     }
-    let loaded = super::load(global, SecretsMode::Ignored, Files::Leaves)?;
+    let loaded = super::load(global, SecretsMode::Ignored, Files::Neither)?;
     let config = &loaded.config;
     let mut watcher = Watcher {
         global,

@@ -26,7 +26,7 @@ struct Valid<'a> {
 
 /// An invalid file is an error before anything is printed here.
 pub(super) fn run(global: &Global) -> Result<Status, Error> {
-    let mut loaded = super::load(global, SecretsMode::Required, Files::Leaves)?;
+    let mut loaded = super::load(global, SecretsMode::Required, Files::Neither)?;
     check_local(global, &mut loaded)?;
     let config = &loaded.config;
     let moment = moment::now(config)?;

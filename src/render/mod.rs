@@ -19,7 +19,7 @@ pub use json::{FORMAT_VERSION, JsonClock, JsonPlan, plan_json};
 pub use mtu::{Underlay, mtu_json, mtu_text};
 pub use plain::{Layout, Plain, json_text};
 pub use prometheus::status_prometheus;
-pub use report::{ConfirmationOutcome, REVERT, RatchetAdvance, report_json, report_text};
+pub use report::{ConfirmationOutcome, RatchetAdvance, Verb, report_json, report_text};
 pub use show::{ShowView, show_json, show_text};
 pub use status::{Sample, StatusView, status_json, status_text};
 pub use text::{generation, plan_text};

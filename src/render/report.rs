@@ -1,6 +1,6 @@
 //! The report of an apply or destroy, as text and JSON.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use serde::Serialize;
 
@@ -14,45 +14,66 @@ use crate::{
 /// The number of lines of one kind that are shown before the rest is counted.
 const LINES_SHOWN: usize = 20;
 
-/// The verb of an apply that was not confirmed.
-pub const REVERT: &str = "revert";
+/// The change that a report is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// The kernel was to match the file.
+    Apply,
+    /// All of the mesh was to go.
+    Destroy,
+    /// The state before an apply was to come back.
+    Revert,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Apply => "apply",
+            Self::Destroy => "destroy",
+            Self::Revert => "revert",
+        })
+    }
+}
 
 /// The steps that were done, those that were not, and whether traffic flows.
-pub fn report_text(report: &Report, file: &str, verb: &str) -> String {
+pub fn report_text(report: &Report, file: &str, verb: Verb) -> String {
     let mut text = String::new();
     let complete = match verb {
-        REVERT => report.is_restored(),
-        _ => report.is_complete(),
+        Verb::Revert => report.is_restored(),
+        Verb::Apply | Verb::Destroy => report.is_complete(),
     };
     if complete {
+        let steps = report.done.len();
         let _ = match verb {
-            "destroy" => writeln!(
-                text,
-                "Destroy complete: {} steps.{}",
-                report.done.len(),
-                match report.after.as_ref().is_some_and(|after| after.unseen_rules) {
+            Verb::Destroy => {
+                let unseen = report.after.as_ref().is_some_and(|after| after.unseen_rules);
+                let stay = match unseen {
                     true => {
                         " A part of the firewall can't be seen: chains of the mesh may stay there."
                     }
                     false => "",
-                }
-            ),
-            REVERT => writeln!(
-                text,
-                "Reverted: {} steps. The kernel holds what it held before.",
-                report.done.len()
-            ),
-            _ => writeln!(
-                text,
-                "Apply complete: {} steps. {}",
-                report.done.len(),
-                Plain(report.after.as_ref().map(|after| after.matches(file)).unwrap_or_default())
-            ),
+                };
+                writeln!(text, "Destroy complete: {steps} steps.{stay}")
+            }
+            Verb::Revert => {
+                writeln!(text, "Reverted: {steps} steps. The kernel holds what it held before.")
+            }
+            Verb::Apply => {
+                let matches = report.after.as_ref().map(|after| after.matches(file));
+                writeln!(
+                    text,
+                    "Apply complete: {steps} steps. {}",
+                    Plain(matches.unwrap_or_default())
+                )
+            }
         };
         write_some(&mut text, left_out(report));
         return text;
     }
-    let what = if verb == REVERT { "Not reverted as a whole" } else { "Incomplete" };
+    let what = match verb {
+        Verb::Revert => "Not reverted as a whole",
+        Verb::Apply | Verb::Destroy => "Incomplete",
+    };
     let _ = writeln!(
         text,
         "{what}: {} steps done, {} failed, {} left{}.",

@@ -1,0 +1,371 @@
+//! The one course of every command that changes the kernel: `apply`, with or without a saved plan,
+//! and `destroy`. [`change`] reads from top to bottom as the argument for its safety.
+
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    path::Path,
+    time::Duration,
+};
+
+use super::{
+    Status, moment,
+    prepared::{self, Prepared, file_name},
+    print,
+    printer::Printer,
+    progress::Meter,
+    ratchet::{self, Turn},
+    revert::Wait,
+    saved,
+};
+use crate::{
+    apply::{self, Report, Target},
+    cli::{Format, Global, RunArgs},
+    config::{self, Config, KeySource, Loaded, SecretsMode},
+    desired::{Desired, Goal, Keyring, Marking, desired},
+    error::Error,
+    kernel::{
+        Kernel,
+        linux::{Linux, clock, lock},
+    },
+    model::Live,
+    plan::Plan,
+    privilege::{self, Files},
+    render::{
+        ConfirmationOutcome, RatchetAdvance, Verb, View, plan_text, report_json, report_text,
+    },
+};
+
+/// The time for the last text to be printed, where nobody may read it any more.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A change of the kernel that somebody asks for.
+#[derive(Clone, Copy)]
+pub(super) enum Request<'a> {
+    /// The objects of the file.
+    Apply,
+    /// The same, by a plan that was saved, or not at all.
+    Saved(&'a Path),
+    /// No object of the mesh.
+    Destroy,
+}
+
+/// Changes the kernel, if the operator approves, and proves that nothing is left to be done.
+pub(super) fn change(
+    global: &Global,
+    args: &RunArgs,
+    request: Request<'_>,
+) -> Result<Status, Error> {
+    refuse_questions_without_answer(global, args)?;
+
+    // 1. Read the file. From then on the process has only the capabilities that the rest needs.
+    // The lock's file is opened before, while the process still has the right to.
+    let place = lock::Place::open();
+    let loaded = config::load(&global.config, request.secrets())?;
+    let later = request.later_files(&loaded.config);
+    privilege::file_read(&loaded.config, later).map_err(Error::Privilege)?;
+    let config = &loaded.config;
+
+    // 2. Lock the network namespace, from the first look to the last.
+    let lock = super::lock(place, args.lock_timeout)?;
+    let mut kernel = super::kernel_for(global, config)?;
+
+    // 3. Look, plan and ask, until the approved plan is a plan for the kernel as it is.
+    let Some((prepared, live)) = approved_plan(global, args, request, &loaded, &mut kernel)? else {
+        return Ok(Status::Error);
+    };
+    let file = file_name(global);
+    let view = prepared.view(config, &file);
+    let target = prepared.target(config.reqid);
+
+    // 4. Prepare to revert, or refuse, while nothing has changed.
+    let wait = match args.confirm_within {
+        Some(time) if !prepared.plan.steps.is_empty() => {
+            Some(Wait::begin(&mut kernel, &target, &prepared.plan, &live, time)?)
+        }
+        _ => None,
+    };
+
+    // 5. Perform the steps in their order, look again, and report any difference that is left.
+    let output = Output::start(global.format, request.verb())?;
+    let report = output.perform(&mut kernel, &target, &view);
+    output.report(&view, &report);
+
+    // 6. Wait for a confirmation, and revert without one. A dead terminal must not keep this from
+    // its end.
+    let patience = wait.as_ref().map(|_| LAST_WORDS);
+    let outcome = wait.filter(|_| report.changed_anything()).map(|mut wait| {
+        lock.note("waits to be confirmed");
+        let json = global.format == Format::Json;
+        wait.ask(&output.printer, json);
+        let now = || request.desired_now(&loaded, &prepared);
+        wait.end(&mut kernel, (config, &now), &output.printer, json)
+    });
+
+    // 7. Turn the ratchet. Only now: objects that are not proven to be in place, or were reverted,
+    // may need the old keys.
+    let kept = outcome.as_ref().is_none_or(|outcome| outcome.report.is_none());
+    let turn = request.turn(config, &prepared);
+    let advance = turn.map(|turn| match kept && report.is_in_place() {
+        true => turn.perform(),
+        false => turn.hold(),
+    });
+
+    // 8. Conclude.
+    output.finish(&view, &report, advance.as_ref(), outcome.as_ref(), patience);
+    Ok(match outcome.and_then(|outcome| outcome.report) {
+        // All changes were reverted.
+        Some(back) if back.is_restored() => Status::Error,
+        Some(_) => Status::Partial,
+        None => status(&report, advance.as_ref()),
+    })
+}
+
+impl Request<'_> {
+    fn verb(self) -> Verb {
+        match self {
+            Self::Apply | Self::Saved(_) => Verb::Apply,
+            Self::Destroy => Verb::Destroy,
+        }
+    }
+
+    fn secrets(self) -> SecretsMode {
+        match self {
+            Self::Apply | Self::Saved(_) => SecretsMode::Required,
+            Self::Destroy => SecretsMode::Ignored,
+        }
+    }
+
+    /// The access to files that is needed after mesh.toml and its secrets are read.
+    fn later_files(self, config: &Config) -> Files {
+        match (self, &config.keys) {
+            (Self::Apply | Self::Saved(_), KeySource::Ratchet(_)) => Files::Replaces,
+            (Self::Saved(_), KeySource::MeshKey(_) | KeySource::PrivateKey { .. }) => Files::Reads,
+            (Self::Apply, KeySource::MeshKey(_) | KeySource::PrivateKey { .. })
+            | (Self::Destroy, _) => Files::Neither,
+        }
+    }
+
+    /// The plan for a live state, with its warnings. A saved plan that does not hold is an error.
+    fn prepare<'a>(
+        self,
+        global: &Global,
+        loaded: &'a Loaded,
+        live: &Live,
+    ) -> Result<Prepared<'a>, Error> {
+        if let Self::Destroy = self {
+            return prepare_destroy(global, &loaded.config, live);
+        }
+        let moment = moment::now(&loaded.config)?;
+        let mut prepared = prepared::prepare(global, loaded, moment, live)?;
+        prepared.warnings.extend(moment::warning(moment));
+        prepared.warnings.extend(ratchet::warning(loaded, moment));
+        prepared.warn_of_missing_address(live);
+        prepared.warn_of_modules();
+        if let Self::Saved(path) = self {
+            saved::check(path, loaded, &prepared, live)?;
+        }
+        Ok(prepared)
+    }
+
+    /// The part of the world that has changed so much since a plan was made that it is not the
+    /// plan any more.
+    ///
+    /// The plan is approved, not the live state: where other programs add and delete SAs all the
+    /// time no two looks are the same. A saved plan pins the whole live state, and is checked
+    /// again.
+    fn change_since(
+        self,
+        global: &Global,
+        loaded: &Loaded,
+        prepared: &Prepared<'_>,
+        [before, now]: [&Live; 2],
+    ) -> Result<Option<&'static str>, Error> {
+        const STATE: &str = "The kernel's state";
+        let same = before.0.same_objects(&now.0);
+        let config = &loaded.config;
+        let holds = match self {
+            Self::Destroy => {
+                same || Plan::new(&prepared.desired, now, config.reqid)
+                    .asks_the_same_as(&prepared.plan)
+            }
+            Self::Apply | Self::Saved(_)
+                if moment::now(config)?.generation != prepared.moment.generation =>
+            {
+                return Ok(Some("The generation"));
+            }
+            Self::Apply => same || prepared.holds_for(global, loaded, now)?,
+            Self::Saved(_) => same,
+        };
+        Ok((!holds).then_some(STATE))
+    }
+
+    /// The desired state that a revert is to follow, where generations follow the clock.
+    fn desired_now(self, loaded: &Loaded, prepared: &Prepared<'_>) -> Option<(Desired, Keyring)> {
+        match self {
+            Self::Apply | Self::Saved(_) => {
+                let moment = moment::now(&loaded.config).ok().filter(|now| now.clock.is_some())?;
+                Some(desired(&loaded.config, moment, prepared.local?, loaded.secrets.as_ref()))
+            }
+            Self::Destroy => None,
+        }
+    }
+
+    /// The work on a ratchet once all is in place.
+    fn turn<'a>(self, config: &'a Config, prepared: &Prepared<'_>) -> Option<Turn<'a>> {
+        match self {
+            Self::Apply | Self::Saved(_) => Turn::of(config, prepared.moment),
+            Self::Destroy => None,
+        }
+    }
+}
+
+fn prepare_destroy<'a>(
+    global: &Global,
+    config: &'a Config,
+    live: &Live,
+) -> Result<Prepared<'a>, Error> {
+    let local = super::local_if_any(global, config, live)?;
+    // Only names, for the plan's text: nothing is wanted.
+    let others = config.peers.iter().filter(|peer| local.is_none_or(|l| l.name != peer.name));
+    let desired = Desired {
+        local: local.map(|peer| peer.address),
+        peers: others.map(|peer| (peer.address, peer.name.clone())).collect(),
+        goal: Goal::Nothing,
+        marking: Marking::of(config),
+        ..Desired::default()
+    };
+    let plan = Plan::new(&desired, live, config.reqid);
+    // Only shown: a clock that is wrong keeps nobody from removing everything.
+    let moment = config.rotation.at(clock::now());
+    let (keyring, warnings) = Default::default();
+    Ok(Prepared { local, moment, desired, keyring, plan, warnings })
+}
+
+/// The approved plan and the live state that it was made for; `None` if it was not approved.
+fn approved_plan<'a>(
+    global: &Global,
+    args: &RunArgs,
+    request: Request<'_>,
+    loaded: &'a Loaded,
+    kernel: &mut Linux,
+) -> Result<Option<(Prepared<'a>, Live)>, Error> {
+    let config = &loaded.config;
+    let file = file_name(global);
+    let mut live = kernel.observe(config.reqid)?;
+    loop {
+        let prepared = request.prepare(global, loaded, &live)?;
+        if !approved(global, args, request.verb(), &prepared.view(config, &file))? {
+            return Ok(None);
+        }
+        let again = kernel.observe(config.reqid)?;
+        let Some(what) = request.change_since(global, loaded, &prepared, [&live, &again])? else {
+            return Ok(Some((prepared, again)));
+        };
+        super::say(format_args!("{what} changed meanwhile; planning again."));
+        live = again;
+    }
+}
+
+/// Refuses early a run that can't ask.
+fn refuse_questions_without_answer(global: &Global, args: &RunArgs) -> Result<(), Error> {
+    if args.auto_approve {
+        return Ok(());
+    }
+    if global.format == Format::Json {
+        return Err(Error::Usage("--format json can't ask; add --auto-approve".into()));
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Error::Usage(
+            "standard input is no terminal, so nobody can be asked; add --auto-approve".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Shows the plan and asks, if there is anything to ask about.
+fn approved(global: &Global, args: &RunArgs, verb: Verb, view: &View<'_>) -> Result<bool, Error> {
+    if global.format == Format::Text {
+        print(&plan_text(view))?;
+    }
+    if args.auto_approve || view.plan.steps.is_empty() {
+        return Ok(true);
+    }
+    ask(verb)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    if answer.trim() == "yes" {
+        return Ok(true);
+    }
+    super::say(format_args!("Not approved; nothing was changed."));
+    Ok(false)
+}
+
+/// Where standard output goes to a file or a pipe, nobody would see the question in it.
+fn ask(verb: Verb) -> Result<(), Error> {
+    let question = format!("\nTo {verb} this, type yes: ");
+    if io::stdout().is_terminal() {
+        return print(&question);
+    }
+    let mut terminal = io::stderr().lock();
+    terminal.write_all(question.as_bytes())?;
+    Ok(terminal.flush()?)
+}
+
+/// The output of a run that changes the kernel.
+struct Output {
+    format: Format,
+    verb: Verb,
+    printer: Printer,
+}
+
+impl Output {
+    fn start(format: Format, verb: Verb) -> Result<Self, Error> {
+        Ok(Self { format, verb, printer: Printer::start()? })
+    }
+
+    /// Performs a plan, and shows its progress.
+    fn perform(&self, kernel: &mut Linux, target: &Target<'_>, view: &View<'_>) -> Report {
+        let plan = view.plan;
+        if plan.steps.is_empty() {
+            return Report { after: Some(plan.clone()), ..Report::default() };
+        }
+        let mut meter = Meter::new(plan, self.format, &self.printer);
+        apply::apply(kernel, target, plan, &mut |progress| meter.show(&progress))
+    }
+
+    /// Says how a plan was performed, to people.
+    fn report(&self, view: &View<'_>, report: &Report) {
+        if self.format != Format::Json && !view.plan.steps.is_empty() {
+            self.printer.out(format!("\n{}", report_text(report, view.file, self.verb)));
+        }
+    }
+
+    fn finish(
+        self,
+        view: &View<'_>,
+        report: &Report,
+        advance: Option<&RatchetAdvance>,
+        outcome: Option<&ConfirmationOutcome>,
+        patience: Option<Duration>,
+    ) {
+        match self.format {
+            Format::Json => self.printer.json(&report_json(view, report, advance, outcome)),
+            Format::Text | Format::Prometheus => {
+                self.printer.out(advance.map(RatchetAdvance::text).unwrap_or_default());
+            }
+        }
+        self.printer.finish(patience);
+    }
+}
+
+fn status(report: &Report, advance: Option<&RatchetAdvance>) -> Status {
+    let turned_well = advance.is_none_or(|advance| advance.error.is_none());
+    let has_turned = advance.is_some_and(|advance| advance.before != advance.after);
+    if report.is_complete() {
+        if turned_well { Status::Done } else { Status::Partial }
+    } else if report.changed_anything() || has_turned {
+        Status::Partial
+    } else {
+        Status::Error
+    }
+}

@@ -1,0 +1,91 @@
+//! A plan, prepared to be shown, saved or performed.
+
+use crate::{
+    apply::Target,
+    cli::Global,
+    config::{self, Config, Loaded, Moment, Peer},
+    desired::{Keyring, desired},
+    error::Error,
+    kernel::linux::foreseen_refusals,
+    model::{Live, Reqid},
+    plan::{Plan, Warning, WarningCode},
+    render::View,
+};
+
+/// A plan, and the facts that it takes to show and to perform it.
+pub(super) struct Prepared<'a> {
+    /// The local peer; a destroy may not know it.
+    pub(super) local: Option<&'a Peer>,
+    pub(super) moment: Moment,
+    pub(super) desired: crate::desired::Desired,
+    pub(super) keyring: Keyring,
+    pub(super) plan: Plan,
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// Plans at a moment for the host with this live state.
+pub(super) fn prepare<'a>(
+    global: &Global,
+    loaded: &'a Loaded,
+    moment: Moment,
+    live: &Live,
+) -> Result<Prepared<'a>, Error> {
+    let config = &loaded.config;
+    let local = config::local_peer(config, global.local.as_deref(), &live.0.addresses)?;
+    loaded.check_private_key(local)?;
+    loaded.check_ratchet(moment.generation)?;
+    let warnings = loaded.warnings.clone();
+    let (desired, keyring) = desired(config, moment, local, loaded.secrets.as_ref());
+    let plan = Plan::new(&desired, live, config.reqid);
+    Ok(Prepared { local: Some(local), moment, desired, keyring, plan, warnings })
+}
+
+impl Prepared<'_> {
+    /// Whether it is the plan for another live state as well.
+    pub(super) fn holds_for(
+        &self,
+        global: &Global,
+        loaded: &Loaded,
+        live: &Live,
+    ) -> Result<bool, Error> {
+        let other = prepare(global, loaded, self.moment, live)?;
+        let name = |local: Option<&Peer>| local.map(|peer| peer.name.clone());
+        Ok(name(other.local) == name(self.local) && other.plan.asks_the_same_as(&self.plan))
+    }
+
+    /// The plan as it is to be shown.
+    pub(super) fn view<'a>(&'a self, config: &'a Config, file: &'a str) -> View<'a> {
+        let (local, plan, warnings) = (self.local, &self.plan, &self.warnings);
+        View { config, moment: self.moment, local, plan, warnings, file }
+    }
+
+    /// The objects and keys that the plan leads to.
+    pub(super) fn target(&self, reqid: Reqid) -> Target<'_> {
+        Target { desired: &self.desired, keyring: &self.keyring, reqid }
+    }
+
+    /// `--local` may name a host that this one isn't.
+    pub(super) fn warn_of_missing_address(&mut self, live: &Live) {
+        let Some(Peer { name, address, .. }) = self.local else { return };
+        if !live.0.has_address(*address) {
+            let text = format!("this host does not have {address}, the address of {name}");
+            self.warnings.push(Warning::new(WarningCode::AddressMissing, text));
+        }
+    }
+
+    /// Warns of features that the kernel will refuse, where that is certain without trying.
+    pub(super) fn warn_of_modules(&mut self) {
+        let sas = self.plan.steps.iter().filter_map(|planned| Some(planned.step.kind.added()?.sa));
+        let refused = |why| {
+            let text = format!("apply will not get past its first trial: {why}");
+            Warning::new(WarningCode::KernelWillRefuse, text)
+        };
+        self.warnings.extend(foreseen_refusals(sas).into_iter().map(refused));
+    }
+}
+
+/// The file's name without its directories, as reports call it.
+pub(super) fn file_name(global: &Global) -> String {
+    let name = global.config.file_name().unwrap_or(global.config.as_os_str());
+    name.to_string_lossy().into_owned()
+}

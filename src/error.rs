@@ -6,11 +6,13 @@ use std::{
     path::PathBuf,
 };
 
+use serde::Serialize;
+
 use crate::{
-    config::{ConfigError, LocalError},
+    config::{ConfigError, LocalError, LocatedError},
     kernel::KernelError,
-    model::Time,
-    render::Plain,
+    model::{ErrorCode, Time},
+    render::{FORMAT_VERSION, Plain},
 };
 
 /// Why a command ended with status 1.
@@ -72,8 +74,8 @@ pub enum Error {
     #[error("error: {0}")]
     Io(#[from] io::Error),
     /// A request that can't be performed as it was given.
-    #[error("error: {0}")]
-    Usage(String),
+    #[error("error: {1}")]
+    Request(ErrorCode, String),
 }
 
 impl Error {
@@ -94,13 +96,94 @@ impl Error {
             | Self::Irreversible { .. }
             | Self::Privilege(_)
             | Self::Io(_)
-            | Self::Usage(_) => Plain(self).to_string(),
+            | Self::Request(..) => Plain(self).to_string(),
         }
+    }
+
+    /// The code by which programs tell it from others.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Config(_) => ErrorCode::ConfigRefused,
+            Self::Local(_) => ErrorCode::LocalPeerUnknown,
+            Self::Kernel(error) => match error {
+                KernelError::Refused { .. } => ErrorCode::KernelRefused,
+                KernelError::Lost { .. } => ErrorCode::KernelAnswersLost,
+                KernelError::Garbled(_) => ErrorCode::KernelAnswerGarbled,
+                KernelError::System { .. } => ErrorCode::SystemFailed,
+                KernelError::Changed(_) => ErrorCode::PolicyChanged,
+            },
+            Self::Clock { .. } => ErrorCode::ClockWrong,
+            Self::Snapshot { .. } => ErrorCode::DocumentRefused,
+            Self::File { .. } => ErrorCode::FileNotReplaced,
+            Self::Irreversible { .. } => ErrorCode::Irreversible,
+            Self::Privilege(_) => ErrorCode::PrivilegesStay,
+            Self::Io(_) => ErrorCode::InputOutput,
+            Self::Request(code, _) => *code,
+        }
+    }
+
+    /// A request that can't be performed as it was given.
+    pub fn request(code: ErrorCode, text: impl Into<String>) -> Self {
+        Self::Request(code, text.into())
+    }
+
+    /// The errors in the shape of their JSON.
+    pub fn json(&self) -> impl Serialize + '_ {
+        let errors = match self {
+            Self::Config(error) => {
+                error.located_errors().map(|error| JsonError::located(&error)).collect()
+            }
+            Self::Local(_)
+            | Self::Kernel(_)
+            | Self::Clock { .. }
+            | Self::Snapshot { .. }
+            | Self::File { .. }
+            | Self::Irreversible { .. }
+            | Self::Privilege(_)
+            | Self::Io(_)
+            | Self::Request(..) => {
+                let text = self.to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
+                let (file, line, column, hint) = Default::default();
+                vec![JsonError { code: self.code(), text, file, line, column, hint }]
+            }
+        };
+        JsonErrors { format_version: FORMAT_VERSION, errors }
     }
 
     /// Whether standard output was closed by its reader, which is not an error.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The errors of one run in the shape of their JSON.
+#[derive(Serialize)]
+struct JsonErrors {
+    format_version: &'static str,
+    errors: Vec<JsonError>,
+}
+
+#[derive(Serialize)]
+struct JsonError {
+    code: ErrorCode,
+    text: String,
+    file: Option<String>,
+    line: Option<usize>,
+    column: Option<usize>,
+    hint: Option<String>,
+}
+
+impl JsonError {
+    fn located(error: &LocatedError<'_>) -> Self {
+        Self {
+            code: ErrorCode::ConfigRefused,
+            text: error.text.to_owned(),
+            file: Some(error.file.to_owned()),
+            line: error.line,
+            column: error.column,
+            hint: Some(error.hint.to_owned()),
+        }
     }
 }
 

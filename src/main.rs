@@ -4,9 +4,11 @@ use std::{env, io::Write, process::ExitCode};
 
 use clap::Parser;
 use meshsec::{
-    cli::{self, Cli},
-    commands, error, privilege,
-    render::Plain,
+    cli::{self, Cli, Format},
+    commands,
+    error::{self, Error},
+    privilege,
+    render::{Layout, Plain, json_text},
 };
 
 fn main() -> ExitCode {
@@ -25,7 +27,17 @@ fn main() -> ExitCode {
     match commands::run(&cli) {
         Ok(status) => status.into(),
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
-        Err(error) => failed(&error.shown()),
+        Err(error) => failed(&shown(&error, cli.global.format)),
+    }
+}
+
+/// An error as text, or as one JSON document.
+fn shown(error: &Error, format: Format) -> String {
+    match format {
+        // Text that is no JSON is better than no error.
+        Format::Json => json_text(&error.json(), Layout::Lines)
+            .map_or_else(|_| error.shown(), |text| text.trim_end().to_owned()),
+        Format::Text | Format::Prometheus => error.shown(),
     }
 }
 

@@ -51,6 +51,40 @@ fn an_spi_is_taken_as_tcpdump_prints_it_and_its_peers_have_names() {
     assert!(json.contains("\"from_peer\": \"h1\"") && json.contains("\"from\": 1"), "{json}");
 }
 
+/// Programs get the errors as one document, with each place in the file and without its lines.
+#[test]
+fn errors_are_json_where_json_is_wanted() {
+    let dir = mesh();
+    let file = dir.path().join("mesh.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, good.replace("generation = 5", "generation = -5\npassword = \"s3cr3t\""))
+        .unwrap();
+    let json = |arguments: &[&str]| {
+        let arguments = [&["-c", "mesh.toml", "--format", "json"], arguments].concat();
+        let output = meshsec(dir.path(), &arguments);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!text.contains("s3cr3t"), "{text}");
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let found = json(&["validate"]);
+    assert_eq!(found["format_version"], "2.0");
+    let errors = found["errors"].as_array().unwrap();
+    let places: Vec<_> = errors.iter().map(|error| (&error["line"], &error["column"])).collect();
+    assert_eq!(places, [(&6.into(), &14.into()), (&7.into(), &1.into())], "{errors:?}");
+    for error in errors {
+        assert_eq!(error["code"], "config-refused");
+        assert_eq!(error["file"], "mesh.toml");
+        assert!(error["text"].is_string() && error["hint"].is_string(), "{error}");
+    }
+    let found = json(&["spi", "12"]);
+    assert_eq!(found["errors"][0]["code"], "spi-refused");
+    assert_eq!(found["errors"][0]["line"], serde_json::Value::Null);
+    let found = json(&["apply"]);
+    assert_eq!(found["errors"][0]["code"], "approval-missing");
+}
+
 #[test]
 fn hex_without_0x_is_recognised() {
     let dir = mesh();

@@ -27,7 +27,7 @@ use crate::{
         Kernel,
         linux::{Linux, clock, lock},
     },
-    model::Live,
+    model::{ErrorCode, Live},
     plan::Plan,
     privilege::{self, Files},
     render::{
@@ -272,11 +272,15 @@ fn refuse_questions_without_answer(global: &Global, args: &RunArgs) -> Result<()
         return Ok(());
     }
     if global.format == Format::Json {
-        return Err(Error::Usage("--format json can't ask; add --auto-approve".into()));
+        return Err(Error::request(
+            ErrorCode::ApprovalMissing,
+            "--format json can't ask; add --auto-approve",
+        ));
     }
     if !io::stdin().is_terminal() {
-        return Err(Error::Usage(
-            "standard input is no terminal, so nobody can be asked; add --auto-approve".into(),
+        return Err(Error::request(
+            ErrorCode::ApprovalMissing,
+            "standard input is no terminal, so nobody can be asked; add --auto-approve",
         ));
     }
     Ok(())

@@ -33,6 +33,7 @@ use crate::{
     cli::{Format, Global},
     error::Error,
     kernel::linux::rights,
+    model::ErrorCode,
     render::Plain,
 };
 
@@ -291,15 +292,20 @@ fn unanswered(error: &io::Error) -> String {
 
 /// Confirms the run that waits in this network namespace.
 pub(super) fn run(global: &Global) -> Result<Status, Error> {
-    let answer = ask().map_err(|error| Error::Usage(unanswered(&error)))?;
+    let answer =
+        ask().map_err(|error| Error::request(ErrorCode::NotConfirmed, unanswered(&error)))?;
     let Some(mesh) = answer.strip_prefix("confirmed ").map(str::trim_end) else {
-        return Err(Error::Usage(match answer.as_str() {
-            REFUSED => "only root, or the user who runs apply, may confirm it".into(),
-            EARLY => "this was run before all was applied, and proves nothing of what came after; \
+        return Err(Error::request(
+            ErrorCode::NotConfirmed,
+            match answer.as_str() {
+                REFUSED => "only root, or the user who runs apply, may confirm it",
+                EARLY => {
+                    "this was run before all was applied, and proves nothing of what came after; \
                       run it again"
-                .into(),
-            _ => NOT_CONFIRMED.into(),
-        }));
+                }
+                _ => NOT_CONFIRMED,
+            },
+        ));
     };
     match global.format {
         Format::Json => print_json(&Confirmed { mesh, confirmed: true })?,

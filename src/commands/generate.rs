@@ -7,7 +7,11 @@ use rustix::fs::FileType;
 use zeroize::Zeroizing;
 
 use super::{Status, print};
-use crate::{config, error::Error, model::PrivateKey};
+use crate::{
+    config,
+    error::Error,
+    model::{ErrorCode, PrivateKey},
+};
 
 /// Far more than a key and the space around it.
 const LARGEST_INPUT: usize = 4 << 10;
@@ -35,7 +39,10 @@ pub(super) fn pubkey() -> Result<Status, Error> {
 /// The secret on standard input; `what` names the expected secret, for errors.
 pub(super) fn secret(what: &str) -> Result<Box<Zeroizing<[u8; 32]>>, Error> {
     config::secret(&input()?).map_err(|malformed| {
-        Error::Usage(format!("standard input is no {what}: it is {malformed}"))
+        Error::request(
+            ErrorCode::SecretMalformed,
+            format!("standard input is no {what}: it is {malformed}"),
+        )
     })
 }
 
@@ -48,8 +55,12 @@ fn input() -> Result<Zeroizing<Vec<u8>>, Error> {
 
 fn random() -> Result<Zeroizing<[u8; 32]>, Error> {
     let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *bytes)
-        .map_err(|error| Error::Usage(format!("the system gives no random numbers: {error}")))?;
+    getrandom::fill(&mut *bytes).map_err(|error| {
+        Error::request(
+            ErrorCode::SystemFailed,
+            format!("the system gives no random numbers: {error}"),
+        )
+    })?;
     Ok(bytes)
 }
 
@@ -72,7 +83,9 @@ fn print_secret(bytes: &[u8; 32]) -> Result<Status, Error> {
     warn_of_readers();
     let mut text = Zeroizing::new([0; 45]);
     let length = Base64::encode(bytes, &mut text[..44])
-        .map_err(|_| Error::Usage("32 bytes are 44 characters of base64".into()))?
+        .map_err(|_| {
+            Error::request(ErrorCode::SecretMalformed, "32 bytes are 44 characters of base64")
+        })?
         .len();
     text[length] = b'\n';
     let mut stdout =

@@ -47,7 +47,7 @@ use crate::{
             netns,
         },
     },
-    model::Live,
+    model::{ErrorCode, Live},
     privilege::{self, Files},
     render::{Layout, Plain, json_text},
 };
@@ -84,7 +84,10 @@ impl From<Status> for ExitCode {
 /// `/proc` after that is in it.
 pub fn run(cli: &Cli) -> Result<Status, Error> {
     if cli.global.format == Format::Prometheus && !matches!(cli.command, Command::Status(_)) {
-        return Err(Error::Usage("--format prometheus is for status; use text or json".into()));
+        return Err(Error::request(
+            ErrorCode::OptionsDisagree,
+            "--format prometheus is for status; use text or json",
+        ));
     }
     let looks_at_a_host = !matches!(
         cli.command,

@@ -7,7 +7,7 @@ use crate::{
     desired::ways,
     error::Error,
     kernel::linux::surroundings,
-    model::{Link, Mtu, Warning, WarningCode},
+    model::{ErrorCode, Link, Mtu, Warning, WarningCode},
     mtu::{fit, needed},
     plan::underlay,
     privilege::Files,
@@ -24,18 +24,24 @@ pub(super) fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
         Err(error) => return Err(error.into()),
     };
     let peer = local.or(config.peers.first());
-    let address = peer.map(|peer| peer.address).ok_or_else(|| Error::Usage("no peer".into()))?;
+    let address = peer
+        .map(|peer| peer.address)
+        .ok_or_else(|| Error::request(ErrorCode::MtuUnknown, "no peer"))?;
     let tunnel = config.traffic.tunnel().unwrap_or_default();
-    let given =
-        match args.inner_mtu {
-            Some(inner) => Some(needed(inner, address, tunnel).ok_or_else(|| {
-                Error::Usage(format!("no IP packet carries {inner} bytes inside"))
-            })?),
-            None => args.underlay_mtu,
-        };
+    let given = match args.inner_mtu {
+        Some(inner) => Some(needed(inner, address, tunnel).ok_or_else(|| {
+            Error::request(
+                ErrorCode::MtuUnknown,
+                format!("no IP packet carries {inner} bytes inside"),
+            )
+        })?),
+        None => args.underlay_mtu,
+    };
     let device = match (given, local) {
         (None, Some(local)) => {
-            let give = |why| Error::Usage(format!("{why}; give --underlay-mtu BYTES"));
+            let give = |why| {
+                Error::request(ErrorCode::MtuUnknown, format!("{why}; give --underlay-mtu BYTES"))
+            };
             Some(underlay(&state, local.address).map_err(give)?)
         }
         _ => None,

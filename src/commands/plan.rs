@@ -9,6 +9,7 @@ use crate::{
     cli::{Format, Global, PlanArgs},
     config::{Config, SecretsMode},
     error::Error,
+    model::ErrorCode,
     privilege::Files,
     render::{plan_json, plan_text},
 };
@@ -17,8 +18,9 @@ use crate::{
 pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     let source = live::Source::from(args.live.as_str());
     if args.out.is_some() && source != live::Source::Kernel {
-        return Err(Error::Usage(
-            "--out saves a plan for this host's kernel; leave --live out".into(),
+        return Err(Error::request(
+            ErrorCode::OptionsDisagree,
+            "--out saves a plan for this host's kernel; leave --live out",
         ));
     }
     let secrets = match source {

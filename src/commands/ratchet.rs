@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     kernel::linux::clock,
     keys::Ratchet,
-    model::{Generation, Key, Warning, WarningCode},
+    model::{ErrorCode, Generation, Key, Warning, WarningCode},
     render::{Plain, RatchetAdvance},
 };
 
@@ -25,10 +25,13 @@ const AT_ONCE: u64 = 1;
 pub(super) fn run(global: &Global, command: &RatchetCommand) -> Result<Status, Error> {
     let loaded = config::load(&global.config, SecretsMode::Ignored)?;
     let KeySource::Ratchet(path) = &loaded.config.keys else {
-        return Err(Error::Usage(format!(
-            "{} has no ratchet in [keys]; write ratchet = {{ file = \"ratchet\" }} there first",
-            global.config.display()
-        )));
+        return Err(Error::request(
+            ErrorCode::RatchetRefused,
+            format!(
+                "{} has no ratchet in [keys]; write ratchet = {{ file = \"ratchet\" }} there first",
+                global.config.display()
+            ),
+        ));
     };
     let moment = moment::now(&loaded.config)?;
     match command {
@@ -52,7 +55,10 @@ fn init(global: &Global, config: &Config, path: &Path, moment: Moment) -> Result
     let doubtful = moment.clock.is_some() && clock::is_synchronised() != Some(true);
     let start = if doubtful { Generation::default() } else { oldest_accepted(moment) };
     let ratchet = Ratchet::begin(&mesh_key, &config.mesh).at(start).ok_or_else(|| {
-        Error::Usage(format!("generation {start} is too far from the begin of the chain"))
+        Error::request(
+            ErrorCode::RatchetRefused,
+            format!("generation {start} is too far from the begin of the chain"),
+        )
     })?;
     Replacement::begin(path)?.create(ratchet.text().as_bytes())?;
     match global.format {
@@ -75,7 +81,7 @@ fn init(global: &Global, config: &Config, path: &Path, moment: Moment) -> Result
 fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Status, Error> {
     let oldest = oldest_accepted(moment);
     let wanted = Generation::new(to).filter(|wanted| *wanted <= oldest).ok_or_else(|| {
-        Error::Usage(format!(
+        Error::request(ErrorCode::RatchetRefused, format!(
             "the mesh is at generation {}, so that keys of {oldest} are needed; --to {to} would \
              destroy them",
             moment.generation
@@ -86,10 +92,13 @@ fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Stat
     let ratchet = read(path)?;
     let before = ratchet.generation();
     let after = ratchet.at(wanted).ok_or_else(|| {
-        Error::Usage(format!(
-            "the ratchet is at generation {before}, and can't be turned to {wanted}: it turns \
+        Error::request(
+            ErrorCode::RatchetRefused,
+            format!(
+                "the ratchet is at generation {before}, and can't be turned to {wanted}: it turns \
              forwards only, by 67 million generations at most"
-        ))
+            ),
+        )
     })?;
     if wanted != before {
         let (read, next) = (ratchet.text(), after.text());
@@ -201,7 +210,8 @@ fn failed(error: Error) -> RatchetAdvance {
 }
 
 fn read(path: &Path) -> Result<Ratchet, Error> {
-    config::read_ratchet(path).map_err(|error| Error::Usage(error.to_string()))
+    config::read_ratchet(path)
+        .map_err(|error| Error::request(ErrorCode::RatchetRefused, error.to_string()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
     cli::{Format, Global, SpiArgs},
     config::{self, SecretsMode},
     error::Error,
-    model::{self, ShortId, Spi},
+    model::{self, ErrorCode, ShortId, Spi},
 };
 
 #[derive(Serialize)]
@@ -60,12 +60,13 @@ fn parse(text: &str) -> Result<Spi, Error> {
     let spi = model::number(&lower).map(Spi::from_raw).ok_or_else(|| {
         let quoted = config::quoted(text);
         let write = if looks_hex { &meant } else { "; write 32 bits such as 0x81001002" };
-        Error::Usage(format!("{quoted} is not an SPI{write}"))
+        Error::request(ErrorCode::SpiRefused, format!("{quoted} is not an SPI{write}"))
     })?;
     if spi.is_mesh() {
         return Ok(spi);
     }
-    Err(Error::Usage(format!(
-        "{spi} is not an SPI of a mesh, as those have the top bit set{meant}"
-    )))
+    Err(Error::request(
+        ErrorCode::SpiRefused,
+        format!("{spi} is not an SPI of a mesh, as those have the top bit set{meant}"),
+    ))
 }

@@ -20,7 +20,7 @@ use crate::{
         Kernel, Linux,
         linux::{clock, counters},
     },
-    model::{Live, PeerName, Time},
+    model::{ErrorCode, Live, PeerName, Time},
     plan::{NAMES_SHOWN, Plan, Warning, WarningCode},
     privilege::Files,
     render::{Layout, Sample, StatusView, status_json, status_prometheus, status_text},
@@ -36,7 +36,10 @@ const SIGHTING: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)
 /// Needs no secret: keys are not compared.
 pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<Status, Error> {
     if args.watch.is_some() && global.format == Format::Prometheus {
-        return Err(Error::Usage("--watch is for people and programs: use text or json".into()));
+        return Err(Error::request(
+            ErrorCode::OptionsDisagree,
+            "--watch is for people and programs: use text or json",
+        ));
     }
     let loaded = super::load(global, SecretsMode::Ignored, Files::Neither)?;
     let config = &loaded.config;
@@ -70,7 +73,10 @@ fn asked(config: &Config, names: &[String]) -> Result<BTreeSet<PeerName>, Error>
     let all: Vec<&str> = all.iter().take(NAMES_SHOWN).map(|name| name.as_str()).collect();
     let more = if all.len() < config.peers.len() { " and others" } else { "" };
     let (unknown, all) = (unknown.join(", "), all.join(", "));
-    Err(Error::Usage(format!("the file has no peer {unknown}; it has {all}{more}")))
+    Err(Error::request(
+        ErrorCode::PeerUnknown,
+        format!("the file has no peer {unknown}; it has {all}{more}"),
+    ))
 }
 
 struct Watcher<'a> {
@@ -178,13 +184,19 @@ impl<'a> Watcher<'a> {
     /// Refuses peers that the operator named and that this host has nothing to do with.
     fn are_pairs(&self, local: &Peer, desired: &Desired) -> Result<(), Error> {
         if self.asked.contains(&local.name) {
-            return Err(Error::Usage(format!("{} is this host: name another peer", local.name)));
+            return Err(Error::request(
+                ErrorCode::PeerUnknown,
+                format!("{} is this host: name another peer", local.name),
+            ));
         }
         match self.asked.iter().find(|name| desired.unpaired.contains(*name)) {
             None => Ok(()),
-            Some(name) => Err(Error::Usage(format!(
-                "this host forms no pair with {name}: one has an IPv4 address, the other IPv6"
-            ))),
+            Some(name) => Err(Error::request(
+                ErrorCode::PeerUnknown,
+                format!(
+                    "this host forms no pair with {name}: one has an IPv4 address, the other IPv6"
+                ),
+            )),
         }
     }
 

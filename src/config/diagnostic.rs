@@ -99,6 +99,34 @@ impl ConfigError {
     }
 }
 
+impl ConfigError {
+    /// Its parts, for programs: the first hundred errors.
+    pub fn located_errors(&self) -> impl Iterator<Item = LocatedError<'_>> {
+        self.shown.iter().map(|diagnostic| LocatedError {
+            file: &self.path,
+            line: diagnostic.place.as_ref().map(|place| place.line),
+            column: diagnostic.place.as_ref().map(|place| place.column),
+            text: &diagnostic.message,
+            hint: &diagnostic.hint,
+        })
+    }
+}
+
+/// One error of a file, without the line that it is in.
+#[derive(Debug, Clone, Copy)]
+pub struct LocatedError<'a> {
+    /// The file.
+    pub file: &'a str,
+    /// The line, counted from 1; `None` for an error of the file as a whole.
+    pub line: Option<usize>,
+    /// The column, counted from 1 in characters.
+    pub column: Option<usize>,
+    /// The error, in a sentence.
+    pub text: &'a str,
+    /// The correction.
+    pub hint: &'a str,
+}
+
 impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {

@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
-pub use diagnostic::ConfigError;
+pub use diagnostic::{ConfigError, LocatedError};
 pub use files::fill;
 pub use loaded::Raised;
 pub use local::{LocalError, local_peer};

@@ -167,6 +167,36 @@ codes! {
     }
 }
 
+codes! {
+    /// The reason of an error that ends a command before it has changed anything.
+    ErrorCode {
+        // The file, and what it names.
+        ConfigRefused "config-refused" "mesh.toml, or a secret that it names, can't be used.",
+        LocalPeerUnknown "local-peer-unknown" "Which peer this host is can't be told.",
+        ClockWrong "clock-wrong" "The clock is certainly wrong, and generations follow it.",
+        DocumentRefused "document-refused" "A snapshot or a saved plan can't be used, or does not hold any more.",
+        FileNotReplaced "file-not-replaced" "A file can't be replaced by its next version.",
+        RatchetRefused "ratchet-refused" "The ratchet can't be read, or can't be turned as asked.",
+        SecretMalformed "secret-malformed" "Standard input holds no secret.",
+        // The command line.
+        ApprovalMissing "approval-missing" "Nobody can be asked whether to go on.",
+        OptionsDisagree "options-disagree" "Two options, or an option and a command, don't go together.",
+        PeerUnknown "peer-unknown" "The file has no such peer, or this host forms no pair with it.",
+        SpiRefused "spi-refused" "A number is not an SPI of a mesh.",
+        MtuUnknown "mtu-unknown" "The MTU can't be computed.",
+        NotConfirmed "not-confirmed" "No run could be confirmed.",
+        // The system.
+        Irreversible "irreversible" "A change could not be reverted, so it is not made.",
+        KernelRefused "kernel-refused" "The kernel refused a request.",
+        KernelAnswersLost "kernel-answers-lost" "The kernel's answers got lost.",
+        KernelAnswerGarbled "kernel-answer-garbled" "The kernel's answer makes no sense.",
+        PolicyChanged "policy-changed" "Another program has changed a policy since the plan was made.",
+        SystemFailed "system-failed" "A program, a file, a socket or a namespace can't be used.",
+        PrivilegesStay "privileges-stay" "Capabilities that are not needed can't be given up.",
+        InputOutput "input-output" "Standard input or output can't be used.",
+    }
+}
+
 /// A notice to the operator. It stops nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Warning {

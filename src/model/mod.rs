@@ -23,7 +23,7 @@ pub use chain::{
     Backend, CHAIN_PREFIX, Chain, ChainId, ChainRole, Family, Firewall, Jump, MarkUser, Rule,
     Unseen,
 };
-pub use code::{ConflictCode, Reason, ReasonCode, Warning, WarningCode};
+pub use code::{ConflictCode, ErrorCode, Reason, ReasonCode, Warning, WarningCode};
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use number::number;

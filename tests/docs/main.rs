@@ -19,6 +19,7 @@ use std::{
 use clap::CommandFactory;
 use meshsec::{
     cli::Cli,
+    model::ErrorCode,
     plan::{ConflictCode, ReasonCode, WarningCode},
 };
 
@@ -187,6 +188,7 @@ fn listed<'c>(title: &str, codes: impl Iterator<Item = (&'c str, &'c str)>) -> S
 fn meshsec_8_lists_every_code_and_no_other() {
     let codes = [
         listed("Of warnings", WarningCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
+        listed("Of errors", ErrorCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
         listed("Of conflicts", ConflictCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
         listed("Of reasons", ReasonCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
     ]

@@ -21,6 +21,22 @@ fn no_file_is_too_long() {
     }
 }
 
+/// Scripts, `xargs` and Make take a space in a name for the end of it.
+#[test]
+fn no_file_name_has_a_space() {
+    let mut left = vec![root().to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            assert!(!name.contains(char::is_whitespace), "{}", path.display());
+            if path.is_dir() && !path.is_symlink() && !["target", ".git"].contains(&&*name) {
+                left.push(path);
+            }
+        }
+    }
+}
+
 /// Files without effects: the stages between reading the file and asking the kernel.
 fn pure_files() -> Vec<PathBuf> {
     let directories =

@@ -5,7 +5,7 @@ use crate::{
     fixture::{A, B, Lab, Underlay},
     inject,
     iptables::{BY_MARK, Backend, OUT},
-    kill::{Restore, Restores},
+    kill::{self, Restore, Restores},
     random::how_often,
     traffic::Flood,
 };
@@ -40,8 +40,9 @@ pub fn at_restores(
 ) -> u32 {
     let all = how_often("MESHSEC_KILLS", 0) > 0;
     let (step, ways) = if all { (1, WAYS.len()) } else { (step, 1) };
+    let begin = 1 + u32::from(step > 1 && kill::is_point(0));
     let mut kills = 0;
-    for (turn, at) in (1..).step_by(step).enumerate() {
+    for (turn, at) in (begin..).step_by(step).enumerate() {
         for way in 0..ways {
             goal(lab);
             let how = WAYS[(turn + way) % WAYS.len()];

@@ -1,7 +1,7 @@
 //! A run that is killed leaves nothing that leaks, and the next one goes on from there.
 //!
 //! Here it is killed right before each of its requests to change something, and right after the
-//! last: that is every state that a crash can leave. `crashes_at_random` chooses other moments,
+//! last: that is every state that a crash can leave. Two kernels share the requests (`kill::is_point`). `crashes_at_random` chooses other moments,
 //! `crash_by_mark` those around iptables.
 
 use crate::{
@@ -19,8 +19,8 @@ pub const DESTROY: &[&str] = &["destroy", "--auto-approve"];
 /// Brings host a to where a run begins, and says which run that is.
 type Goal<'a> = &'a mut dyn FnMut(&Lab) -> &'static [&'static str];
 
-/// Kills a run for each of the goals, in turn, at every request. `check` is called after each kill
-/// and `finish` completes the killed run. Returns the number of kills.
+/// Kills a run for each of the goals, in turn, at every request that is this kernel's turn. `check`
+/// is called after each kill and `finish` completes the killed run. Returns the number of requests.
 fn at_every_request(
     lab: &Lab,
     goals: &mut [Goal<'_>],
@@ -37,7 +37,7 @@ fn at_every_request(
         })
         .collect();
     let longest = requests.iter().map(Vec::len).max().unwrap_or(0);
-    for at in 0..longest {
+    for at in (0..longest).filter(|at| kill::is_point(*at)) {
         for (goal, requests) in goals.iter_mut().zip(&requests) {
             let words = goal(lab);
             if let Some(&number) = requests.get(at) {
@@ -105,8 +105,8 @@ fn a_first_apply_or_a_destroy_that_is_killed_lets_nothing_out_as_long_as_there_i
     is_well(&lab, &foreign);
     // The probe and its end, guards, inbound SAs, outbound SAs, policies, and the end; policies,
     // SAs, guards, and the end.
-    assert!(kills >= 11, "{kills} kills at requests, wanted 11");
-    assert!(guarded >= 6, "{guarded} runs were killed while there was a guard");
+    assert!(kills >= 11, "{kills} requests, wanted 11");
+    assert!(guarded >= 3, "{guarded} runs were killed while there was a guard");
 }
 
 /// Goes to and fro between two files on host a, killing at every request, while both hosts send.
@@ -155,7 +155,7 @@ fn an_apply_killed_while_it_adds_or_removes_a_peer_lets_nothing_out() {
         lab.write(A, &lab.mesh)
     });
     // Policies, SAs, and the end; the probe and its end, SAs, policies, and the end.
-    assert!(kills >= 9, "{kills} kills at requests, wanted 9");
+    assert!(kills >= 9, "{kills} requests, wanted 9");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn an_apply_killed_while_it_replaces_sas_lets_nothing_out() {
         lab.write(A, &lab.mesh)
     });
     // The probe and its end, inbound SAs, outbound SAs, and the end; twice.
-    assert!(kills >= 10, "{kills} kills at requests, wanted 10");
+    assert!(kills >= 10, "{kills} requests, wanted 10");
 }
 
 #[test]
@@ -208,8 +208,8 @@ fn an_apply_killed_while_it_moves_the_port_or_sets_an_mtu_lets_nothing_out() {
     is_well(&lab, &foreign);
     // Guards, the MTU, policies, policies that go, guards that go, and the end; as many back, but
     // for the MTU.
-    assert!(kills >= 11, "{kills} kills at requests, wanted 11");
-    assert!(guarded >= 8, "{guarded} runs were killed while there was a guard");
+    assert!(kills >= 11, "{kills} requests, wanted 11");
+    assert!(guarded >= 4, "{guarded} runs were killed while there was a guard");
 }
 
 #[test]
@@ -241,5 +241,5 @@ fn an_apply_killed_while_it_changes_the_generation_lets_nothing_out_and_loses_no
     lab.mesh = lab.mesh.of_generation(generation);
     is_well(&lab, &foreign);
     // The probe and its end, inbound SA, outbound SA, policy, deletions, and the end.
-    assert!(kills >= 7, "{kills} kills at requests, wanted 7");
+    assert!(kills >= 7, "{kills} requests, wanted 7");
 }

@@ -17,7 +17,7 @@ use crate::{
     xfrm,
 };
 
-const KILLS: u32 = 100;
+const KILLS: u32 = 40;
 const KILLS_BY_MARK: u32 = 10;
 
 /// Another file for host a: some of its content is as before, and some is not.

@@ -17,6 +17,7 @@ use std::{
 use crate::{
     fixture::{A, Lab},
     iptables::Backend,
+    random::how_often,
     shell,
 };
 
@@ -78,6 +79,18 @@ pub fn after(lab: &Lab, words: &[&str], time: Duration) -> bool {
     let _ = child.kill();
     let _ = child.wait();
     !done
+}
+
+/// Whether a run is killed at the point of this number on this kernel.
+///
+/// The kernels of the suite take turns: those with an even minor number, such as 6.12, are killed at
+/// every even point, the others at every odd one. With `MESHSEC_KILLS`, each is killed at all points.
+pub fn is_point(number: usize) -> bool {
+    let release =
+        fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel has a release");
+    let minor = release.split(['.', '-']).nth(1).and_then(|minor| minor.parse::<usize>().ok());
+    let minor = minor.expect("a release begins with two numbers");
+    how_often("MESHSEC_KILLS", 0) > 0 || number % 2 == minor % 2
 }
 
 /// How long something takes.

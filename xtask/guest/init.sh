@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # First program of a guest: loads modules, lays a tmpfs over the host's files, hands over.
 # The kernel command line carries MODULES, the host's directory of this kernel's modules.
 

@@ -23,6 +23,7 @@ ip link set lo up
 
 # Programs that run thousands of times are copied into memory: once touched, a file lies in the
 # overlay, and the host is not asked again. Otherwise every start of a program is dozens of requests.
+# shellcheck disable=SC2086 # lists of paths, none of which has a space
 into_memory() {
     touch -ch /bin /lib /lib64 /sbin /etc/alternatives/*tables* /usr/sbin/*tables*
     programs=$(for name in "$@"; do command -v "$name"; done; cat "$scratch/programs")

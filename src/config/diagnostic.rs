@@ -7,6 +7,8 @@
 
 use std::{fmt, ops::Range, path::Path};
 
+use unicode_width::UnicodeWidthChar;
+
 use super::mask::{self, Mask};
 
 /// Columns of a line that are shown at most.
@@ -309,25 +311,9 @@ fn cell(c: char, hidden: bool) -> Cell {
     }
 }
 
-/// Columns of a character on a terminal: enough of Unicode's East Asian widths
-/// and combining marks to put a caret right.
+/// Columns of a character on a terminal.
 fn columns(c: char) -> usize {
-    match u32::from(c) {
-        0x300..=0x36f | 0x200b..=0x200d | 0x20d0..=0x20ff | 0xfe00..=0xfe0f | 0xfeff => 0,
-        0x1100..=0x115f
-        | 0x2e80..=0x303e
-        | 0x3041..=0xa4cf
-        | 0xac00..=0xd7a3
-        | 0xf900..=0xfaff
-        | 0xfe30..=0xfe6f
-        | 0xff00..=0xff60
-        | 0xffe0..=0xffe6
-        | 0x1f300..=0x1f64f
-        | 0x1f680..=0x1f6ff
-        | 0x1f900..=0x1f9ff
-        | 0x20000..=0x3fffd => 2,
-        _ => 1,
-    }
+    c.width().unwrap_or(0)
 }
 
 #[cfg(test)]

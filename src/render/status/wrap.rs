@@ -2,6 +2,8 @@
 
 use std::{fmt::Write, time::Duration};
 
+use unicode_width::UnicodeWidthStr;
+
 /// Columns of a terminal that nobody has made wider.
 const WIDTH: usize = 80;
 
@@ -11,7 +13,7 @@ pub(super) fn write_wrapped(page: &mut String, used: usize, indent: usize, text:
     let mut column = used;
     let mut is_first = true;
     for word in text.split(' ') {
-        let width = word.chars().count();
+        let width = word.width();
         if !is_first && column + 1 + width > WIDTH {
             let _ = write!(page, "\n{:indent$}", "");
             (column, is_first) = (indent, true);

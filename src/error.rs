@@ -9,10 +9,10 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    config::{ConfigError, LocalError, LocatedError},
+    config::{ConfigError, LocalError},
     kernel::KernelError,
     model::{ErrorCode, Time},
-    render::{FORMAT_VERSION, Plain},
+    render::{JsonError, Plain, errors_json},
 };
 
 /// Why a command ended with status 1.
@@ -128,11 +128,12 @@ impl Error {
     }
 
     /// The errors in the shape of their JSON.
-    pub fn json(&self) -> impl Serialize + '_ {
+    pub fn json(&self) -> impl Serialize + use<> {
         let errors = match self {
-            Self::Config(error) => {
-                error.located_errors().map(|error| JsonError::located(&error)).collect()
-            }
+            Self::Config(error) => error
+                .located_errors()
+                .map(|error| JsonError::located(self.code(), &error))
+                .collect(),
             Self::Local(_)
             | Self::Kernel(_)
             | Self::Clock { .. }
@@ -144,46 +145,15 @@ impl Error {
             | Self::Request(..) => {
                 let text = self.to_string();
                 let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
-                let (file, line, column, hint) = Default::default();
-                vec![JsonError { code: self.code(), text, file, line, column, hint }]
+                vec![JsonError::new(self.code(), text)]
             }
         };
-        JsonErrors { format_version: FORMAT_VERSION, errors }
+        errors_json(errors)
     }
 
     /// Whether standard output was closed by its reader, which is not an error.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
-    }
-}
-
-/// The errors of one run in the shape of their JSON.
-#[derive(Serialize)]
-struct JsonErrors {
-    format_version: &'static str,
-    errors: Vec<JsonError>,
-}
-
-#[derive(Serialize)]
-struct JsonError {
-    code: ErrorCode,
-    text: String,
-    file: Option<String>,
-    line: Option<usize>,
-    column: Option<usize>,
-    hint: Option<String>,
-}
-
-impl JsonError {
-    fn located(error: &LocatedError<'_>) -> Self {
-        Self {
-            code: ErrorCode::ConfigRefused,
-            text: error.text.to_owned(),
-            file: Some(error.file.to_owned()),
-            line: error.line,
-            column: error.column,
-            hint: Some(error.hint.to_owned()),
-        }
     }
 }
 

@@ -99,7 +99,10 @@ fn it_says_which_generation_it_was_and_what_to_do_next() {
     let mut json = mesh.rotate();
     json.args(["--format", "json"]);
     let json: serde_json::Value = serde_json::from_str(&succeeds(json)).unwrap();
-    assert_eq!(json, serde_json::json!({ "mesh": "lab", "before": 2, "after": 3 }));
+    let wanted = serde_json::json!({
+        "format_version": "2.0", "mesh": "lab", "before": 2, "after": 3
+    });
+    assert_eq!(json, wanted);
 }
 
 #[test]

@@ -25,7 +25,6 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
-use serde::Serialize;
 use signal_hook::{consts as signals, flag, low_level::pipe};
 
 use super::{Status, print, print_json};
@@ -34,7 +33,7 @@ use crate::{
     error::Error,
     kernel::linux::rights,
     model::ErrorCode,
-    render::Plain,
+    render::{Plain, confirm_json},
 };
 
 /// The prefix of the names.
@@ -270,12 +269,6 @@ fn is_trusted(stream: &UnixStream, ignored: &mut BTreeSet<i32>) -> io::Result<bo
     Ok(trusted)
 }
 
-#[derive(Serialize)]
-struct Confirmed<'a> {
-    mesh: &'a str,
-    confirmed: bool,
-}
-
 /// The reason why no run has answered.
 #[allow(clippy::wildcard_enum_match_arm, reason = "an error of any other kind is shown as it is")]
 fn unanswered(error: &io::Error) -> String {
@@ -308,7 +301,7 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
         ));
     };
     match global.format {
-        Format::Json => print_json(&Confirmed { mesh, confirmed: true })?,
+        Format::Json => print_json(&confirm_json(mesh))?,
         Format::Text | Format::Prometheus => {
             print(&format!("Confirmed: mesh {} stays as it is now.\n", Plain(mesh)))?
         }

@@ -4,17 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{
-    live,
-    saved::{self, Premises},
-};
+use super::{live, saved};
 use crate::{
     fuzzing::{Mesh, NOW, harmless, harmless_and_secretless, harmless_with_styles, meshes, number},
     model::{Live, State},
     plan::Plan,
     render::{
-        Layout, ShowView, StatusView, View, json_text, plan_json, plan_text, show_json, show_text,
-        status_json, status_prometheus, status_text,
+        JsonPremises, Layout, ShowView, StatusView, View, json_text, plan_json, plan_text,
+        show_json, show_text, status_json, status_prometheus, status_text,
     },
     verdict::{Case, judge},
 };
@@ -86,7 +83,8 @@ pub fn saved_plan(input: &[u8]) {
         Err(error) => harmless_and_secretless(&error.to_string()),
         Ok(premises) => {
             let text = serde_json::to_vec(&premises).expect("premises are JSON");
-            let again: Premises = serde_json::from_slice(&text).expect("what was written is read");
+            let again: JsonPremises =
+                serde_json::from_slice(&text).expect("what was written is read");
             assert_eq!(again, premises);
             assert_eq!(again.change(&premises), None);
             assert!(premises.change(&premises.of_another()).is_some());

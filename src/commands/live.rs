@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::document::{DocumentKind, unread};
 use crate::{
     cli::Global,
@@ -11,7 +9,7 @@ use crate::{
     error::Error,
     kernel::{Kernel, linux},
     model::{Live, State, Time},
-    render::FORMAT_VERSION,
+    render::{FORMAT_VERSION, JsonSnapshot},
 };
 
 /// The versions of a snapshot's format. Facts that 1.0 lacks are unknown of that host.
@@ -41,44 +39,24 @@ impl From<&str> for Source {
     }
 }
 
-/// The document that `snapshot` prints.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Snapshot {
-    format_version: String,
-    /// Seconds since 1970.
-    taken: u64,
-    /// The mesh with keys that have fingerprints.
-    mesh: String,
-    state: State,
+/// A snapshot of now.
+pub(super) fn snapshot(config: &Config, live: Live) -> JsonSnapshot {
+    JsonSnapshot {
+        format_version: FORMAT_VERSION.into(),
+        taken: linux::clock::now().seconds(),
+        mesh: config.mesh.to_string(),
+        state: live.0,
+    }
 }
 
-impl Snapshot {
-    /// A snapshot of now.
-    pub(super) fn now(config: &Config, live: Live) -> Self {
-        let taken = linux::clock::now().seconds();
-        Self {
-            format_version: FORMAT_VERSION.into(),
-            taken,
-            mesh: config.mesh.to_string(),
-            state: live.0,
-        }
+/// The contents of a snapshot, and when it was taken; one of another mesh is an error.
+fn contents(snapshot: JsonSnapshot, path: &Path, config: &Config) -> Result<(State, Time), Error> {
+    if snapshot.mesh != config.mesh.as_str() {
+        let (theirs, ours) = (config::quoted(&snapshot.mesh), &config.mesh);
+        let reason = format!("taken for mesh {theirs}, not for {ours}: take one with this file");
+        return Err(unread(path, reason));
     }
-
-    /// Reads a snapshot; one of another mesh or format is an error.
-    fn read(path: &Path, config: &Config) -> Result<Self, Error> {
-        Self::of_mesh(SNAPSHOT.read(path)?, path, config)
-    }
-
-    fn of_mesh(snapshot: Self, path: &Path, config: &Config) -> Result<Self, Error> {
-        if snapshot.mesh != config.mesh.as_str() {
-            let (theirs, ours) = (config::quoted(&snapshot.mesh), &config.mesh);
-            let reason =
-                format!("taken for mesh {theirs}, not for {ours}: take one with this file");
-            return Err(unread(path, reason));
-        }
-        Ok(snapshot)
-    }
+    Ok((snapshot.state.sorted(), Time::from_seconds(snapshot.taken)))
 }
 
 /// The live state, from its source, and when it was taken.
@@ -98,8 +76,8 @@ pub(super) fn observe(
             Ok((Live(State { addresses, ..State::default() }), linux::clock::now()))
         }
         Source::File(path) => {
-            let Snapshot { taken, state, .. } = Snapshot::read(path, config)?;
-            Ok((Live(state.sorted()), Time::from_seconds(taken)))
+            let (state, taken) = contents(SNAPSHOT.read(path)?, path, config)?;
+            Ok((Live(state), taken))
         }
     }
 }
@@ -108,6 +86,5 @@ pub(super) fn observe(
 #[cfg(any(test, fuzzing))]
 pub(super) fn parse(text: &[u8], config: &Config) -> Result<(State, Time), Error> {
     let path = Path::new("live.json");
-    let Snapshot { taken, state, .. } = Snapshot::of_mesh(SNAPSHOT.of(path, text)?, path, config)?;
-    Ok((state.sorted(), Time::from_seconds(taken)))
+    contents(SNAPSHOT.of(path, text)?, path, config)
 }

@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use serde::Serialize;
-
 use super::{Status, generate, moment, print, print_json, replace::Replacement};
 use crate::{
     cli::{Format, Global, RatchetCommand},
@@ -13,7 +11,7 @@ use crate::{
     kernel::linux::clock,
     keys::Ratchet,
     model::{ErrorCode, Generation, Key, Warning, WarningCode},
-    render::{Plain, RatchetAdvance},
+    render::{Plain, RatchetAdvance, ratchet_advance_json, ratchet_init_json},
 };
 
 /// Generations that an apply lets a ratchet turn at once, whether the clock is right or not. A
@@ -40,12 +38,6 @@ pub(super) fn run(global: &Global, command: &RatchetCommand) -> Result<Status, E
     }
 }
 
-#[derive(Serialize)]
-struct CreatedRatchet<'a> {
-    mesh: &'a str,
-    generation: u64,
-}
-
 /// Makes the file from the mesh key on standard input.
 ///
 /// It begins at the oldest generation that is still accepted, or at the chain's beginning where
@@ -70,8 +62,7 @@ fn init(global: &Global, config: &Config, path: &Path, moment: Moment) -> Result
             Plain(path.display())
         ))?,
         Format::Json => {
-            let mesh = config.mesh.as_str();
-            print_json(&CreatedRatchet { mesh, generation: start.get() })?;
+            print_json(&ratchet_init_json(&config.mesh, start))?;
         }
     }
     Ok(Status::Done)
@@ -112,7 +103,7 @@ fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Stat
             print(&format!("The ratchet is at generation {before} already.\n"))
         }
         Format::Text | Format::Prometheus => print(&turned.text()),
-        Format::Json => print_json(&turned),
+        Format::Json => print_json(&ratchet_advance_json(&turned)),
     };
     Ok(status)
 }

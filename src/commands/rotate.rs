@@ -1,21 +1,12 @@
 //! `rotate`: raises `generation` in the file.
 
-use serde::Serialize;
-
 use super::{Status, prepared::file_name, print, print_json, replace::Replacement};
 use crate::{
     cli::{Format, Global},
     config::{self, SecretsMode},
     error::Error,
-    render::Plain,
+    render::{Plain, rotate_json},
 };
-
-#[derive(Serialize)]
-struct Rotated<'a> {
-    mesh: &'a str,
-    before: u64,
-    after: u64,
-}
 
 /// Needs no secret, and looks at no kernel.
 pub(super) fn run(global: &Global) -> Result<Status, Error> {
@@ -24,7 +15,7 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
     let loaded = config::load(&global.config, SecretsMode::Ignored)?;
     let raised = loaded.raised()?;
     replacement.commit(raised.read, raised.contents.as_bytes())?;
-    let (before, after) = (raised.before.get(), raised.after.get());
+    let (before, after) = (raised.before, raised.after);
     match global.format {
         Format::Text | Format::Prometheus => print(&format!(
             "{}: generation {before} is now {after}.\n\
@@ -33,9 +24,7 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
              Rotate again only when all hosts have applied this one.\n",
             Plain(file_name(global))
         ))?,
-        Format::Json => {
-            print_json(&Rotated { mesh: loaded.config.mesh.as_str(), before, after })?;
-        }
+        Format::Json => print_json(&rotate_json(&loaded.config.mesh, before, after))?,
     }
     Ok(Status::Done)
 }

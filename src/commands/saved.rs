@@ -1,4 +1,4 @@
-//! Saved plans: files that `plan --out FILE` writes and `apply FILE` performs.
+//! JsonSavedPlan plans: files that `plan --out FILE` writes and `apply FILE` performs.
 //!
 //! A saved plan holds the plan that was shown, and pins its premises: the file, the keys, the
 //! generation, the live state. `apply` plans anew, which from the same premises gives the same
@@ -11,7 +11,6 @@
 
 use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -24,42 +23,13 @@ use crate::{
     config::{self, Clock, Loaded, Moment},
     error::Error,
     model::{Live, State, Time},
-    render::{FORMAT_VERSION, Layout, View, json_text, plan_json},
+    render::{FORMAT_VERSION, JsonPremises, JsonSavedPlan, Layout, View, json_text, plan_json},
 };
 
 const SAVED_PLAN: DocumentKind =
     DocumentKind { noun: "plan", whose: "a plan that meshsec saved", versions: &[FORMAT_VERSION] };
 
-/// The premises of a plan.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Premises {
-    mesh: String,
-    local: String,
-    generation: u64,
-    /// When it was made, in seconds since 1970: the clock that is shown.
-    made: u64,
-    /// SHA-256 of mesh.toml.
-    file: String,
-    /// SHA-256 of the SAs that should be there and their keys' fingerprints.
-    keys: String,
-    /// SHA-256 of the objects of the live state, without counters.
-    live: String,
-    /// SHA-256 of the changes. That covers the devices and addresses that matter, which come and go
-    /// on hosts of containers.
-    plan: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Saved {
-    format_version: String,
-    premises: Premises,
-    /// As `plan --format json` prints it.
-    plan: Value,
-}
-
-impl Saved {
+impl JsonSavedPlan {
     /// A plan that was made at a moment.
     fn new(
         loaded: &Loaded,
@@ -68,7 +38,7 @@ impl Saved {
         made: Time,
     ) -> Result<Self, Error> {
         let plan = shown(loaded, prepared, made)?;
-        let premises = Premises::of(loaded, prepared, live, made, &plan)?;
+        let premises = JsonPremises::of(loaded, prepared, live, made, &plan)?;
         Ok(Self { format_version: FORMAT_VERSION.into(), premises, plan })
     }
 
@@ -88,7 +58,7 @@ impl Saved {
     }
 }
 
-impl Premises {
+impl JsonPremises {
     /// The premises of a plan; `shown` is its JSON.
     fn of(
         loaded: &Loaded,
@@ -149,7 +119,7 @@ pub(super) fn check(
     live: &Live,
 ) -> Result<(), Error> {
     let (saved, text) = read(path)?;
-    let now = Saved::new(loaded, prepared, live, Time::from_seconds(saved.premises.made))?;
+    let now = JsonSavedPlan::new(loaded, prepared, live, Time::from_seconds(saved.premises.made))?;
     match saved.premises.change(&now.premises) {
         Some(change) => Err(stale(path, change)),
         None => same(path, &saved, &text, &now),
@@ -158,7 +128,7 @@ pub(super) fn check(
 
 /// Every byte counts: of a name that is there twice, a reader and a parser may each take another
 /// one.
-fn same(path: &Path, saved: &Saved, text: &[u8], now: &Saved) -> Result<(), Error> {
+fn same(path: &Path, saved: &JsonSavedPlan, text: &[u8], now: &JsonSavedPlan) -> Result<(), Error> {
     if text == now.text()? {
         return Ok(());
     }
@@ -184,7 +154,7 @@ pub(super) fn write(
     // Whole seconds, as they are saved.
     let now = prepared.moment.clock.map(|clock| clock.now).unwrap_or_default();
     let made = Time::from_seconds(now.seconds());
-    put(path, &Saved::new(loaded, prepared, live, made)?.text()?)
+    put(path, &JsonSavedPlan::new(loaded, prepared, live, made)?.text()?)
 }
 
 /// A plan as `plan --format json` printed it at a moment; it has no name of a file.
@@ -208,12 +178,12 @@ fn put(path: &Path, text: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn read(path: &Path) -> Result<(Saved, Vec<u8>), Error> {
+fn read(path: &Path) -> Result<(JsonSavedPlan, Vec<u8>), Error> {
     SAVED_PLAN.read_with_text(path)
 }
 
 #[cfg(any(test, fuzzing))]
-impl Premises {
+impl JsonPremises {
     /// The premises of a plan with other changes.
     pub(super) fn of_another(&self) -> Self {
         let text = String::clone;
@@ -232,8 +202,8 @@ impl Premises {
 
 /// The premises in a saved plan's text.
 #[cfg(any(test, fuzzing))]
-pub(super) fn parse(text: &[u8]) -> Result<Premises, Error> {
-    SAVED_PLAN.of(Path::new("plan.json"), text).map(|Saved { premises, .. }| premises)
+pub(super) fn parse(text: &[u8]) -> Result<JsonPremises, Error> {
+    SAVED_PLAN.of(Path::new("plan.json"), text).map(|JsonSavedPlan { premises, .. }| premises)
 }
 
 fn stale(path: &Path, change: &str) -> Error {
@@ -245,9 +215,9 @@ fn stale(path: &Path, change: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn premises() -> Premises {
+    fn premises() -> JsonPremises {
         let text = |text: &str| text.to_owned();
-        Premises {
+        JsonPremises {
             mesh: text("lab"),
             local: text("a"),
             generation: 1,
@@ -267,7 +237,7 @@ mod tests {
 
     #[test]
     fn each_premise_that_changed_is_named() {
-        let changed = |change: fn(&mut Premises)| {
+        let changed = |change: fn(&mut JsonPremises)| {
             let mut now = premises();
             change(&mut now);
             premises().change(&now)
@@ -283,7 +253,7 @@ mod tests {
 
     #[test]
     fn only_a_saved_plan_is_overwritten_by_another() {
-        let saved_plan = Saved {
+        let saved_plan = JsonSavedPlan {
             format_version: FORMAT_VERSION.into(),
             premises: premises(),
             plan: Value::Null,

@@ -1,6 +1,6 @@
 //! `snapshot`: the live state as JSON, keys replaced by fingerprints.
 
-use super::{Status, live::Snapshot, print_json};
+use super::{Status, live::snapshot, print_json};
 use crate::{
     cli::Global,
     config::SecretsMode,
@@ -16,6 +16,6 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
     // Unlike a plan it has all of iptables, even if the file needs none of it today.
     let ways = desired::ways(&config, global.local.as_deref());
     let live = Linux::open()?.asking_for(ways).observe(config.reqid)?;
-    print_json(&Snapshot::now(&config, live))?;
+    print_json(&snapshot(&config, live))?;
     Ok(Status::Done)
 }

@@ -1,26 +1,13 @@
 //! `spi`: decodes an SPI.
 
-use serde::Serialize;
-
 use super::{Status, print, print_json};
 use crate::{
     cli::{Format, Global, SpiArgs},
     config::{self, SecretsMode},
     error::Error,
     model::{self, ErrorCode, ShortId, Spi},
+    render::spi_json,
 };
-
-#[derive(Serialize)]
-struct Decoded<'a> {
-    spi: String,
-    generation_mod_128: u8,
-    from: u16,
-    to: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from_peer: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to_peer: Option<&'a str>,
-}
 
 /// Takes hex with `0x`, as `ip xfrm` prints it, `spi=0x…`, as tcpdump does, or decimal.
 pub(super) fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
@@ -39,14 +26,10 @@ pub(super) fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
             let (from, to) = (named(from), named(to));
             print(&format!("{spi}: generation {generation} (modulo 128), from {from}, to {to}\n"))?;
         }
-        Format::Json => print_json(&Decoded {
-            spi: spi.to_string(),
-            generation_mod_128: generation,
-            from: from.get(),
-            to: to.get(),
-            from_peer: peer(from).map(|peer| peer.name.as_str()),
-            to_peer: peer(to).map(|peer| peer.name.as_str()),
-        })?,
+        Format::Json => {
+            let name = |id: ShortId| peer(id).map(|peer| &peer.name);
+            print_json(&spi_json(spi, name(from), name(to)))?;
+        }
     }
     Ok(Status::Done)
 }

@@ -1,7 +1,5 @@
 //! `validate`: checks the file and its secrets. Needs no privilege.
 
-use serde::Serialize;
-
 use super::{Status, moment, print, print_json};
 use crate::{
     cli::{Format, Global},
@@ -10,19 +8,8 @@ use crate::{
     kernel::linux,
     model::{Warning, WarningCode},
     privilege::Files,
-    render::{FORMAT_VERSION, JsonClock, Plain, generation},
+    render::{Plain, generation, validate_json},
 };
-
-#[derive(Serialize)]
-struct Valid<'a> {
-    format_version: &'static str,
-    valid: bool,
-    mesh: &'a str,
-    peers: usize,
-    generation: u64,
-    clock: Option<JsonClock>,
-    warnings: &'a [Warning],
-}
 
 /// An invalid file is an error before anything is printed here.
 pub(super) fn run(global: &Global) -> Result<Status, Error> {
@@ -45,15 +32,7 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
             }
             print(&text)?;
         }
-        Format::Json => print_json(&Valid {
-            format_version: FORMAT_VERSION,
-            valid: true,
-            mesh: config.mesh.as_str(),
-            peers: config.peers.len(),
-            generation: moment.generation.get(),
-            clock: JsonClock::of(moment),
-            warnings: &loaded.warnings,
-        })?,
+        Format::Json => print_json(&validate_json(config, moment, &loaded.warnings))?,
     }
     Ok(Status::Done)
 }

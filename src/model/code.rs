@@ -6,8 +6,6 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::{Serialize, Serializer};
-
 /// An enum of words with a meaning for each; both are those of meshsec(8).
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($variant:ident $word:literal $meaning:literal,)+ }) => {
@@ -34,11 +32,6 @@ macro_rules! codes {
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.word())
-            }
-        }
     };
 }
 
@@ -198,7 +191,7 @@ codes! {
 }
 
 /// A notice to the operator. It stops nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// Its subject.
     pub code: WarningCode,
@@ -220,7 +213,7 @@ impl fmt::Display for Warning {
 }
 
 /// The reason for the change of an object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
     /// Its kind.
     pub code: ReasonCode,

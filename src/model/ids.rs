@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::number;
 
 /// The name of a mesh: 1 to 32 of `a-z`, `0-9` and `-`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MeshName(String);
 
 impl MeshName {
@@ -31,8 +30,7 @@ impl fmt::Display for MeshName {
 }
 
 /// The name of a peer: 1 to 63 of `a-z`, `0-9`, `.` and `-`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerName(String);
 
 impl PeerName {
@@ -56,8 +54,7 @@ impl fmt::Display for PeerName {
 }
 
 /// A peer's number in its mesh, 0 to 4095: twelve bits of every SPI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ShortId(u16);
 
 impl ShortId {
@@ -82,8 +79,7 @@ impl fmt::Display for ShortId {
 }
 
 /// The number of a set of keys, raised to rotate them. At most [`Generation::MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Generation(u64);
 
 impl Generation {

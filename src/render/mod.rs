@@ -15,13 +15,17 @@ use crate::{
     plan::{Plan, Warning},
 };
 
-pub use json::{FORMAT_VERSION, JsonClock, JsonPlan, plan_json};
-pub use mtu::{Underlay, mtu_json, mtu_text};
+pub use json::{
+    FORMAT_VERSION, JsonError, JsonPremises, JsonSavedPlan, JsonSnapshot, confirm_json,
+    errors_json, mtu_json, plan_json, ratchet_advance_json, ratchet_init_json, report_json,
+    rotate_json, show_json, spi_json, status_json, validate_json,
+};
+pub use mtu::{Underlay, mtu_text};
 pub use plain::{Layout, Plain, json_text};
 pub use prometheus::status_prometheus;
-pub use report::{ConfirmationOutcome, RatchetAdvance, Verb, report_json, report_text};
-pub use show::{ShowView, show_json, show_text};
-pub use status::{Sample, StatusView, status_json, status_text};
+pub use report::{ConfirmationOutcome, RatchetAdvance, Verb, report_text};
+pub use show::{ShowView, show_text};
+pub use status::{Sample, StatusView, status_text};
 pub use text::{generation, plan_text};
 
 /// A plan with its context.

@@ -1,11 +1,10 @@
-//! The arithmetic of `meshsec mtu`, line by line, as text and JSON.
+//! The arithmetic of `meshsec mtu`, line by line, as text.
 
 use std::{fmt::Write, net::IpAddr};
 
 use anstyle::Style;
-use serde::Serialize;
 
-use super::{Plain, json::FORMAT_VERSION, text};
+use super::{Plain, text};
 use crate::{
     config::{Config, Peer},
     model::{Link, Warning},
@@ -42,7 +41,7 @@ impl Underlay<'_> {
     }
 
     /// Parts that take bytes.
-    fn parts(&self) -> impl Iterator<Item = &Part> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
         self.fit.parts.iter().filter(|part| part.bytes > 0)
     }
 
@@ -90,47 +89,4 @@ pub fn mtu_text(underlay: &Underlay<'_>) -> String {
         let _ = writeln!(text, "\n{}Warning:{:#} {}", text::YELLOW, text::YELLOW, Plain(warning));
     }
     text
-}
-
-/// `mtu --format json`.
-#[derive(Serialize)]
-struct JsonMtu<'a> {
-    format_version: &'static str,
-    mesh: &'a str,
-    local: Option<String>,
-    family: String,
-    underlay: JsonDevice<'a>,
-    parts: Vec<JsonPart>,
-    mtu: Option<u32>,
-    link: Option<JsonDevice<'a>>,
-    warnings: &'a [Warning],
-}
-
-#[derive(Serialize)]
-struct JsonDevice<'a> {
-    device: Option<&'a str>,
-    mtu: u32,
-}
-
-#[derive(Serialize)]
-struct JsonPart {
-    name: &'static str,
-    bytes: u32,
-}
-
-/// The same in the shape of its JSON.
-pub fn mtu_json(underlay: &Underlay<'_>) -> impl Serialize {
-    let Underlay { config, device, mtu, fit, .. } = underlay;
-    let part = |part: &Part| JsonPart { name: part.name, bytes: part.bytes };
-    JsonMtu {
-        format_version: FORMAT_VERSION,
-        mesh: config.mesh.as_str(),
-        local: underlay.local.map(|peer| peer.name.to_string()),
-        family: underlay.family().to_lowercase(),
-        underlay: JsonDevice { device: *device, mtu: *mtu },
-        parts: underlay.parts().map(part).collect(),
-        mtu: fit.inner,
-        link: underlay.link.map(|link| JsonDevice { device: Some(&link.name), mtu: link.mtu }),
-        warnings: underlay.warnings,
-    }
 }

@@ -1,13 +1,10 @@
-//! The report of an apply or destroy, as text and JSON.
+//! The report of an apply or destroy, as text.
 
 use std::fmt::{self, Write};
 
-use serde::Serialize;
-
-use super::{JsonPlan, Plain, View, json, plan_json};
+use super::Plain;
 use crate::{
     apply::Report,
-    kernel::KernelError,
     plan::{Conflict, Flow},
 };
 
@@ -157,7 +154,6 @@ pub struct ConfirmationOutcome {
 }
 
 /// The result of turning a ratchet.
-#[derive(Serialize)]
 pub struct RatchetAdvance {
     /// The oldest generation with keys that could be made before; `None` if it couldn't be read.
     pub before: Option<u64>,
@@ -195,100 +191,4 @@ impl RatchetAdvance {
             _ => String::new(),
         }
     }
-}
-
-/// `apply --format json` and `destroy --format json`.
-#[derive(Serialize)]
-struct JsonReport<'a> {
-    format_version: &'static str,
-    plan: JsonPlan,
-    complete: bool,
-    done: Vec<json::JsonStep>,
-    undone: Vec<json::JsonStep>,
-    failed: Vec<JsonFailure>,
-    left: Vec<json::JsonStep>,
-    answers_lost: bool,
-    trial_left: bool,
-    stopped: Option<String>,
-    conflicts: Vec<json::JsonConflict>,
-    more_conflicts: usize,
-    held: usize,
-    not_as_wanted: Vec<String>,
-    second_guard_missing: Vec<json::JsonLack>,
-    traffic: std::collections::BTreeMap<String, &'static str>,
-    ratchet: Option<&'a RatchetAdvance>,
-    confirmation: Option<JsonConfirmation>,
-}
-
-/// Null without `--confirm-within`.
-#[derive(Serialize)]
-struct JsonConfirmation {
-    verdict: &'static str,
-    reverted: Option<bool>,
-    not_as_before: Vec<String>,
-    failed: Vec<JsonFailure>,
-    left: Vec<json::JsonStep>,
-    stopped: Option<String>,
-}
-
-impl JsonConfirmation {
-    fn of(ended: &ConfirmationOutcome) -> Self {
-        let report = ended.report.as_ref();
-        Self {
-            verdict: ended.word,
-            reverted: report.map(Report::is_restored),
-            not_as_before: report.and_then(|report| report.unlike.clone()).unwrap_or_default(),
-            failed: report.map(failures).unwrap_or_default(),
-            left: report.iter().flat_map(|report| &report.left).map(json::JsonStep::of).collect(),
-            stopped: report.and_then(|report| report.stopped.as_ref()).map(ToString::to_string),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct JsonFailure {
-    #[serde(flatten)]
-    step: json::JsonStep,
-    error: String,
-}
-
-/// The report and its plan, in the shape of their JSON.
-pub fn report_json<'a>(
-    view: &View<'_>,
-    report: &Report,
-    turned: Option<&'a RatchetAdvance>,
-    ended: Option<&ConfirmationOutcome>,
-) -> impl Serialize + use<'a> {
-    let after = report.after.as_ref();
-    JsonReport {
-        format_version: json::FORMAT_VERSION,
-        plan: plan_json(view),
-        complete: report.is_complete(),
-        done: report.done.iter().map(json::JsonStep::of).collect(),
-        undone: report.undone.iter().map(json::JsonStep::of).collect(),
-        failed: failures(report),
-        left: report.left.iter().map(json::JsonStep::of).collect(),
-        answers_lost: report.answers_lost,
-        trial_left: report.probe_stays,
-        stopped: report.stopped.as_ref().map(ToString::to_string),
-        conflicts: after.map(json::conflicts).unwrap_or_default(),
-        more_conflicts: after.map_or(0, json::more_conflicts),
-        held: after.map_or(0, |plan| plan.held),
-        not_as_wanted: after
-            .map(|plan| plan.changes.iter().map(|change| change.id()).collect())
-            .unwrap_or_default(),
-        second_guard_missing: after.map(json::lacks).unwrap_or_default(),
-        traffic: report.flows.iter().map(|(peer, flow)| (peer.to_string(), flow.word())).collect(),
-        ratchet: turned,
-        confirmation: ended.map(JsonConfirmation::of),
-    }
-}
-
-fn failures(report: &Report) -> Vec<JsonFailure> {
-    let failed = report.failed.iter();
-    let failure = |(step, error): &(_, KernelError)| JsonFailure {
-        step: json::JsonStep::of(step),
-        error: error.to_string(),
-    };
-    failed.map(failure).collect()
 }

@@ -3,13 +3,8 @@
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
 use anstyle::Style;
-use serde::Serialize;
 
-use super::{
-    Plain,
-    json::{FORMAT_VERSION, JsonClock},
-    text,
-};
+use super::{Plain, text};
 use crate::{
     config::{Config, Moment, Peer},
     model::{Chain, Link, Live, PeerName, Policy, Sa},
@@ -18,33 +13,16 @@ use crate::{
 const BOLD: Style = Style::new().bold();
 
 /// One live object.
-#[derive(Serialize)]
-struct Object {
-    kind: &'static str,
+pub(super) struct Object {
+    pub(super) kind: &'static str,
     /// Whether it lets neighbour discovery pass.
-    #[serde(skip)]
-    discovery: bool,
-    id: String,
-    peer: Option<PeerName>,
-    direction: Option<String>,
-    generation: Option<u64>,
-    key: Option<String>,
-    description: String,
-}
-
-/// `show --format json`.
-#[derive(Serialize)]
-struct JsonShow {
-    format_version: &'static str,
-    mesh: String,
-    generation: u64,
-    clock: Option<JsonClock>,
-    local: Option<PeerName>,
-    /// The number of SAs of the mesh with keys that the kernel hides.
-    hidden_keys: usize,
-    ours: Vec<Object>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    foreign: Option<Vec<Object>>,
+    pub(super) discovery: bool,
+    pub(super) id: String,
+    pub(super) peer: Option<PeerName>,
+    pub(super) direction: Option<String>,
+    pub(super) generation: Option<u64>,
+    pub(super) key: Option<String>,
+    pub(super) description: String,
 }
 
 /// Live objects with their context.
@@ -59,22 +37,6 @@ pub struct ShowView<'a> {
     pub live: &'a Live,
     /// Whether foreign objects are shown too, policies of single sockets among them.
     pub all: bool,
-}
-
-/// The mesh's objects and, with `all`, foreign ones, in the shape of their JSON.
-pub fn show_json(shown: &ShowView<'_>) -> impl Serialize {
-    let (ours, foreign) = objects(shown);
-    let ShowView { config, moment, local, all, .. } = *shown;
-    JsonShow {
-        format_version: FORMAT_VERSION,
-        mesh: config.mesh.to_string(),
-        generation: moment.generation.get(),
-        clock: JsonClock::of(moment),
-        local: local.map(|peer| peer.name.clone()),
-        hidden_keys: shown.live.0.hidden_keys(config.reqid),
-        ours,
-        foreign: all.then_some(foreign),
-    }
 }
 
 /// The mesh's objects by peer and, with `all`, foreign ones.
@@ -138,7 +100,7 @@ fn write_group(text: &mut String, title: &str, objects: &[&Object]) {
     }
 }
 
-fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
+pub(super) fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
     let ShowView { config, local, live, .. } = *shown;
     let names: BTreeMap<IpAddr, &PeerName> = config
         .peers

@@ -3,7 +3,6 @@
 
 mod counters;
 mod details;
-mod json;
 mod text;
 mod wrap;
 
@@ -15,7 +14,6 @@ use crate::{
     verdict::{Case, Judgement, PeerState, SaEvidence, seconds_since},
 };
 
-pub use json::status_json;
 pub use text::status_text;
 
 /// The parts of a status.
@@ -35,7 +33,7 @@ pub struct StatusView<'a> {
 }
 
 impl StatusView<'_> {
-    fn all_warnings(&self) -> Vec<&Warning> {
+    pub(super) fn all_warnings(&self) -> Vec<&Warning> {
         self.warnings.iter().chain(&self.case.plan.warnings).collect()
     }
 }

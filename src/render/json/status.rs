@@ -1,23 +1,21 @@
-//! A status as JSON: keys are stable, arrays ordered.
+//! `status --format json`; one line for each look with `--watch`.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Serialize;
 
-use super::StatusView;
+use super::parts::{FORMAT_VERSION, JsonClock, JsonCoded, JsonLack, lacks, warnings};
 use crate::{
-    model::{PeerName, Time},
-    plan::Warning,
-    render::json::{FORMAT_VERSION, JsonClock, JsonLack, lacks},
+    model::Time,
+    render::StatusView,
     verdict::{PeerState, Reason, Refused, SaEvidence, Verdict},
 };
 
-/// `status --format json`.
 #[derive(Serialize)]
 struct JsonStatus<'a> {
     format_version: &'static str,
     mesh: &'a str,
-    local: &'a PeerName,
+    local: &'a str,
     now: String,
     generation: u64,
     kernel_generations: Vec<u64>,
@@ -33,13 +31,13 @@ struct JsonStatus<'a> {
     held: usize,
     conflicts: usize,
     second_guard_missing: Vec<JsonLack>,
-    warnings: Vec<&'a Warning>,
+    warnings: Vec<JsonCoded>,
     exit: JsonExit,
 }
 
 #[derive(Serialize)]
 struct JsonPeer<'a> {
-    name: &'a PeerName,
+    name: &'a str,
     address: IpAddr,
     verdict: &'static str,
     /// `encrypted`, `blocked` or `clear`.
@@ -90,13 +88,7 @@ struct JsonSa {
 #[derive(Serialize)]
 struct JsonExit {
     status: u8,
-    reasons: Vec<JsonReason>,
-}
-
-#[derive(Serialize)]
-struct JsonReason {
-    code: &'static str,
-    text: String,
+    reasons: Vec<JsonCoded>,
 }
 
 /// The shape of `status --format json`.
@@ -105,7 +97,7 @@ pub fn status_json(view: &StatusView<'_>) -> impl Serialize {
     JsonStatus {
         format_version: FORMAT_VERSION,
         mesh: case.config.mesh.as_str(),
-        local: &case.local.name,
+        local: case.local.name.as_str(),
         now: case.now.rfc3339(),
         generation: case.moment.generation.get(),
         kernel_generations: judged.generations().iter().map(|it| it.get()).collect(),
@@ -120,7 +112,7 @@ pub fn status_json(view: &StatusView<'_>) -> impl Serialize {
         held: case.plan.held,
         conflicts: case.plan.conflicts.len(),
         second_guard_missing: lacks(case.plan),
-        warnings: view.all_warnings(),
+        warnings: warnings(view.all_warnings()),
         exit: exit(&judged.reasons),
     }
 }
@@ -128,7 +120,7 @@ pub fn status_json(view: &StatusView<'_>) -> impl Serialize {
 fn peer(peer: &PeerState) -> JsonPeer<'_> {
     let Refused { too_old, replayed, forged } = peer.refused;
     JsonPeer {
-        name: &peer.name,
+        name: peer.name.as_str(),
         address: peer.address,
         verdict: peer.verdict.word(),
         traffic: peer.flow.word(),
@@ -168,7 +160,7 @@ fn sa(sa: &SaEvidence) -> JsonSa {
 }
 
 fn exit(reasons: &[Reason]) -> JsonExit {
-    let reason = |reason: &Reason| JsonReason { code: reason.code(), text: reason.to_string() };
+    let reason = |reason: &Reason| JsonCoded { code: reason.code(), text: reason.to_string() };
     JsonExit {
         status: if reasons.is_empty() { 0 } else { 2 },
         reasons: reasons.iter().map(reason).collect(),

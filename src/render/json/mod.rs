@@ -1,0 +1,37 @@
+//! The documents that programs read, as JSON: one file for each.
+//!
+//! The types here are published: their fields' names and their words are those of meshsec(8), JSON,
+//! and of the JSON Schemas in `schemas/`, with which tests compare every document. All else in the
+//! program may be renamed. Conversions are from the model's and the plan's types; only the state of
+//! a snapshot is the model's own type.
+#![forbid(unsafe_code)]
+
+mod confirm;
+mod errors;
+mod mtu;
+mod parts;
+mod plan;
+mod ratchet;
+mod report;
+mod rotate;
+mod saved_plan;
+mod show;
+mod snapshot;
+mod spi;
+mod status;
+mod validate;
+
+pub use confirm::confirm_json;
+pub use errors::{JsonError, errors_json};
+pub use mtu::mtu_json;
+pub use parts::FORMAT_VERSION;
+pub use plan::plan_json;
+pub use ratchet::{ratchet_advance_json, ratchet_init_json};
+pub use report::report_json;
+pub use rotate::rotate_json;
+pub use saved_plan::{JsonPremises, JsonSavedPlan};
+pub use show::show_json;
+pub use snapshot::JsonSnapshot;
+pub use spi::spi_json;
+pub use status::status_json;
+pub use validate::validate_json;

@@ -1,0 +1,57 @@
+//! `show --format json`.
+
+use serde::Serialize;
+
+use super::parts::{FORMAT_VERSION, JsonClock};
+use crate::render::show::{Object, ShowView, objects};
+
+#[derive(Serialize)]
+struct JsonShow {
+    format_version: &'static str,
+    mesh: String,
+    generation: u64,
+    clock: Option<JsonClock>,
+    local: Option<String>,
+    /// The number of SAs of the mesh with keys that the kernel hides.
+    hidden_keys: usize,
+    ours: Vec<JsonObject>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    foreign: Option<Vec<JsonObject>>,
+}
+
+#[derive(Serialize)]
+struct JsonObject {
+    kind: &'static str,
+    id: String,
+    peer: Option<String>,
+    direction: Option<String>,
+    generation: Option<u64>,
+    key: Option<String>,
+    description: String,
+}
+
+impl From<Object> for JsonObject {
+    fn from(object: Object) -> Self {
+        let Object { kind, discovery: _, id, peer, direction, generation, key, description } =
+            object;
+        let peer = peer.map(|peer| peer.to_string());
+        Self { kind, id, peer, direction, generation, key, description }
+    }
+}
+
+/// The mesh's objects and, with `all`, foreign ones, in the shape of their JSON.
+pub fn show_json(shown: &ShowView<'_>) -> impl Serialize + use<> {
+    let (ours, foreign) = objects(shown);
+    let json = |objects: Vec<Object>| objects.into_iter().map(JsonObject::from).collect();
+    let ShowView { config, moment, local, all, live } = *shown;
+    JsonShow {
+        format_version: FORMAT_VERSION,
+        mesh: config.mesh.to_string(),
+        generation: moment.generation.get(),
+        clock: JsonClock::of(moment),
+        local: local.map(|peer| peer.name.to_string()),
+        hidden_keys: live.0.hidden_keys(config.reqid),
+        ours: json(ours),
+        foreign: all.then(|| json(foreign)),
+    }
+}

@@ -4,6 +4,8 @@
 //! difference before you commit it.
 
 mod common;
+#[path = "common/schema.rs"]
+mod schema;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -75,6 +77,7 @@ fn golden_of(
     for line in text.lines() {
         assert!(line.chars().count() <= 80, "more than 80 columns: {line}");
     }
+    schema::assert_valid("status", &serde_json::to_value(status_json(&view)).unwrap());
     let json = serde_json::to_string_pretty(&status_json(&view)).unwrap() + "\n";
     for (extension, actual) in [("txt", text), ("json", json), ("prom", status_prometheus(&view))] {
         compare(&format!("tests/status/{name}.{extension}"), &actual);

@@ -9,7 +9,7 @@ mod source;
 mod words;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -134,27 +134,22 @@ fn section<'p>(page: &'p str, title: &str) -> &'p str {
     &page[begin..end]
 }
 
-/// The words of a golden plan's JSON at `path`, such as `changes/fields/name`.
-fn json_words(value: &serde_json::Value, path: &[&str], found: &mut BTreeSet<String>) {
-    match (value, path) {
-        (serde_json::Value::Array(list), _) => list.iter().for_each(|v| json_words(v, path, found)),
-        (value, [first, rest @ ..]) => json_words(&value[first], rest, found),
-        (value, []) => found.extend(value.as_str().map(String::from)),
-    }
-}
-
 #[test]
 fn meshsec_8_explains_every_word_of_a_plan_in_json() {
     let page = read("man/meshsec.8");
     let json = section(&page, "JSON");
     let mut found = BTreeSet::new();
-    for path in files("tests/plan", &["json"]) {
-        let plan = serde_json::from_str(&read(path.to_str().unwrap())).unwrap();
-        for path in ["changes/kind", "changes/action", "changes/fields/name", "steps/step"] {
-            json_words(&plan, &path.split('/').collect::<Vec<_>>(), &mut found);
-        }
+    for (schema, place) in [
+        ("plan", "/$defs/change/properties/kind"),
+        ("plan", "/$defs/change/properties/action"),
+        ("plan", "/$defs/field/properties/name"),
+        ("common", "/$defs/step_name"),
+    ] {
+        let schema = read(&format!("schemas/{schema}.schema.json"));
+        let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+        let words = schema.pointer(place).unwrap()["enum"].as_array().unwrap();
+        found.extend(words.iter().map(|word| word.as_str().unwrap().to_owned()));
     }
-    assert!(found.len() > 20, "{found:?}");
     for word in found {
         let explained = json.lines().any(|line| {
             line.strip_prefix(".Ql ").is_some_and(|rest| rest.split(' ').next() == Some(&word))
@@ -417,32 +412,38 @@ fn the_table_of_dependencies_has_no_others() {
     }
 }
 
+/// The versions in a lock file of the program's own dependencies. Tests may have others of them.
+fn locked_dependencies(path: &str) -> BTreeMap<String, String> {
+    let lock: toml::Table = read(path).parse().unwrap();
+    let packages = lock["package"].as_array().unwrap();
+    let named = |name: &str| packages.iter().find(|it| it["name"].as_str() == Some(name)).unwrap();
+    let program = named("meshsec")["dependencies"].as_array().unwrap();
+    let dependencies = program.iter().map(|dependency| {
+        // `name version` where the file has several versions, and else `name`.
+        let (name, version) = match dependency.as_str().unwrap().split_once(' ') {
+            Some((name, version)) => (name, version),
+            None => {
+                let name = dependency.as_str().unwrap();
+                (name, named(name)["version"].as_str().unwrap())
+            }
+        };
+        (name.to_owned(), version.to_owned())
+    });
+    dependencies.collect()
+}
+
 /// `fuzz/Cargo.lock` is of another workspace, and cargo doesn't keep the two alike.
 #[test]
 fn the_lock_file_of_the_fuzz_targets_has_the_dependencies_of_the_program() {
-    let locked = |path: &str| -> BTreeSet<String> {
-        let file: toml::Table = read(path).parse().unwrap();
-        let packages = file["package"].as_array().unwrap();
-        packages
-            .iter()
-            .map(|package| format!("{} {}", package["name"], package["version"]))
-            .collect()
-    };
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
-    let (program, fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
-    let hint = "copy Cargo.lock to fuzz/Cargo.lock, and run cargo metadata in fuzz";
+    let [program, fuzz] = ["Cargo.lock", "fuzz/Cargo.lock"].map(locked_dependencies);
     for name in manifest["dependencies"].as_table().unwrap().keys() {
-        let of_name = |package: &&String| package.starts_with(&format!("\"{name}\" "));
-        let wanted: Vec<_> = program.iter().filter(of_name).collect();
-        let found: Vec<_> = fuzz.iter().filter(of_name).collect();
-        assert_eq!(found, wanted, "fuzz/Cargo.lock has another {name}; {hint}");
-    }
-    let lock: toml::Table = read("fuzz/Cargo.lock").parse().unwrap();
-    let mut packages = lock["package"].as_array().unwrap().iter();
-    let program = packages.find(|package| package["name"].as_str() == Some("meshsec")).unwrap();
-    let locked: Vec<_> = program["dependencies"].as_array().unwrap().iter().collect();
-    for name in manifest["dependencies"].as_table().unwrap().keys() {
-        let is_locked = locked.iter().any(|package| package.as_str() == Some(name));
-        assert!(is_locked, "fuzz/Cargo.lock has no {name} among meshsec's; {hint}");
+        assert!(program.contains_key(name), "Cargo.lock has no {name}");
+        assert_eq!(
+            fuzz.get(name),
+            program.get(name),
+            "fuzz/Cargo.lock has another {name}; copy Cargo.lock to fuzz/Cargo.lock, and run \
+             cargo metadata in fuzz"
+        );
     }
 }

@@ -3,8 +3,11 @@
 //! `UPDATE_GOLDEN=1 cargo test --test flushes` writes the golden plans anew.
 
 mod common;
+#[path = "common/plans.rs"]
+mod golden_plans;
 
-use common::{applied_host, golden, host, mesh, observe, plan, wanted};
+use common::{applied_host, host, mesh, observe, plan, wanted};
+use golden_plans::golden;
 use meshsec::{
     config::{Config, Guard, Rotation, Select, Traffic},
     desired::{Desired, Keyring},

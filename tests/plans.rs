@@ -5,6 +5,8 @@
 //! difference before you commit it.
 
 mod common;
+#[path = "common/plans.rs"]
+mod golden_plans;
 #[path = "plans/marks.rs"]
 mod marks;
 #[path = "plans/policies.rs"]
@@ -16,7 +18,8 @@ mod ways;
 
 use std::collections::BTreeSet;
 
-use common::{address, applied_host, golden, host, mesh};
+use common::{address, applied_host, host, mesh};
+use golden_plans::golden;
 use meshsec::{
     config::{Config, Esp, Guard, Protocol, Rotation, Traffic},
     kernel::memory::Memory,

@@ -3,10 +3,13 @@
 //! As in `plans.rs`, which has the rules.
 
 mod common;
+#[path = "common/plans.rs"]
+mod golden_plans;
 
 use std::collections::BTreeSet;
 
-use common::{applied_host, golden, host, mesh, wanted};
+use common::{applied_host, host, mesh, wanted};
+use golden_plans::golden;
 use meshsec::{
     config::{Config, Guard, LinkWish, Traffic},
     model::{Action, MeshName, Mtu, Policy, PolicyId, Reqid, SaId, Spi, State},

@@ -20,7 +20,7 @@ use meshsec::{
     plan::Plan,
 };
 
-pub use golden::{compare, difference, golden};
+pub use golden::{compare, difference};
 
 /// The reqid of every mesh here.
 pub const REQID: Reqid = Reqid(0x4d53_0001);

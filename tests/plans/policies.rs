@@ -6,7 +6,10 @@ use meshsec::{
 };
 
 use super::{edited, foreign_allow, lab};
-use crate::common::{REQID, applied, applied_host, golden, plan};
+use crate::{
+    common::{REQID, applied, applied_host, plan},
+    golden_plans::golden,
+};
 
 /// Version 0.1 had no policies for forwarded packets, and none for ICMP errors.
 fn as_of_0_1(state: &mut State) {

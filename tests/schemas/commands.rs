@@ -100,6 +100,11 @@ fn documents_of_commands_are_as_their_schemas_say() {
     let snapshot = host.prints("snapshot", "period", "snapshot");
     host.write("live.json", &snapshot.to_string());
     host.prints("plan", "period", "plan --live live.json");
+    // Only a kernel with ESP takes SAs; without it the run ends before the first step.
+    let applied = host.run("generation", "apply --auto-approve");
+    let name = if applied.stdout.is_empty() { "errors" } else { "report" };
+    let text = [applied.stdout, applied.stderr].concat();
+    assert_strict(name, &serde_json::from_slice(&text).unwrap());
     host.prints("report", "generation", "destroy --auto-approve");
     host.prints("rotate", "generation", "rotate");
     host.prints("ratchet-init", "ratchet", "ratchet init");

@@ -109,7 +109,10 @@ fn what_is_confirmed_stays() {
     let words = ["apply", "--auto-approve", "--confirm-within", LONG, "--format", "json"];
     let waiting = Waiting::start(&lab, &words);
     let confirmed = lab.meshsec(A, &["confirm", "--format", "json"]).exits(0).json();
-    assert_eq!(confirmed, serde_json::json!({ "mesh": "lab", "confirmed": true }));
+    let wanted = serde_json::json!({
+        "format_version": "2.0", "mesh": "lab", "confirmed": true
+    });
+    assert_eq!(confirmed, wanted);
     let report = waiting.end().exits(0).json();
     assert_eq!(report["confirmation"]["verdict"], "confirmed");
     // Nothing to do is nothing to confirm.

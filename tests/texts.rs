@@ -155,3 +155,36 @@ fn apply_asks_at_the_terminal_where_standard_output_is_a_file() {
     assert!(screen.contains("status 1") && log.contains("Plan: "), "{screen}\n{log}");
     assert!(!log.contains("type yes"), "{log}");
 }
+
+/// Before the network is up, and not for a namespace that --netns names or for a snapshot.
+#[test]
+fn a_host_without_a_peers_address_is_the_peer_with_its_name() {
+    if !inside("a_host_without_a_peers_address_is_the_peer_with_its_name") {
+        return;
+    }
+    let dir = mesh();
+    fs::write(dir.path().join("mesh.key"), "00".repeat(31) + "01\n").unwrap();
+    fs::set_permissions(dir.path().join("mesh.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let named = |host_name: &str, words: &str| {
+        let program = env!("CARGO_BIN_EXE_meshsec");
+        let script = format!(
+            "echo {host_name} > /proc/sys/kernel/hostname && exec {program} -c mesh.toml {words}"
+        );
+        let mut command = Command::new("unshare");
+        let output = command.args(["--uts", "sh", "-c", &script]).current_dir(dir.path()).output();
+        let output = output.unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    ip("link set lo up");
+    let missing = "this host has the name of h2, but not its address 192.0.2.2; if it is another \
+                   peer, say so with --local NAME";
+    for host_name in ["h2", "H2.example.org"] {
+        let text = named(host_name, "plan");
+        assert!(text.contains(missing) && text.contains("Peer h1"), "{text}");
+    }
+    assert!(named("h3", "plan").contains("this host has no peer's address"));
+    assert!(named("h2", "plan --live empty").contains("this host has no peer's address"));
+    ip("addr add 192.0.2.1/32 dev lo");
+    let text = named("h2", "plan");
+    assert!(text.contains("Peer h2") && !text.contains("has the name of"), "{text}");
+}

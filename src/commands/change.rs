@@ -8,7 +8,9 @@ use std::{
 };
 
 use super::{
-    Status, moment,
+    Status,
+    live::Source,
+    moment,
     prepared::{self, Prepared, file_name},
     print,
     printer::Printer,
@@ -156,10 +158,10 @@ impl Request<'_> {
             return prepare_destroy(global, &loaded.config, live);
         }
         let moment = moment::now(&loaded.config)?;
-        let mut prepared = prepared::prepare(global, loaded, moment, live)?;
+        let mut prepared = prepared::prepare(global, loaded, moment, (live, &Source::Kernel))?;
         prepared.warnings.extend(moment::warning(moment));
         prepared.warnings.extend(ratchet::warning(loaded, moment));
-        prepared.warn_of_missing_address(live);
+        prepared.warn_of_missing_address(global, live);
         prepared.warn_of_modules();
         if let Self::Saved(path) = self {
             saved::check(path, loaded, &prepared, live)?;

@@ -36,18 +36,18 @@ use serde::Serialize;
 
 use crate::{
     cli::{Cli, Command, Format, Global},
-    config::{self, Config, Guard, Loaded, Peer, SecretsMode, Select},
+    config::{self, Config, Guard, Loaded, LocalError, Peer, SecretsMode, Select},
     desired,
     error::Error,
     kernel::{
         Linux,
         linux::{
-            Look,
+            self, Look,
             lock::{Lock, Notice, Place},
             netns,
         },
     },
-    model::{ErrorCode, Live},
+    model::{ErrorCode, Live, LocalAddress},
     privilege::{self, Files},
     render::{Layout, Plain, json_text},
 };
@@ -154,13 +154,32 @@ fn lock(place: Place, timeout: Duration) -> Result<Lock, Error> {
     Ok(lock)
 }
 
+/// The local peer of this host's kernel: the one that is named, the one with an address of this
+/// host, or else the one with its host name. A host name says nothing about a namespace that
+/// `--netns` names.
+fn local_peer<'a>(
+    global: &Global,
+    config: &'a Config,
+    addresses: &[LocalAddress],
+) -> Result<&'a Peer, LocalError> {
+    let by_name = |error| match global.netns {
+        Some(_) => Err(error),
+        None => config::peer_by_host_name(config, &linux::host_name()).ok_or(error),
+    };
+    match config::local_peer(config, global.local.as_deref(), addresses) {
+        Ok(peer) => Ok(peer),
+        Err(error @ LocalError::NoAddress { .. }) => by_name(error),
+        Err(error @ (LocalError::Unknown { .. } | LocalError::Several { .. })) => Err(error),
+    }
+}
+
 /// The local peer, for commands that do without one: only a name that was given has to be right.
 fn local_if_any<'a>(
     global: &Global,
     config: &'a Config,
     live: &Live,
 ) -> Result<Option<&'a Peer>, Error> {
-    match config::local_peer(config, global.local.as_deref(), &live.0.addresses) {
+    match local_peer(global, config, &live.0.addresses) {
         Ok(peer) => Ok(Some(peer)),
         Err(error) if global.local.is_some() => Err(error.into()),
         Err(_) => Ok(None),

@@ -3,7 +3,7 @@
 use super::{Status, print, print_json};
 use crate::{
     cli::{Format, Global, MtuArgs},
-    config::{self, Config, LocalError, SecretsMode},
+    config::{Config, LocalError, SecretsMode},
     desired::ways,
     error::Error,
     kernel::linux::surroundings,
@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
     let config = super::load(global, SecretsMode::Ignored, Files::Neither)?.config;
     let state = surroundings(&ways(&config, global.local.as_deref()))?;
-    let local = match config::local_peer(&config, global.local.as_deref(), &state.addresses) {
+    let local = match super::local_peer(global, &config, &state.addresses) {
         Ok(peer) => Some(peer),
         Err(LocalError::NoAddress { .. }) if is_given(args) && one_family(&config) => None,
         Err(error) => return Err(error.into()),

@@ -35,14 +35,14 @@ pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     let loaded = super::load(global, secrets, later)?;
     let (live, taken) = live::observe(&source, global, &loaded.config)?;
     let moment = moment::at(&loaded.config, taken)?;
-    let mut prepared = prepare(global, &loaded, moment, &live)?;
+    let mut prepared = prepare(global, &loaded, moment, (&live, &source))?;
     if source == live::Source::Kernel {
         prepared.warnings.extend(moment::warning(moment));
         prepared.warnings.extend(ratchet::warning(&loaded, moment));
         prepared.warn_of_modules();
     }
     if source != live::Source::Empty {
-        prepared.warn_of_missing_address(&live);
+        prepared.warn_of_missing_address(global, &live);
     }
     show(&prepared, global, &loaded.config)?;
     if let Some(path) = &args.out {

@@ -1,5 +1,6 @@
 //! A plan, prepared to be shown, saved or performed.
 
+use super::live::Source;
 use crate::{
     apply::Target,
     cli::Global,
@@ -23,15 +24,21 @@ pub(super) struct Prepared<'a> {
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Plans at a moment for the host with this live state.
+/// Plans at a moment for the host with this live state, which is of that source.
 pub(super) fn prepare<'a>(
     global: &Global,
     loaded: &'a Loaded,
     moment: Moment,
-    live: &Live,
+    (live, source): (&Live, &Source),
 ) -> Result<Prepared<'a>, Error> {
     let config = &loaded.config;
-    let local = config::local_peer(config, global.local.as_deref(), &live.0.addresses)?;
+    let local = match source {
+        Source::Kernel => super::local_peer(global, config, &live.0.addresses)?,
+        // The name of this host says nothing about another one.
+        Source::Empty | Source::File(_) => {
+            config::local_peer(config, global.local.as_deref(), &live.0.addresses)?
+        }
+    };
     loaded.check_private_key(local)?;
     loaded.check_ratchet(moment.generation)?;
     let warnings = loaded.warnings.clone();
@@ -48,7 +55,7 @@ impl Prepared<'_> {
         loaded: &Loaded,
         live: &Live,
     ) -> Result<bool, Error> {
-        let other = prepare(global, loaded, self.moment, live)?;
+        let other = prepare(global, loaded, self.moment, (live, &Source::Kernel))?;
         let name = |local: Option<&Peer>| local.map(|peer| peer.name.clone());
         Ok(name(other.local) == name(self.local) && other.plan.asks_the_same_as(&self.plan))
     }
@@ -65,10 +72,17 @@ impl Prepared<'_> {
     }
 
     /// `--local` may name a host that this one isn't.
-    pub(super) fn warn_of_missing_address(&mut self, live: &Live) {
+    /// Nor need a host with a peer's name have its address yet.
+    pub(super) fn warn_of_missing_address(&mut self, global: &Global, live: &Live) {
         let Some(Peer { name, address, .. }) = self.local else { return };
         if !live.0.has_address(*address) {
-            let text = format!("this host does not have {address}, the address of {name}");
+            let text = match global.local {
+                Some(_) => format!("this host does not have {address}, the address of {name}"),
+                None => format!(
+                    "this host has the name of {name}, but not its address {address}; if it is \
+                     another peer, say so with --local NAME"
+                ),
+            };
             self.warnings.push(Warning::new(WarningCode::AddressMissing, text));
         }
     }

@@ -13,7 +13,7 @@ use signal_hook::{consts as signals, low_level::pipe};
 use super::{Status, moment, print, print_json};
 use crate::{
     cli::{Format, Global, StatusArgs},
-    config::{self, Config, Moment, Peer, SecretsMode},
+    config::{Config, Moment, Peer, SecretsMode},
     desired::{Desired, desired},
     error::Error,
     kernel::{
@@ -165,8 +165,7 @@ impl<'a> Watcher<'a> {
         let now = clock::now();
         self.sightings.complete(&mut live.0, now);
         let moment = moment::at(config, now)?;
-        let named = self.global.local.as_deref();
-        let local = config::local_peer(config, named, &live.0.addresses)?;
+        let local = super::local_peer(self.global, config, &live.0.addresses)?;
         let (desired, _) = desired(config, moment, local, None);
         self.are_pairs(local, &desired)?;
         let plan = Plan::new(&desired, &live, config.reqid);

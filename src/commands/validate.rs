@@ -3,7 +3,7 @@
 use super::{Status, moment, print, print_json};
 use crate::{
     cli::{Format, Global},
-    config::{self, Loaded, Secrets, SecretsMode},
+    config::{Loaded, Secrets, SecretsMode},
     error::Error,
     kernel::linux,
     model::{Warning, WarningCode},
@@ -41,7 +41,7 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
 fn check_local(global: &Global, loaded: &mut Loaded) -> Result<(), Error> {
     let config = &loaded.config;
     let addresses = linux::local_addresses().unwrap_or_default();
-    match config::local_peer(config, global.local.as_deref(), &addresses) {
+    match super::local_peer(global, config, &addresses) {
         Ok(local) => loaded.check_private_key(local)?,
         Err(error) if global.local.is_some() => return Err(error.into()),
         Err(_) if matches!(loaded.secrets, Some(Secrets::PrivateKey { .. })) => {

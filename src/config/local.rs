@@ -70,6 +70,14 @@ pub fn local_peer<'a>(
     }
 }
 
+/// The peer with the name of a host: as it is, or without its domain.
+pub fn peer_by_host_name<'a>(config: &'a Config, host_name: &str) -> Option<&'a Peer> {
+    let full = host_name.to_ascii_lowercase();
+    let short = full.split('.').next().unwrap_or_default();
+    let named = |name: &str| config.peers.iter().find(|peer| peer.name.as_str() == name);
+    named(&full).or_else(|| named(short))
+}
+
 fn list(peers: &[&Peer]) -> String {
     capped(peers.iter().map(|peer| format!("{} ({})", peer.name, peer.address)))
 }
@@ -165,6 +173,24 @@ mod tests {
         let config = config(3);
         let peer = local_peer(&config, None, &[local([192, 0, 2, 3], "u0")]).unwrap();
         assert_eq!(peer.name.as_str(), "p3");
+    }
+
+    #[test]
+    fn a_host_name_is_a_peers_name_with_or_without_a_domain() {
+        let mut config = config(2);
+        let found = |config: &Config, host_name: &str| {
+            peer_by_host_name(config, host_name).map(|peer| peer.name.to_string())
+        };
+        for host_name in ["p2", "P2", "p2.example.org"] {
+            assert_eq!(found(&config, host_name).as_deref(), Some("p2"), "{host_name}");
+        }
+        for host_name in ["", ".", "p", "p22", "x.p2", "localhost"] {
+            assert_eq!(found(&config, host_name), None, "{host_name}");
+        }
+        // The longer name is the very host's.
+        config.peers[0].name = PeerName::new("p2.example.org").unwrap();
+        assert_eq!(found(&config, "p2.example.org").as_deref(), Some("p2.example.org"));
+        assert_eq!(found(&config, "p2.example.com").as_deref(), Some("p2"));
     }
 
     #[test]

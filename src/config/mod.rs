@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 pub use diagnostic::{ConfigError, LocatedError};
 pub use files::fill;
 pub use loaded::Raised;
-pub use local::{LocalError, local_peer};
+pub use local::{LocalError, local_peer, peer_by_host_name};
 pub use malformed::{Form, Malformed};
 pub use mask::{printable, quote as quoted, readable};
 pub use secrets::{RatchetError, read_ratchet, secret};

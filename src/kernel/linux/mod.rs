@@ -121,6 +121,11 @@ pub fn surroundings(ways: &Ways) -> Result<State, KernelError> {
     Ok(State { links, addresses, routes, ..State::default() }.sorted())
 }
 
+/// The name of this host (`uname -n`); empty where it is not text.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_str().unwrap_or_default().to_owned()
+}
+
 /// The packets that rules of the nat table are checked for; none where the local peer's address is
 /// not known.
 fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables::Packets> {

@@ -278,14 +278,18 @@ fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> 
         for (way, ends) in ways {
             let outer =
                 if template.mode == Mode::Transport { ends } else { (template.src, template.dst) };
-            let found = state.sas.iter().filter(|sa| serves(sa, template, mark, outer, packet));
-            let before = further.len();
-            further.extend(found.map(|sa| (way.through(sa), outer)));
-            match template.level {
-                _ if further.len() > before => {}
-                Level::Required => done.push(Way::new(Flow::Blocked)),
-                Level::Use => further.push((way, ends)),
+            let serves = |sa: &&Sa| serves(sa, template, mark, outer.1);
+            let fits = |sa: &&Sa| sa.selector.is_none_or(|selector| selector.covers(packet));
+            let (larval, found): (Vec<&Sa>, Vec<&Sa>) =
+                state.sas.iter().filter(serves).partition(|sa| sa.is_larval());
+            let found: Vec<&Sa> = found.into_iter().filter(fits).collect();
+            if !is_certain(&found, &larval, outer.0) {
+                match template.level {
+                    Level::Required => done.push(Way::new(Flow::Blocked)),
+                    Level::Use => further.push((way.clone(), ends)),
+                }
             }
+            further.extend(found.into_iter().map(|sa| (way.through(sa), outer)));
         }
         ways = further;
     }
@@ -293,23 +297,25 @@ fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> 
     done
 }
 
-/// Whether an SA is found for a template (`xfrm_state_find`). Unlike an arriving packet, one that
-/// leaves needs an SA of the very reqid, even if that is 0.
-fn serves(
-    sa: &Sa,
-    template: &Template,
-    mark: Mark,
-    (src, dst): (IpAddr, IpAddr),
-    packet: &Selector,
-) -> bool {
+/// Whether an SA may be found for a template (`xfrm_state_find`), apart from its own selector. Unlike
+/// an arriving packet, one that leaves needs an SA of the very reqid, even if that is 0.
+fn serves(sa: &Sa, template: &Template, mark: Mark, dst: IpAddr) -> bool {
     sa.id.dst == dst
-        && (sa.src == src || sa.src.is_unspecified() || src.is_unspecified())
         && sa.id.proto == template.proto
         && (template.spi.raw() == 0 || sa.id.spi == template.spi)
         && sa.reqid == template.reqid
         && sa.mode == template.mode
         && mark.finds(sa.id.mark)
         && !sa.has_interface()
-        && !sa.is_larval()
-        && sa.selector.is_none_or(|selector| selector.covers(packet))
+}
+
+/// Whether the kernel finds one of some SAs for certain.
+///
+/// It looks among those from the packet's address first, and then in the hash bucket of those from
+/// any address. There it compares no source: an SA from a third address is found too where the
+/// table's present size puts it into that bucket. A larval SA ends the search.
+fn is_certain(found: &[&Sa], larval: &[&Sa], src: IpAddr) -> bool {
+    let from = |sas: &[&Sa], src: IpAddr| sas.iter().any(|sa| sa.src == src);
+    let any = if src.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0_u16; 8]) };
+    from(found, src) || from(found, any) && !from(larval, src) && !from(larval, any)
 }

@@ -302,13 +302,14 @@ fn resolve<'s>(
                     Mode::Tunnel | Mode::Other(4 | 5) => (template.src, template.dst),
                     _ => (src, dst),
                 };
-                let finds = |sa: &&Sa| finds(sa, template, policy.id.mark, local, remote, packet);
-                let before = further.len();
-                for sa in state.sas.iter().filter(finds) {
+                let finds = |sa: &&Sa| finds(sa, template, policy.id.mark, remote);
+                let candidates: Vec<&Sa> = state.sas.iter().filter(finds).collect();
+                let (found, may_be_none) = look_at(&candidates, local, packet);
+                for sa in found {
                     further.push(([&sas[..], &[sa]].concat(), local, remote));
                 }
                 match template.level {
-                    _ if further.len() > before => {}
+                    _ if !may_be_none => {}
                     Level::Required => dropped = true,
                     Level::Use => further.push((sas, src, dst)),
                 }
@@ -319,25 +320,38 @@ fn resolve<'s>(
     ways.into_iter().map(|(sas, ..)| Some(sas)).chain(dropped.then_some(None)).collect()
 }
 
-/// Whether an SA serves a template (`xfrm_state_find`, `xfrm_state_look_at`).
-fn finds(
-    sa: &Sa,
-    template: &Template,
-    mark: Mark,
-    local: IpAddr,
-    remote: IpAddr,
-    packet: &Packet,
-) -> bool {
+/// Whether an SA serves a template, wherever it is from (the conditions of `xfrm_state_find`).
+fn finds(sa: &Sa, template: &Template, mark: Mark, remote: IpAddr) -> bool {
     sa.id.dst == remote
-        && (sa.src == local || sa.src.is_unspecified() || local.is_unspecified())
         && sa.id.proto == template.proto
         && (template.spi.raw() == 0 || template.spi == sa.id.spi)
         && sa.reqid == template.reqid
         && sa.mode == template.mode
         && mark.value & mark.mask & sa.id.mark.mask == sa.id.mark.value
         && !sa.extras.iter().any(|extra| extra.starts_with("if_id"))
-        && sa.algorithm != Algorithm::Larval
-        && sa.selector.is_none_or(|selector| selects(&selector, packet))
+}
+
+/// The SAs of which the kernel may find one for a packet from an address, and whether it may find
+/// none (`xfrm_state_find`, `xfrm_state_look_at`).
+///
+/// SAs lie in buckets, by a hash of both addresses, the reqid, and the size of the table. The first
+/// bucket is that of the packet's addresses. There an SA counts if it is from that address or from
+/// none. If none is valid, and none is larval either, the second one is that of no source address.
+/// There the kernel compares destinations alone. So an SA from another address counts too, if the
+/// hash happens to put it there. A kernel that notes at a policy which SAs it has used (6.13)
+/// prefers such an SA from then on. In a tunnel from no address the kernel picks one.
+fn look_at<'s>(candidates: &[&'s Sa], local: IpAddr, packet: &Packet) -> (Vec<&'s Sa>, bool) {
+    let is_larval = |sa: &Sa| sa.algorithm == Algorithm::Larval;
+    let is_valid =
+        |sa: &Sa| !is_larval(sa) && sa.selector.is_none_or(|selector| selects(&selector, packet));
+    let valid: Vec<&Sa> = candidates.iter().copied().filter(|sa| is_valid(sa)).collect();
+    let is_from_none = |sa: &Sa| sa.src.is_unspecified();
+    let in_first = valid.iter().any(|sa| sa.src == local);
+    let in_second = valid.iter().any(|sa| is_from_none(sa));
+    let may_end = |sa: &&Sa| is_larval(sa) && (sa.src == local || is_from_none(sa));
+    let ends_before = candidates.iter().any(may_end);
+    let is_certain = in_first || in_second && !ends_before;
+    (valid, !is_certain)
 }
 
 /// Whether policies take a packet that arrives, after the SA under which it came.

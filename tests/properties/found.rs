@@ -4,15 +4,15 @@ use meshsec::{
     config::{Config, Guard},
     kernel::memory::Memory,
     model::{
-        Action, Bypass, Direction, Level, Mark, Mode, Policy, PortMatch, Prefix, Reqid, Rule, Sa,
-        Selector, State,
+        Action, Algorithm, Bypass, Direction, Level, Mark, Mode, Policy, PortMatch, Prefix, Reqid,
+        Rule, Sa, Selector, Spi, State,
     },
     plan::{Flow, Phase, PlannedStep, WarningCode, flow_out},
 };
 
 use crate::{
     common::{applied_host, mesh, plan},
-    packets::{Packet, leaks},
+    packets::{Fate, Packet, leaks, leaves},
 };
 
 /// AH's number as an IP protocol (RFC 4302).
@@ -78,8 +78,7 @@ fn a_sysctl_that_takes_packets_past_policies_is_told_of_as_clear_text() {
 fn an_sa_that_the_kernel_would_not_find_protects_nothing() {
     let packet = packet_to("192.0.2.2");
     type Odd = fn(&mut Sa);
-    let odd: [Odd; 3] = [
-        |sa| sa.src = [192, 0, 2, 9].into(),
+    let odd: [Odd; 2] = [
         |sa| _ = sa.extras.insert("if_id 0x7".into()),
         |sa| sa.id.mark = Mark { value: 1, mask: 1 },
     ];
@@ -90,6 +89,48 @@ fn an_sa_that_the_kernel_would_not_find_protects_nothing() {
     // ones.
     let odd = |state: &mut State| out_to(state, &packet).templates[0].reqid = Reqid(0);
     assert_eq!(told(&lab(), odd), (Flow::Blocked, false));
+}
+
+/// The kernel finds such an SA where its hash puts it beside those from no address (seen on 6.12).
+#[test]
+fn an_sa_from_another_address_may_be_found() {
+    let packet = packet_to("192.0.2.2");
+    let mut kernel = applied_host(&lab());
+    let sa = sa_to(kernel.state_mut(), &packet);
+    let spi = sa.id.spi;
+    sa.src = [192, 0, 2, 9].into();
+    assert_eq!(flow_out(kernel.state(), &packet.selector()), Flow::Blocked);
+    let fates = leaves(kernel.state(), &packet);
+    assert_eq!(fates, [Fate::Protected(spi), Fate::Dropped].into());
+
+    // So one that encrypts nothing may let packets leave that would wait for another.
+    let ah = |state: &mut State| {
+        out_to(state, &packet).templates[0].proto = IPPROTO_AH;
+        let sa = sa_to(state, &packet);
+        (sa.id.proto, sa.src) = (IPPROTO_AH, [192, 0, 2, 9].into());
+    };
+    assert_eq!(told(&lab(), ah), (Flow::Clear, true));
+}
+
+/// One from no address is always found, unless an SA that has no key yet ends the search before.
+#[test]
+fn an_sa_from_no_address_is_found_last() {
+    let packet = packet_to("192.0.2.2");
+    let wide = |state: &mut State| sa_to(state, &packet).src = [0, 0, 0, 0].into();
+    let (flow, leaks) = told(&lab(), wide);
+    assert!(matches!(flow, Flow::Protected(_)) && !leaks, "{flow}");
+    for (from, found) in [([192, 0, 2, 1], false), ([0, 0, 0, 0], false), ([192, 0, 2, 9], true)] {
+        let larval = |state: &mut State| {
+            let policy = out_to(state, &packet);
+            (policy.templates[0].spi, policy.templates[0].level) = (Spi::from_raw(0), Level::Use);
+            let mut sa = sa_to(state, &packet).clone();
+            wide(state);
+            (sa.algorithm, sa.src, sa.id.spi) = (Algorithm::Larval, from.into(), Spi::from_raw(7));
+            state.sas.push(sa);
+        };
+        let (flow, leaks) = told(&by_policies(), larval);
+        assert_eq!((flow != Flow::Clear, !leaks), (found, found), "from {from:?}: {flow}");
+    }
 }
 
 #[test]

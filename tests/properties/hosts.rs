@@ -296,6 +296,7 @@ fn edit_sa(sa: &mut Sa, field: u8, by: u8) {
         10 => sa.replay = Replay { window: 32, esn: false },
         11 => sa.extras = BTreeSet::from([pick(&["if_id 0x7", "flag nopmtudisc"], by).into()]),
         12 => sa.algorithm = Algorithm::Other("crypt cbc(aes) 128 bits".into()),
+        13 => sa.src = Prefix::any(sa.src).address,
         _ => {}
     }
 }

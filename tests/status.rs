@@ -17,10 +17,13 @@ use meshsec::{
     config::{Config, Esp, Rotation, Select, Traffic},
     desired::desired,
     kernel::memory::Memory,
-    model::{Action, Generation, Mark, PeerName, Period, Replay, Time, Usage},
+    model::{
+        Action, Destination, Generation, Mark, PeerName, Period, Replay, Time, Tunnel, TunnelKind,
+        Usage,
+    },
     plan::Plan,
     render::{Sample, StatusView, status_json, status_prometheus, status_text},
-    verdict::{Case, judge},
+    verdict::{Case, Verdict, judge},
 };
 
 /// 2026-01-16 13:30 UTC.
@@ -331,4 +334,79 @@ fn meshsec_8_has_every_metric_with_its_type_and_labels_and_no_other() {
     let printed = metrics_of_golden_statuses();
     assert!(printed.len() > 15, "{printed:?}");
     assert_eq!(documented, printed, "metrics of meshsec(8), and those that status prints");
+}
+
+/// A tunnel device sends from its own address, which no policy is for, to its remote end and by its
+/// forwarding entries.
+#[test]
+fn a_tunnel_device_sends_from_another_address() {
+    let config = Config { guard: meshsec::config::Guard::Off, ..mesh(1, &LAB) };
+    let address = |text: &str| -> std::net::IpAddr { text.parse().unwrap() };
+    let to = |text: &str| Destination { address: address(text), port: None };
+    let odd = Tunnel {
+        device: "vxlan42".into(),
+        kind: TunnelKind::Vxlan,
+        port: 4789,
+        local: Some(address("192.0.2.77")),
+        remote: None,
+        lower: None,
+        master: None,
+        external: false,
+        other_names: BTreeSet::new(),
+        entries: Some([to(LAB[1])].into()),
+    };
+    let remote = Tunnel { remote: Some(address(LAB[1])), entries: None, ..odd.clone() };
+    let elsewhere = Tunnel { entries: Some([to("192.0.2.99")].into()), ..odd.clone() };
+    let geneve = Tunnel { kind: TunnelKind::Geneve, ..odd.clone() };
+    let right = Tunnel { local: Some(address(LAB[0])), ..odd.clone() };
+    let of_ipv6 = Tunnel { local: Some(address("2001:db8::77")), ..odd.clone() };
+    let unbound = Tunnel { local: None, ..odd.clone() };
+    for (tunnel, verdict) in [
+        (remote, Verdict::Clear),
+        (Tunnel { port: 8472, ..odd.clone() }, Verdict::Idle),
+        (odd, Verdict::Clear),
+        (elsewhere, Verdict::Idle),
+        (geneve, Verdict::Idle),
+        (right, Verdict::Idle),
+        (of_ipv6, Verdict::Idle),
+        (unbound, Verdict::Idle),
+    ] {
+        let mut kernel = applied_host(&config);
+        kernel.state_mut().tunnels = Some(vec![tunnel.clone()]);
+        let verdicts = verdicts(&config, &mut kernel);
+        assert_eq!(verdicts, [("b", verdict), ("c", Verdict::Idle)], "{tunnel:?}");
+    }
+}
+
+/// The verdicts on all peers, by name.
+fn verdicts(config: &Config, kernel: &mut Memory) -> Vec<(&'static str, Verdict)> {
+    let (moment, local) = (config.rotation.at(NOW), &config.peers[0]);
+    let (wanted, _) = desired(config, moment, local, None);
+    let live = observe(kernel);
+    let plan = Plan::new(&wanted, &live, REQID);
+    let (desired, asked) = (&wanted, &BTreeSet::new());
+    let live = &live;
+    let plan = &plan;
+    let case = Case { config, moment, now: NOW, local, desired, live, plan, asked, strict: false };
+    let found = judge(&case).peers;
+    let verdict = |name: &'static str| {
+        let peer = found.iter().find(|peer| peer.name.as_str() == name);
+        peer.map(|peer| (name, peer.verdict))
+    };
+    ["b", "c"].into_iter().filter_map(verdict).collect()
+}
+
+/// Errors about packets are judged where they may differ from other packets, and where the peer has
+/// SAs whose content they would show.
+#[test]
+fn icmp_errors_are_judged_of_peers_that_are_heard() {
+    let config = mesh(1, &LAB);
+    let b = config.peers[1].address;
+    let mut kernel = applied_host(&config);
+    let state = kernel.state_mut();
+    state.policies.retain(|policy| !policy.is_for_icmp_errors());
+    let all = [("b", Verdict::Clear), ("c", Verdict::Clear)];
+    assert_eq!(verdicts(&config, &mut kernel), all);
+    kernel.state_mut().sas.retain(|sa| sa.src != b);
+    assert_eq!(verdicts(&config, &mut kernel), [("b", Verdict::Idle), ("c", Verdict::Clear)]);
 }

@@ -17,8 +17,7 @@ use crate::{
     config::{Config, Moment, Peer, Traffic},
     desired::{Desired, WantedPolicy},
     model::{
-        Direction, Generation, IPPROTO_ICMP, IPPROTO_ICMPV6, Live, PeerName, Prefix, Selector,
-        State, Time, Tunnel, TunnelKind,
+        Direction, Generation, Live, PeerName, Prefix, Selector, State, Time, Tunnel, TunnelKind,
     },
     plan::{Flow, Plan, flow_out, packets_out},
 };
@@ -240,17 +239,15 @@ fn errors_out(
     errors
 }
 
-/// The same packets from addresses that are not the local peer's. ICMP errors are about packets to
-/// its own address, and leave from there.
+/// The same packets from addresses that are not the local peer's. ICMP errors are not among them:
+/// they are about packets to its own address, and leave from there.
 fn from_elsewhere(
     case: &Case<'_>,
     peer: IpAddr,
     packets: &[(Selector, Flow)],
 ) -> Vec<(Selector, Flow)> {
     let from = |source: IpAddr| {
-        let of_kind =
-            packets.iter().filter(|(it, _)| ![IPPROTO_ICMP, IPPROTO_ICMPV6].contains(&it.proto));
-        of_kind.map(move |(packet, _)| {
+        packets.iter().map(move |(packet, _)| {
             let packet = Selector { src: Prefix::host(source), ..*packet };
             (packet, flow_out(&case.live.0, &packet))
         })

@@ -4,15 +4,21 @@
 //! `UPDATE_GOLDEN=1 cargo test --test plans` writes the files anew; read the
 //! difference before you commit it.
 
+#[path = "plans/bypasses.rs"]
+mod bypasses;
 mod common;
 #[path = "common/plans.rs"]
 mod golden_plans;
+#[path = "plans/in_the_way.rs"]
+mod in_the_way;
 #[path = "plans/marks.rs"]
 mod marks;
 #[path = "plans/policies.rs"]
 mod policies;
 #[path = "plans/tunnels.rs"]
 mod tunnels;
+#[path = "plans/undo.rs"]
+mod undo;
 #[path = "plans/ways.rs"]
 mod ways;
 

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     desired::{Desired, Goal},
     model::{
-        Bypass, ConflictCode, Direction, Family, Hidden, Link, Live, PeerName, PolicyId, Route,
-        State, Warning, WarningCode,
+        Bypass, ConflictCode, Family, Hidden, Link, Live, PeerName, PolicyId, Route, State,
+        Warning, WarningCode,
     },
 };
 
@@ -126,9 +126,8 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
 /// policy that asks for ports.
 fn queue(place: &Place<'_>, vrf: &Link) -> Option<Conflict> {
     let queue = vrf.queue.as_ref()?;
-    let asks = |id: &PolicyId| {
-        id.direction == Direction::Out && id.selector.dport.mask | id.selector.sport.mask != 0
-    };
+    // Policies in ask for ports where those out do.
+    let asks = |id: &PolicyId| id.selector.dport.mask | id.selector.sport.mask != 0;
     place.desired.policies.keys().find(|id| asks(id))?;
     let stops = place
         .reached(|to| place.routes.get(to).is_some_and(|route| route.vrfs.contains(&vrf.name)))?;
@@ -172,9 +171,8 @@ fn elsewhere(place: &Place<'_>, bypass: &Bypass) -> Option<Warning> {
     let Place { desired, .. } = place;
     let Bypass { device, ipv6: _, name } = bypass;
     let family = if bypass.ipv6 { Family::Ipv6 } else { Family::Ipv4 };
-    let direction = if name == "disable_xfrm" { Direction::Out } else { Direction::In };
-    let guarded = !desired.guards.is_empty()
-        && !firewall::are_wanted(desired, &place.state.firewall, family, direction);
+    let guarded =
+        !desired.guards.is_empty() && !firewall::are_wanted(desired, &place.state.firewall, family);
     let key = key(bypass);
     let moves = if name == "disable_xfrm" { "leave" } else { "come in" };
     let text = if guarded && device != "lo" {

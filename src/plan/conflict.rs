@@ -160,8 +160,7 @@ fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<(SaId, Conflict
 /// A foreign policy with the index by which one of ours is to be recognised. The kernel would
 /// silently give ours another index, and nobody would recognise it.
 fn taken_index(desired: &Desired, policy: &Policy) -> Option<Conflict> {
-    let taken = policy.index.is_some()
-        && desired.discovery.values().any(|wanted| wanted.index == policy.index);
+    let taken = desired.discovery.values().any(|wanted| wanted.index == policy.index);
     taken.then(|| Conflict {
         code: ConflictCode::IndexTaken,
         stops: Stops::All,

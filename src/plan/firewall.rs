@@ -11,8 +11,8 @@ use super::{
 use crate::{
     desired::{Desired, Marking},
     model::{
-        Backend, ChainId, ChainRole, ConflictCode, Direction, Family, Firewall, Live, Reqid, Rule,
-        SaId, Unseen, Warning, WarningCode,
+        Backend, ChainId, ChainRole, ConflictCode, Family, Firewall, Live, Reqid, Rule, SaId,
+        Unseen, Warning, WarningCode,
     },
 };
 
@@ -146,17 +146,12 @@ pub(super) fn missing(lacks: &[Lack], live: &Live) -> Vec<Warning> {
 }
 
 /// Whether rules of iptables are wanted, and possible, that drop packets which the policies of a
-/// family don't see.
-pub(super) fn are_wanted(
-    desired: &Desired,
-    firewall: &Firewall,
-    family: Family,
-    direction: Direction,
-) -> bool {
+/// family don't see. There are some for packets that leave and for packets that come in, or for
+/// neither.
+pub(super) fn are_wanted(desired: &Desired, firewall: &Firewall, family: Family) -> bool {
     let mut wanted = desired.chains.keys().filter(|(of, _)| *of == family);
-    wanted.any(|(_, role)| {
-        role.guards() == Some(direction) && backend_for(firewall, family, *role).is_some()
-    })
+    wanted
+        .any(|(_, role)| role.guards().is_some() && backend_for(firewall, family, *role).is_some())
 }
 
 /// Rules ahead of the second guard that accept.

@@ -5,7 +5,7 @@
 
 use super::{conflict::Conflict, stops::Stops, tunnel};
 use crate::{
-    desired::{Desired, Goal},
+    desired::Desired,
     model::{ConflictCode, Hidden, Live, Translation, Warning, WarningCode},
 };
 
@@ -22,16 +22,12 @@ fn remedy(desired: &Desired, Translation { rule, chain, .. }: &Translation) -> S
 
 /// Whether a guard stops the packets that a rule takes away from the policies.
 fn is_guarded(desired: &Desired) -> bool {
-    !desired.guards.is_empty() || !desired.chains.is_empty()
-}
-
-fn applies(desired: &Desired) -> bool {
-    desired.traffic.is_some() && desired.goal != Goal::Nothing
+    !desired.guards.is_empty()
 }
 
 /// Rules that are certain to take packets past the policies.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
-    if !applies(desired) || is_guarded(desired) {
+    if desired.traffic.is_none() || is_guarded(desired) {
         return Vec::new();
     }
     let conflict = |translation: &Translation| Conflict {
@@ -50,7 +46,7 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
 
 /// All other rules that may do so, and rules that can't be read.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
-    if !applies(desired) {
+    if desired.traffic.is_none() {
         return Vec::new();
     }
     let guarded = is_guarded(desired);

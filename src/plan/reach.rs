@@ -79,6 +79,7 @@ impl Reach {
     pub(super) fn is_within_one(&self, id: &PolicyId) -> bool {
         let far = far(id.direction, &id.selector);
         let is_host = far == Prefix::host(far.address);
+        // Forms of another direction cover none: a peer's address is not this host's.
         is_host
             && self.forms.iter().any(|((direction, form), peers)| {
                 *direction == id.direction
@@ -91,6 +92,7 @@ impl Reach {
 
 /// The places of a prefix's addresses in a sorted list.
 fn within(peers: &[(IpAddr, usize)], prefix: &Prefix) -> Range<usize> {
+    // An address that is equal to the prefix's own is covered, so that `<` may be `<=` as well.
     let before = |at: &IpAddr| !prefix.covers(&Prefix::host(*at)) && *at < prefix.address;
     let first = peers.partition_point(|(at, _)| before(at));
     let inside = |at: &IpAddr| prefix.covers(&Prefix::host(*at));
@@ -113,6 +115,19 @@ fn runs(peers: &[(IpAddr, usize)]) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_are_as_few_ranges_as_they_can_be() {
+        let of = |places: &[usize]| {
+            let at = |place: &usize| (IpAddr::from([10, 0, 0, 1]), *place);
+            let runs = runs(&places.iter().map(at).collect::<Vec<_>>());
+            runs.iter().map(|run| (run.start, run.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[]), []);
+        assert_eq!(of(&[4]), [(4, 5)]);
+        assert_eq!(of(&[4, 5, 6]), [(4, 7)]);
+        assert_eq!(of(&[1, 2, 5, 6, 9]), [(1, 3), (5, 7), (9, 10)]);
+    }
 
     #[test]
     fn a_prefix_is_a_range_of_sorted_addresses() {

@@ -104,7 +104,8 @@ impl RollBack<'_> {
     }
 
     /// Whether no packet leaves for a peer in the clear after these steps that doesn't now. ICMP
-    /// errors may, where nothing of the peer is decrypted any more.
+    /// errors may, where nothing of the peer is decrypted any more. Packets to other peers meet none
+    /// of these steps, and would only take time.
     fn stays_closed(&self, peer: &PeerName, steps: &[PlannedStep]) -> bool {
         let wanted = self.desired.policies.values().filter(|wanted| wanted.peer == *peer);
         wanted.filter(|wanted| wanted.policy.id.direction == Direction::Out).all(|wanted| {
@@ -140,7 +141,8 @@ pub(super) enum WayBack {
     Policy(Policy),
 }
 
-/// The part of a state that a packet can meet, which is little of a large mesh's.
+/// The part of a state that a packet can meet, which is little of a large mesh's. More of it would
+/// change no answer.
 fn about(state: &State, packet: &Selector) -> State {
     let serves = |sa: &&Sa| sa.id.dst == packet.dst.address || sa.mode != Mode::Transport;
     let sas = state.sas.iter().filter(serves);

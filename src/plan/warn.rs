@@ -416,7 +416,7 @@ fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
         .filter(|((of, role), _)| *of == family && role.guards() == Some(*direction));
     let ports = guarding.flat_map(|(_, rules)| rules.iter().filter_map(Rule::guarded));
     policy.action == Action::Allow
-        && firewall::are_wanted(desired, &live.0.firewall, family, *direction)
+        && firewall::are_wanted(desired, &live.0.firewall, family)
         && to_ports(family, ports.map(|(port, _)| port)).iter().any(|all| all.overlaps(selector))
 }
 

@@ -150,7 +150,7 @@ fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<(SaId, Conflict
         stops: Stops::peer(&wanted.peer),
         object: format!("sa {} reqid {}", sa.id, sa.reqid),
         text: format!(
-            "a foreign SA has the destination and SPI of ours{}",
+            "a foreign SA has the destination and SPI of an SA of the mesh{}",
             other_mesh(sa.reqid).unwrap_or("; delete it, or give the peer another short_id")
         ),
     };
@@ -185,7 +185,7 @@ fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Co
     // A guard has its mesh's reqid as its priority.
     let reqids = policy.templates.iter().map(|template| template.reqid);
     let edited = (what == "guard" && policy.priority == reqid.0).then_some(
-        "; it may be ours, and edited by somebody: delete it, and the next apply puts up the guard",
+        "; it may be the mesh's own, and edited by somebody: delete it, and the next apply puts up the guard",
     );
     let other = || reqids.chain([Reqid(policy.priority)]).find_map(other_mesh);
     let hint = edited.or_else(other);
@@ -194,7 +194,7 @@ fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Co
         stops,
         object: describe(policy),
         text: format!(
-            "a foreign policy has the selector of our {what}{}",
+            "a foreign policy has the selector of the mesh's {what}{}",
             hint.unwrap_or("; delete it if nothing needs it")
         ),
     })
@@ -240,7 +240,8 @@ fn outranking(desired: &Desired, reach: &Reach, policy: &Policy, reqid: Reqid) -
         return None;
     }
     let peers = reach.met_by(&policy.id);
-    (!peers.is_empty()).then(|| conflict(ConflictCode::OutranksPeer, Stops::Peers(peers), "ours"))
+    (!peers.is_empty())
+        .then(|| conflict(ConflictCode::OutranksPeer, Stops::Peers(peers), "that of the mesh"))
 }
 
 /// Advice about an object with a reqid that looks like a mesh's.

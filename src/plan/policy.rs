@@ -243,7 +243,7 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     } else if !mark.is_none() || if_id != 0 || sub {
         (
             ReasonCode::ForeignIdentity,
-            "ours by its reqid, with a mark, an interface or a table that mesh.toml doesn't ask for",
+            "it has the mesh's reqid, and a mark, an interface or a table that mesh.toml doesn't ask for",
         )
     } else if guard {
         (ReasonCode::Unwanted, "nothing in mesh.toml asks for this guard")

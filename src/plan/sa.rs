@@ -179,7 +179,7 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
         }
         (_, false) => Reason::new(
             ReasonCode::MarkedTwin,
-            "an SA of ours with a mark has this SPI, and the kernel can't tell the two apart",
+            "an SA of this mesh with a mark has this SPI, and the kernel can't tell the two apart",
         ),
         (Some(sa), true) => difference(sa, &wanted.sa)?,
     };

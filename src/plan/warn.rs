@@ -495,7 +495,7 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
                 false => format!(", of packets with mark {} alone", policy.id.mark),
             };
             let text = format!(
-                "the foreign policy {} priority {} outranks ours and {does} traffic with \
+                "the foreign policy {} priority {} outranks those of the mesh and {does} traffic with \
                  {}{marked}{}; unless that is meant, delete it or raise its priority number above \
                  {PEER_PRIORITY}",
                 policy.id,
@@ -511,7 +511,7 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     }
     if more > 0 {
         let text = format!(
-            "{more} more foreign policies outrank ours and block or transform traffic: meshsec \
+            "{more} more foreign policies outrank those of the mesh and block or transform traffic: meshsec \
              show --all lists them"
         );
         lines.push(Warning::new(WarningCode::Outranked, text));

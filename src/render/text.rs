@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use super::{Plain, View};
 use crate::{
     config::{Config, Moment, Select, Traffic},
+    model::Reason,
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan},
 };
 
@@ -20,14 +21,19 @@ const RED: Style = AnsiColor::Red.on_default();
 /// The whole plan. The last line counts the changes or says that there are none.
 pub fn plan_text(view: &View<'_>) -> String {
     let mut text = header(view);
-    let mut group = String::new();
-    for change in &view.plan.changes {
-        let title = group_title(view, change);
-        if group != title {
-            let _ = writeln!(text, "\n{title}");
-            group = title;
+    let of_all = common_reason(&view.plan.changes);
+    if let Some(reason) = of_all {
+        write_reason(&mut text, "", reason);
+    }
+    for group in groups(view) {
+        let _ = writeln!(text, "\n{}", group.title);
+        let of_group = of_all.or_else(|| common_reason(group.changes));
+        if let Some(reason) = of_group.filter(|_| of_all.is_none()) {
+            write_reason(&mut text, "  ", reason);
         }
-        write_change(&mut text, change);
+        for change in group.changes {
+            write_change(&mut text, change, of_group);
+        }
     }
     write_order(&mut text, view.plan);
     write_conflicts(&mut text, view.plan);
@@ -82,6 +88,41 @@ pub(super) fn traffic(config: &Config) -> String {
     }
 }
 
+/// Changes that are shown below one title.
+struct Group<'a> {
+    title: String,
+    changes: &'a [Change],
+}
+
+fn groups<'a>(view: &View<'a>) -> Vec<Group<'a>> {
+    let titles: Vec<String> =
+        view.plan.changes.iter().map(|change| group_title(view, change)).collect();
+    let mut rest = view.plan.changes.as_slice();
+    let same = titles.chunk_by(|a, b| a == b);
+    same.map(|titles| {
+        let (changes, behind) = rest.split_at(titles.len());
+        rest = behind;
+        Group { title: titles[0].clone(), changes }
+    })
+    .collect()
+}
+
+/// The reason that several changes have in common, to be said once.
+fn common_reason(changes: &[Change]) -> Option<&Reason> {
+    let [first, more @ ..] = changes else { return None };
+    let same = |change: &Change| has_reason(change) && change.reason == first.reason;
+    (!more.is_empty() && changes.iter().all(same)).then_some(&first.reason)
+}
+
+/// Whether a change needs a reason: a missing object needs none.
+fn has_reason(change: &Change) -> bool {
+    change.action() != ChangeAction::Create
+}
+
+fn write_reason(text: &mut String, indent: &str, reason: &Reason) {
+    let _ = writeln!(text, "{indent}{DIM}# {}{DIM:#}", Plain(reason));
+}
+
 fn group_title(view: &View<'_>, change: &Change) -> String {
     match (&change.peer, change.kind()) {
         (Some(name), _) => {
@@ -96,7 +137,8 @@ fn group_title(view: &View<'_>, change: &Change) -> String {
     }
 }
 
-fn write_change(text: &mut String, change: &Change) {
+/// Writes a change, and its reason unless that is `told` already.
+fn write_change(text: &mut String, change: &Change, told: Option<&Reason>) {
     let action = change.action();
     let style = match action {
         ChangeAction::Create => AnsiColor::Green.on_default(),
@@ -111,8 +153,8 @@ fn write_change(text: &mut String, change: &Change) {
         Plain(change.id()),
         Plain(change.note())
     );
-    if action != ChangeAction::Create {
-        let _ = writeln!(text, "        {DIM}# {}{DIM:#}", Plain(&change.reason));
+    if has_reason(change) && told != Some(&change.reason) {
+        write_reason(text, "        ", &change.reason);
     }
     if matches!(action, ChangeAction::Update | ChangeAction::Replace) {
         change.fields().iter().for_each(|field| write_field(text, field));

@@ -219,7 +219,7 @@ fn what_is_foreign_in_the_place_of_neighbour_discovery_is_named_or_serves() {
     host.ip(&format!("xfrm policy add {PLACE} action block priority 7"));
     lab.meshsec(A, &["plan"])
         .exits(1)
-        .says("has the selector of our policy for neighbour discovery");
+        .says("has the selector of the mesh's policy for neighbour discovery");
     lab.meshsec(A, &["apply", "--auto-approve"]).exits(1);
     // The very index, as another program may choose it: lab's reqid is 0x4d53a511.
     host.ip(&format!("xfrm policy delete {PLACE}"));

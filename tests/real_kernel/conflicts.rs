@@ -30,7 +30,7 @@ fn a_foreign_policy_that_lets_a_peers_traffic_out_in_clear_stops_that_peer() {
 
     let plan = lab.meshsec(A, &["plan"]).exits(1);
     let plan = plan.says("dir out allow priority 10  stops peer b");
-    plan.says("a foreign policy outranks ours and lets the traffic pass in the clear");
+    plan.says("a foreign policy outranks that of the mesh and lets the traffic pass in the clear");
     lab.meshsec(A, &APPLY).exits(3).says("TRAFFIC TO b FLOWS IN THE CLEAR");
     only_c_is_served(&lab);
     // All that is left is the conflict: nothing is to do, nothing was changed.
@@ -82,7 +82,9 @@ fn a_foreign_policy_with_the_selector_of_ours_is_never_taken_over() {
         "xfrm policy add src {a}/32 dst {b}/32 proto udp dport 4789 dir out priority 9 \
          tmpl proto esp reqid 77 mode transport"
     ));
-    lab.meshsec(A, &["plan"]).exits(1).says("a foreign policy has the selector of our policy");
+    lab.meshsec(A, &["plan"])
+        .exits(1)
+        .says("a foreign policy has the selector of the mesh's policy");
     lab.meshsec(A, &APPLY).exits(3).says("stops peer b");
     only_c_is_served(&lab);
     lab.does_not_reach(A, B);
@@ -100,7 +102,7 @@ fn a_foreign_sa_on_our_spi_stops_its_own_peer() {
     ));
     let plan = lab.meshsec(A, &["plan"]).exits(1);
     plan.says(&format!("{spi:#x} reqid 0x4d  stops peer b"))
-        .says("a foreign SA has the destination and SPI of ours");
+        .says("a foreign SA has the destination and SPI of an SA of the mesh");
     lab.meshsec(A, &APPLY).exits(3).says("stops peer b");
     only_c_is_served(&lab);
     assert_eq!(xfrm::sas(lab.host(A))[&spi].reqid, 77, "the foreign SA is not what it was");

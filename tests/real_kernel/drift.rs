@@ -101,7 +101,8 @@ fn an_sa_that_was_changed_behind_our_back_is_made_anew() {
 fn an_sa_with_a_mark_on_our_spi_goes() {
     let patient = Patient::new();
     patient.remake_sa(&format!("{} {TIED} mark 7 mask 0xff", patient.aead()));
-    let reason = "an SA of ours with a mark has this SPI, and the kernel can't tell the two apart";
+    let reason =
+        "an SA of this mesh with a mark has this SPI, and the kernel can't tell the two apart";
     patient.is_healed("sa", "replace", reason);
 }
 

@@ -269,7 +269,7 @@ fn an_spi_that_strongswan_has_drawn_before_us_is_named_and_left() {
     for place in [A, B] {
         let plan = lab.meshsec(place, &["plan"]).exits(1);
         plan.says(&format!("{taken:#x} reqid 0x1  stops peer "))
-            .says("a foreign SA has the destination and SPI of ours");
+            .says("a foreign SA has the destination and SPI of an SA of the mesh");
         lab.meshsec(place, &["apply", "--auto-approve"]).exits(3);
     }
     lab.does_not_reach(A, B);
@@ -319,7 +319,7 @@ fn a_policy_of_ours_that_strongswan_has_taken_over_is_named_and_comes_back() {
     let capture = lab.capture();
     charons[A].initiate("vxlan");
     let plan = lab.meshsec(A, &["plan"]).exits(1);
-    plan.says("a foreign policy has the selector of our policy").says("stops peer b");
+    plan.says("a foreign policy has the selector of the mesh's policy").says("stops peer b");
     let theirs = foreign(lab.host(A));
     lab.meshsec(A, &["apply", "--auto-approve"]).exits(1);
     assert_eq!(foreign(lab.host(A)), theirs);

@@ -1,7 +1,5 @@
 //! Golden plans, in `tests/plan`: the text, and behind it the facts that only the JSON tells.
 
-mod schema;
-
 use std::fmt::Write;
 
 use meshsec::{
@@ -42,7 +40,7 @@ pub fn golden(name: &str, config: &Config, kernel: &mut Memory) {
         file: "mesh.toml",
     };
     let json = serde_json::to_value(plan_json(&view)).unwrap();
-    schema::assert_valid("plan", &json);
+    crate::schema::assert_valid("plan", &json);
     let text = anstream::adapter::strip_str(&plan_text(&view)).to_string();
     compare(&format!("tests/plan/{name}.txt"), &(text + &steps(&json) + &other_facts(&json)));
     if WITH_JSON.contains(&name) {

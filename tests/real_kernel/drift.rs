@@ -143,7 +143,8 @@ fn a_guard_that_was_changed_or_deleted_is_put_right() {
     // One that was edited to let packets pass can't be told from somebody else's policy.
     let reqid = patient.reqid;
     patient.ip(&format!("xfrm policy update {guard} action allow priority {reqid}"));
-    let text = "it may be the mesh's own, and edited by somebody: delete it, and the next apply puts up";
+    let text =
+        "it may be the mesh's own, and edited by somebody: delete it, and the next apply puts up";
     patient.lab.meshsec(A, &["plan"]).exits(1).says(text);
     patient.ip(&format!("xfrm policy delete {guard}"));
     patient.is_healed("guard", "create", "missing");

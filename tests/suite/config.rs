@@ -1,9 +1,6 @@
 //! Golden cases of `config::load`: each folder of `tests/config` has a mesh.toml and its result,
 //! error.txt or ok.txt. `UPDATE_GOLDEN=1` writes these anew.
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::{
     fmt::Write as _,
     fs,
@@ -17,7 +14,7 @@ use meshsec::{
     model::{Key, MeshName},
 };
 
-use common::difference;
+use crate::common::difference;
 
 /// The text of a secret in the cases; no output may have any of it.
 const MARKERS: [&str; 4] = ["5ec2e7", "c2VjcmV0", "correct", "horse"];

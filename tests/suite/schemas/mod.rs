@@ -2,11 +2,7 @@
 //! name that changes in the program can't change in a document without being seen.
 
 mod commands;
-#[path = "../common/mod.rs"]
-mod common;
 mod documents;
-#[path = "../common/schema.rs"]
-mod schema;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -17,8 +13,8 @@ use meshsec::{
 };
 use serde_json::{Value, json};
 
+use crate::schema::{SCHEMAS, assert_valid, is_valid};
 use documents::{documents, read};
-use schema::{SCHEMAS, assert_valid, is_valid};
 
 /// Names that a document may lack, each behind the name of the member that it is in; `*` is any.
 const OPTIONAL: [&str; 28] = [

@@ -1,15 +1,13 @@
 //! A kernel that hides keys: nothing is said to match that was not compared.
 
-mod common;
-
-use common::{applied, applied_host, mesh, observe, wanted};
+use crate::common::{applied, applied_host, mesh, observe, wanted};
 use meshsec::{
     model::{KeyView, WarningCode},
     plan::Plan,
     render::{ShowView, Verb, View, plan_json, report_text, show_json},
 };
 
-use common::REQID;
+use crate::common::REQID;
 
 #[test]
 fn keys_that_the_kernel_hides_are_counted_and_match_nothing() {

@@ -1,8 +1,5 @@
 //! Answers of the command line to everything that people type.
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::{
     fs,
     io::Write,
@@ -11,7 +8,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use common::namespace::{inside, ip};
+use crate::common::namespace::{inside, ip};
 
 fn mesh() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -131,7 +128,7 @@ fn mtu_says_what_is_needed_below() {
 /// At a terminal, by script(1), with standard output in a file.
 #[test]
 fn apply_asks_at_the_terminal_where_standard_output_is_a_file() {
-    if !inside("apply_asks_at_the_terminal_where_standard_output_is_a_file") {
+    if !inside("texts::apply_asks_at_the_terminal_where_standard_output_is_a_file") {
         return;
     }
     ip("link set lo up");
@@ -159,7 +156,7 @@ fn apply_asks_at_the_terminal_where_standard_output_is_a_file() {
 /// Before the network is up, and not for a namespace that --netns names or for a snapshot.
 #[test]
 fn a_host_without_a_peers_address_is_the_peer_with_its_name() {
-    if !inside("a_host_without_a_peers_address_is_the_peer_with_its_name") {
+    if !inside("texts::a_host_without_a_peers_address_is_the_peer_with_its_name") {
         return;
     }
     let dir = mesh();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use common::{observe, plan, route};
+use crate::common::{observe, plan, route};
 use meshsec::{
     model::{Hidden, Link, Route},
     plan::{Flow, flow_out},
@@ -35,7 +35,7 @@ fn ways(state: &mut State, to: u8, devices: &[&str]) {
 /// As in a fabric where hosts announce their addresses.
 fn address_to_lo(state: &mut State) {
     state.addresses[0].device = "lo".into();
-    state.links.push(Link { kind: Some("loopback".into()), ..common::link("lo", 65536) });
+    state.links.push(Link { kind: Some("loopback".into()), ..crate::common::link("lo", 65536) });
 }
 
 /// The fate of the tunnel's packets to the first peer, as a plan tells it.
@@ -105,7 +105,7 @@ fn packets_wait_in_a_vrf() {
     let state = kernel.state_mut();
     way(state, 2).vrfs.insert("red".into());
     let queue = Some("qdisc pfifo".into());
-    state.links.push(Link { kind: Some("vrf".into()), queue, ..common::link("red", 65575) });
+    state.links.push(Link { kind: Some("vrf".into()), queue, ..crate::common::link("red", 65575) });
     golden("packets-wait-in-a-vrf", &config, &mut kernel);
     assert_eq!(flow(&mut kernel), Flow::Clear);
     // Policies for everything ask for no port.
@@ -176,7 +176,7 @@ fn disable_policy_of_a_dummy_with_the_address_is_no_conflict_over_ipv4() {
     let mut kernel = applied_host(&lab());
     let state = kernel.state_mut();
     state.addresses[0].device = "dummy0".into();
-    state.links.push(Link { kind: Some("dummy".into()), ..common::link("dummy0", 1500) });
+    state.links.push(Link { kind: Some("dummy".into()), ..crate::common::link("dummy0", 1500) });
     state.bypasses.push(bypass("dummy0", "disable_policy"));
     let plan = plan(&lab(), &mut kernel);
     assert_eq!((plan.conflicts.len(), plan.warnings.len()), (0, 1));

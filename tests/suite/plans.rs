@@ -4,28 +4,18 @@
 //! `UPDATE_GOLDEN=1 cargo test --test plans` writes the files anew; read the
 //! difference before you commit it.
 
-#[path = "plans/bypasses.rs"]
 mod bypasses;
-mod common;
-#[path = "common/plans.rs"]
-mod golden_plans;
-#[path = "plans/in_the_way.rs"]
 mod in_the_way;
-#[path = "plans/marks.rs"]
 mod marks;
-#[path = "plans/policies.rs"]
 mod policies;
-#[path = "plans/tunnels.rs"]
 mod tunnels;
-#[path = "plans/undo.rs"]
 mod undo;
-#[path = "plans/ways.rs"]
 mod ways;
 
 use std::collections::BTreeSet;
 
-use common::{address, applied_host, host, mesh};
-use golden_plans::golden;
+use crate::common::{address, applied_host, host, mesh};
+use crate::golden_plans::golden;
 use meshsec::{
     config::{Config, Esp, Guard, Protocol, Rotation, Traffic},
     kernel::memory::Memory,
@@ -129,7 +119,7 @@ fn host_at_half_past(applied: bool) -> Memory {
     let mut kernel = host(&by_the_clock());
     kernel.set_now(Time::from_seconds(1_768_570_200));
     if applied {
-        assert!(common::applied(&by_the_clock(), &mut kernel).is_complete());
+        assert!(crate::common::applied(&by_the_clock(), &mut kernel).is_complete());
     }
     kernel
 }
@@ -166,17 +156,17 @@ fn a_clock_that_was_ahead_for_a_while_leaves_no_number_to_be_refused() {
         kernel.state().usage.iter().find(|usage| usage.id.spi == spi).map(|usage| usage.sent)
     };
     kernel.set_now(Time::from_seconds(half_past + 3600));
-    assert!(common::applied(&config, &mut kernel).is_complete());
+    assert!(crate::common::applied(&config, &mut kernel).is_complete());
     let ahead = outbound(&kernel).unwrap();
     assert!(ahead > 1 << 29, "half of the generation has passed, by that clock");
     for seconds in [half_past + 60, half_past + 120, half_past + 1801] {
         kernel.set_now(Time::from_seconds(seconds));
-        assert!(common::applied(&config, &mut kernel).is_complete());
-        assert!(common::plan(&config, &mut kernel).is_empty());
+        assert!(crate::common::applied(&config, &mut kernel).is_complete());
+        assert!(crate::common::plan(&config, &mut kernel).is_empty());
         assert_eq!(outbound(&kernel), Some(ahead), "at {seconds}");
     }
     kernel.set_now(Time::from_seconds(half_past + 1801 + 3600));
-    assert!(common::applied(&config, &mut kernel).is_complete());
+    assert!(crate::common::applied(&config, &mut kernel).is_complete());
     assert_eq!(outbound(&kernel), None, "it goes with its generation");
 }
 
@@ -212,7 +202,7 @@ fn a_lifetime_that_rounding_moved_is_no_difference() {
     for sa in &mut kernel.state_mut().sas {
         sa.ends = sa.ends.map(|end| Time::from_seconds(end.seconds() + 2));
     }
-    assert!(common::plan(&by_the_clock(), &mut kernel).is_empty());
+    assert!(crate::common::plan(&by_the_clock(), &mut kernel).is_empty());
 }
 
 #[test]
@@ -513,7 +503,7 @@ fn the_second_guard_drops_what_foreign_policies_protect() {
     let codes = |config: &Config| {
         let mut kernel = applied_host(config);
         kernel.state_mut().policies.extend(others.clone());
-        let plan = common::plan(config, &mut kernel);
+        let plan = crate::common::plan(config, &mut kernel);
         let codes = plan.warnings.iter().map(|warning| warning.code.word());
         let texts = plan.warnings.iter().filter(|warning| warning.text.contains("drop what it"));
         (codes.collect::<Vec<_>>(), texts.count())
@@ -549,7 +539,7 @@ fn a_cipher_that_the_kernel_lacks_is_found_out_before_anything_changes() {
     let mut kernel = applied_host(&lab());
     kernel.lack("rfc7539esp(chacha20,poly1305)");
     let before = kernel.state().clone();
-    let report = common::applied(&config, &mut kernel);
+    let report = crate::common::applied(&config, &mut kernel);
     assert!(report.done.is_empty() && !report.changed_anything());
     assert!(report.stopped.unwrap().to_string().contains("ENOSYS"));
     assert_eq!(*kernel.state(), before);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use common::{link, observe, plan, route};
+use crate::common::{link, observe, plan, route};
 use meshsec::{
     config::LinkWish,
     model::{Destination, Link, Mtu, Tunnel, TunnelKind},
@@ -44,7 +44,7 @@ fn with_link(device: Option<&str>) -> Config {
 fn host_with(config: &Config, tunnels: &[Tunnel]) -> Memory {
     let mut kernel = applied_host(config);
     let state = kernel.state_mut();
-    for tunnel in tunnels.iter().filter(|tunnel| tunnel.device != common::VXLAN) {
+    for tunnel in tunnels.iter().filter(|tunnel| tunnel.device != crate::common::VXLAN) {
         state.links.push(link(&tunnel.device, 1400));
     }
     state.links.iter_mut().filter(|link| link.name != "eth0").for_each(|link| link.mtu = 1400);
@@ -75,7 +75,7 @@ fn the_device_of_the_link_sends_to_another_port() {
     let mut kernel = host(&config);
     kernel.state_mut().tunnels = Some(vec![vxlan("vxlan42", 8472)]);
     golden("the-device-of-the-link-sends-to-another-port", &config, &mut kernel);
-    assert!(common::applied(&config, &mut kernel).changed_anything());
+    assert!(crate::common::applied(&config, &mut kernel).changed_anything());
     let left = plan(&config, &mut kernel);
     assert_eq!((told(&left), left.steps.len()), ((vec![], 1), 0));
 }
@@ -113,7 +113,7 @@ fn what_another_mesh_protects_is_not_worth_a_word() {
         reqid: Reqid(0x4d53_0002),
         ..with_link(None)
     };
-    let guards = common::wanted(&other).0.guards.into_values();
+    let guards = crate::common::wanted(&other).0.guards.into_values();
     kernel.state_mut().policies.extend(guards);
     assert_eq!(told(&plan(&config, &mut kernel)).0, [""; 0]);
 }

@@ -1,11 +1,8 @@
 //! Saved plans with an edited visible part: only the plan that was looked at is performed.
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use common::namespace::{inside, ip};
+use crate::common::namespace::{inside, ip};
 use serde_json::{Value, json};
 
 const MESH: &str = r#"
@@ -40,7 +37,7 @@ type Edit = fn(&mut Value);
 
 #[test]
 fn a_plan_that_was_edited_is_refused() {
-    if !inside("a_plan_that_was_edited_is_refused") {
+    if !inside("saved_plans::a_plan_that_was_edited_is_refused") {
         return;
     }
     ip("address add 192.0.2.1/24 dev lo");

@@ -10,12 +10,8 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    assert_strict,
-    common::namespace::{inside, ip},
-    documents::read,
-    root,
-};
+use super::{assert_strict, documents::read, root};
+use crate::common::namespace::{inside, ip};
 
 fn mesh_toml(keys: &str, rotation: &str) -> String {
     format!(

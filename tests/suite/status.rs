@@ -3,16 +3,12 @@
 //! `UPDATE_GOLDEN=1 cargo test --test status` writes the files anew; read the
 //! difference before you commit it.
 
-mod common;
-#[path = "common/schema.rs"]
-mod schema;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
 };
 
-use common::{REQID, applied_host, compare, mesh, observe};
+use crate::common::{REQID, applied_host, compare, mesh, observe};
 use meshsec::{
     config::{Config, Esp, Rotation, Select, Traffic},
     desired::desired,
@@ -80,7 +76,7 @@ fn golden_of(
     for line in text.lines() {
         assert!(line.chars().count() <= 80, "more than 80 columns: {line}");
     }
-    schema::assert_valid("status", &serde_json::to_value(status_json(&view)).unwrap());
+    crate::schema::assert_valid("status", &serde_json::to_value(status_json(&view)).unwrap());
     let json = serde_json::to_string_pretty(&status_json(&view)).unwrap() + "\n";
     for (extension, actual) in [("txt", text), ("json", json), ("prom", status_prometheus(&view))] {
         compare(&format!("tests/status/{name}.{extension}"), &actual);
@@ -120,9 +116,9 @@ fn all_is_well_by_the_clock() {
         rotation: Rotation::Period(Period::new(3600).unwrap()),
         ..mesh(1, &LAB)
     };
-    let mut kernel = common::host(&config);
+    let mut kernel = crate::common::host(&config);
     kernel.set_now(NOW);
-    assert!(common::applied(&config, &mut kernel).is_complete());
+    assert!(crate::common::applied(&config, &mut kernel).is_complete());
     for usage in &mut kernel.state_mut().usage {
         (usage.packets, usage.bytes) = (1_234, 987_654);
         usage.last = Some(Time(NOW.0 - 65_000_000_000));

@@ -1,7 +1,5 @@
 //! Policies that a program sets for one of its own sockets (`IP_XFRM_POLICY`).
 
-mod common;
-
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -9,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::namespace::{inside, ip};
+use crate::common::namespace::{inside, ip};
 
 /// Four sockets with a policy that lets UDP pass as it is, until its standard input ends.
 const SOCKETS: &str = r#"
@@ -39,7 +37,7 @@ fn meshsec(directory: &Path, arguments: &[&str]) -> String {
 
 #[test]
 fn show_lists_policies_of_single_sockets_and_plans_do_not_see_them() {
-    if !inside("show_lists_policies_of_single_sockets_and_plans_do_not_see_them") {
+    if !inside("socket_policies::show_lists_policies_of_single_sockets_and_plans_do_not_see_them") {
         return;
     }
     ip("link set lo up");

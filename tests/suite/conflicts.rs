@@ -1,10 +1,8 @@
 //! Changes that conflicts hold back, and changes that go on: a pair that stands keeps rotating.
 
-mod common;
-#[path = "conflicts/standing.rs"]
 mod standing;
 
-use common::{REQID, applied, applied_host, host, mesh, observe, plan, wanted_at};
+use crate::common::{REQID, applied, applied_host, host, mesh, observe, plan, wanted_at};
 use meshsec::{
     apply::{Report, Target, apply},
     config::{Config, Guard, Peer, Rotation, Secrets, Select, Traffic},

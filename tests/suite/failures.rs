@@ -1,10 +1,8 @@
 //! The course of an apply when the kernel refuses a step or loses an answer.
 
-mod common;
-
 use std::net::IpAddr;
 
-use common::{applied, applied_host, host, mesh, observe};
+use crate::common::{applied, applied_host, host, mesh, observe};
 use meshsec::{
     config::{Config, Esp, Guard, LinkWish, Protocol, Select, Traffic},
     kernel::{Errno, memory::Memory},
@@ -76,13 +74,13 @@ fn a_failed_sa_stops_its_own_peer_and_no_other() {
 
 /// The request of an apply that is the first of a phase.
 fn first(config: &Config, kernel: &mut Memory, phase: Phase) -> usize {
-    let steps = common::plan(config, kernel).steps;
+    let steps = crate::common::plan(config, kernel).steps;
     PROBE + steps.iter().position(|step| step.phase == phase).expect("there is one")
 }
 
 /// The requests of a first apply that add the policies of a peer.
 fn requests(config: &Config, peer: &str) -> Vec<usize> {
-    let steps = common::plan(config, &mut host(config)).steps;
+    let steps = crate::common::plan(config, &mut host(config)).steps;
     let of_peer = |step: &PlannedStep| {
         step.phase == Phase::Policies
             && step.step.peer.as_ref().is_some_and(|name| name.as_str() == peer)
@@ -169,7 +167,7 @@ fn a_policy_that_was_switched_is_switched_back_with_its_sas_still_there() {
     let after = Config { rotation: lab(2).rotation, ..before.clone() };
     let mut kernel = applied_host(&before);
     let was = of_peer(&observe(&mut kernel).0, "192.0.2.2");
-    let steps = common::plan(&after, &mut kernel).steps;
+    let steps = crate::common::plan(&after, &mut kernel).steps;
     // b has two policies out, for either port: the second one is refused.
     let second = steps
         .iter()
@@ -194,7 +192,7 @@ fn a_peer_that_was_switched_stays_so_where_only_old_sas_can_not_go() {
     let before = mesh(1, &["192.0.2.1", "192.0.2.2"]);
     let after = mesh(2, &["192.0.2.1", "192.0.2.2"]);
     let mut kernel = applied_host(&before);
-    let steps = common::plan(&after, &mut kernel).steps;
+    let steps = crate::common::plan(&after, &mut kernel).steps;
     let deletes = steps.iter().enumerate().filter(|(_, step)| step.phase == Phase::DeleteSas);
     deletes.for_each(|(nth, _)| kernel.refuse(PROBE + nth, ENOMEM));
     let report = applied(&after, &mut kernel);
@@ -276,7 +274,7 @@ fn a_failed_guard_stops_everything() {
     let mut kernel = host(&lab(1));
     kernel.refuse(PROBE, ENOMEM);
     let report = applied(&lab(1), &mut kernel);
-    let all = common::plan(&lab(1), &mut host(&lab(1))).steps.len();
+    let all = crate::common::plan(&lab(1), &mut host(&lab(1))).steps.len();
     assert_eq!((report.done.len(), report.failed.len(), report.left.len()), (3, 1, all - 4));
     assert!(observe(&mut kernel).0.sas.is_empty());
     assert!(applied(&lab(1), &mut kernel).is_complete());
@@ -299,13 +297,13 @@ fn answers_that_are_always_lost_end_the_apply_with_what_is_left() {
     let report = applied(&lab(1), &mut kernel);
     assert!(!report.is_complete() && report.changed_anything());
     assert!(report.stopped.unwrap().to_string().contains("ENOBUFS"));
-    let all = common::plan(&lab(1), &mut host(&lab(1))).changes.len();
+    let all = crate::common::plan(&lab(1), &mut host(&lab(1))).changes.len();
     assert_eq!(report.after.unwrap().changes.len(), all);
 }
 
 #[test]
 fn an_mtu_that_is_refused_stops_nothing_else() {
-    let link = Some(LinkWish { device: common::VXLAN.into(), mtu: Mtu::Auto });
+    let link = Some(LinkWish { device: crate::common::VXLAN.into(), mtu: Mtu::Auto });
     let config = Config { link, ..lab(1) };
     let mut kernel = host(&config);
     // After the four guards.
@@ -319,7 +317,7 @@ fn an_mtu_that_is_refused_stops_nothing_else() {
     let live = observe(&mut kernel).0;
     assert!(matches!(flow_out(&live, &packet_to("192.0.2.2")), Flow::Protected(_)));
     assert!(applied(&config, &mut kernel).is_complete());
-    assert_eq!(kernel.state().link(common::VXLAN).unwrap().mtu, 1416);
+    assert_eq!(kernel.state().link(crate::common::VXLAN).unwrap().mtu, 1416);
 }
 
 /// Where the kernel lacks the table, the policies guard alone, and all else is done.
@@ -340,7 +338,7 @@ fn a_second_guard_that_the_kernel_can_not_have_is_left_out() {
         "{text}"
     );
     assert!(kernel.state().firewall.chains.is_empty());
-    assert_eq!(common::plan(&both(), &mut kernel).changes.len(), 4, "it stays wanted");
+    assert_eq!(crate::common::plan(&both(), &mut kernel).changes.len(), 4, "it stays wanted");
     assert_eq!(flow_out(&kernel.state().clone(), &packet_to("192.0.2.99")), Flow::Blocked);
 }
 
@@ -366,7 +364,7 @@ fn a_failed_rule_of_the_second_guard_stops_nothing_else() {
 #[test]
 fn a_chain_that_can_not_go_keeps_the_policies_that_it_lets_pass() {
     let mut kernel = applied_host(&both());
-    let plan = common::plan(&by_mark(), &mut kernel);
+    let plan = crate::common::plan(&by_mark(), &mut kernel);
     let is_early = |step: &&meshsec::plan::PlannedStep| {
         step.phase == Phase::EarlyGuards && step.name() == "delete_chain"
     };

@@ -1,8 +1,6 @@
 //! Reverting an apply: the objects that a host held before come back, of any kind.
 
-mod common;
-
-use common::{REQID, VXLAN, applied, applied_host, host, mesh, observe, wanted, wanted_at};
+use crate::common::{REQID, VXLAN, applied, applied_host, host, mesh, observe, wanted, wanted_at};
 use meshsec::{
     apply::{Report, Target, apply},
     config::{Config, Esp, Guard, LinkWish, Rotation, Select, Traffic},

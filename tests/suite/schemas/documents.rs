@@ -34,7 +34,7 @@ pub fn documents() -> Vec<(&'static str, Value)> {
         ("snapshot", of_snapshot(&mut with_foreign_objects())),
     ];
     documents.extend(reports().into_iter().map(|report| ("report", report)));
-    documents.push(("status", read(&crate::root().join("tests/status/much-is-wrong.json"))));
+    documents.push(("status", read(&super::root().join("tests/status/much-is-wrong.json"))));
     documents
 }
 

@@ -129,7 +129,7 @@ fn a_snapshot_of_version_0_1_has_chains() {
     // Selected by port, they are in nobody's way any more.
     let mut kernel = applied_host(&by_mark(0x20000));
     kernel.state_mut().firewall = old;
-    let plan = common::plan(&mesh(1, &LAB[..2]), &mut kernel);
+    let plan = crate::common::plan(&mesh(1, &LAB[..2]), &mut kernel);
     assert!(plan.lacks.is_empty() && plan.conflicts.is_empty());
 }
 
@@ -170,7 +170,7 @@ fn without_iptables_the_policies_guard_alone_and_the_plan_says_so() {
 fn a_second_guard_that_stands_is_not_missing() {
     let mut kernel = applied_host(&lab());
     kernel.state_mut().firewall.backends.clear();
-    let plan = common::plan(&lab(), &mut kernel);
+    let plan = crate::common::plan(&lab(), &mut kernel);
     assert!(plan.is_empty() && plan.lacks.is_empty() && plan.warnings.is_empty());
     for spoil in [
         (|chain: &mut Chain| chain.jumps.clear()) as fn(&mut Chain),
@@ -180,7 +180,7 @@ fn a_second_guard_that_stands_is_not_missing() {
         let mut kernel = applied_host(&lab());
         kernel.state_mut().firewall.backends.clear();
         spoil(&mut kernel.state_mut().firewall.chains[0]);
-        let plan = common::plan(&lab(), &mut kernel);
+        let plan = crate::common::plan(&lab(), &mut kernel);
         let families: Vec<Family> = plan.lacks.iter().map(|lack| lack.family).collect();
         assert_eq!(families, [Family::Ipv4]);
     }
@@ -222,7 +222,7 @@ fn a_table_that_the_kernel_lacks_is_found_out_before_anything_changes() {
         let mut kernel = host(&by_mark(0x20000));
         kernel.lack(table);
         let before = kernel.state().clone();
-        let report = common::applied(&by_mark(0x20000), &mut kernel);
+        let report = crate::common::applied(&by_mark(0x20000), &mut kernel);
         assert!(report.done.is_empty() && !report.changed_anything());
         assert!(report.stopped.unwrap().to_string().contains("no such table"));
         assert_eq!(*kernel.state(), before);

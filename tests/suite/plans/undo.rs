@@ -1,7 +1,7 @@
 //! The steps that give a peer back its old state where an apply could not finish it.
 
 use super::*;
-use common::{REQID, observe, wanted};
+use crate::common::{REQID, observe, wanted};
 use meshsec::{
     model::{IPPROTO_UDP, PEER_PRIORITY, PeerName, PortMatch},
     plan::{Phase, Plan, undo},
@@ -29,7 +29,7 @@ fn back(
     assert_eq!(plan.conflicts, []);
     let mut kernel = Memory::holding(before.state().clone());
     kernel.offload_to("eth0");
-    assert!(common::applied(config, &mut kernel).is_complete());
+    assert!(crate::common::applied(config, &mut kernel).is_complete());
     done(&live.0, kernel.state_mut());
     let unfinished = [PeerName::new("b").unwrap()].into();
     let steps = undo(&plan, &desired, &observe(&mut kernel), REQID, &unfinished);

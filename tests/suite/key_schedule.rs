@@ -2,9 +2,6 @@
 //!
 //! `UPDATE_GOLDEN=1` writes them anew, from the independent derivation.
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::{fs, path::Path, process::Command};
 
 use meshsec::{
@@ -158,6 +155,6 @@ fn the_vectors_are_what_an_independent_derivation_prints() {
         let output = Command::new(python()).arg(file("derive.py")).arg(way).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let printed = String::from_utf8(output.stdout).unwrap();
-        common::compare(&format!("tests/vectors/{name}"), &printed);
+        crate::common::compare(&format!("tests/vectors/{name}"), &printed);
     }
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use common::{plan, route};
+use crate::common::{plan, route};
 use meshsec::{
     config::Config,
     model::{Family, LocalAddress},

@@ -2,14 +2,10 @@
 //!
 //! As in `plans.rs`, which has the rules.
 
-mod common;
-#[path = "common/plans.rs"]
-mod golden_plans;
-
 use std::collections::BTreeSet;
 
-use common::{applied_host, host, mesh, wanted};
-use golden_plans::golden;
+use crate::common::{applied_host, host, mesh, wanted};
+use crate::golden_plans::golden;
 use meshsec::{
     config::{Config, Guard, LinkWish, Traffic},
     model::{Action, MeshName, Mtu, Policy, PolicyId, Reqid, SaId, Spi, State},
@@ -26,7 +22,7 @@ fn lab() -> Config {
 fn linked(name: &str, mtu: Mtu, edit: impl FnOnce(&mut State)) {
     let mut kernel = applied_host(&lab());
     edit(kernel.state_mut());
-    let link = Some(LinkWish { device: common::VXLAN.into(), mtu });
+    let link = Some(LinkWish { device: crate::common::VXLAN.into(), mtu });
     golden(name, &Config { link, ..lab() }, &mut kernel);
 }
 
@@ -57,14 +53,14 @@ fn the_underlay_leaves_no_room() {
 #[test]
 fn the_device_of_the_link_is_missing() {
     linked("the-device-of-the-link-is-missing", Mtu::Auto, |state| {
-        state.links.retain(|link| link.name != common::VXLAN);
+        state.links.retain(|link| link.name != crate::common::VXLAN);
     });
 }
 
 #[test]
 fn the_device_of_the_link_carries_the_address() {
     linked("the-device-of-the-link-carries-the-address", Mtu::Auto, |state| {
-        state.addresses[0].device = common::VXLAN.into();
+        state.addresses[0].device = crate::common::VXLAN.into();
     });
 }
 
@@ -97,7 +93,7 @@ fn all_edited(name: &str, edit: impl FnOnce(&mut State)) {
 }
 
 fn is_discovery(policy: &Policy) -> bool {
-    policy.is_discovery_of(common::REQID)
+    policy.is_discovery_of(crate::common::REQID)
 }
 
 #[test]
@@ -192,12 +188,12 @@ fn an_offload_to_a_device_that_is_gone_changes_nothing() {
     let mut kernel = applied_host(&mesh(1, &LAB[..2]));
     kernel.state_mut().links.retain(|link| link.name != "eth0");
     let before = kernel.state().clone();
-    let plan = common::plan(&offloaded(), &mut kernel);
+    let plan = crate::common::plan(&offloaded(), &mut kernel);
     let warned = |warning: &Warning| {
         warning.code == WarningCode::OffloadDeviceMissing && warning.text.contains("eth0")
     };
     assert!(plan.warnings.iter().any(warned), "{:?}", plan.warnings);
-    let report = common::applied(&offloaded(), &mut kernel);
+    let report = crate::common::applied(&offloaded(), &mut kernel);
     assert!(!report.changed_anything());
     let error = report.stopped.unwrap().to_string();
     assert!(error.ends_with("ENODEV: [esp] offload names a device that is not there"), "{error}");
@@ -209,7 +205,7 @@ fn an_offload_that_the_device_does_not_take_changes_nothing() {
     let host = applied_host(&mesh(1, &LAB[..2]));
     // A host with devices that have no offload.
     let mut kernel = meshsec::kernel::memory::Memory::holding(host.state().clone());
-    let report = common::applied(&offloaded(), &mut kernel);
+    let report = crate::common::applied(&offloaded(), &mut kernel);
     assert!(!report.changed_anything() && report.done.is_empty());
     let error = report.stopped.unwrap().to_string();
     assert!(error.starts_with("cannot offload ESP to eth0: "), "{error}");
@@ -230,7 +226,7 @@ fn another_file_has_the_same_reqid() {
     let mut kernel = applied_host(&same_reqid());
     let before = kernel.state_mut().clone();
     golden("another-file-has-the-same-reqid", &lab(), &mut kernel);
-    let report = common::applied(&lab(), &mut kernel);
+    let report = crate::common::applied(&lab(), &mut kernel);
     assert!(report.done.is_empty() && !report.is_complete());
     assert!(*kernel.state_mut() == before, "nothing of the other mesh was touched");
 }
@@ -241,20 +237,20 @@ fn what_has_an_sa_of_this_file_is_of_this_file() {
     let mut kernel = applied_host(&lab());
     kernel.state_mut().sas.truncate(1);
     let config = Config { traffic: Traffic::Geneve { port: 6081 }, ..lab() };
-    assert!(common::applied(&config, &mut kernel).is_complete());
+    assert!(crate::common::applied(&config, &mut kernel).is_complete());
 }
 
 #[test]
 fn a_plan_holds_while_others_add_and_delete_what_is_in_nobodys_way() {
     let mut kernel = host(&lab());
-    let planned = common::plan(&lab(), &mut kernel);
+    let planned = crate::common::plan(&lab(), &mut kernel);
     let mut theirs = wanted(&same_reqid()).0.sas.into_values().next().unwrap().sa;
     theirs.reqid = Reqid(77);
     theirs.id.spi = Spi::from_raw(0x5000);
     kernel.state_mut().sas.push(theirs);
-    assert!(common::plan(&lab(), &mut kernel).asks_the_same_as(&planned));
+    assert!(crate::common::plan(&lab(), &mut kernel).asks_the_same_as(&planned));
     kernel.state_mut().sas[0].id = planned_sa(&planned);
-    assert!(!common::plan(&lab(), &mut kernel).asks_the_same_as(&planned));
+    assert!(!crate::common::plan(&lab(), &mut kernel).asks_the_same_as(&planned));
 }
 
 /// The first SA that a plan adds.

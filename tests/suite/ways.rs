@@ -1,11 +1,9 @@
 //! The kernel's answers about the ways to peers and tunnel devices, in a network namespace of this
 //! machine. Needs no ESP.
 
-mod common;
-
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
-use common::namespace::{inside, ip};
+use crate::common::namespace::{inside, ip};
 use meshsec::{
     config::Config,
     desired::ways,
@@ -19,11 +17,11 @@ fn observe(config: &Config) -> State {
         .unwrap()
         .looking_at(meshsec::kernel::linux::Look::Leftovers)
         .asking_for(ways(config, None));
-    kernel.observe(common::REQID).unwrap().0
+    kernel.observe(crate::common::REQID).unwrap().0
 }
 
 fn lab() -> Config {
-    common::mesh(1, &["192.0.2.1", "192.0.2.2", "198.51.100.3"])
+    crate::common::mesh(1, &["192.0.2.1", "192.0.2.2", "198.51.100.3"])
 }
 
 fn names(list: &[&str]) -> BTreeSet<String> {
@@ -49,7 +47,7 @@ fn devices(list: &[&str]) {
 
 #[test]
 fn the_device_of_a_route_is_not_the_one_with_the_address() {
-    if !inside("the_device_of_a_route_is_not_the_one_with_the_address") {
+    if !inside("ways::the_device_of_a_route_is_not_the_one_with_the_address") {
         return;
     }
     devices(&["u0"]);
@@ -69,7 +67,7 @@ fn the_device_of_a_route_is_not_the_one_with_the_address() {
 
 #[test]
 fn all_devices_of_a_route_by_several_are_seen() {
-    if !inside("all_devices_of_a_route_by_several_are_seen") {
+    if !inside("ways::all_devices_of_a_route_by_several_are_seen") {
         return;
     }
     devices(&["u0", "u1"]);
@@ -96,7 +94,7 @@ fn all_devices_of_a_route_by_several_are_seen() {
 
 #[test]
 fn all_devices_of_a_route_by_several_are_seen_over_ipv6() {
-    if !inside("all_devices_of_a_route_by_several_are_seen_over_ipv6") {
+    if !inside("ways::all_devices_of_a_route_by_several_are_seen_over_ipv6") {
         return;
     }
     devices(&["u0", "u1"]);
@@ -104,7 +102,7 @@ fn all_devices_of_a_route_by_several_are_seen_over_ipv6() {
     ip("addr add fd00::1/64 dev u0 nodad");
     ip("addr add fd01::1/64 dev u1 nodad");
     ip("route add 2001:db8::2/128 nexthop via fd00::2 dev u0 nexthop via fd01::2 dev u1");
-    let state = observe(&common::mesh(1, &["2001:db8::1", "2001:db8::2", "2001:db8::3"]));
+    let state = observe(&crate::common::mesh(1, &["2001:db8::1", "2001:db8::2", "2001:db8::3"]));
     let route = way(&state, "2001:db8::2");
     assert_eq!(route.devices, names(&["u0", "u1"]));
     assert!(way(&state, "2001:db8::3").refused.is_some());
@@ -112,7 +110,7 @@ fn all_devices_of_a_route_by_several_are_seen_over_ipv6() {
 
 #[test]
 fn tunnel_devices_and_their_destinations_are_seen() {
-    if !inside("tunnel_devices_and_their_destinations_are_seen") {
+    if !inside("ways::tunnel_devices_and_their_destinations_are_seen") {
         return;
     }
     devices(&["u0"]);
@@ -154,7 +152,7 @@ fn tunnel_devices_and_their_destinations_are_seen() {
 
 #[test]
 fn sysctls_of_all_devices_are_read() {
-    if !inside("sysctls_of_all_devices_are_read") {
+    if !inside("ways::sysctls_of_all_devices_are_read") {
         return;
     }
     devices(&["u0"]);
@@ -168,7 +166,7 @@ fn sysctls_of_all_devices_are_read() {
 
 #[test]
 fn sysctls_that_cannot_be_seen_are_not_taken_for_unset() {
-    if !inside("sysctls_that_cannot_be_seen_are_not_taken_for_unset") {
+    if !inside("ways::sysctls_that_cannot_be_seen_are_not_taken_for_unset") {
         return;
     }
     devices(&["u0"]);

@@ -1,7 +1,7 @@
 //! Foreign policies that are in the way, and those beside them that are not.
 
 use super::*;
-use common::{REQID, observe, plan, wanted};
+use crate::common::{REQID, observe, plan, wanted};
 use meshsec::{
     desired::{Desired, Goal},
     model::{Hidden, IPPROTO_UDP, PEER_PRIORITY, Translation},

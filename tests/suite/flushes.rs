@@ -2,12 +2,8 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test flushes` writes the golden plans anew.
 
-mod common;
-#[path = "common/plans.rs"]
-mod golden_plans;
-
-use common::{applied_host, host, mesh, observe, plan, wanted};
-use golden_plans::golden;
+use crate::common::{applied_host, host, mesh, observe, plan, wanted};
+use crate::golden_plans::golden;
 use meshsec::{
     config::{Config, Guard, Rotation, Select, Traffic},
     desired::{Desired, Keyring},
@@ -145,7 +141,7 @@ fn tells_nothing_on_the_way(
     wanted: &Desired,
     keyring: &Keyring,
 ) {
-    let steps = Plan::new(wanted, &observe(kernel), common::REQID).steps;
+    let steps = Plan::new(wanted, &observe(kernel), crate::common::REQID).steps;
     for (number, planned) in steps.iter().enumerate() {
         let told = tells(config, kernel);
         assert!(told.is_empty(), "after {number} steps: {told:?}");

@@ -1,0 +1,32 @@
+//! Tests that need no kernel and no process of their own, in one program: each program links the
+//! whole library.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/plans.rs"]
+mod golden_plans;
+#[path = "../common/schema.rs"]
+mod schema;
+
+mod config;
+mod conflicts;
+mod examples;
+mod failures;
+mod flushes;
+mod foreign_text;
+mod key_schedule;
+mod keys;
+mod lockdown;
+mod ordinary_user;
+mod plans;
+mod plans_options;
+mod ratchet;
+mod restore;
+mod rotate;
+mod saved_plans;
+mod schemas;
+mod socket_policies;
+mod status;
+mod systemd;
+mod texts;
+mod ways;

@@ -75,7 +75,7 @@ impl Host {
 
 #[test]
 fn documents_of_commands_are_as_their_schemas_say() {
-    if !inside("commands::documents_of_commands_are_as_their_schemas_say") {
+    if !inside("schemas::commands::documents_of_commands_are_as_their_schemas_say") {
         return;
     }
     ip("address add 192.0.2.1/24 dev lo");

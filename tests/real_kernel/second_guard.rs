@@ -189,6 +189,44 @@ fn without_iptables_nothing_says_that_the_kernel_matches() {
     destroy.says("chains of the mesh may stay");
 }
 
+/// Runs the command in its arguments and refuses it sockets of NETLINK_NETFILTER with an errno.
+const REFUSE_NETFILTER: &str = "
+import ctypes, os, struct, sys
+# struct seccomp_data: nr, arch, instruction_pointer, args.
+LOAD, EQUAL, RETURN, ALLOW, ERRNO = 0x20, 0x15, 0x06, 0x7fff0000, 0x00050000
+socket = {'x86_64': 41, 'aarch64': 198}[os.uname().machine]
+filters = [(LOAD, 0, 0, 0), (EQUAL, 0, 5, socket), (LOAD, 0, 0, 16), (EQUAL, 0, 3, 16),
+    (LOAD, 0, 0, 32), (EQUAL, 0, 1, 12), (RETURN, 0, 0, ERRNO | int(sys.argv[1])),
+    (RETURN, 0, 0, ALLOW)]
+program = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *it) for it in filters))
+fprog = ctypes.create_string_buffer(
+    struct.pack('HxxxxxxQ', len(filters), ctypes.addressof(program)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, fprog) == 0, ctypes.get_errno()
+os.execvp(sys.argv[2], sys.argv[2:])
+";
+
+/// The program that could list the rules is gone, and the kernel does not tell of them.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn only_a_kernel_that_lacks_nf_tables_has_no_rules_for_certain() {
+    let mut lab = Lab::new(2);
+    let empty = lab.directory().join("empty");
+    std::fs::create_dir(&empty).expect("a directory can be made");
+    lab.hidden = vec![(empty, "/usr/sbin")];
+    // EMFILE: the process has too many files.
+    for (errno, unseen) in [("24", true), ("93", false)] {
+        let meshsec = lab.command(A, &["plan", "--format", "json"]);
+        let mut python = Command::new("python3");
+        python.args(["-c", REFUSE_NETFILTER, errno]).arg(meshsec.get_program());
+        let plan = crate::shell::run(python.args(meshsec.get_args())).exits(0).json();
+        let warnings = plan["warnings"].to_string();
+        let told = warnings.contains("cannot open a NETLINK_NETFILTER socket");
+        assert_eq!(told, unseen, "{errno}: {warnings}");
+        assert_eq!(warnings.contains("translations-hidden"), unseen, "{errno}: {warnings}");
+    }
+}
+
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn what_the_kernel_refuses_of_the_second_guard_is_said_at_the_end() {

@@ -152,9 +152,9 @@ impl Iptables {
             }
             let programs = self.families().iter().find(|programs| programs.family == family);
             let Some(programs) = programs else { continue };
-            // The kernel has no nf_tables, and the host has no program for it.
-            if may_be_there.is_err() && !programs.pairs.contains_key(&backend) {
-                continue;
+            // Without a program nobody else can say.
+            if !programs.pairs.contains_key(&backend) {
+                may_be_there?;
             }
             if let Some(table) = programs.nat(backend)?.get("nat") {
                 found.extend(nat::translations(family, backend, table, packets));
@@ -263,11 +263,10 @@ impl Programs {
         }
     }
 
-    /// No tables. An error if the kernel has a chain of a mesh that no program can list: the
-    /// programs may have been removed after the chain was set.
+    /// No tables. An error if the kernel has a chain of a mesh that no program can list, or does
+    /// not say: the programs may have been removed after the chain was set.
     fn without_nf_tables(&self) -> Result<Tables, KernelError> {
-        // The query fails on a kernel without nf_tables, where no program could have used it.
-        if !nf_tables::has_chains_of_meshes(&[self.family]).unwrap_or(false) {
+        if !nf_tables::has_chains_of_meshes(&[self.family])? {
             return Ok(Tables::new());
         }
         let program = format!("{}-{}", self.family.program(), Backend::NfTables.suffix());

@@ -5,7 +5,7 @@
 
 use crate::{
     kernel::{
-        KernelError,
+        Errno, KernelError,
         linux::{
             netlink::{Engine, Protocol},
             wire,
@@ -27,16 +27,38 @@ const NAME: u16 = 3;
 ///
 /// # Errors
 ///
-/// Any doubt that all chains were seen; also a kernel without nf_tables.
+/// Any doubt that all chains were seen. A kernel without nf_tables has none.
 pub(super) fn has_chains_of_meshes(families: &[Family]) -> Result<bool, KernelError> {
-    let mut engine = Engine::open(Protocol::Netfilter)?;
     let numbers: Vec<u8> = families.iter().copied().map(number).collect();
     let ours = |message: &mut [u8]| {
         let is_of_them = message.first().is_some_and(|number| numbers.contains(number));
         Ok((is_of_a_mesh(message)? && is_of_them).then_some(()))
     };
-    let found = engine.dump(LIST_CHAINS, &ALL_FAMILIES, "chains of nf_tables", ours)?;
-    Ok(!found.is_empty())
+    has_chains(ours)
+}
+
+/// Whether some chain is one of those that are looked for.
+fn has_chains(
+    decode: impl FnMut(&mut [u8]) -> Result<Option<()>, KernelError>,
+) -> Result<bool, KernelError> {
+    let chains = || {
+        let mut engine = Engine::open(Protocol::Netfilter)?;
+        engine.dump(LIST_CHAINS, &ALL_FAMILIES, "chains of nf_tables", decode)
+    };
+    none_without_nf_tables(chains()).map(|found| !found.is_empty())
+}
+
+/// The chains of a kernel, none of one without nf_tables. That one refuses the socket
+/// (`netlink_create`: EPROTONOSUPPORT), or the request if it has another part of nfnetlink
+/// (`nfnetlink_rcv_msg`: EINVAL, once the module was asked for in vain). It gives no other message
+/// EINVAL that has a `struct nfgenmsg`.
+fn none_without_nf_tables<T>(listed: Result<Vec<T>, KernelError>) -> Result<Vec<T>, KernelError> {
+    match listed {
+        Err(KernelError::Refused { errno: Errno::EPROTONOSUPPORT | Errno::EINVAL, .. }) => {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
 }
 
 /// `NFTA_CHAIN_TABLE` and `NFTA_CHAIN_TYPE`, likewise.
@@ -49,10 +71,7 @@ const TYPE: u16 = 7;
 ///
 /// As of [`has_chains_of_meshes`].
 pub(super) fn has_nat(family: Family) -> Result<bool, KernelError> {
-    let mut engine = Engine::open(Protocol::Netfilter)?;
-    let nat = |message: &mut [u8]| Ok(is_nat(message, family)?.then_some(()));
-    let found = engine.dump(LIST_CHAINS, &ALL_FAMILIES, "chains of nf_tables", nat)?;
-    Ok(!found.is_empty())
+    has_chains(|message: &mut [u8]| Ok(is_nat(message, family)?.then_some(())))
 }
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6`, the first byte of a message.
@@ -115,6 +134,29 @@ mod tests {
         ] {
             assert_eq!(is_of_a_mesh(&message(name)), Ok(ours), "{name}");
         }
+    }
+
+    #[test]
+    fn only_a_kernel_that_lacks_nf_tables_has_no_chains_for_certain() {
+        let refused = |errno| KernelError::Refused {
+            doing: "cannot list chains of nf_tables".into(),
+            errno,
+            detail: None,
+        };
+        for errno in [Errno::EPROTONOSUPPORT, Errno::EINVAL] {
+            assert_eq!(
+                none_without_nf_tables::<()>(Err(refused(errno))),
+                Ok(Vec::new()),
+                "{errno}"
+            );
+        }
+        // A socket that the unit's rights forbid, no memory, no more files, no rights.
+        let others = [Errno::EPERM, Errno::EOPNOTSUPP, Errno(12), Errno(13), Errno(24), Errno(97)];
+        let others = others.map(refused).into_iter();
+        for error in others.chain([KernelError::Lost { doing: "listing".into() }]) {
+            assert_eq!(none_without_nf_tables::<()>(Err(error.clone())), Err(error));
+        }
+        assert_eq!(none_without_nf_tables(Ok(vec![()])), Ok(vec![()]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{
     change::{Change, Operation},
     conflict::Conflict,
     stops::Stops,
+    warn::capped,
 };
 use crate::{
     desired::{Desired, Marking},
@@ -16,8 +17,6 @@ use crate::{
     },
 };
 
-/// The most lines of one kind in a warning.
-const LINES_SHOWN: usize = 8;
 
 /// Conflicts for chains to come that can't be set, because there is no iptables or it can't be
 /// read.
@@ -226,23 +225,16 @@ pub(super) fn mark_users(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Wa
         let SaId { mark, .. } = sa.id;
         (format!("sa {}", sa.id), mark.mask)
     });
-    let users: Vec<(String, u32)> =
-        rules.chain(policies).chain(sas).filter(|(_, bits)| bits & mark.mask != 0).collect();
-    let mut lines: Vec<String> = users
-        .iter()
-        .take(LINES_SHOWN)
-        .map(|(user, bits)| {
-            format!(
-                "mark {mark} shares bits {:#x} with {user}: where the two meet, traffic is \
-                 blocked or takes another way; choose other bits with [traffic] mark",
-                bits & mark.mask
-            )
-        })
-        .collect();
-    if let Some(more) = users.len().checked_sub(LINES_SHOWN).filter(|more| *more > 0) {
-        lines.push(format!("mark {mark} shares bits with {more} more"));
-    }
-    lines.into_iter().map(|line| Warning::new(WarningCode::MarkShared, line)).collect()
+    let users = rules.chain(policies).chain(sas).filter(|(_, bits)| bits & mark.mask != 0);
+    let lines = users.map(|(user, bits)| {
+        let text = format!(
+            "mark {mark} shares bits {:#x} with {user}: where the two meet, traffic is blocked or \
+             takes another way; choose other bits with [traffic] mark",
+            bits & mark.mask
+        );
+        Warning::new(WarningCode::MarkShared, text)
+    });
+    capped(lines.collect(), WarningCode::MarkShared)
 }
 
 /// Traffic to an old port, between the step that marks the new one and the end.

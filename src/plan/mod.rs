@@ -75,7 +75,9 @@ impl Plan {
         let (changes, held) = hold::split(changes, desired, live, reqid, &found);
         let steps = sequence::sequence(&changes, desired);
         let lacks = firewall::lacks(desired, live, reqid);
-        let warnings = warn::warnings(desired, live, reqid, &changes, &lacks);
+        let unseen = firewall::unseen(desired, live, &lacks);
+        let unseen_rules = !unseen.is_empty();
+        let warnings = warn::warnings(desired, live, reqid, &changes, &lacks, unseen);
         Self {
             changes,
             steps,
@@ -83,7 +85,7 @@ impl Plan {
             held,
             warnings,
             hidden_keys: hidden_keys(desired, live),
-            unseen_rules: !firewall::unseen(desired, live, &lacks).is_empty(),
+            unseen_rules,
             lacks,
         }
     }

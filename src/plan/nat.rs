@@ -3,7 +3,7 @@
 //! The kernel looks up policies again after a translation, and none covers the new
 //! addresses: what a guard stops is blocked, all else leaves in the clear.
 
-use super::{conflict::Conflict, stops::Stops, tunnel};
+use super::{conflict::Conflict, stops::Stops, warn::capped};
 use crate::{
     desired::Desired,
     model::{ConflictCode, Hidden, Live, Translation, Warning, WarningCode},
@@ -67,7 +67,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
         Warning::new(WarningCode::Translated, text)
     };
     let found = live.0.translations.iter().filter(|found| guarded || found.esp || !found.certain);
-    let mut lines = tunnel::capped(found.map(line).collect(), WarningCode::Translated);
+    let mut lines = capped(found.map(line).collect(), WarningCode::Translated);
     if live.0.hidden.contains(&Hidden::Translations) {
         let text = "rules of iptables' nat table can't be read, so whether one gives packets to \
                     peers another address is not known";

@@ -9,7 +9,7 @@ use super::{
     conflict::Conflict,
     link,
     stops::Stops,
-    warn::{list, names},
+    warn::{capped, list, names},
 };
 use crate::{
     desired::{Desired, Goal, WantedLink},
@@ -357,14 +357,4 @@ impl Tunnels<'_> {
             .map(line)
             .collect()
     }
-}
-
-/// The first lines, and how many more there are.
-pub(super) fn capped(mut lines: Vec<Warning>, code: WarningCode) -> Vec<Warning> {
-    let more = lines.len().saturating_sub(super::NAMES_SHOWN);
-    if more > 1 {
-        lines.truncate(super::NAMES_SHOWN);
-        lines.push(Warning::new(code, format!("the same is true of {more} more")));
-    }
-    lines
 }

@@ -38,6 +38,7 @@ pub(super) fn warnings(
     reqid: Reqid,
     changes: &[Change],
     lacks: &[Lack],
+    unseen: Vec<Warning>,
 ) -> Vec<Warning> {
     let mut lines = Vec::new();
     lines.extend(flush::warnings(desired, live, reqid));
@@ -65,7 +66,7 @@ pub(super) fn warnings(
     lines.extend(firewall::both_backends(desired, live));
     lines.extend(firewall::missing(lacks, live));
     lines.extend(firewall::behind(desired, live, reqid));
-    lines.extend(firewall::unseen(desired, live, lacks));
+    lines.extend(unseen);
     lines
 }
 
@@ -450,23 +451,15 @@ fn dropped(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
             && !desired.policies.contains_key(&policy.id)
             && !is_told(policy)
     });
-    let foreign: Vec<&Policy> = foreign.collect();
-    let warning = |text| Warning::new(WarningCode::SecondGuardDrops, text);
-    let mut lines: Vec<Warning> = foreign
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(|policy| {
-            let Policy { id, priority, .. } = policy;
-            warning(format!(
-                "the foreign policy {id} priority {priority} protects traffic of the mesh's kind; {}",
-                remedy_of_dropping_rules(desired)
-            ))
-        })
-        .collect();
-    if let Some(more) = foreign.len().checked_sub(NAMES_SHOWN).filter(|more| *more > 0) {
-        lines.push(warning(format!("the same is true of {more} more foreign policies")));
-    }
-    lines
+    let lines = foreign.map(|policy| {
+        let Policy { id, priority, .. } = policy;
+        let text = format!(
+            "the foreign policy {id} priority {priority} protects traffic of the mesh's kind; {}",
+            remedy_of_dropping_rules(desired)
+        );
+        Warning::new(WarningCode::SecondGuardDrops, text)
+    });
+    capped(lines.collect(), WarningCode::SecondGuardDrops)
 }
 
 /// Foreign policies that come before ours without letting clear text pass.
@@ -522,6 +515,16 @@ fn outranked(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
 /// A list of peers.
 pub(super) fn names(peers: &BTreeSet<&PeerName>) -> String {
     list(&peers.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+/// The first lines, and how many more there are.
+pub(super) fn capped(mut lines: Vec<Warning>, code: WarningCode) -> Vec<Warning> {
+    let more = lines.len().saturating_sub(NAMES_SHOWN);
+    if more > 1 {
+        lines.truncate(NAMES_SHOWN);
+        lines.push(Warning::new(code, format!("the same is true of {more} more")));
+    }
+    lines
 }
 
 /// The first of several, and how many more there are.

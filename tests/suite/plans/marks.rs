@@ -88,7 +88,7 @@ fn others_use_the_mark() {
     chains_edited("others-use-the-mark", |firewall| {
         let user = |user: &str, bits| MarkUser { user: user.into(), bits };
         firewall.marks =
-            (0..8).map(|n| user(&format!("chain C{n} of iptables-nft"), 0x2_0000)).collect();
+            (0..9).map(|n| user(&format!("chain C{n} of iptables-nft"), 0x2_0000)).collect();
         firewall.marks.insert(0, user("Calico", 0xffff_0000));
         firewall.marks.insert(1, user("Kubernetes", 0xc000));
         for backend in Backend::ALL {

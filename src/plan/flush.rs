@@ -24,7 +24,8 @@ use crate::{
 /// A line for each flush, and the fate of packets now.
 pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
     let left = Remaining { desired, live, reqid };
-    let told: Vec<Warning> = left.databases().into_iter().chain(left.firewall()).collect();
+    let firewall = left.filter_table().into_iter().chain(left.mangle_table());
+    let told: Vec<Warning> = left.databases().into_iter().chain(firewall).collect();
     if told.is_empty() {
         return told;
     }
@@ -72,12 +73,11 @@ impl Remaining<'_> {
 
     /// Whether the chains that drop unprotected packets were flushed. They are there before the
     /// first policy that needs a mark, and after the last.
-    fn firewall(&self) -> Option<Warning> {
+    fn filter_table(&self) -> Option<Warning> {
         let firewall = &self.live.0.firewall;
         if self.desired.chains.is_empty() || !firewall.unseen.is_empty() || !self.has_marked() {
             return None;
         }
-        let is_empty = |chain: &Chain| chain.rules.is_empty() && chain.jumps.is_empty();
         let flushed = |family: &&Family, role: ChainRole| {
             let mut chains = firewall
                 .chains_of(self.reqid)
@@ -94,6 +94,30 @@ impl Remaining<'_> {
             let text = format!(
                 "policies of the mesh are here, and its chains in the filter table of {} are gone \
                  or empty: something has flushed the table, as `iptables -F` does",
+                families.join(" and ")
+            );
+            Warning::new(WarningCode::ChainsFlushed, text)
+        })
+    }
+
+    /// Whether chains that mark, or those of the second guard, were flushed. A flush of a table
+    /// leaves its chains, and runs make and delete theirs with all rules at once.
+    fn mangle_table(&self) -> Option<Warning> {
+        let flushed = |family: &&Family| {
+            let wanted = |chain: &&Chain| {
+                let role = chain.id.role().filter(|_| chain.id.table == "mangle");
+                chain.id.family == **family
+                    && role.is_some_and(|role| self.desired.chains.contains_key(&(**family, role)))
+            };
+            let mut chains = self.live.0.firewall.chains_of(self.reqid).filter(wanted).peekable();
+            chains.peek().is_some() && chains.all(is_empty)
+        };
+        let families: Vec<&str> =
+            Family::ALL.iter().filter(flushed).map(|family| family.program()).collect();
+        (!families.is_empty()).then(|| {
+            let text = format!(
+                "the chains of the mesh in the mangle table of {} are empty: something has flushed \
+                 the table, as `iptables -t mangle -F` does",
                 families.join(" and ")
             );
             Warning::new(WarningCode::ChainsFlushed, text)
@@ -149,6 +173,10 @@ impl Remaining<'_> {
                 && !chain.jumps.is_empty()
         })
     }
+}
+
+fn is_empty(chain: &Chain) -> bool {
+    chain.rules.is_empty() && chain.jumps.is_empty()
 }
 
 /// The fate of packets to the peers, the worst first.

@@ -45,6 +45,13 @@ pub fn lab() -> Lab {
     lab
 }
 
+/// Goes back to the year 2000, as a host does whose battery is empty.
+pub fn clock_before_the_release() -> Clock {
+    let mut clock = Clock { ahead: 0 };
+    clock.jump(946_684_800 - now() as i64);
+    clock
+}
+
 /// Goes to where a generation has just begun, so that none ends while a test runs.
 pub fn clock_at_the_beginning() -> Clock {
     let mut clock = Clock { ahead: 0 };
@@ -175,11 +182,10 @@ fn what_the_kernel_says_of_its_clock_decides_about_warnings_and_ratchets() {
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn a_clock_before_the_release_is_refused() {
-    let mut clock = Clock { ahead: 0 };
     let lab = lab();
     lab.apply(A);
     let before = xfrm::databases(lab.host(A));
-    clock.jump(946_684_800 - now() as i64);
+    let _clock = clock_before_the_release();
     for words in [&["plan"][..], &["apply", "--auto-approve"]] {
         let errors = lab.meshsec(A, words).exits(1).stderr;
         assert!(errors.contains("before this program's release"), "{errors}");

@@ -6,11 +6,13 @@
 use std::{fs, process::Command, thread, time::Duration};
 
 use crate::{
-    clock::{Clock, clock_at_the_beginning},
-    fixture::{A, B, C, Lab, VXLAN, inner, write_secret},
+    clock::{Clock, clock_at_the_beginning, clock_before_the_release},
+    fixture::{A, B, C, Lab, Underlay, VXLAN, inner, spi, write_secret},
+    iptables::Backend,
     ping::{self, Stream},
     shell::Ran,
     wait::wait_for,
+    xfrm,
 };
 
 /// Another secret than that of the mesh.
@@ -259,6 +261,118 @@ fn the_other_host_is_missing_in_the_file() {
     has(&ran, &["the source or destination is not a peer's address", "1 peer: 1 idle."]);
     let ran = lab.meshsec(A, &["status", "b"]).exits(1);
     ran.says("the file has no peer b");
+}
+
+/// Whether a packet of this length, in the tunnel, is answered.
+fn passes(lab: &Lab, length: usize) -> bool {
+    let mut ping = ping::command();
+    let payload = (length - 28).to_string();
+    ping.args(["-q", "-c", "2", "-i", "0.1", "-W", "1", "-M", "do", "-s", &payload, &inner(B)]);
+    lab.host(A).run(&mut ping).status == 0
+}
+
+/// Small packets pass, so that the peer is protected: `status` says what large ones meet.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn the_tunnel_takes_larger_packets_than_the_underlay() {
+    let lab = Lab::new(2);
+    for place in [A, B] {
+        lab.host(place).ip(&format!("link set {VXLAN} type vxlan id 42 df set"));
+        lab.host(place).ip(&format!("link set {VXLAN} mtu 1450"));
+    }
+    lab.apply_all();
+    assert!(passes(&lab, 1416) && !passes(&lab, 1450), "1416 bytes fit");
+    let fits = "vxlan42 (port 4789) has MTU 1450, and encrypted packets fit the 1500 of eth0 up to \
+                1416: larger ones are lost";
+    has(&lab.meshsec(A, &["status"]).exits(0), &["1 protected", fits]);
+    lab.meshsec(A, &["plan"]).says(fits);
+}
+
+/// Large packets are lost where the other host's link begins, without a word to a: only b knows.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn the_underlay_of_the_other_host_takes_smaller_packets() {
+    let mut lab = Lab::new(2);
+    lab.mesh.link = "device = \"vxlan42\"\nmtu = \"auto\"";
+    lab.write_all(&lab.mesh);
+    lab.apply_all();
+    assert!(passes(&lab, 1416), "the underlay takes it");
+    lab.host(B).ip("link set eth0 mtu 1300");
+    assert!(passes(&lab, 1200) && !passes(&lab, 1416), "1200 bytes fit");
+    has(&lab.meshsec(A, &["status"]).exits(0), &["1 protected", "Nothing differs"]);
+    has(&lab.meshsec(B, &["status"]).exits(2), &["1 change is due (link): run meshsec plan."]);
+    let plan = lab.meshsec(B, &["plan"]).exits(0);
+    plan.says("mtu: 1416 -> 1216").says("the largest that fits the 1300 of eth0");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn the_clock_is_before_the_release() {
+    let mut lab = Lab::new(2);
+    lab.mesh.period = Some("10m");
+    lab.write_all(&lab.mesh);
+    lab.apply_all();
+    let _clock = clock_before_the_release();
+    for command in ["status", "plan"] {
+        let ran = lab.meshsec(A, &[command]).exits(1);
+        let said = "the clock shows 2000-01-01";
+        assert!(ran.stderr.contains(said), "{ran}");
+        assert!(ran.stderr.contains("before this program's release"), "{ran}");
+    }
+}
+
+/// The second guard is gone, and packets leave encrypted as before.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn somebody_has_flushed_iptables() {
+    let lab = Lab::new(2);
+    lab.apply_all();
+    lab.reaches(A, B);
+    // The mesh has no chain in the filter table.
+    for words in ["-F", "-X"] {
+        Backend::Nft.tables(lab.host(A), Underlay::V4, words);
+    }
+    has(&lab.meshsec(A, &["status"]).exits(0), &["1 protected", "Nothing differs"]);
+    Backend::Nft.tables(lab.host(A), Underlay::V4, "-t mangle -F");
+    let flush = "something has flushed the table, as `iptables -t mangle -F` does";
+    let ran = lab.meshsec(A, &["status"]).exits(2);
+    has(&ran, &["1 protected", flush, "2 changes are due (chain)"]);
+    lab.apply(A);
+    lab.has_converged(A);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn somebody_has_flushed_iptables_where_a_mark_selects() {
+    let lab = Backend::Nft.lab(&[Underlay::V4; 2]);
+    lab.apply_all();
+    lab.reaches(A, B);
+    Backend::Nft.tables(lab.host(A), Underlay::V4, "-F");
+    let ran = lab.meshsec(A, &["status"]).exits(2);
+    has(&ran, &["1 protected", "something has flushed the table, as `iptables -F` does"]);
+    lab.apply(A);
+    Backend::Nft.tables(lab.host(A), Underlay::V4, "-t mangle -F");
+    let flush = "something has flushed the table, as `iptables -t mangle -F` does";
+    is_told_on_a(&lab, &["b blocked", flush, "packets to b are blocked until meshsec apply runs"]);
+    lab.apply(A);
+    lab.reaches(A, B);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn another_program_has_an_spi_of_the_mesh() {
+    let lab = Lab::new(2);
+    let (a, b, spi) = (lab.address(A), lab.address(B), spi(1, A, B));
+    lab.host(A).ip(&format!(
+        "xfrm state add src {a} dst {b} proto esp spi {spi:#x} reqid 77 mode transport {}",
+        xfrm::AEAD
+    ));
+    lab.meshsec(A, &["apply", "--auto-approve"]).exits(3).says("traffic to b: blocked");
+    lab.apply(B);
+    let object = format!("1 conflict (sa dst {b} proto esp spi {spi:#x} reqid 0x4d)");
+    is_told_on_a(&lab, &["b blocked", &object, "run meshsec plan"]);
+    let plan = lab.meshsec(A, &["plan"]).exits(1);
+    plan.says("a foreign SA has the destination and SPI of ours; delete it, or give the peer");
 }
 
 /// The SAs that carry the traffic stay in sight when the file is ahead of them, and

@@ -86,6 +86,22 @@ fn the_filter_table_was_flushed() {
     flushed("the-filter-table-was-flushed", &by_mark(), filter);
 }
 
+/// The effect of `iptables -t mangle -F`.
+fn mangle(state: &mut State) {
+    for chain in &mut state.firewall.chains {
+        if chain.id.table == "mangle" {
+            chain.rules.clear();
+            chain.jumps.clear();
+        }
+    }
+}
+
+#[test]
+fn the_mangle_table_was_flushed() {
+    flushed("the-mangle-table-was-flushed", &lab(), mangle);
+    flushed("the-mangle-table-was-flushed-by-mark", &by_mark(), mangle);
+}
+
 #[test]
 fn all_of_iptables_was_flushed() {
     flushed("all-of-iptables-was-flushed", &by_mark(), |state| state.firewall.chains.clear());

@@ -58,6 +58,7 @@ mod mark_changes;
 mod mark_drift;
 mod marks;
 mod membership;
+mod mptcp;
 mod neighbours;
 mod offload;
 mod outages;

@@ -74,6 +74,7 @@ codes! {
         NoCarrier "no-carrier" "Packets to a peer leave by a device without a carrier.",
         OtherSource "other-source" "Packets to a peer come from an address that no policy covers.",
         MarkShared "mark-shared" "Somebody else uses bits of the mark.",
+        MarkInAVrf "mark-in-a-vrf" "Packets that a mark selects leave by a VRF, where some kernels drop them.",
         BothBackends "both-backends" "Both backends of iptables hold rules.",
         FirewallUnseen "firewall-unseen" "A part of the firewall can't be looked at.",
         SecondGuardMissing "second-guard-missing" "Rules of iptables are wanted as a second guard, and can't be had or looked at.",

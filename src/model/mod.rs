@@ -30,7 +30,7 @@ pub use number::number;
 pub use policy::{Action, Direction, Level, Policy, PolicyId, PolicyRole, Template};
 pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
-pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, State};
+pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, Queue, State};
 pub use step::{Added, Step, StepKind};
 pub use time::{Period, Time};
 pub use way::{Destination, Route, Translation, Tunnel, TunnelKind, Ways};

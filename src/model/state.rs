@@ -1,6 +1,6 @@
 //! The state of one host that meshsec reads.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +27,9 @@ pub struct Link {
     /// Its kind in `ip -d link`, such as `vxlan`; `loopback` for lo, nothing for hardware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// Where the packets of a VRF wait, if they do: `qdisc pfifo` or `2 transmit
-    /// queues`. The kernel then looks them up again, without their ports
-    /// (`vrf_ip_out_redirect`, `vrf_process_v4_outbound`).
+    /// Where the packets of a VRF wait, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queue: Option<String>,
+    pub queue: Option<Queue>,
 }
 
 impl Link {
@@ -39,6 +37,45 @@ impl Link {
     /// nothing of the path.
     pub fn ends_here(&self) -> bool {
         matches!(self.kind.as_deref(), Some("loopback" | "dummy"))
+    }
+}
+
+/// The queue of a VRF. The kernel looks packets up again as they leave it, without their ports and
+/// the types of ICMP, and over IPv4 without their mark (`vrf_ip_out_redirect`,
+/// `vrf_process_v4_outbound`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Queue {
+    /// A queueing discipline of this name.
+    Discipline(String),
+    /// This many transmit queues.
+    Transmit(u32),
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Discipline(name) => write!(f, "qdisc {name}"),
+            Self::Transmit(number) => write!(f, "{number} transmit queues"),
+        }
+    }
+}
+
+impl From<Queue> for String {
+    fn from(queue: Queue) -> Self {
+        queue.to_string()
+    }
+}
+
+impl TryFrom<String> for Queue {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let number = || text.strip_suffix(" transmit queues")?.parse().ok();
+        match text.strip_prefix("qdisc ") {
+            Some(name) => Ok(Self::Discipline(name.into())),
+            None => number().map(Self::Transmit).ok_or("expected a qdisc or transmit queues"),
+        }
     }
 }
 
@@ -238,6 +275,20 @@ pub struct Live(pub State);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_queue_is_written_as_snapshots_have_it() {
+        for (text, queue) in [
+            ("qdisc pfifo", Queue::Discipline("pfifo".into())),
+            ("2 transmit queues", Queue::Transmit(2)),
+        ] {
+            assert_eq!(String::from(queue.clone()), text);
+            assert_eq!(Queue::try_from(text.to_owned()), Ok(queue));
+        }
+        for text in ["", "pfifo", "two transmit queues", "2"] {
+            assert!(Queue::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_container_that_comes_is_no_other_host_and_another_mtu_is() {

@@ -5,18 +5,23 @@
 //! packet comes in by, over IPv6 on the one that carries its destination. A sysctl that certainly
 //! concerns the mesh is a conflict, all others are warnings.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use super::{
     conflict::Conflict,
     firewall,
     stops::{Peers, Stops},
+    warn::names,
 };
 use crate::{
     desired::{Desired, Goal},
     model::{
-        Bypass, ConflictCode, Family, Hidden, Link, Live, PeerName, PolicyId, Route, State,
-        Warning, WarningCode,
+        Bypass, ConflictCode, Direction, Family, Hidden, Link, Live, PeerName, Policy, PolicyId,
+        Queue, Route, State, Warning, WarningCode,
     },
 };
 
@@ -126,24 +131,44 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
 /// policy that asks for ports.
 fn queue(place: &Place<'_>, vrf: &Link) -> Option<Conflict> {
     let queue = vrf.queue.as_ref()?;
-    // Policies in ask for ports where those out do.
-    let asks = |id: &PolicyId| id.selector.dport.mask | id.selector.sport.mask != 0;
-    place.desired.policies.keys().find(|id| asks(id))?;
+    let lost = lost_in_a_queue(place)?;
     let stops = place
         .reached(|to| place.routes.get(to).is_some_and(|route| route.vrfs.contains(&vrf.name)))?;
-    let remedy = match queue.starts_with("qdisc") {
-        true => format!("run: tc qdisc del dev {} root", vrf.name),
-        false => "make it anew with numtxqueues 1".into(),
+    let remedy = match queue {
+        Queue::Discipline(_) => format!("run: tc qdisc del dev {} root", vrf.name),
+        Queue::Transmit(_) => "make it anew with numtxqueues 1".into(),
     };
     Some(Conflict {
         code: ConflictCode::Bypass,
         stops,
-        text: format!(
-            "the kernel looks packets that wait in a VRF up again without their ports, and they \
-             pass all policies; {remedy}"
-        ),
+        text: format!("the kernel looks packets that wait in a VRF up again {lost}; {remedy}"),
         object: format!("VRF {} with {queue}", vrf.name),
     })
+}
+
+/// The packets that pass all policies when they have waited in a VRF. A mark is given behind the
+/// look-up that has no ports, and leads to another that has all, but ICMP errors have no mark.
+fn lost_in_a_queue(place: &Place<'_>) -> Option<&'static str> {
+    let Place { desired, state, local, .. } = place;
+    let by_port = |policy: &Policy| {
+        let PolicyId { direction, selector, .. } = policy.id;
+        direction == Direction::Out && selector.dport.mask | selector.sport.mask != 0
+    };
+    let policies = || desired.policies.values().map(|wanted| &wanted.policy).filter(|p| by_port(p));
+    let family = if local.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let errors = policies().any(Policy::is_for_icmp_errors);
+    match policies().any(|policy| !policy.is_for_icmp_errors()) {
+        true if firewall::are_wanted(desired, &state.firewall, family) => Some(
+            "without their ports, and they pass all policies: the second guard drops them, but not \
+             ICMP errors, which quote decrypted packets",
+        ),
+        true => Some("without their ports, and they pass all policies"),
+        false if errors => Some(
+            "without the type of ICMP errors, and these, which quote decrypted packets, pass all \
+             policies",
+        ),
+        false => None,
+    }
 }
 
 /// The other sysctls, such as those that strongSwan's manual sets for the devices of its tunnels,
@@ -156,6 +181,22 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
                     container): whether disable_xfrm or disable_policy take packets past all \
                     policies is not known; run meshsec where /proc/sys can be read";
         lines.push(Warning::new(WarningCode::SysctlsHidden, text));
+    }
+    let by_vrf = |route: &&&Route| !route.vrfs.is_empty();
+    let peers: BTreeSet<&PeerName> = place
+        .routes
+        .values()
+        .filter(by_vrf)
+        .filter_map(|route| desired.peers.get(&route.to))
+        .collect();
+    if desired.marking.is_some() && !peers.is_empty() {
+        let text = format!(
+            "packets to {} leave by a VRF, and there some kernels lose the look-up by the mark, as \
+             6.12 does over IPv6: the guard drops these packets, none leaves in the clear; select \
+             by port there",
+            names(&peers)
+        );
+        lines.push(Warning::new(WarningCode::MarkInAVrf, text));
     }
     // Where only some peers are stopped, strangers are reached by the device too.
     let stops_all = |bypass: &Bypass| matches!(place.stops(bypass), Some(Stops::All));

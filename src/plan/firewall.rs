@@ -17,7 +17,6 @@ use crate::{
     },
 };
 
-
 /// Conflicts for chains to come that can't be set, because there is no iptables or it can't be
 /// read.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {

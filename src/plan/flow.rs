@@ -235,9 +235,10 @@ fn look_up(state: &State, packet: &Selector, mark: u32) -> BTreeSet<Way> {
     if state.bypasses_policies(packet.src.address, packet.dst.address) {
         return BTreeSet::from([Way::new(Flow::Clear)]);
     }
-    // Packets that wait in a VRF are looked up again without their ports.
-    let forgotten = state.route(packet.src.address, packet.dst.address);
-    let forgotten = forgotten.is_some_and(|route| state.queued_vrfs(route).next().is_some());
+    // Packets that wait in a VRF are looked up again without their ports; once more, with them, if
+    // the mangle table then marks them.
+    let route = state.route(packet.src.address, packet.dst.address).filter(|_| mark == 0);
+    let forgotten = route.is_some_and(|route| state.queued_vrfs(route).next().is_some());
     let without = Selector { sport: PortMatch::ANY, dport: PortMatch::ANY, ..*packet };
     let packet = if forgotten { &without } else { packet };
     // Policies of the table of sub policies are asked first, and the main ones all the same.

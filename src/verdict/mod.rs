@@ -132,6 +132,8 @@ pub struct PeerState {
     pub no_way: Option<String>,
     /// The packets with the fate of `flow`, where that of others is better.
     pub only: Vec<Selector>,
+    /// The fate of all other packets, of several kinds the worst, where some fare better.
+    pub rest: Option<Flow>,
     /// Whether packets come from it.
     pub came: Came,
     /// When a packet last left for it.
@@ -203,6 +205,7 @@ fn peer_state(
         flow,
         no_way,
         only: only.map(|(selector, _)| *selector).collect(),
+        rest: packets.iter().map(|(_, other)| *other).filter(|other| !fares_so(other)).max(),
         came: found.came,
         sent: found.sent,
         heard: found.heard,

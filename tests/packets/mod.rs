@@ -80,10 +80,11 @@ impl Packet {
 ///
 /// The route is looked up with the mark that the packet has. The mangle table
 /// sees the SAs that come of it, and may drop or mark the packet; marked anew, it
-/// is looked up again, and the filter table sees the result.
+/// is looked up again, and the filter table sees the result. A packet that has waited in a VRF goes
+/// through the tables behind that (`vrf_ip_local_out`), and there is its first look-up.
 pub fn leaves(state: &State, packet: &Packet) -> BTreeSet<Fate> {
     let mut fates = BTreeSet::new();
-    for first in look_up(state, packet) {
+    for first in look_up(state, &as_looked_up(state, packet)) {
         let Some(first) = first else {
             fates.insert(Fate::Dropped);
             continue;
@@ -187,7 +188,6 @@ fn look_up<'s>(state: &'s State, packet: &Packet) -> Vec<Option<Vec<&'s Sa>>> {
     if leaves_past_policies(state, packet) {
         return vec![Some(Vec::new())];
     }
-    let packet = &as_looked_up(state, packet);
     let mut ways = Vec::new();
     for policies in policies(state, packet, Direction::Out) {
         if policies.iter().any(|policy| policy.action == Action::Block) {
@@ -199,15 +199,19 @@ fn look_up<'s>(state: &'s State, packet: &Packet) -> Vec<Option<Vec<&'s Sa>>> {
     ways
 }
 
-/// A packet as its last look-up sees it. One that waits in a VRF is looked up once more as it leaves
-/// the VRF, without its ports (`vrf_process_v4_outbound`).
+/// A packet as the last look-up before the tables sees it. One that waits in a VRF is looked up once
+/// more as it leaves the VRF, without its ports, and over IPv4 without its mark
+/// (`vrf_process_v4_outbound`). The look-up of `ip_route_me_harder` reads all of the packet.
 fn as_looked_up(state: &State, packet: &Packet) -> Packet {
     let waits = |name: &String| {
         let mut links = state.links.iter().filter(|link| link.name == *name);
         links.any(|link| link.queue.is_some())
     };
     match route(state, packet).is_some_and(|route| route.vrfs.iter().any(waits)) {
-        true => Packet { sport: 0, dport: 0, ..*packet },
+        true => {
+            let mark = if packet.src.is_ipv4() { 0 } else { packet.mark };
+            Packet { sport: 0, dport: 0, mark, ..*packet }
+        }
         false => *packet,
     }
 }

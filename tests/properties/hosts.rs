@@ -11,8 +11,8 @@ use meshsec::{
     model::{
         Action, Algorithm, Backend, Bypass, Chain, ChainId, ChainRole, Cipher, Direction, Family,
         Fingerprint, Generation, Jump, KeyView, Level, Link, Mark, Mode, Mtu, Period, Policy,
-        PortMatch, Prefix, Replay, Reqid, Rule, Sa, Selector, ShortId, Spi, Start, State, Template,
-        Time, Usage,
+        PortMatch, Prefix, Queue, Replay, Reqid, Rule, Sa, Selector, ShortId, Spi, Start, State,
+        Template, Time, Usage,
     },
 };
 use proptest::prelude::*;
@@ -375,7 +375,7 @@ fn odd_routes(state: &mut State, n: &[u8; 12]) {
     }
     if n[2] & 8 != 0 {
         let vrfs = state.links.iter_mut().filter(|link| link.kind.as_deref() == Some("vrf"));
-        vrfs.for_each(|vrf| vrf.queue = Some("qdisc pfifo".into()));
+        vrfs.for_each(|vrf| vrf.queue = Some(Queue::Discipline("pfifo".into())));
     }
     if n[3] & 0x80 != 0 {
         state.routes.pop();

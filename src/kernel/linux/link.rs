@@ -20,7 +20,7 @@ use rustix::net::{self, AddressFamily, SocketType};
 use super::{decode::Names, tunnels};
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{Link, LocalAddress, Sa, StepKind, Tunnel},
+    model::{Link, LocalAddress, Queue, Sa, StepKind, Tunnel},
 };
 
 /// The devices of the calling thread's network namespace and their addresses,
@@ -222,11 +222,11 @@ fn device(message: &LinkMessage) -> Option<Link> {
 }
 
 /// What makes a VRF queue its packets (`qdisc_tx_is_default`).
-fn queue(discipline: Option<&str>, queues: u32) -> Option<String> {
+fn queue(discipline: Option<&str>, queues: u32) -> Option<Queue> {
     match discipline {
-        _ if queues > 1 => Some(format!("{queues} transmit queues")),
+        _ if queues > 1 => Some(Queue::Transmit(queues)),
         None | Some("noqueue" | "noop") => None,
-        Some(name) => Some(format!("qdisc {name}")),
+        Some(name) => Some(Queue::Discipline(name.into())),
     }
 }
 

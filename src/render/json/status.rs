@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::parts::{FORMAT_VERSION, JsonClock, JsonCoded, JsonLack, lacks, warnings};
 use crate::{
     model::Time,
+    plan::Flow,
     render::StatusView,
     verdict::{PeerState, Reason, Refused, SaEvidence, Verdict},
 };
@@ -44,6 +45,8 @@ struct JsonPeer<'a> {
     traffic: &'static str,
     /// The packets of which `traffic` is true, where the fate of others is better.
     only: Vec<String>,
+    /// The fate of all other packets.
+    rest: Option<&'static str>,
     no_way: Option<&'a str>,
     incoming: &'static str,
     last_sent: Option<String>,
@@ -125,6 +128,7 @@ fn peer(peer: &PeerState) -> JsonPeer<'_> {
         verdict: peer.verdict.word(),
         traffic: peer.flow.word(),
         only: peer.only.iter().map(ToString::to_string).collect(),
+        rest: peer.rest.map(Flow::word),
         no_way: peer.no_way.as_deref(),
         incoming: peer.came.word(),
         last_sent: peer.sent.map(Time::rfc3339),

@@ -8,6 +8,7 @@ use super::{StatusView, counters::write_counters, details, wrap};
 use crate::{
     config::Moment,
     model::{Generation, PeerName},
+    plan::Flow,
     render::{Plain, text::YELLOW},
     verdict::{Came, PeerState, Verdict, seconds_since},
 };
@@ -150,6 +151,7 @@ fn about(view: &StatusView<'_>, peer: &PeerState) -> Vec<String> {
     if !peer.only.is_empty() {
         let kinds = peer.only.iter().map(|selector| details::kind_of_packets(view, selector));
         says.push(format!("only {}", kinds.collect::<Vec<_>>().join(", ")));
+        says.extend(peer.rest.map(|rest| format!("all else {}", words_of(rest))));
     }
     says.extend(peer.no_way.as_ref().map(|why| Plain(why).to_string()));
     says.extend(ages(view, peer));
@@ -171,6 +173,15 @@ fn about(view: &StatusView<'_>, peer: &PeerState) -> Vec<String> {
         says.push(format!("{} due", count(peer.changes, "change", "changes")));
     }
     says
+}
+
+/// The fate of packets, without its SPI.
+fn words_of(flow: Flow) -> &'static str {
+    match flow {
+        Flow::Protected(_) => "encrypted",
+        Flow::Blocked => "blocked",
+        Flow::Clear => "in the clear",
+    }
 }
 
 /// When it was heard, and when a packet last left, as far as the verdict does not say.
@@ -269,7 +280,11 @@ fn due(view: &StatusView<'_>) -> String {
             (held, 1) => format!(" that holds back {}", count(held, "change", "changes")),
             (held, _) => format!(" that hold back {}", count(held, "change", "changes")),
         };
-        says.push(format!("{}{holds}", count(conflicts, "conflict", "conflicts")));
+        let first = plan.conflicts.first().map(|first| Plain(&first.object).to_string());
+        let first = first.unwrap_or_default();
+        let more = if conflicts > 1 { ", .." } else { "" };
+        let conflicts = count(conflicts, "conflict", "conflicts");
+        says.push(format!("{conflicts} ({first}{more}){holds}"));
     }
     format!("{}: run meshsec plan.", says.join(", "))
 }

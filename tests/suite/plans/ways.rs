@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use super::*;
 use crate::common::{observe, plan, route};
 use meshsec::{
-    model::{Hidden, Link, Route},
-    plan::{Flow, flow_out},
+    config::Select,
+    model::{Hidden, Link, Mark, Queue, Route},
+    plan::{Flow, WarningCode, flow_out},
 };
 
 /// Guarded by policies alone: rules of iptables look at no sysctl.
@@ -98,17 +99,40 @@ fn what_a_vrf_says_of_itself_counts_for_nothing() {
     }
 }
 
+/// Puts the way to peer b into a VRF that has a queue.
+fn queue_all(state: &mut State) {
+    way(state, 2).vrfs.insert("red".into());
+    let queue = Some(Queue::Discipline("pfifo".into()));
+    state.links.push(Link { kind: Some("vrf".into()), queue, ..crate::common::link("red", 65575) });
+}
+
 #[test]
 fn packets_wait_in_a_vrf() {
     let config = lab();
     let mut kernel = applied_host(&config);
-    let state = kernel.state_mut();
-    way(state, 2).vrfs.insert("red".into());
-    let queue = Some("qdisc pfifo".into());
-    state.links.push(Link { kind: Some("vrf".into()), queue, ..crate::common::link("red", 65575) });
+    queue_all(kernel.state_mut());
     golden("packets-wait-in-a-vrf", &config, &mut kernel);
     assert_eq!(flow(&mut kernel), Flow::Clear);
+    // The rules of the second guard drop them all the same.
+    let both = super::lab();
+    let mut kernel = applied_host(&both);
+    queue_all(kernel.state_mut());
+    let says =
+        |config: &Config, kernel: &mut Memory| plan(config, kernel).conflicts[0].text.clone();
+    assert!(says(&both, &mut kernel).contains("the second guard drops them, but not ICMP errors"));
+    assert_eq!(flow(&mut kernel), Flow::Blocked);
+    // They get their mark behind that.
+    let select = Select::Mark(Mark { value: 0x2_0000, mask: 0x2_0000 });
+    let marked = Config { select, ..super::lab() };
+    let mut kernel = applied_host(&marked);
+    queue_all(kernel.state_mut());
+    let warnings = plan(&marked, &mut kernel).warnings;
+    assert!(warnings.iter().any(|warning| warning.code == WarningCode::MarkInAVrf));
+    assert!(says(&marked, &mut kernel).contains("without the type of ICMP errors, and these"));
+    assert!(matches!(flow(&mut kernel), Flow::Protected(_)));
     // Policies for everything ask for no port.
+    let mut kernel = applied_host(&config);
+    queue_all(kernel.state_mut());
     let config = Config { traffic: Traffic::All, guard: meshsec::config::Guard::Off, ..lab() };
     assert!(plan(&config, &mut kernel).conflicts.iter().all(|line| !line.object.contains("VRF")));
 }

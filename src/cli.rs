@@ -23,7 +23,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The mesh's file
+    /// The mesh's file, or - for standard input
     #[arg(
         short,
         long,

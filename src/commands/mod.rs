@@ -28,6 +28,7 @@ mod validate;
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -36,7 +37,7 @@ use serde::Serialize;
 
 use crate::{
     cli::{Cli, Command, Format, Global},
-    config::{self, Config, Guard, Loaded, LocalError, Peer, SecretsMode, Select},
+    config::{self, Config, Guard, Loaded, LocalError, Peer, STANDARD_INPUT, SecretsMode, Select},
     desired,
     error::Error,
     kernel::{
@@ -87,6 +88,14 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         return Err(Error::request(
             ErrorCode::OptionsDisagree,
             "--format prometheus is for status; use text or json",
+        ));
+    }
+    let needs_a_file = matches!(cli.command, Command::Rotate | Command::Ratchet(_));
+    if needs_a_file && cli.global.config == Path::new(STANDARD_INPUT) {
+        return Err(Error::request(
+            ErrorCode::OptionsDisagree,
+            "this command writes files beside mesh.toml, and takes none from standard input; name \
+             the file with -c FILE",
         ));
     }
     let looks_at_a_host = !matches!(

@@ -1,10 +1,12 @@
 //! A plan, prepared to be shown, saved or performed.
 
+use std::path::Path;
+
 use super::live::Source;
 use crate::{
     apply::Target,
     cli::Global,
-    config::{self, Config, Loaded, Moment, Peer},
+    config::{self, Config, Loaded, Moment, Peer, STANDARD_INPUT},
     desired::{Keyring, desired},
     error::Error,
     kernel::linux::foreseen_refusals,
@@ -100,6 +102,9 @@ impl Prepared<'_> {
 
 /// The file's name without its directories, as reports call it.
 pub(super) fn file_name(global: &Global) -> String {
+    if global.config == Path::new(STANDARD_INPUT) {
+        return "the file on standard input".into();
+    }
     let name = global.config.file_name().unwrap_or(global.config.as_os_str());
     name.to_string_lossy().into_owned()
 }

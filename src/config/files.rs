@@ -56,6 +56,16 @@ pub(super) fn mesh(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read(path, MESH_LIMIT, Permissions::OwnerWrites)
 }
 
+/// Reads mesh.toml from standard input.
+pub(super) fn standard_input() -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let stdin = rustix::io::dup(rustix::stdio::stdin()).map_err(io::Error::from)?;
+    let bytes = fill(File::from(stdin), MESH_LIMIT + 1)?;
+    if bytes.len() > MESH_LIMIT {
+        return Err(FileError::Large(MESH_LIMIT >> 10));
+    }
+    Ok(bytes)
+}
+
 /// Reads a secret that the operator keeps.
 pub(super) fn secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read(path, SECRET_LIMIT, Permissions::OwnerOnly)

@@ -80,7 +80,11 @@ pub struct Loaded {
     secret_places: Spans,
 }
 
-/// Reads and checks a mesh.toml and the secrets that it names.
+/// The name of standard input in place of mesh.toml.
+pub const STANDARD_INPUT: &str = "-";
+
+/// Reads and checks a mesh.toml and the secrets that it names. The paths of secrets in standard
+/// input are relative to the working directory.
 ///
 /// # Errors
 ///
@@ -92,6 +96,7 @@ pub fn load(path: &Path, secrets: SecretsMode) -> Result<Loaded, ConfigError> {
 fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Loaded, ConfigError> {
     // Without secrets, as in CI, no kernel is changed.
     let bytes = match mode {
+        _ if path == Path::new(STANDARD_INPUT) => files::standard_input(),
         SecretsMode::Optional => files::mesh_of_anybody(path),
         SecretsMode::Required | SecretsMode::Ignored => files::mesh(path),
     };

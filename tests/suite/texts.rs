@@ -153,6 +153,41 @@ fn apply_asks_at_the_terminal_where_standard_output_is_a_file() {
     assert!(!log.contains("type yes"), "{log}");
 }
 
+#[test]
+fn the_file_may_come_from_standard_input() {
+    let dir = mesh();
+    let text = fs::read_to_string(dir.path().join("mesh.toml")).unwrap();
+    let fed = |words: &[&str], text: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meshsec"));
+        command.args(words).current_dir(dir.path()).stdin(Stdio::piped());
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("meshsec runs");
+        // A command that refuses reads nothing.
+        let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), said)
+    };
+    let plan = ["-c", "-", "--local", "h1", "plan", "--live", "empty"];
+    let (status, said) = fed(&plan, &text);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("Peer h2 (192.0.2.2)"), "{said}");
+    // Secrets are looked for in the working directory, and errors have a place.
+    assert!(said.contains("cannot read secret mesh.key: no such file"), "{said}");
+    let (status, said) =
+        fed(&["-c", "-", "validate"], &text.replace("short_id = 2", "short_id = 1"));
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("--> -:"), "{said}");
+    for words in [&["rotate"][..], &["ratchet", "init"]] {
+        let (status, said) = fed(&[&["-c", "-"], words].concat(), &text);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains("takes none from standard input"), "{said}");
+    }
+    let (status, said) = fed(&plan, &"#".repeat((4 << 20) + 1));
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("larger than 4096 KiB"), "{said}");
+}
+
 /// Before the network is up, and not for a namespace that --netns names or for a snapshot.
 #[test]
 fn a_host_without_a_peers_address_is_the_peer_with_its_name() {

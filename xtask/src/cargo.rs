@@ -32,6 +32,13 @@ pub fn build_program(arguments: &[&str], target: &str) -> Result<PathBuf, Failur
     found(&build(arguments)?.lines().collect::<Vec<_>>(), target)
 }
 
+/// Builds the programs of two targets at once with `arguments`, and returns their paths.
+pub fn build_both(arguments: &[&str], targets: [&str; 2]) -> Result<[PathBuf; 2], Failure> {
+    let messages = build(arguments)?;
+    let lines: Vec<&str> = messages.lines().collect();
+    Ok([found(&lines, targets[0])?, found(&lines, targets[1])?])
+}
+
 /// The end of the profile of a test program in cargo's messages. The same words end the target of
 /// any program, but there other fields follow.
 const TEST_PROFILE: &str = "\"test\":true},\"features\"";

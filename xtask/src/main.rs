@@ -3,6 +3,7 @@
 //! Cargo's own commands cannot do these, because they need a kernel: ESP is missing from many
 //! container and micro-VM kernels, so the tests and the demo boot Debian's kernels under QEMU.
 
+mod bench;
 mod cargo;
 mod cpio;
 mod demo;
@@ -35,6 +36,10 @@ usage: cargo xtask TASK
 
   demo [--kernel K]
       Show a mesh of three hosts: plan, apply, encrypted traffic, destroy.
+
+  bench [--kernel K]
+      Print how long meshsec takes beside other programs that do the same work, natively and on
+      kernel K, 6.12 by default. docs/benchmarks.md explains the table.
 
   fuzz [--seconds N] [TARGET...]
       Run each fuzz target, or those that are named, for N seconds, 15 by default. What it finds
@@ -69,6 +74,7 @@ fn run(arguments: &[String]) -> Result<u8, Failure> {
     match task.as_str() {
         "test" => test::run(rest),
         "demo" => demo::run(rest),
+        "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
         "vm" => vm::run(rest),
         "help" | "-h" | "--help" => {

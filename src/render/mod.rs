@@ -50,8 +50,4 @@ impl View<'_> {
     fn all_warnings(&self) -> impl Iterator<Item = &Warning> {
         self.warnings.iter().chain(&self.plan.warnings)
     }
-
-    fn address_of(&self, name: &crate::model::PeerName) -> Option<std::net::IpAddr> {
-        self.config.peers.iter().find(|peer| peer.name == *name).map(|peer| peer.address)
-    }
 }

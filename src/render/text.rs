@@ -1,13 +1,13 @@
 //! A plan as text, with colours that the caller strips where they don't belong.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
 use anstyle::{AnsiColor, Style};
 
 use super::{Plain, View};
 use crate::{
     config::{Config, Moment, Select, Traffic},
-    model::Reason,
+    model::{PeerName, Reason},
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan},
 };
 
@@ -95,8 +95,9 @@ struct Group<'a> {
 }
 
 fn groups<'a>(view: &View<'a>) -> Vec<Group<'a>> {
+    let addresses = view.config.peers.iter().map(|peer| (&peer.name, peer.address)).collect();
     let titles: Vec<String> =
-        view.plan.changes.iter().map(|change| group_title(view, change)).collect();
+        view.plan.changes.iter().map(|change| group_title(&addresses, change)).collect();
     let mut rest = view.plan.changes.as_slice();
     let same = titles.chunk_by(|a, b| a == b);
     same.map(|titles| {
@@ -123,10 +124,10 @@ fn write_reason(text: &mut String, indent: &str, reason: &Reason) {
     let _ = writeln!(text, "{indent}{DIM}# {}{DIM:#}", Plain(reason));
 }
 
-fn group_title(view: &View<'_>, change: &Change) -> String {
+fn group_title(addresses: &BTreeMap<&PeerName, IpAddr>, change: &Change) -> String {
     match (&change.peer, change.kind()) {
         (Some(name), _) => {
-            let address = view.address_of(name).map(|ip| format!(" ({ip})")).unwrap_or_default();
+            let address = addresses.get(name).map(|ip| format!(" ({ip})")).unwrap_or_default();
             format!("{BOLD}Peer {name}{address}{BOLD:#}")
         }
         (None, ObjectKind::Link) => format!("{BOLD}Link{BOLD:#}"),

@@ -31,6 +31,7 @@ into_memory() {
     touch -ch $programs $libraries
     # Targets of symbolic links, and files that programs open by name, such as extensions of iptables.
     touch -c $programs $libraries /etc/ld.so.cache /etc/iproute2/* /usr/lib/locale/C.utf8/* \
+        /etc/nsswitch.conf /etc/protocols \
         "$(dirname "$(readlink -f /lib64/ld-linux-*)")"/xtables/*
 }
 into_memory bridge cat date ip iptables-legacy iptables-nft ip6tables-legacy ip6tables-nft mount \

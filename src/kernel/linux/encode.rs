@@ -68,7 +68,7 @@ pub(super) fn get_policy(id: &PolicyId) -> Request {
 fn request(kind: u16, message: &impl Emitable) -> Request {
     let mut body = Zeroizing::new(vec![0; message.buffer_len()]);
     message.emit(&mut body);
-    Request { kind, body, joined: false }
+    Request { kind, body, joined: false, acknowledged: true }
 }
 
 fn modify_sa(kind: u16, sa: &Sa, key: &Key, begin: InitialValues) -> Request {

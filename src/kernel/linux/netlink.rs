@@ -191,7 +191,7 @@ impl Engine {
         let size = requests.iter().map(Request::size).sum();
         // Allocated at once: a vector that grows leaves keys behind.
         let mut send = Zeroizing::new(Vec::with_capacity(size));
-        let mut open = Window::new(requests.len(), self.sequence.wrapping_add(1));
+        let mut open = Window::new(requests, self.sequence.wrapping_add(1));
         for request in requests {
             let sequence = self.next_sequence();
             request.append(&mut send, sequence);
@@ -371,16 +371,21 @@ struct Window {
 }
 
 /// The answers to one request so far.
-#[derive(Default)]
 struct Slot {
+    acknowledged: bool,
     outcome: Option<Result<(), Refusal>>,
     object: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl Window {
-    fn new(length: usize, first: u32) -> Self {
-        let slots = (0..length).map(|_| Slot::default()).collect();
-        Self { first, slots, missing: length }
+    fn new(requests: &[Request], first: u32) -> Self {
+        let slot = |request: &Request| Slot {
+            acknowledged: request.acknowledged,
+            outcome: None,
+            object: None,
+        };
+        let slots = requests.iter().map(slot).collect();
+        Self { first, slots, missing: requests.len() }
     }
 
     fn is_complete(&self) -> bool {
@@ -392,17 +397,21 @@ impl Window {
     fn take(&mut self, message: &Message<'_>) -> Result<(), KernelError> {
         let index = message.sequence.wrapping_sub(self.first) as usize;
         let Some(slot) = self.slots.get_mut(index) else { return Ok(()) };
-        match message.kind {
-            NLMSG_ERROR => {
-                let answer = wire::acknowledgement(message)?;
-                if slot.outcome.replace(answer).is_some() {
-                    return Err(garbled("two acknowledgements of one request"));
+        let outcome = match message.kind {
+            NLMSG_ERROR => wire::acknowledgement(message)?,
+            NLMSG_NOOP | NLMSG_DONE => return Ok(()),
+            _ => {
+                slot.object = Some(Zeroizing::new(message.payload.to_vec()));
+                if slot.acknowledged {
+                    return Ok(());
                 }
-                self.missing -= 1;
+                Ok(())
             }
-            NLMSG_NOOP | NLMSG_DONE => {}
-            _ => slot.object = Some(Zeroizing::new(message.payload.to_vec())),
+        };
+        if slot.outcome.replace(outcome).is_some() {
+            return Err(garbled("two acknowledgements of one request"));
         }
+        self.missing -= 1;
         Ok(())
     }
 

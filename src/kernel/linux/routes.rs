@@ -107,7 +107,9 @@ fn request(ways: &Ways, question: Question, from: IpAddr, to: IpAddr, oif: u32) 
         attribute(&mut body, RTA_IP_PROTO, &[protocol]);
         attribute(&mut body, RTA_DPORT, &port.to_be_bytes());
     }
-    Request { kind: RTM_GETROUTE, body: Zeroizing::new(body), joined: false }
+    // Acknowledgements would double the messages, of which there are three for each peer.
+    let body = Zeroizing::new(body);
+    Request { kind: RTM_GETROUTE, body, joined: false, acknowledged: false }
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -36,6 +36,9 @@ pub(super) struct Request {
     pub body: Zeroizing<Vec<u8>>,
     /// Whether it has to follow its predecessor at once, in the same send.
     pub joined: bool,
+    /// Whether an acknowledgement is asked for. Without one a single message is the whole answer:
+    /// the object, or an error.
+    pub acknowledged: bool,
 }
 
 impl Request {
@@ -44,9 +47,10 @@ impl Request {
         aligned(HEADER + self.body.len())
     }
 
-    /// Appends it to a send that asks for an acknowledgement of each message.
+    /// Appends it to a send.
     pub(super) fn append(&self, send: &mut Vec<u8>, sequence: u32) {
-        append(send, self.kind, NLM_F_REQUEST | NLM_F_ACK, sequence, &self.body);
+        let acknowledgement = if self.acknowledged { NLM_F_ACK } else { 0 };
+        append(send, self.kind, NLM_F_REQUEST | acknowledgement, sequence, &self.body);
     }
 }
 
@@ -197,7 +201,12 @@ mod tests {
     use super::*;
 
     fn request(body: &[u8]) -> Request {
-        Request { kind: 0x1c, body: Zeroizing::new(body.to_vec()), joined: false }
+        Request {
+            kind: 0x1c,
+            body: Zeroizing::new(body.to_vec()),
+            joined: false,
+            acknowledged: true,
+        }
     }
 
     /// An `NLMSG_ERROR` as the kernel builds it.

@@ -2,7 +2,7 @@ use super::*;
 use wire::dump_request;
 
 fn request(size: usize, joined: bool) -> Request {
-    Request { kind: 0x10, body: Zeroizing::new(vec![0; size]), joined }
+    Request { kind: 0x10, body: Zeroizing::new(vec![0; size]), joined, acknowledged: true }
 }
 
 fn window(requests: &[Request]) -> usize {
@@ -71,7 +71,7 @@ fn an_interrupted_dump_says_so_even_at_its_end() {
 
 #[test]
 fn answers_are_matched_by_sequence_number() {
-    let mut open = Window::new(2, u32::MAX);
+    let mut open = Window::new(&[request(0, false), request(0, false)], u32::MAX);
     let refused = &mut (-17i32).to_ne_bytes();
     open.take(&message(NLMSG_ERROR, 0, 7, &mut [0; 4])).unwrap();
     assert_eq!(open.missing, 2, "an answer to something that was given up");
@@ -87,9 +87,24 @@ fn answers_are_matched_by_sequence_number() {
 
 #[test]
 fn a_request_is_acknowledged_once() {
-    let mut open = Window::new(2, 1);
+    let mut open = Window::new(&[request(0, false), request(0, false)], 1);
     open.take(&message(NLMSG_ERROR, 0, 1, &mut [0; 4])).unwrap();
     assert!(open.take(&message(NLMSG_ERROR, 0, 1, &mut [0; 4])).is_err());
+}
+
+#[test]
+fn without_an_acknowledgement_one_message_is_the_whole_answer() {
+    let ask = || Request { acknowledged: false, ..request(0, false) };
+    let mut open = Window::new(&[ask(), ask()], 1);
+    open.take(&message(0x18, 0, 1, &mut [1, 2])).unwrap();
+    assert!(!open.is_complete());
+    open.take(&message(NLMSG_ERROR, 0, 2, &mut (-113i32).to_ne_bytes())).unwrap();
+    assert!(open.is_complete());
+    assert!(open.take(&message(0x18, 0, 1, &mut [1, 2])).is_err(), "a second answer");
+    let answers = open.into_answers();
+    assert_eq!(answers[0].outcome, Ok(()));
+    assert!(answers[0].object.is_some());
+    assert!(answers[1].outcome.is_err());
 }
 
 const LIST_LINKS: (u16, u16) = (18, 16);
@@ -104,7 +119,8 @@ fn an_error_repeats_nothing_of_the_request() {
     body[4..8].copy_from_slice(&0x7fff_ff01u32.to_ne_bytes());
     body[8..].fill(0x5f);
     let mut send = Vec::new();
-    Request { kind: LIST_LINKS.0, body, joined: false }.append(&mut send, 1);
+    let request = Request { kind: LIST_LINKS.0, body, joined: false, acknowledged: true };
+    request.append(&mut send, 1);
     engine.send(&send, "asking").unwrap();
     let length = engine.receive("asking").unwrap();
     let answer = &mut engine.buffer[..length];
@@ -135,7 +151,7 @@ fn what_another_program_sends_is_no_answer() {
 fn look() -> Request {
     let mut body = Zeroizing::new(vec![0; 64]);
     body[56..60].copy_from_slice(&0x7fff_ff01u32.to_ne_bytes());
-    Request { kind: 0x15, body, joined: false }
+    Request { kind: 0x15, body, joined: false, acknowledged: true }
 }
 
 #[test]

@@ -29,9 +29,13 @@ impl Key {
     }
 }
 
-/// Words below its caller that [`wipe_stack`] wipes, 16 KiB: more than HKDF and X25519 need without
-/// optimisation.
+/// Words below its caller that [`without_traces`] wipes, 16 KiB: more than HKDF and X25519 need
+/// without optimisation.
 const DEEP: usize = 2 << 10;
+
+/// Words that one hash takes, 4 KiB. Thousands of SAs each have a fingerprint on either side, and
+/// wiping for X25519 each time was a fifth of a plan.
+const SHALLOW: usize = 512;
 
 /// Does a piece of work, and overwrites its remains on the stack: its own variables, and those of
 /// the cryptography that it called. Other values would take the remains with them to the heap, in
@@ -40,7 +44,7 @@ const DEEP: usize = 2 << 10;
 /// The result must hold secrets only in a box.
 pub fn without_traces<T>(work: impl FnOnce() -> T) -> T {
     let done = called(work);
-    wipe_stack();
+    wipe_stack::<DEEP>();
     done
 }
 
@@ -51,8 +55,8 @@ fn called<T>(work: impl FnOnce() -> T) -> T {
 }
 
 #[inline(never)]
-fn wipe_stack() {
-    let mut left = [0u64; DEEP];
+fn wipe_stack<const WORDS: usize>() {
+    let mut left = [0u64; WORDS];
     // Unlike an assignment that is never read, the compiler can't leave this out.
     left.zeroize();
     std::hint::black_box(&left);
@@ -69,13 +73,15 @@ impl Fingerprint {
     /// The fingerprint of exactly the bytes that the kernel gets (key || salt).
     pub fn of(bytes: &[u8]) -> Self {
         // A hash state that is moved leaves the bytes of its last block behind.
-        without_traces(|| {
+        let fingerprint = called(|| {
             let hash = Sha256::new().chain_update(b"meshsec/v1 fingerprint").chain_update(bytes);
             let digest = hash.finalize();
             let mut first = [0; 8];
             first.copy_from_slice(&digest[..8]);
             Self(first)
-        })
+        });
+        wipe_stack::<SHALLOW>();
+        fingerprint
     }
 }
 

@@ -202,9 +202,18 @@ fn say(what: std::fmt::Arguments<'_>) {
 
 /// Prints to standard output; colours go where they are wanted.
 fn print(text: &str) -> Result<(), Error> {
-    let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    Ok(print_at_once(text)?)
+}
+
+/// Prints text, with colours where standard output takes them. In one piece: a write for each line
+/// takes longer than a large plan itself.
+fn print_at_once(text: &str) -> io::Result<()> {
+    let choice = anstream::AutoStream::choice(&io::stdout());
+    let mut bytes = anstream::AutoStream::new(Vec::with_capacity(text.len()), choice);
+    bytes.write_all(text.as_bytes())?;
+    let mut out = io::stdout().lock();
+    out.write_all(&bytes.into_inner())?;
+    out.flush()
 }
 
 /// Prints JSON to standard output, with a newline at its end.

@@ -72,10 +72,7 @@ impl Printer {
 /// The work goes on whether or not anybody reads of it.
 fn print(text: Text) {
     let _ = match text {
-        Text::Out(text) => {
-            let mut out = anstream::stdout().lock();
-            out.write_all(text.as_bytes()).and_then(|()| out.flush())
-        }
+        Text::Out(text) => super::print_at_once(&text),
         Text::Err(text) => io::stderr().write_all(text.as_bytes()),
     };
 }

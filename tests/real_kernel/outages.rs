@@ -372,7 +372,7 @@ fn another_program_has_an_spi_of_the_mesh() {
     let object = format!("1 conflict (sa dst {b} proto esp spi {spi:#x} reqid 0x4d)");
     is_told_on_a(&lab, &["b blocked", &object, "run meshsec plan"]);
     let plan = lab.meshsec(A, &["plan"]).exits(1);
-    plan.says("a foreign SA has the destination and SPI of ours; delete it, or give the peer");
+    plan.says("a foreign SA has the destination and SPI of an SA of the mesh; delete it, or");
 }
 
 /// The SAs that carry the traffic stay in sight when the file is ahead of them, and

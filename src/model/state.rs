@@ -171,21 +171,36 @@ impl State {
     /// a plan is asked about again only if a device that both have differs. Forwarding entries of
     /// tunnel devices are learned and forgotten all the time.
     pub fn same_objects(&self, other: &Self) -> bool {
-        let objects = |state: &Self| {
-            let mut state = Self {
-                usage: Vec::new(),
-                links: Vec::new(),
-                socket_policies: Vec::new(),
-                ..state.clone()
-            };
-            state.addresses.retain(|local| match local.address {
-                IpAddr::V6(address) => !address.is_unicast_link_local(),
-                IpAddr::V4(_) => true,
-            });
-            state
+        let wide = |local: &&LocalAddress| match local.address {
+            IpAddr::V6(address) => !address.is_unicast_link_local(),
+            IpAddr::V4(_) => true,
+        };
+        let addresses = |state: &Self| -> Vec<LocalAddress> {
+            state.addresses.iter().filter(wide).cloned().collect()
         };
         let agrees = |link: &Link| other.link(&link.name).is_none_or(|there| there == link);
-        objects(self) == objects(other) && self.links.iter().all(agrees)
+        self.objects() == other.objects()
+            && addresses(self) == addresses(other)
+            && self.links.iter().all(agrees)
+    }
+
+    /// All that two states of the same objects have in common, apart from addresses and devices.
+    fn objects(&self) -> impl PartialEq + '_ {
+        let Self {
+            sas,
+            policies,
+            socket_policies: _,
+            addresses: _,
+            links: _,
+            bypasses,
+            routes,
+            tunnels,
+            translations,
+            hidden,
+            usage: _,
+            firewall,
+        } = self;
+        (sas, policies, bypasses, routes, tunnels, translations, hidden, firewall)
     }
 
     /// The SAs of the mesh with this reqid, placeholders of the kernel among them.

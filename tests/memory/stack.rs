@@ -10,7 +10,7 @@ use std::{
 
 use meshsec::{
     keys::{Ratchet, Session},
-    model::{Fingerprint, Generation, Key, MeshName, PrivateKey, ShortId},
+    model::{Cipher, Fingerprint, Generation, Key, MeshName, PrivateKey, ShortId},
 };
 
 use crate::secrets::{self, Wanted, forms, marked};
@@ -107,6 +107,18 @@ fn cryptography_leaves_secrets_on_the_stack_if_nobody_wipes_it() {
 fn a_fingerprint_leaves_nothing_of_its_key_on_the_stack() {
     let key = Key::new(Box::new(marked(21)));
     leaves_nothing(forms("the key", &marked(21)), || Fingerprint::of(key.expose()));
+}
+
+/// As for each SA: other values go to the heap between one key and the next.
+#[test]
+fn a_key_and_its_fingerprint_leave_nothing_of_what_they_follow_from() {
+    let (mesh_key, name) = (Key::new(Box::new(marked(20))), MeshName::new("lab").unwrap());
+    let generation = Generation::new(5).unwrap();
+    leaves_nothing(secrets::of_mesh_key(&marked(20), [1, 2], 5), || {
+        let session = Session::from_mesh_key(&mesh_key, &name, id(1), id(2));
+        let key = session.keymat(id(1), id(2), generation, Cipher::Aes256Gcm);
+        (key.fingerprint(), key, session)
+    });
 }
 
 #[test]

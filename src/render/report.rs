@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use super::Plain;
 use crate::{
     apply::Report,
-    plan::{Conflict, Flow},
+    plan::{Conflict, Flow, Plan},
 };
 
 /// The number of lines of one kind that are shown before the rest is counted.
@@ -39,34 +39,37 @@ pub fn report_text(report: &Report, file: &str, verb: Verb) -> String {
         Verb::Revert => report.is_restored(),
         Verb::Apply | Verb::Destroy => report.is_complete(),
     };
-    if complete {
-        let steps = report.done.len();
-        let _ = match verb {
-            Verb::Destroy => {
-                let unseen = report.after.as_ref().is_some_and(|after| after.unseen_rules);
-                let stay = match unseen {
-                    true => {
-                        " A part of the firewall can't be seen: chains of the mesh may stay there."
-                    }
-                    false => "",
-                };
-                writeln!(text, "Destroy complete: {steps} steps.{stay}")
-            }
-            Verb::Revert => {
-                writeln!(text, "Reverted: {steps} steps. The kernel holds what it held before.")
-            }
-            Verb::Apply => {
-                let matches = report.after.as_ref().map(|after| after.matches(file));
-                writeln!(
-                    text,
-                    "Apply complete: {steps} steps. {}",
-                    Plain(matches.unwrap_or_default())
-                )
-            }
-        };
-        write_some(&mut text, left_out(report));
-        return text;
+    match complete {
+        true => write_complete(&mut text, report, file, verb),
+        false => write_incomplete(&mut text, report, verb),
     }
+    text
+}
+
+fn write_complete(text: &mut String, report: &Report, file: &str, verb: Verb) {
+    let steps = report.done.len();
+    let _ = match verb {
+        Verb::Destroy => {
+            let unseen = report.after.as_ref().is_some_and(|after| after.unseen_rules);
+            let stay = match unseen {
+                true => " A part of the firewall can't be seen: chains of the mesh may stay there.",
+                false => "",
+            };
+            writeln!(text, "Destroy complete: {steps} steps.{stay}")
+        }
+        Verb::Revert => {
+            writeln!(text, "Reverted: {steps} steps. The kernel holds what it held before.")
+        }
+        Verb::Apply => {
+            let matches = report.after.as_ref().map(|after| after.matches(file));
+            let matches = matches.unwrap_or_default();
+            writeln!(text, "Apply complete: {steps} steps. {}", Plain(matches))
+        }
+    };
+    write_some(text, left_out(report));
+}
+
+fn write_incomplete(text: &mut String, report: &Report, verb: Verb) {
     let what = match verb {
         Verb::Revert => "Not reverted as a whole",
         Verb::Apply | Verb::Destroy => "Incomplete",
@@ -83,51 +86,56 @@ pub fn report_text(report: &Report, file: &str, verb: Verb) -> String {
         }
     );
     let failed = report.failed.iter().map(|(_, error)| format!("failed: {error}"));
-    write_some(&mut text, failed);
-    write_some(&mut text, left_out(report));
+    write_some(text, failed);
+    write_some(text, left_out(report));
     let undone = report.undone.iter();
     let undone = undone.map(|step| format!("rolled back: {} {}", step.name(), step.id()));
-    write_some(&mut text, undone);
+    write_some(text, undone);
     let left = report.left.iter().map(|step| format!("left: {} {}", step.name(), step.id()));
-    write_some(&mut text, left);
+    write_some(text, left);
     if let Some(error) = &report.stopped {
         let _ = writeln!(text, "  stopped: {}", Plain(error));
     }
     let unlike = report.unlike.iter().flatten();
     write_some(
-        &mut text,
+        text,
         unlike.map(|what| format!("not as before: {what}")).collect::<Vec<_>>().into_iter(),
     );
     if report.answers_lost {
-        text += "  answers of the kernel got lost: more may be done than is told here\n";
+        *text += "  answers of the kernel got lost: more may be done than is told here\n";
     }
     if report.probe_stays {
-        text += "  that by which the kernel was tried, an SA or an empty chain, stays until the next apply\n";
+        *text += "  that by which the kernel was tried, an SA or an empty chain, stays until the next apply\n";
     }
     if let Some(after) = &report.after {
-        let conflicts = after.conflicts.iter().map(|conflict| {
-            let Conflict { stops, object, text, .. } = conflict;
-            format!("in conflict, stops {stops}: {object}: {text}")
-        });
-        write_some(&mut text, conflicts);
-        if after.held > 0 {
-            let _ = writeln!(text, "  held back by conflicts: {}", after.held);
-        }
-        // Steps that failed or are left were named above; this tells of another program that undid
-        // some.
-        if report.failed.is_empty() && report.left.is_empty() && report.unlike.is_none() {
-            let undone = after.changes.iter().map(|change| {
-                format!("not as wanted again: {} {}", change.kind().word(), change.id())
-            });
-            write_some(&mut text, undone);
-        }
+        write_second_plan(text, report, after);
     }
     let flows = report.flows.iter().map(|(peer, flow)| match flow {
         Flow::Clear => format!("TRAFFIC TO {peer} FLOWS IN THE CLEAR"),
         Flow::Protected(_) | Flow::Blocked => format!("traffic to {peer}: {flow}"),
     });
-    write_some(&mut text, flows);
-    text
+    write_some(text, flows);
+}
+
+/// The differences that a second look has found.
+fn write_second_plan(text: &mut String, report: &Report, after: &Plan) {
+    let conflicts = after.conflicts.iter().map(|conflict| {
+        let Conflict { stops, object, text, .. } = conflict;
+        format!("in conflict, stops {stops}: {object}: {text}")
+    });
+    write_some(text, conflicts);
+    if after.held > 0 {
+        let _ = writeln!(text, "  held back by conflicts: {}", after.held);
+    }
+    // Steps that failed or are left were named above; this tells of another program that undid
+    // some.
+    if report.failed.is_empty() && report.left.is_empty() && report.unlike.is_none() {
+        let undone = after
+            .changes
+            .iter()
+            .map(|change| format!("not as wanted again: {} {}", change.kind().word(), change.id()));
+        write_some(text, undone);
+    }
 }
 
 /// Chains of the second guard that this kernel can't have.

@@ -126,8 +126,7 @@ fn a_policy_that_was_changed_behind_our_back_is_put_right() {
     ));
     patient.is_healed("policy", "update", "it lets the traffic pass in the clear");
     patient.policy("add", "mark 7 mask 0xff priority 5", RIGHT_SPI);
-    let reason =
-        "ours by its reqid, with a mark, an interface or a table that mesh.toml doesn't ask for";
+    let reason = "it has the mesh's reqid, and a mark, an interface or a table that mesh.toml doesn't ask for";
     patient.is_healed("policy", "delete", reason);
     patient.policy("add", "if_id 9 priority 5", RIGHT_SPI);
     patient.is_healed("policy", "delete", reason);

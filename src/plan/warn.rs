@@ -304,10 +304,17 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
         .collect();
     gone.sort();
     gone.dedup();
+    // Of two that cover each other, such as two that differ in `user` alone, the first is named.
+    let is_within = |at: usize, selector: &Selector| {
+        gone.iter().enumerate().any(|(other_at, other)| {
+            other_at != at && other.covers(selector) && (other_at < at || !selector.covers(other))
+        })
+    };
     let widest: Vec<String> = gone
         .iter()
-        .filter(|selector| !gone.iter().any(|other| other != *selector && other.covers(selector)))
-        .map(ToString::to_string)
+        .enumerate()
+        .filter(|(at, selector)| !is_within(*at, selector))
+        .map(|(_, selector)| selector.to_string())
         .collect();
     (!widest.is_empty()).then(|| {
         let text = format!(

@@ -1,17 +1,18 @@
 //! Finds of random cases, each in its own words.
 
 use meshsec::{
-    config::{Config, Guard},
+    config::{Config, Guard, Traffic},
+    desired::{Desired, Goal},
     kernel::memory::Memory,
     model::{
         Action, Algorithm, Bypass, Direction, Level, Mark, Mode, Policy, PortMatch, Prefix, Reqid,
         Rule, Sa, Selector, Spi, State,
     },
-    plan::{Flow, Phase, PlannedStep, WarningCode, flow_out},
+    plan::{Flow, Phase, Plan, PlannedStep, WarningCode, flow_out},
 };
 
 use crate::{
-    common::{applied_host, mesh, plan},
+    common::{REQID, applied_host, mesh, observe, plan},
     packets::{Fate, Packet, leaks, leaves},
 };
 
@@ -367,4 +368,21 @@ fn a_plan_that_stops_marking_says_what_is_in_clear_then() {
         line.code == WarningCode::LeftInTheClear && line.text.contains("proto udp dport 4789")
     });
     assert!(said, "{:?}", planned.warnings);
+}
+
+/// Two policies that differ in `user` alone, which no look-up asks for, cover each other. Their
+/// deletion opens what they protected all the same.
+#[test]
+fn a_destroy_warns_of_clear_text_where_a_policy_has_a_twin_of_another_user() {
+    let config = Config { traffic: Traffic::All, guard: Guard::Off, ..lab() };
+    let mut kernel = applied_host(&config);
+    let packet = packet_to("192.0.2.2");
+    let mut twin = out_to(kernel.state_mut(), &packet).clone();
+    twin.id.selector.user = 7;
+    kernel.state_mut().policies.push(twin);
+    let nothing = Desired { goal: Goal::Nothing, ..Desired::default() };
+    let plan = Plan::new(&nothing, &observe(&mut kernel), REQID);
+    let text = plan.warnings.iter().find(|warning| warning.code == WarningCode::LeftInTheClear);
+    let text = text.expect("a warning").to_string();
+    assert!(text.contains("dst 192.0.2.2/32"), "{text}");
 }

@@ -460,11 +460,12 @@ fn is_others(desired: &Desired, state: &State, packet: &Packet) -> bool {
     foreign.any(|policy| asked(&policy)) || odd.filter(asked).count() > 1
 }
 
-/// Whether somebody else's policy lets a packet pass that a guard would block.
+/// Whether somebody else's policy lets a packet pass that a guard would block. Of two policies with
+/// one priority the older is asked, which may be that of others.
 fn is_let_pass(state: &State, packet: &Packet, direction: Direction) -> bool {
     let mut foreign = state.policies.iter().filter(|policy| !policy.belongs_to(REQID));
     foreign.any(|policy| {
-        policy.priority < REQID.0
+        policy.priority <= REQID.0
             && policy.lets_clear_text_pass()
             && is_asked(policy, packet, direction)
     })

@@ -82,22 +82,10 @@ impl Error {
     /// The text to show. The file's errors have lines of their own; any other is one line, with
     /// paths, and words of the kernel and of other programs in it.
     pub fn shown(&self) -> String {
-        match self {
-            Self::Config(error) => {
-                let lines: Vec<String> =
-                    error.to_string().lines().map(|line| Plain(line).to_string()).collect();
-                lines.join("\n")
-            }
-            Self::Local(_)
-            | Self::Kernel(_)
-            | Self::Clock { .. }
-            | Self::Snapshot { .. }
-            | Self::File { .. }
-            | Self::Irreversible { .. }
-            | Self::Privilege(_)
-            | Self::Io(_)
-            | Self::Request(..) => Plain(self).to_string(),
-        }
+        let Self::Config(error) = self else { return Plain(self).to_string() };
+        let text = error.to_string();
+        let lines: Vec<String> = text.lines().map(|line| Plain(line).to_string()).collect();
+        lines.join("\n")
     }
 
     /// The code by which programs tell it from others.
@@ -129,24 +117,12 @@ impl Error {
 
     /// The errors in the shape of their JSON.
     pub fn json(&self) -> impl Serialize + use<> {
-        let errors = match self {
-            Self::Config(error) => error
-                .located_errors()
-                .map(|error| JsonError::located(self.code(), &error))
-                .collect(),
-            Self::Local(_)
-            | Self::Kernel(_)
-            | Self::Clock { .. }
-            | Self::Snapshot { .. }
-            | Self::File { .. }
-            | Self::Irreversible { .. }
-            | Self::Privilege(_)
-            | Self::Io(_)
-            | Self::Request(..) => {
-                let text = self.to_string();
-                let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
-                vec![JsonError::new(self.code(), text)]
-            }
+        let errors = if let Self::Config(error) = self {
+            error.located_errors().map(|error| JsonError::located(self.code(), &error)).collect()
+        } else {
+            let text = self.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
+            vec![JsonError::new(self.code(), text)]
         };
         errors_json(errors)
     }

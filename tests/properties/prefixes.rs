@@ -383,8 +383,10 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         prop_assert!(wrong.is_none(), "{:?} shows {:?} {}", wrong, back, told());
     }
     for packet in run.packets.iter().filter(|_| guarded).filter(kind) {
-        // Until the peer's policy is there, which ranks before it.
-        let passed = |packet, direction| !ended && is_let_pass(state, packet, direction);
+        // Until the peer's policy is there, which ranks before it. A policy of the guard's priority
+        // is asked before the guard if it is older.
+        let passed =
+            |packet, direction| !ended && is_let_pass_up_to(REQID.0, state, packet, direction);
         let safe =
             passed(packet, Direction::Out) || may_leave_past(packet) || !leaks(state, packet);
         prop_assert!(safe, "{:?} leaks past the guard {}", packet, told());
@@ -460,12 +462,16 @@ fn is_others(desired: &Desired, state: &State, packet: &Packet) -> bool {
     foreign.any(|policy| asked(&policy)) || odd.filter(asked).count() > 1
 }
 
-/// Whether somebody else's policy lets a packet pass that a guard would block. Of two policies with
-/// one priority the older is asked, which may be that of others.
+/// Whether somebody else's policy that ranks before a guard lets a packet pass.
 fn is_let_pass(state: &State, packet: &Packet, direction: Direction) -> bool {
+    is_let_pass_up_to(REQID.0 - 1, state, packet, direction)
+}
+
+/// The same of policies up to a priority.
+fn is_let_pass_up_to(last: u32, state: &State, packet: &Packet, direction: Direction) -> bool {
     let mut foreign = state.policies.iter().filter(|policy| !policy.belongs_to(REQID));
     foreign.any(|policy| {
-        policy.priority <= REQID.0
+        policy.priority <= last
             && policy.lets_clear_text_pass()
             && is_asked(policy, packet, direction)
     })

@@ -144,18 +144,35 @@ pub(super) fn diff(desired: &Desired, firewall: &Firewall, reqid: Reqid) -> Vec<
         })
         .collect();
     for (id, chain) in live {
-        // In place of a chain that can't be set there may be another of the same role.
-        let stays = id.role().is_some_and(|role| {
-            desired.chains.contains_key(&(id.family, role))
-                && backend_for(firewall, id.family, role).is_none()
-        });
-        if !wanted.contains_key(id) && !stays && !desired.goal.keeps(id) {
+        let stands_in = stands_in(desired, firewall, chain, reqid);
+        if !wanted.contains_key(id) && !stands_in && !desired.goal.keeps(id) {
             let reason = unwanted(desired, firewall, id);
             let operation = Operation::Chain(ChainChange::Delete(chain.clone()));
             changes.push(Change { peer: None, operation, reason });
         }
     }
     changes
+}
+
+/// Whether a chain, of the backend that is not the system's, has to do what the chain of its role in
+/// the system's backend can't do: that one can't be set, or a foreign rule accepts packets ahead
+/// of it.
+pub(super) fn stands_in(
+    desired: &Desired,
+    firewall: &Firewall,
+    chain: &Chain,
+    reqid: Reqid,
+) -> bool {
+    let ChainId { family, .. } = chain.id;
+    let Some(role) = chain.id.role() else { return false };
+    let Some(rules) = desired.chains.get(&(family, role)) else { return false };
+    let Some(backend) = backend_for(firewall, family, role) else { return true };
+    let id = ChainId::new(backend, family, role, reqid);
+    let is_bypassed = |twin: &Chain| {
+        difference(twin, rules).is_none() && twin.jumps.iter().any(|jump| jump.behind.is_some())
+    };
+    difference(chain, rules).is_none()
+        && firewall.chains_of(reqid).any(|twin| twin.id == id && is_bypassed(twin))
 }
 
 /// The backend in which a chain can be set. Without the system's rules at hand an optional chain is

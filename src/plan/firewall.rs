@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    chain::{ChainChange, backend_for, difference, is_optional, marked_ports},
+    chain::{ChainChange, backend_for, difference, is_optional, marked_ports, stands_in},
     change::{Change, Operation},
     conflict::Conflict,
     stops::Stops,
@@ -162,12 +162,22 @@ pub(super) fn behind(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warnin
         let [jump] = chain.jumps.as_slice() else { return None };
         Some((&chain.id, jump.behind.as_ref()?))
     });
+    let other = |id: &ChainId| {
+        let mut chains = live.0.firewall.chains_of(reqid);
+        let twin = chains.find(|chain| {
+            (chain.id.family, chain.id.role()) == (id.family, id.role())
+                && chain.id.backend != id.backend
+                && stands_in(desired, &live.0.firewall, chain, reqid)
+        });
+        twin.map(|twin| format!(". Until then chain {} stays", twin.id)).unwrap_or_default()
+    };
     ahead
         .map(|(id, rule)| {
             let text = format!(
                 "what the rule `{rule}` of {} accepts gets past chain {id}: have it behind the \
-                 rule that leads there",
-                id.hook()
+                 rule that leads there{}",
+                id.hook(),
+                other(id)
             );
             Warning::new(WarningCode::SecondGuardBehind, text)
         })

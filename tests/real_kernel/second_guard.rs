@@ -102,6 +102,42 @@ fn a_raw_socket_sends_nothing_to_a_peer_or_a_stranger() {
     }
 }
 
+/// Rules that were saved with another's ahead of the mesh's, and came back when the other backend
+/// had become the system's.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_raw_socket_sends_nothing_where_a_rule_accepts_in_the_systems_backend_alone() {
+    for system in Backend::BOTH {
+        let mut lab = lab(Underlay::V4, system, BOTH);
+        let saved = system.saved(lab.host(A));
+        system.other().is_the_systems(&mut lab);
+        lab.apply(A);
+        system.restore(lab.host(A), Underlay::V4, mangle(&saved));
+        system.tables(lab.host(A), Underlay::V4, "-t mangle -I OUTPUT -p udp -j ACCEPT");
+        system.is_the_systems(&mut lab);
+        let kept = format!("Until then chain iptables-{} -t mangle", system.other().suffix());
+        lab.meshsec(A, &["plan"]).exits(0).says(&kept);
+        lab.apply(A);
+        lab.has_converged(A);
+        let capture = lab.capture();
+        let ran = send_raw(lab.host(A), &lab.address(D));
+        assert!(ran.stderr.contains("Operation not permitted"), "{ran}");
+        capture.stop().is_closed();
+        // Without that rule one backend is enough.
+        system.tables(lab.host(A), Underlay::V4, "-t mangle -D OUTPUT -p udp -j ACCEPT");
+        lab.apply(A);
+        assert!(!system.other().saved(lab.host(A)).contains("MESHSEC-"));
+        lab.has_converged(A);
+    }
+}
+
+/// The table mangle of IPv4, of what `Backend::saved` returns: that of IPv6 comes behind it.
+fn mangle(saved: &str) -> &str {
+    let start = saved.find("*mangle").expect("the table");
+    let end = saved[start..].find("COMMIT\n").expect("its end") + "COMMIT\n".len();
+    &saved[start..start + end]
+}
+
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn without_the_rules_a_raw_socket_sends_in_the_clear() {

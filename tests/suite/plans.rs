@@ -14,7 +14,7 @@ mod ways;
 
 use std::collections::BTreeSet;
 
-use crate::common::{address, applied_host, host, mesh};
+use crate::common::{address, applied, applied_host, host, mesh};
 use crate::golden_plans::golden;
 use meshsec::{
     config::{Config, Esp, Guard, Protocol, Rotation, Traffic},

@@ -3,7 +3,7 @@
 use super::*;
 use meshsec::{
     config::{Guard, Select},
-    model::{Backend, Chain, ChainRole, Family, Firewall, Jump, MarkUser, Rule, Unseen},
+    model::{Backend, Chain, ChainId, ChainRole, Family, Firewall, Jump, MarkUser, Rule, Unseen},
 };
 
 fn by_mark(value: u32) -> Config {
@@ -184,6 +184,51 @@ fn a_second_guard_that_stands_is_not_missing() {
         let families: Vec<Family> = plan.lacks.iter().map(|lack| lack.family).collect();
         assert_eq!(families, [Family::Ipv4]);
     }
+}
+
+/// The chains of the system's backend can't drop packets that a foreign rule accepts before them.
+#[test]
+fn a_chain_of_the_other_backend_stays_while_a_rule_accepts_ahead_of_its_twin() {
+    let mut kernel = applied_host(&lab());
+    let firewall = &mut kernel.state_mut().firewall;
+    let other = |chain: &Chain| chain.id.backend == Backend::Legacy;
+    let mut twins = firewall.chains.clone();
+    twins.iter_mut().for_each(|chain| chain.id.backend = Backend::Legacy);
+    firewall.chains.extend(twins);
+    let out = chain(firewall, ChainRole::MangleOut);
+    out.jumps[0].behind = Some("-p udp -j ACCEPT".into());
+    let family = out.id.family;
+    let plan = crate::common::plan(&lab(), &mut kernel);
+    // All but one of the other backend go.
+    assert_eq!(plan.changes.len(), kernel.state().firewall.chains.len() / 2 - 1);
+    let [warning] = plan.warnings.as_slice() else { panic!("{:?}", plan.warnings) };
+    assert!(warning.text.contains("Until then chain iptables-legacy"), "{}", warning.text);
+    applied(&lab(), &mut kernel);
+    let firewall = &mut kernel.state_mut().firewall;
+    let left: Vec<&ChainId> =
+        firewall.chains.iter().filter(|chain| other(chain)).map(|chain| &chain.id).collect();
+    assert_eq!(left.len(), 1);
+    assert_eq!((left[0].family, left[0].role()), (family, Some(ChainRole::MangleOut)));
+    // With the rule gone, so is the reason to keep it; and a chain that drops nothing is not kept.
+    let spoil: [fn(&mut Firewall); 2] = [
+        |firewall| {
+            let chains = firewall.chains.iter_mut();
+            chains.for_each(|chain| chain.jumps.iter_mut().for_each(|jump| jump.behind = None));
+        },
+        |firewall| {
+            let chains = firewall.chains.iter_mut();
+            let mut legacy = chains.filter(|chain| chain.id.backend == Backend::Legacy);
+            legacy.next().expect("it stayed").jumps.clear();
+        },
+    ];
+    for spoil in spoil {
+        let mut kernel = kernel.clone();
+        spoil(&mut kernel.state_mut().firewall);
+        let plan = crate::common::plan(&lab(), &mut kernel);
+        assert_eq!(plan.changes.len(), 1);
+    }
+    let plan = crate::common::plan(&lab(), &mut kernel);
+    assert!(plan.is_empty());
 }
 
 /// A destroy, or a file that wants no chain, may leave chains that it can't see.

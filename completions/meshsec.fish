@@ -46,7 +46,7 @@ complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "genpsk" -d 'Print a
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
-complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "spi" -d 'Decode an SPI into generation, from and to'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "spi" -d 'Decode an SPI into generation, lane, from and to'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -l local -d 'The peer that this host is; by default the one whose address it has' -r
@@ -204,7 +204,7 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_see
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "spi" -d 'Decode an SPI into generation, from and to'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "spi" -d 'Decode an SPI into generation, lane, from and to'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and __fish_seen_subcommand_from ratchet" -f -a "init" -d 'Make the file from the mesh key on standard input'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and __fish_seen_subcommand_from ratchet" -f -a "advance" -d 'Destroy the keys of all generations before this one'

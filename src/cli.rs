@@ -86,7 +86,7 @@ pub enum Command {
     /// Make the ratchet of the file, or turn it
     #[command(subcommand)]
     Ratchet(RatchetCommand),
-    /// Decode an SPI into generation, from and to
+    /// Decode an SPI into generation, lane, from and to
     Spi(SpiArgs),
 }
 
@@ -223,6 +223,6 @@ pub struct MtuArgs {
 /// Arguments of `spi`.
 #[derive(Debug, Args)]
 pub struct SpiArgs {
-    /// An SPI such as 0x81001002
+    /// An SPI such as 0x84001002
     pub value: String,
 }

@@ -16,8 +16,8 @@ use std::{
 use crate::{
     desired::{Desired, Goal, Keyring, Marking, WantedLink, WantedPolicy, WantedSa},
     model::{
-        Chain, ChainId, Direction, Generation, KeyView, Live, Mark, Mtu, PeerName, Policy,
-        PolicyId, PolicyRole, Reqid, Rule, Sa, SaId, Start, State, Time,
+        Chain, ChainId, Direction, Generation, KeyView, Live, Mark, Mtu, OldPairs, PeerName,
+        Policy, PolicyId, PolicyRole, Reqid, Rule, Sa, SaId, Start, State, Time,
     },
     plan::{Change, MtuChange, Operation, Plan},
 };
@@ -249,6 +249,7 @@ impl Observed<'_> {
     fn sas(&self) -> impl Iterator<Item = WantedSa> {
         let usage: BTreeMap<_, _> =
             self.state.usage.iter().map(|usage| (usage.id, usage)).collect();
+        let old = OldPairs::of(self.state, self.reqid);
         let ours = |sa: &&Sa| sa.reqid == self.reqid && !sa.is_larval() && sa.id.mark == Mark::NONE;
         self.state.sas.iter().filter(ours).map(move |sa| {
             let inbound = self.state.has_address(sa.id.dst);
@@ -260,7 +261,7 @@ impl Observed<'_> {
                 sa: sa.clone(),
                 peer: self.peer(sa.src, sa.id.dst),
                 direction: if inbound { Direction::In } else { Direction::Out },
-                generation: Generation::new(sa.id.spi.generation_low().into()).unwrap_or_default(),
+                generation: old.generation(sa, Generation::default()),
                 start,
             }
         })

@@ -199,7 +199,7 @@ fn commands_that_look_at_no_kernel_have_no_power_over_it() {
     for (words, set) in [
         (&["genkey"][..], 0),
         (&["genpsk"], 0),
-        (&["spi", "0x81001002"], 0),
+        (&["spi", "0x84001002"], 0),
         (&["validate"], 0),
         (&["mtu", "--underlay-mtu=1500"], 0),
         (&["plan", "--live=empty", "--local=a"], 0),

@@ -216,7 +216,7 @@ const COMMANDS: [&[&str]; 41] = [
     &["rotate"],
     &["rotate", "--format=json"],
     &["pubkey"],
-    &["spi", "0x81001002"],
+    &["spi", "0x84001002"],
     &["help"],
 ];
 

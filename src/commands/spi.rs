@@ -14,7 +14,7 @@ pub(super) fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
     let spi = parse(&args.value)?;
     // The names are of help where there is a file, and not needed.
     let file = config::load(&global.config, SecretsMode::Ignored).ok().map(|loaded| loaded.config);
-    let (generation, from, to) = (spi.generation_low(), spi.from(), spi.to());
+    let (from, to) = (spi.from(), spi.to());
     let peer = |id: ShortId| file.as_ref()?.peers.iter().find(|peer| peer.short_id == id);
     match global.format {
         Format::Text | Format::Prometheus => {
@@ -23,8 +23,15 @@ pub(super) fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
                 (None, Some(_)) => format!("{id} (not a peer of the file)"),
                 (None, None) => id.to_string(),
             };
-            let (from, to) = (named(from), named(to));
-            print(&format!("{spi}: generation {generation} (modulo 128), from {from}, to {to}\n"))?;
+            print(&format!(
+                "{spi}: generation {} (modulo {}), lane {}, from {}, to {}{}\n",
+                spi.generation_low(),
+                Spi::CYCLE,
+                spi.lane(),
+                named(from),
+                named(to),
+                other_version(spi)
+            ))?;
         }
         Format::Json => {
             let name = |id: ShortId| peer(id).map(|peer| &peer.name);
@@ -32,6 +39,19 @@ pub(super) fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
         }
     }
     Ok(Status::Done)
+}
+
+/// A remark on an SPI that this version makes for no SA.
+fn other_version(spi: Spi) -> String {
+    match spi.lane() {
+        0 => String::new(),
+        _ => format!(
+            "\nThis version makes SPIs of lane 0 alone. Version 0.1 had another layout, in which this \
+             is generation {} (modulo {}).",
+            spi.generation_low_in_version_0_1(),
+            Spi::CYCLE_OF_VERSION_0_1
+        ),
+    }
 }
 
 fn parse(text: &str) -> Result<Spi, Error> {
@@ -42,7 +62,7 @@ fn parse(text: &str) -> Result<Spi, Error> {
     let meant = if looks_hex { format!("; did you mean 0x{number}?") } else { String::new() };
     let spi = model::number(&lower).map(Spi::from_raw).ok_or_else(|| {
         let quoted = config::quoted(text);
-        let write = if looks_hex { &meant } else { "; write 32 bits such as 0x81001002" };
+        let write = if looks_hex { &meant } else { "; write 32 bits such as 0x84001002" };
         Error::request(ErrorCode::SpiRefused, format!("{quoted} is not an SPI{write}"))
     })?;
     if spi.is_mesh() {

@@ -38,7 +38,7 @@ const FOREIGN: &str = "\u{1b}[2J\r\nNo changes.\0\u{7f}\u{9b}2J\u{61c}\u{202e}\u
 fn foreign_states() -> Vec<Value> {
     let sa = |of_its_own: Value| {
         let sa = json!({
-            "id": { "dst": "192.0.2.2", "proto": 50, "spi": "0x81001002" },
+            "id": { "dst": "192.0.2.2", "proto": 50, "spi": "0x84001002" },
             "src": "192.0.2.1", "reqid": 1_297_285_121, "mode": "transport", "selector": null,
             "algorithm": "larval", "key": "unknown", "replay": { "window": 0, "esn": false },
         });

@@ -35,7 +35,7 @@ pub enum KernelError {
     /// A request that the kernel refused.
     #[error("{doing}: {errno}{}", .detail.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
     Refused {
-        /// The request, such as `cannot add SA dst 192.0.2.2 proto esp spi 0x81001002`.
+        /// The request, such as `cannot add SA dst 192.0.2.2 proto esp spi 0x84001002`.
         doing: String,
         /// The error number.
         errno: Errno,

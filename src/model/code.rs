@@ -52,6 +52,7 @@ codes! {
         GenerationJump "generation-jump" "The generation moves by more than one.",
         GenerationGoesBack "generation-goes-back" "The generation goes back, and replay windows stay.",
         ShortIdChanges "short-id-changes" "A ShortID changes.",
+        SpiLayoutChanges "spi-layout-changes" "SPIs in the layout of version 0.1 are replaced.",
         SasReplaced "sas-replaced" "SAs are deleted and made anew under their SPIs.",
         ClearTextStops "clear-text-stops" "What flowed in the clear stops until the peer has applied too.",
         LeftInTheClear "left-in-the-clear" "Packets that were protected or blocked leave in the clear afterwards.",
@@ -137,6 +138,7 @@ codes! {
         ReplayWindow "replay-window" "Its anti-replay window or ESN differs.",
         Lifetime "lifetime" "Its lifetime differs.",
         OtherGeneration "other-generation" "It is of a generation that is not in use any more.",
+        OldLayout "old-layout" "Its SPI has the layout of version 0.1.",
         // Policies.
         LetsClearTextPass "lets-clear-text-pass" "It lets traffic pass in the clear.",
         Action "action" "Its action differs.",

@@ -106,12 +106,13 @@ impl Generation {
         Self(self.0 + 1)
     }
 
-    /// The generation nearest to this one with a number that is `low` modulo 128. An SPI tells no
-    /// more of a generation.
-    pub fn nearest(self, low: u8) -> Self {
-        let ahead = (u64::from(low) + 128 - self.0 % 128) % 128;
-        if ahead > 64 && self.0 + ahead >= 128 {
-            Self(self.0 + ahead - 128)
+    /// The generation nearest to this one with a number that is `low` modulo `cycle`. An SPI tells
+    /// no more of a generation.
+    pub(super) fn nearest(self, low: u8, cycle: u8) -> Self {
+        let cycle = u64::from(cycle);
+        let ahead = (u64::from(low) + cycle - self.0 % cycle) % cycle;
+        if ahead > cycle / 2 && self.0 + ahead >= cycle {
+            Self(self.0 + ahead - cycle)
         } else {
             Self(self.0 + ahead)
         }
@@ -130,11 +131,18 @@ impl fmt::Display for Generation {
 pub struct Spi(u32);
 
 impl Spi {
-    /// The SPI for packets `from` one peer `to` another in a generation:
-    /// `0x80000000 | (generation mod 128) << 24 | from << 12 | to`.
+    /// The number of generations that SPIs tell apart.
+    pub const CYCLE: u8 = 32;
+    /// The number of generations that the SPIs of version 0.1 tell apart.
+    pub const CYCLE_OF_VERSION_0_1: u8 = 128;
+
+    /// The SPI for packets `from` one peer `to` another in a generation, in lane 0:
+    /// `0x80000000 | (generation mod 32) << 26 | lane << 24 | from << 12 | to`.
+    ///
+    /// The two bits of the lane leave room for four SAs a pair.
     pub fn new(generation: Generation, from: ShortId, to: ShortId) -> Self {
-        let low = (generation.get() % 128) as u32;
-        Self(0x8000_0000 | low << 24 | u32::from(from.get()) << 12 | u32::from(to.get()))
+        let low = (generation.get() % u64::from(Self::CYCLE)) as u32;
+        Self(0x8000_0000 | low << 26 | u32::from(from.get()) << 12 | u32::from(to.get()))
     }
 
     /// An SPI as the kernel has it.
@@ -152,9 +160,26 @@ impl Spi {
         self.0 & 0x8000_0000 != 0
     }
 
-    /// The generation modulo 128.
+    /// The generation modulo [`Spi::CYCLE`].
     pub fn generation_low(self) -> u8 {
+        (self.0 >> 26 & 0x1f) as u8
+    }
+
+    /// The generation modulo [`Spi::CYCLE_OF_VERSION_0_1`], if version 0.1 has made the SPI:
+    /// `0x80000000 | (generation mod 128) << 24 | from << 12 | to`.
+    pub fn generation_low_in_version_0_1(self) -> u8 {
         (self.0 >> 24 & 0x7f) as u8
+    }
+
+    /// The lane, 0 to 3. [`Spi::new`] makes SPIs of lane 0 alone.
+    pub fn lane(self) -> u8 {
+        (self.0 >> 24 & 3) as u8
+    }
+
+    /// Whether the lane tells that version 0.1 has made it for a pair. The trial SA of a killed run
+    /// is an SA of a host to itself, and tells nothing.
+    pub(super) fn has_old_layout(self) -> bool {
+        self.is_mesh() && self.lane() != 0 && self.from() != self.to()
     }
 
     /// The sender's ShortID.
@@ -221,12 +246,17 @@ mod tests {
     }
 
     #[test]
-    fn an_spi_holds_generation_and_both_short_ids() {
+    fn an_spi_holds_generation_lane_and_both_short_ids() {
         let id = |value| ShortId::new(value).unwrap();
-        assert_eq!(Spi::new(generation(1), id(1), id(2)).raw(), 0x8100_1002);
-        assert_eq!(Spi::new(generation(129), id(4095), id(0)).raw(), 0x81ff_f000);
-        let spi = Spi::new(generation(127), id(7), id(9));
-        assert_eq!((spi.generation_low(), spi.from(), spi.to()), (127, id(7), id(9)));
+        assert_eq!(Spi::new(generation(1), id(1), id(2)).raw(), 0x8400_1002);
+        assert_eq!(Spi::new(generation(33), id(4095), id(0)).raw(), 0x84ff_f000);
+        assert_eq!(Spi::new(generation(31), id(1), id(2)).raw(), 0xfc00_1002);
+        let spi = Spi::new(generation(31), id(7), id(9));
+        assert_eq!((spi.generation_low(), spi.lane()), (31, 0));
+        assert_eq!((spi.from(), spi.to()), (id(7), id(9)));
+        assert_eq!(Spi::from_raw(0x8600_1002).lane(), 2);
+        assert_eq!(Spi::from_raw(0x8600_1002).generation_low(), 1);
+        assert_eq!(Spi::from_raw(0x8600_1002).generation_low_in_version_0_1(), 6);
     }
 
     #[test]
@@ -236,12 +266,15 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_generation_lies_within_64_and_never_below_0() {
-        assert_eq!(generation(1).nearest(0), generation(0));
-        assert_eq!(generation(127).nearest(0), generation(128));
-        assert_eq!(generation(128).nearest(127), generation(127));
-        assert_eq!(generation(0).nearest(127), generation(127));
-        assert_eq!(generation(1000).nearest((1001 % 128) as u8), generation(1001));
+    fn the_nearest_generation_lies_within_half_a_cycle_and_never_below_0() {
+        assert_eq!(generation(1).nearest(0, 32), generation(0));
+        assert_eq!(generation(31).nearest(0, 32), generation(32));
+        assert_eq!(generation(32).nearest(31, 32), generation(31));
+        assert_eq!(generation(0).nearest(31, 32), generation(31));
+        assert_eq!(generation(1000).nearest((1001 % 32) as u8, 32), generation(1001));
+        assert_eq!(generation(1000).nearest((1001 % 128) as u8, 128), generation(1001));
+        assert_eq!(generation(1000).nearest((1016 % 32) as u8, 32), generation(1016));
+        assert_eq!(generation(1000).nearest((985 % 32) as u8, 32), generation(985));
     }
 
     #[test]

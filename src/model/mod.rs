@@ -9,6 +9,7 @@ mod chain;
 mod code;
 mod ids;
 mod key;
+mod layout;
 mod number;
 mod policy;
 mod sa;
@@ -26,6 +27,7 @@ pub use chain::{
 pub use code::{ConflictCode, ErrorCode, Reason, ReasonCode, Warning, WarningCode};
 pub use ids::{Generation, MeshName, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
+pub use layout::OldPairs;
 pub use number::number;
 pub use policy::{Action, Direction, Level, Policy, PolicyId, PolicyRole, Template};
 pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};

@@ -18,7 +18,7 @@ mod tests {
 
     #[test]
     fn digits_alone_are_a_number() {
-        assert_eq!(number("0x81001002"), Some(0x8100_1002));
+        assert_eq!(number("0x84001002"), Some(0x8400_1002));
         assert_eq!(number("0xAb"), Some(0xab));
         assert_eq!((number("010"), number("4294967295")), (Some(10), Some(u32::MAX)));
         for text in ["", "0x", "+1", "0x+1", "-1", "ab", "1_0", " 1", "4294967296", "0x100000000"] {

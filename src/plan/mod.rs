@@ -13,6 +13,7 @@ mod firewall;
 mod flow;
 mod flush;
 mod hold;
+mod layout;
 mod link;
 mod nat;
 mod policy;

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     desired::{Desired, Goal, Keyring, WantedSa},
     model::{
-        Algorithm, Direction, KeyView, Live, Mark, Reason, ReasonCode, Reqid, Sa, SaId, State,
-        StepKind,
+        Algorithm, Direction, KeyView, Live, Mark, OldPairs, Reason, ReasonCode, Reqid, Sa, SaId,
+        State, StepKind,
     },
 };
 
@@ -43,9 +43,10 @@ pub enum SaChange {
 /// The changes of SAs.
 pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> {
     let sas: BTreeMap<SaId, &Sa> = live.0.sas_of(reqid).map(|sa| (sa.id, sa)).collect();
-    let wanted = desired.sas.values().filter_map(|wanted| wanted_sa(wanted, &sas));
+    let old = OldPairs::of(&live.0, reqid);
+    let wanted = desired.sas.values().filter_map(|wanted| wanted_sa(wanted, &sas, &old));
     let mut changes: Vec<Change> = wanted.collect();
-    changes.extend(sas.values().filter_map(|sa| unwanted_sa(desired, sa)));
+    changes.extend(sas.values().filter_map(|sa| unwanted_sa(desired, sa, &old)));
     changes
 }
 
@@ -160,7 +161,7 @@ fn without(wanted: &WantedSa, now: &RollBack<'_>) -> WayBack {
     }
 }
 
-fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
+fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>, old: &OldPairs) -> Option<Change> {
     let id = wanted.sa.id;
     let at_spi =
         live.range(id..).take_while(|(other, _)| SaId { mark: Mark::NONE, ..**other } == id);
@@ -181,7 +182,7 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>) -> Option<Change> {
             ReasonCode::MarkedTwin,
             "an SA of this mesh with a mark has this SPI, and the kernel can't tell the two apart",
         ),
-        (Some(sa), true) => difference(sa, &wanted.sa)?,
+        (Some(sa), true) => difference(sa, &wanted.sa).or_else(|| by_chance(sa, wanted, old))?,
     };
     let operation =
         Operation::Sa(SaChange::Replace { live: same.cloned(), wanted: wanted.clone(), twins });
@@ -214,14 +215,25 @@ fn difference(live: &Sa, wanted: &Sa) -> Option<Reason> {
     Some(Reason::new(code, text))
 }
 
-fn unwanted_sa(desired: &Desired, sa: &Sa) -> Option<Change> {
+/// An SA that has the wanted SPI by chance: version 0.1 made it for another generation. So its key is
+/// not the wanted one, even where the kernel hides it.
+fn by_chance(live: &Sa, wanted: &WantedSa, old: &OldPairs) -> Option<Reason> {
+    let is_other = old.has(live) && old.generation(live, wanted.generation) != wanted.generation;
+    let has_the_key = matches!(live.key, KeyView::Known(_)) && live.key == wanted.sa.key;
+    let text = "version 0.1 made it, for another generation";
+    (is_other && !has_the_key).then(|| Reason::new(ReasonCode::Key, text))
+}
+
+fn unwanted_sa(desired: &Desired, sa: &Sa, old: &OldPairs) -> Option<Change> {
     let unmarked = SaId { mark: Mark::NONE, ..sa.id };
-    if desired.sas.contains_key(&unmarked) || desired.kept.contains(&sa.id) {
+    let is_kept = desired.kept.contains(&sa.id) && !old.has(sa);
+    if desired.sas.contains_key(&unmarked) || is_kept {
         return None; // wanted, a twin that goes with the replacement, or kept for its numbers
     }
     let peer = peer_of(desired, sa.src, sa.id.dst);
     let (code, text) = match peer {
         _ if desired.goal == Goal::Nothing => (ReasonCode::Destroying, "all of the mesh goes"),
+        Some(_) if old.has(sa) => (ReasonCode::OldLayout, "its SPI has the layout of version 0.1"),
         Some(_) => (ReasonCode::OtherGeneration, "not one of the generations before, now and next"),
         None => (ReasonCode::NoPeer, "no peer of mesh.toml has it"),
     };

@@ -10,7 +10,7 @@ use super::{
     chain::{self, ChainChange},
     change::{Change, Operation},
     firewall::{self, Lack},
-    flush, link, nat,
+    flush, layout, link, nat,
     policy::PolicyChange,
     reach::Reach,
     route,
@@ -30,6 +30,8 @@ use crate::{
 const SSH_PORT: u16 = 22;
 /// The number of names that a line lists before it counts the rest.
 const NAMES_SHOWN: usize = 8;
+/// A step back by one generation, as SPIs tell it.
+const LAST_OF_CYCLE: u8 = Spi::CYCLE - 1;
 
 /// One line for each fact, however many peers it is true of.
 pub(super) fn warnings(
@@ -44,10 +46,12 @@ pub(super) fn warnings(
     lines.extend(flush::warnings(desired, live, reqid));
     lines.extend(keys_hidden(super::hidden_keys(desired, live)));
     lines.extend(unpaired(desired));
-    lines.extend(large_step(changes));
+    let other_layout = layout::cut(live, reqid, changes);
+    lines.extend(large_step(changes, &other_layout));
     lines.extend(other_short_ids(changes));
-    lines.extend(behind_the_window(desired, changes));
-    lines.extend(cut(changes));
+    lines.extend(layout_changes(&other_layout));
+    lines.extend(behind_the_window(desired, changes, &other_layout));
+    lines.extend(replaced(changes, &other_layout));
     lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
     lines.extend(other_addresses(desired, live));
@@ -99,13 +103,14 @@ fn unpaired(desired: &Desired) -> Option<Warning> {
     })
 }
 
-/// A raise by more than one: the peer has no SA of the new generation yet.
-fn large_step(changes: &[Change]) -> Option<Warning> {
+/// A raise by more than one: the peer has no SA of the new generation yet. SPIs of another layout
+/// tell no step.
+fn large_step(changes: &[Change], other_layout: &BTreeSet<&PeerName>) -> Option<Warning> {
     let mut steps = BTreeSet::new();
     let mut peers = BTreeSet::new();
-    for (old, new, peer) in changes.iter().filter_map(switched) {
-        let ahead = (128 + new.generation_low() - old.generation_low()) % 128;
-        if !matches!(ahead, 0 | 1 | 127) {
+    let switched = changes.iter().filter_map(switched);
+    for (old, new, peer) in switched.filter(|(_, _, peer)| !other_layout.contains(peer)) {
+        if !matches!(steps_ahead(old, new), 0 | 1 | LAST_OF_CYCLE) {
             steps.insert((old.generation_low(), new.generation_low()));
             peers.insert(peer);
         }
@@ -113,12 +118,17 @@ fn large_step(changes: &[Change]) -> Option<Warning> {
     (!peers.is_empty()).then(|| {
         let (old, new) = steps.first().expect("there is a step for every peer");
         let text = format!(
-            "the generation moves by more than one (from {old} to {new} modulo 128): traffic with \
+            "the generation moves by more than one (from {old} to {new} modulo 32): traffic with \
              {} is cut until they have applied it too; only g to g+1 or g-1 is lossless",
             names(&peers)
         );
         Warning::new(WarningCode::GenerationJump, text)
     })
+}
+
+/// The number of generations from one SPI to another, modulo 32.
+fn steps_ahead(old: Spi, new: Spi) -> u8 {
+    (Spi::CYCLE + new.generation_low() - old.generation_low()) % Spi::CYCLE
 }
 
 /// A policy that is to ask for an SPI other than now, and both SPIs.
@@ -148,13 +158,29 @@ fn other_short_ids(changes: &[Change]) -> Option<Warning> {
     })
 }
 
+/// SAs of version 0.1: the peer has no SA under the new SPI yet.
+fn layout_changes(peers: &BTreeSet<&PeerName>) -> Option<Warning> {
+    (!peers.is_empty()).then(|| {
+        let text = format!(
+            "SPIs of version 0.1 get the layout of today: traffic between this host and {} is \
+             blocked, and not in the clear, from the first apply of the two to the second",
+            names(peers)
+        );
+        Warning::new(WarningCode::SpiLayoutChanges, text)
+    })
+}
+
 /// Without a clock a new outbound SA begins at 0. If its generation was in use before, the peer's
 /// window stands at the end of that SA.
-fn behind_the_window(desired: &Desired, changes: &[Change]) -> Option<Warning> {
+fn behind_the_window(
+    desired: &Desired,
+    changes: &[Change],
+    other_layout: &BTreeSet<&PeerName>,
+) -> Option<Warning> {
     let has_window =
         desired.clock.is_none() && desired.sas.values().any(|sa| sa.sa.replay.window > 0);
-    let goes_back = |(old, new, _): &(Spi, Spi, &PeerName)| {
-        (128 + old.generation_low() - new.generation_low()) % 128 == 1
+    let goes_back = |(old, new, peer): &(Spi, Spi, &PeerName)| {
+        steps_ahead(*old, *new) == LAST_OF_CYCLE && !other_layout.contains(peer)
     };
     let peers: BTreeSet<&PeerName> = changes
         .iter()
@@ -172,14 +198,16 @@ fn behind_the_window(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     })
 }
 
-/// SAs that are replaced where they stand: the other end must follow.
-fn cut(changes: &[Change]) -> Option<Warning> {
+/// SAs that are replaced where they stand: the other end must follow. Where a layout changes, another
+/// warning says so.
+fn replaced(changes: &[Change], other_layout: &BTreeSet<&PeerName>) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = changes
         .iter()
         .filter(|change| {
             matches!(&change.operation, Operation::Sa(SaChange::Replace { live: Some(sa), .. }) if !sa.is_larval())
         })
         .filter_map(|change| change.peer.as_ref())
+        .filter(|peer| !other_layout.contains(peer))
         .collect();
     (!peers.is_empty()).then(|| {
         let text = format!(

@@ -7,7 +7,7 @@ use anstyle::Style;
 use super::{Plain, text};
 use crate::{
     config::{Config, Moment, Peer},
-    model::{Chain, Link, Live, PeerName, Policy, Sa},
+    model::{Chain, Link, Live, OldPairs, PeerName, Policy, Sa},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -109,9 +109,10 @@ pub(super) fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
         .map(|peer| (peer.address, &peer.name))
         .collect();
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
+    let old = OldPairs::of(&live.0, config.reqid);
     for sa in &live.0.sas {
         let mine = sa.reqid == config.reqid;
-        let object = sa_object(shown, &names, sa, mine);
+        let object = sa_object(shown, &names, sa, mine.then_some(&old));
         if mine { ours.push(object) } else { foreign.push(object) }
     }
     for policy in &live.0.policies {
@@ -171,16 +172,17 @@ fn sa_object(
     shown: &ShowView<'_>,
     names: &BTreeMap<IpAddr, &PeerName>,
     sa: &Sa,
-    mine: bool,
+    pairs: Option<&OldPairs>,
 ) -> Object {
     let ShowView { moment, local, .. } = *shown;
+    let mine = pairs.is_some();
     let peer = names.get(&sa.src).or_else(|| names.get(&sa.id.dst)).map(|name| (*name).clone());
     let direction = local.and_then(|local| match local.address {
         address if address == sa.id.dst => Some("in"),
         address if address == sa.src => Some("out"),
         _ => None,
     });
-    let generation = mine.then(|| moment.generation.nearest(sa.id.spi.generation_low()).get());
+    let generation = pairs.map(|pairs| pairs.generation(sa, moment.generation).get());
     let mut words: Vec<String> = Vec::new();
     words.extend(direction.map(String::from));
     words.extend(generation.map(|generation| format!("generation {generation}")));

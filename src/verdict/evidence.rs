@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::Case;
-use crate::model::{Direction, Generation, PeerName, Sa, SaId, Time, Usage};
+use crate::model::{Direction, Generation, OldPairs, PeerName, Sa, SaId, Spi, Time, Usage};
 
 /// A peer is silent that was last heard this many seconds before a packet last
 /// left for it. Times of use are whole seconds, and SAs that one apply has made
@@ -62,7 +62,7 @@ pub struct SaEvidence {
     pub src: IpAddr,
     /// In or out, seen from here; `None` where neither end is here.
     pub direction: Option<Direction>,
-    /// The generation of the SPI, which has its number modulo 128: the one nearest to that of now.
+    /// The generation of the SPI, which tells it modulo 32: the one nearest to that of now.
     pub generation: Generation,
     /// Whether the file wants it.
     pub wanted: bool,
@@ -73,14 +73,14 @@ pub struct SaEvidence {
 }
 
 impl SaEvidence {
-    fn of(case: &Case<'_>, sa: &Sa, usage: Usage) -> Self {
+    fn of(case: &Case<'_>, old: &OldPairs, sa: &Sa, usage: Usage) -> Self {
         let direction = if sa.src == case.local.address {
             Some(Direction::Out)
         } else {
             (sa.id.dst == case.local.address).then_some(Direction::In)
         };
         let wanted = case.desired.sas.get(&sa.id);
-        let near = case.moment.generation.nearest(sa.id.spi.generation_low());
+        let near = old.generation(sa, case.moment.generation);
         Self {
             id: sa.id,
             src: sa.src,
@@ -111,6 +111,11 @@ impl SaEvidence {
         self.usage.packets > 0 || self.usage.last.is_some()
     }
 
+    /// Whether packets that leave under this SPI leave under this SA.
+    pub(super) fn is_outbound(&self, spi: Spi) -> bool {
+        self.is(Direction::Out) && self.id.spi == spi
+    }
+
     fn is(&self, direction: Direction) -> bool {
         self.direction == Some(direction)
     }
@@ -119,10 +124,11 @@ impl SaEvidence {
 /// SAs of the mesh by the peer at the other end, and those of no peer.
 pub(super) fn by_peer(case: &Case<'_>) -> (BTreeMap<PeerName, Vec<SaEvidence>>, Vec<SaEvidence>) {
     let sas: BTreeMap<SaId, &Sa> = case.live.0.sas.iter().map(|sa| (sa.id, sa)).collect();
+    let old = OldPairs::of(&case.live.0, case.config.reqid);
     let (mut peers, mut others) = (BTreeMap::<PeerName, Vec<_>>::new(), Vec::new());
     for usage in &case.live.0.usage {
         let Some(sa) = sas.get(&usage.id) else { continue };
-        let found = SaEvidence::of(case, sa, *usage);
+        let found = SaEvidence::of(case, &old, sa, *usage);
         let end = match found.direction {
             Some(Direction::Out) => Some(sa.id.dst),
             Some(Direction::In | Direction::Fwd) => Some(sa.src),
@@ -224,7 +230,6 @@ pub fn seconds_since(time: Time, now: Time) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Spi;
 
     const NOW: u64 = 100_000;
     const THIS: u64 = 7;

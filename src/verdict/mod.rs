@@ -17,7 +17,8 @@ use crate::{
     config::{Config, Moment, Peer, Traffic},
     desired::{Desired, WantedPolicy},
     model::{
-        Direction, Generation, Live, PeerName, Prefix, Selector, State, Time, Tunnel, TunnelKind,
+        Direction, Generation, Live, PeerName, Prefix, Selector, Spi, State, Time, Tunnel,
+        TunnelKind,
     },
     plan::{Flow, Plan, flow_out, packets_out},
 };
@@ -195,7 +196,7 @@ fn peer_state(
     let fares_so = |other: &Flow| other.word() == flow.word();
     let mixed = !packets.iter().all(|(_, other)| fares_so(other));
     let only = packets.iter().filter(|(_, other)| mixed && fares_so(other));
-    let sends = sends(case.moment, &packets);
+    let sends = sends(&sas, &packets);
     let no_way = no_way(case, address);
     let found = evidence::came(&sas, sends.unwrap_or(case.moment.generation), case.now);
     PeerState {
@@ -302,10 +303,11 @@ fn no_way(case: &Case<'_>, peer: IpAddr) -> Option<String> {
     stands_still.then(|| format!("{} has no carrier", devices.join(", ")))
 }
 
-/// The generation under which packets leave. An SPI tells it modulo 128.
-fn sends(moment: Moment, packets: &[(Selector, Flow)]) -> Option<Generation> {
+/// The generation under which packets leave: that of their SA.
+fn sends(sas: &[SaEvidence], packets: &[(Selector, Flow)]) -> Option<Generation> {
+    let of = |spi: Spi| sas.iter().find(|sa| sa.is_outbound(spi)).map(|sa| sa.generation);
     packets.iter().find_map(|(_, flow)| match flow {
-        Flow::Protected(spi) => Some(moment.generation.nearest(spi.generation_low())),
+        Flow::Protected(spi) => of(*spi),
         Flow::Blocked | Flow::Clear => None,
     })
 }

@@ -48,7 +48,7 @@ mod tests {
 
     fn usage(packets: u64) -> Usage {
         Usage {
-            id: SaId::esp([192, 0, 2, 1].into(), Spi::from_raw(0x8100_1002)),
+            id: SaId::esp([192, 0, 2, 1].into(), Spi::from_raw(0x8400_1002)),
             sent: 0,
             received: 0,
             bytes: 0,

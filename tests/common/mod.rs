@@ -4,7 +4,7 @@
 mod golden;
 pub mod namespace;
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use meshsec::{
     apply::{Report, Target, apply},
@@ -15,7 +15,7 @@ use meshsec::{
     kernel::{Kernel, memory::Memory},
     model::{
         Cipher, Generation, Key, Link, Live, LocalAddress, MeshName, PeerName, Replay, Reqid,
-        Route, ShortId, Time,
+        Route, ShortId, Spi, State, Time,
     },
     plan::Plan,
 };
@@ -127,4 +127,22 @@ pub fn applied_host(config: &Config) -> Memory {
     let report = applied(config, &mut kernel);
     assert!(report.is_complete(), "a first apply completes");
     kernel
+}
+
+/// Gives a host's wanted SAs, and the policies that ask for them, the SPIs of version 0.1.
+pub fn as_version_0_1(state: &mut State, wanted: &Desired) {
+    let old = |spi: Spi, generation: Generation| {
+        let low = (generation.get() % 128) as u32;
+        Spi::from_raw(0x8000_0000 | low << 24 | (spi.raw() & 0xff_ffff))
+    };
+    let spis: BTreeMap<Spi, Spi> = wanted
+        .sas
+        .values()
+        .map(|wanted| (wanted.sa.id.spi, old(wanted.sa.id.spi, wanted.generation)))
+        .collect();
+    let change = |spi: &mut Spi| *spi = spis.get(spi).copied().unwrap_or(*spi);
+    state.sas.iter_mut().for_each(|sa| change(&mut sa.id.spi));
+    state.usage.iter_mut().for_each(|usage| change(&mut usage.id.spi));
+    let templates = state.policies.iter_mut().flat_map(|policy| &mut policy.templates);
+    templates.for_each(|template| change(&mut template.spi));
 }

@@ -77,7 +77,7 @@ pub fn policy(port: u16, reqid: Reqid) -> Policy {
         priority: 1000,
         action: Action::Allow,
         index: None,
-        templates: vec![Template::transport(src, dst, Spi::from_raw(0x8100_1002), reqid)],
+        templates: vec![Template::transport(src, dst, Spi::from_raw(0x8400_1002), reqid)],
         extras: Default::default(),
     }
 }
@@ -126,7 +126,7 @@ pub fn a_policy_is_observed_as_it_was_added(bench: &mut dyn Bench) {
                 templates: vec![],
                 extras: Default::default(),
             };
-            let spi = Spi::from_raw(if direction == Direction::Out { 0x8100_1002 } else { 0 });
+            let spi = Spi::from_raw(if direction == Direction::Out { 0x8400_1002 } else { 0 });
             let mut template = Template::transport(src, dst, spi, OURS);
             if direction == Direction::Fwd {
                 (template.mode, template.level) = (Mode::Tunnel, Level::Use);
@@ -239,7 +239,7 @@ pub fn updating_a_policy_replaces_it_whatever_its_priority(bench: &mut dyn Bench
     bench.done(StepKind::AddPolicy(policy(4789, OURS)));
     let mut wanted = policy(4789, OURS);
     wanted.priority = 2000;
-    wanted.templates[0].spi = Spi::from_raw(0x8200_1002);
+    wanted.templates[0].spi = Spi::from_raw(0x8800_1002);
     bench.done(StepKind::UpdatePolicy(wanted.clone()));
     assert_eq!(bench.look().0.policies, [wanted]);
 }
@@ -417,7 +417,7 @@ fn set_mtu(mtu: u32) -> StepKind {
 pub fn a_devices_mtu_is_set_and_observed(bench: &mut dyn Bench) {
     bench.plant_device("vxlan42");
     for mtu in [1416, 68, 65535] {
-        let answers = bench.all(vec![add_sa(simple(0x8100_1000 + mtu)), set_mtu(mtu)]);
+        let answers = bench.all(vec![add_sa(simple(0x8400_1000 + mtu)), set_mtu(mtu)]);
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         assert_eq!(bench.look().0.link("vxlan42").unwrap().mtu, mtu);
     }
@@ -443,12 +443,12 @@ fn offloaded(spi: u32, device: &str) -> StepKind {
 
 pub fn an_offload_that_a_device_can_not_do_is_dropped(bench: &mut dyn Bench) {
     bench.plant_device("vxlan42");
-    bench.done(offloaded(0x8100_1002, "vxlan42"));
-    assert_eq!(bench.look().0.sas, [simple(0x8100_1002).0], "it is there, and not offloaded");
+    bench.done(offloaded(0x8400_1002, "vxlan42"));
+    assert_eq!(bench.look().0.sas, [simple(0x8400_1002).0], "it is there, and not offloaded");
 }
 
 pub fn an_offload_to_an_absent_device_is_enodev(bench: &mut dyn Bench) {
-    refused(bench.one(offloaded(0x8100_1002, "vxlan42")), Errno::ENODEV);
+    refused(bench.one(offloaded(0x8400_1002, "vxlan42")), Errno::ENODEV);
     assert!(bench.look().0.sas.is_empty());
 }
 

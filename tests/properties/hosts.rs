@@ -68,7 +68,7 @@ pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
         1 => (Select::Port, Guard::Off),
         _ => (Select::Port, Guard::Policies),
     };
-    let generation = Generation::new(pick(&[1, 2, 0, 3, 126, 127, 128, 4], n[3])).unwrap();
+    let generation = Generation::new(pick(&[1, 2, 0, 3, 30, 31, 32, 43], n[3])).unwrap();
     config.esp.replay = pick(
         &[(0, false), (1024, false), (64, true)].map(|(window, esn)| Replay { window, esn }),
         n[4],
@@ -91,7 +91,8 @@ pub struct Case {
     ipv6: bool,
     before: [u8; 10],
     after: [u8; 10],
-    /// The objects of the host: those before (0 and 1), those to be, or none.
+    /// The objects of the host: those before (0 and 1), those to be, none, or those that version 0.1
+    /// made before.
     base: u8,
     oddities: Vec<(u8, [u8; 12])>,
 }
@@ -114,7 +115,7 @@ pub fn any_case(oddities: usize) -> impl Strategy<Value = Case> {
     });
     let pair = prop_oneof![one_field, any::<([u8; 10], [u8; 10])>()];
     let oddities = proptest::collection::vec((0..11u8, any::<[u8; 12]>()), 0..=oddities);
-    (any::<bool>(), pair, 0..4u8, oddities).prop_map(|(ipv6, (before, after), base, oddities)| {
+    (any::<bool>(), pair, 0..5u8, oddities).prop_map(|(ipv6, (before, after), base, oddities)| {
         Case { ipv6, before, after, base, oddities }
     })
 }
@@ -140,6 +141,10 @@ impl Case {
         match self.base {
             0 | 1 => fill(state, &wanted[0]),
             2 => fill(state, &wanted[1]),
+            4 => {
+                fill(state, &wanted[0]);
+                common::as_version_0_1(state, &wanted[0]);
+            }
             _ => {}
         }
         for (kind, n) in &self.oddities {
@@ -249,7 +254,7 @@ fn edit_policy(policy: &mut Policy, field: u8, by: u8) {
         20 => edit_template(policy, |template| template.proto = pick(&[51, 108], by)),
         21 => edit_template(policy, |template| template.mode = Mode::Tunnel),
         22 => edit_template(policy, |template| {
-            template.spi = Spi::from_raw(pick(&[0, 0x8100_1002, 0xc000_0001], by));
+            template.spi = Spi::from_raw(pick(&[0, 0x8400_1002, 0xc000_0001], by));
         }),
         _ => {
             edit_template(policy, |template| template.reqid = pick(&[Reqid(0), THEIRS, REQID], by))

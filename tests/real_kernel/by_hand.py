@@ -7,6 +7,7 @@ cipher, then ShortID and address of the host, then the same of each peer.
 
 import hashlib
 import hmac
+import os
 import struct
 import sys
 
@@ -32,7 +33,8 @@ def keymat(source, target, generation):
 
 def sa(generation, source, target):
     (source_id, source_address), (target_id, target_address) = source, target
-    spi = 0x80000000 | generation % 128 << 24 | source_id << 12 | target_id
+    low = generation % 128 << 24 if IS_OLD else generation % 32 << 26
+    spi = 0x80000000 | low | source_id << 12 | target_id
     key = keymat(source_id, target_id, generation).hex()
     print(
         f"xfrm state add src {source_address} dst {target_address} proto esp spi {spi:#x}"
@@ -52,6 +54,7 @@ def policy(direction, source, target, spi):
 
 NAME, KEY = sys.argv[1], bytes.fromhex(sys.argv[2])
 GENERATION, CIPHER = int(sys.argv[3]), sys.argv[4]
+IS_OLD = os.environ.get("SPI_LAYOUT") == "0.1"
 REQID = 0x4D530000 | int.from_bytes(hashlib.sha256(NAME.encode("ascii")).digest()[:2], "big")
 ENDS = [(int(number), address) for number, address in zip(sys.argv[5::2], sys.argv[6::2])]
 

@@ -73,7 +73,7 @@ fn a_clock_that_jumps_heals_at_the_next_apply_and_nothing_leaks() {
     lab.reaches(A, B);
     lab.apply(B);
     lab.reaches(A, B);
-    for jump in [5, -3, 128, -128] {
+    for jump in [5, -3, 32, -32] {
         clock.jump(jump * PERIOD as i64);
         lab.apply(A);
         lab.has_converged(A);

@@ -73,7 +73,7 @@ impl Patient {
 }
 
 const TIED: &str = "sel src 192.0.2.2/32 dst 192.0.2.1/32";
-const RIGHT_SPI: &str = "spi 0x81001002";
+const RIGHT_SPI: &str = "spi 0x84001002";
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
@@ -112,7 +112,7 @@ fn a_policy_that_was_changed_behind_our_back_is_put_right() {
     let patient = Patient::new();
     for (attributes, template, reason) in [
         ("priority 500", RIGHT_SPI, "its priority differs"),
-        ("priority 1000", "spi 0x82001002", "it sends under another SPI"),
+        ("priority 1000", "spi 0x88001002", "it sends under another SPI"),
         ("priority 1000", "", "it sends under another SPI"),
     ] {
         patient.policy("update", attributes, template);

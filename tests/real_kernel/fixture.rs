@@ -323,7 +323,7 @@ pub fn inner(place: usize) -> String {
 /// The SPI of a direction and generation, as the wire format says.
 pub fn spi(generation: u32, from: usize, to: usize) -> u32 {
     let (from, to) = (from as u32 + 1, to as u32 + 1);
-    0x8000_0000 | (generation % 128) << 24 | from << 12 | to
+    0x8000_0000 | (generation % 32) << 26 | from << 12 | to
 }
 
 /// The MAC address of a host on the switch.

@@ -390,7 +390,7 @@ fn sas_that_the_file_does_not_want_are_shown() {
     has(&ran, &["192.0.2.3, short_id 3, of no peer of the file: 4 SAs"]);
     let metrics = lab.meshsec(A, &["status", "--format", "prometheus"]).exits(2);
     metrics
-        .says("peer=\"b\",direction=\"out\",dst=\"192.0.2.2\",spi=\"0x81001002\",wanted=\"false\"");
+        .says("peer=\"b\",direction=\"out\",dst=\"192.0.2.2\",spi=\"0x84001002\",wanted=\"false\"");
 }
 
 /// It shows counters move, and stops with the verdict when it is interrupted.

@@ -52,20 +52,20 @@ fn a_failed_sa_stops_its_own_peer_and_no_other() {
     assert!(!report.is_complete() && report.changed_anything());
     assert!(!report.is_in_place(), "b needs the old key");
     let failed: Vec<String> = report.failed.iter().map(|(step, _)| step.id()).collect();
-    assert_eq!(failed, ["dst 192.0.2.1 proto esp spi 0x83002001"]);
+    assert_eq!(failed, ["dst 192.0.2.1 proto esp spi 0x8c002001"]);
     let left: Vec<&str> = report.left.iter().map(|step| step.name()).collect();
     assert_eq!(left, ["update_policy", "delete_sa", "delete_sa"]);
     let undone: Vec<String> = report.undone.iter().map(|step| step.id()).collect();
     assert_eq!(undone.len(), 1 + 3, "b's outbound SA and its policies for ICMP errors");
-    assert_eq!(undone[0], "dst 192.0.2.2 proto esp spi 0x82001002");
+    assert_eq!(undone[0], "dst 192.0.2.2 proto esp spi 0x88001002");
     assert!(report.done.iter().all(|step| undone.iter().all(|id| *id != step.id())));
     assert!(report.left.iter().all(|step| step.step.peer.as_ref().unwrap().as_str() == "b"));
 
     let live = observe(&mut kernel).0;
-    let old = Flow::Protected(Spi::from_raw(0x8100_1002));
+    let old = Flow::Protected(Spi::from_raw(0x8400_1002));
     assert_eq!(of_peer(&live, "192.0.2.2"), before, "b is what it was");
     assert_eq!(flow_out(&live, &packet_to("192.0.2.2")), old, "b goes on as before");
-    let new = Flow::Protected(Spi::from_raw(0x8200_1003));
+    let new = Flow::Protected(Spi::from_raw(0x8800_1003));
     assert_eq!(flow_out(&live, &packet_to("192.0.2.3")), new, "c has moved");
     let flows: Vec<_> = report.flows.iter().map(|(peer, flow)| (peer.as_str(), *flow)).collect();
     assert_eq!(flows, [("b", old)]);
@@ -197,7 +197,7 @@ fn a_peer_that_was_switched_stays_so_where_only_old_sas_can_not_go() {
     deletes.for_each(|(nth, _)| kernel.refuse(PROBE + nth, ENOMEM));
     let report = applied(&after, &mut kernel);
     assert_eq!((report.failed.len(), report.left.len(), report.undone.len()), (1, 1, 0));
-    let new = Flow::Protected(Spi::from_raw(0x8200_1002));
+    let new = Flow::Protected(Spi::from_raw(0x8800_1002));
     assert_eq!(flow_out(&observe(&mut kernel).0, &packet_to("192.0.2.2")), new);
 }
 

@@ -6,6 +6,7 @@
 
 mod bypasses;
 mod in_the_way;
+mod layout;
 mod marks;
 mod policies;
 mod tunnels;
@@ -152,7 +153,7 @@ fn a_clock_that_was_ahead_for_a_while_leaves_no_number_to_be_refused() {
     let mut kernel = host_at_half_past(true);
     let half_past = kernel.now().seconds();
     let outbound = |kernel: &Memory| {
-        let spi = Spi::from_raw(0x8000_1002 | (491_270 % 128) << 24);
+        let spi = Spi::from_raw(0x8000_1002 | (491_270 % 32) << 26);
         kernel.state().usage.iter().find(|usage| usage.id.spi == spi).map(|usage| usage.sent)
     };
     kernel.set_now(Time::from_seconds(half_past + 3600));
@@ -190,7 +191,7 @@ fn the_generation_goes_back_behind_a_window() {
 #[test]
 fn a_lifetime_was_changed() {
     let mut kernel = host_at_half_past(true);
-    let spi = Spi::from_raw(0x8000_1002 | (491_269 % 128) << 24);
+    let spi = Spi::from_raw(0x8000_1002 | (491_269 % 32) << 26);
     let changed = sa(kernel.state_mut(), spi.raw());
     changed.ends = changed.ends.map(|end| Time::from_seconds(end.seconds() - 60));
     golden("a-lifetime-was-changed", &by_the_clock(), &mut kernel);
@@ -282,7 +283,7 @@ fn the_cipher_changes() {
 #[test]
 fn a_key_was_changed() {
     edited("a-key-was-changed", |state| {
-        sa(state, 0x8100_1002).key = KeyView::Known(Fingerprint::of(b"another"));
+        sa(state, 0x8400_1002).key = KeyView::Known(Fingerprint::of(b"another"));
     });
 }
 
@@ -296,26 +297,26 @@ fn a_key_that_the_kernel_hides_is_no_difference() {
 #[test]
 fn a_window_was_changed() {
     edited("a-window-was-changed", |state| {
-        sa(state, 0x8100_2001).replay = Replay { window: 32, esn: false };
+        sa(state, 0x8400_2001).replay = Replay { window: 32, esn: false };
     });
 }
 
 #[test]
 fn a_selector_was_dropped() {
-    edited("a-selector-was-dropped", |state| sa(state, 0x8100_2001).selector = None);
+    edited("a-selector-was-dropped", |state| sa(state, 0x8400_2001).selector = None);
 }
 
 #[test]
 fn an_sa_is_missing() {
     edited("an-sa-is-missing", |state| {
-        state.sas.retain(|sa| sa.id.spi != Spi::from_raw(0x8100_1002));
+        state.sas.retain(|sa| sa.id.spi != Spi::from_raw(0x8400_1002));
     });
 }
 
 #[test]
 fn an_sa_is_larval() {
     edited("an-sa-is-larval", |state| {
-        let larval = sa(state, 0x8100_1002);
+        let larval = sa(state, 0x8400_1002);
         larval.algorithm = Algorithm::Larval;
         larval.key = KeyView::Unknown;
         larval.selector = None;
@@ -325,14 +326,14 @@ fn an_sa_is_larval() {
 #[test]
 fn an_sa_has_an_if_id() {
     edited("an-sa-has-an-if-id", |state| {
-        sa(state, 0x8100_1002).extras.insert("if_id 0x7".into());
+        sa(state, 0x8400_1002).extras.insert("if_id 0x7".into());
     });
 }
 
 #[test]
 fn an_sa_has_a_marked_twin() {
     edited("an-sa-has-a-marked-twin", |state| {
-        let mut twin = sa(state, 0x8100_1002).clone();
+        let mut twin = sa(state, 0x8400_1002).clone();
         twin.id.mark = Mark { value: 1, mask: 1 };
         state.sas.push(twin);
     });
@@ -342,7 +343,7 @@ fn an_sa_has_a_marked_twin() {
 fn an_sa_of_an_old_generation_is_left() {
     edited("an-sa-of-an-old-generation-is-left", |state| {
         let mut old = sa(state, 0x8000_2001).clone();
-        old.id.spi = Spi::from_raw(0xff00_2001);
+        old.id.spi = Spi::from_raw(0xfc00_2001);
         state.sas.push(old);
     });
 }
@@ -401,14 +402,14 @@ fn everything_was_flushed() {
 #[test]
 fn a_foreign_sa_has_our_spi() {
     let mut kernel = host(&lab());
-    kernel.state_mut().sas.push(foreign_sa("192.0.2.2", 0x8100_1002, 7));
+    kernel.state_mut().sas.push(foreign_sa("192.0.2.2", 0x8400_1002, 7));
     golden("a-foreign-sa-has-our-spi", &lab(), &mut kernel);
 }
 
 #[test]
 fn another_mesh_has_our_spi() {
     let mut kernel = host(&lab());
-    kernel.state_mut().sas.push(foreign_sa("192.0.2.2", 0x8100_1002, 0x4d53_beef));
+    kernel.state_mut().sas.push(foreign_sa("192.0.2.2", 0x8400_1002, 0x4d53_beef));
     golden("another-mesh-has-our-spi", &lab(), &mut kernel);
 }
 

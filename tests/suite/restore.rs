@@ -167,7 +167,7 @@ fn numbers_go_on_beyond_those_that_peers_have_seen() {
     let esp = Esp { replay: Replay { window: 64, esn: true }, ..lab(1).esp };
     let before = Config { esp, ..lab(1) };
     let mut kernel = applied_host(&before);
-    let out = SaId::esp(PEERS[1].parse().unwrap(), Spi::from_raw(0x8100_1002));
+    let out = SaId::esp(PEERS[1].parse().unwrap(), Spi::from_raw(0x8400_1002));
     for usage in &mut kernel.state_mut().usage {
         (usage.sent, usage.received) = if usage.id == out { (5000, 0) } else { (0, 7000) };
     }
@@ -430,7 +430,7 @@ fn an_object_that_did_not_come_back_is_seen_whatever_the_kernel_has_answered() {
     one(
         |state| {
             let mut new = state.sas[0].clone();
-            new.id.spi = Spi::from_raw(0x8500_1002);
+            new.id.spi = Spi::from_raw(0x9400_1002);
             state.sas.push(new);
         },
         "was not there",

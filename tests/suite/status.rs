@@ -406,3 +406,12 @@ fn icmp_errors_are_judged_of_peers_that_are_heard() {
     kernel.state_mut().sas.retain(|sa| sa.src != b);
     assert_eq!(verdicts(&config, &mut kernel), [("b", Verdict::Idle), ("c", Verdict::Clear)]);
 }
+
+/// An SPI of its generation 4 is that of generation 1 today.
+#[test]
+fn sas_of_version_0_1() {
+    let config = mesh(4, &["192.0.2.1", "192.0.2.2"]);
+    let mut kernel = applied_host(&config);
+    crate::common::as_version_0_1(kernel.state_mut(), &crate::common::wanted(&config).0);
+    golden("sas-of-version-0-1", &config, &mut kernel, &BTreeMap::new());
+}

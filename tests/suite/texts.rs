@@ -34,17 +34,22 @@ fn said(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 #[test]
 fn an_spi_is_taken_as_tcpdump_prints_it_and_its_peers_have_names() {
     let dir = mesh();
-    let with_names = "0x81001002: generation 1 (modulo 128), from 1 (h1, 192.0.2.1), \
+    let with_names = "0x84001002: generation 1 (modulo 32), lane 0, from 1 (h1, 192.0.2.1), \
                       to 2 (h2, 192.0.2.2)\n";
-    for spi in ["0x81001002", "spi=0x81001002", "spi=0x81001002,"] {
+    for spi in ["0x84001002", "spi=0x84001002", "spi=0x84001002,"] {
         let (status, text) = said(dir.path(), &["-c", "mesh.toml", "spi", spi]);
         assert_eq!((status, text.as_str()), (Some(0), with_names), "{spi}");
     }
-    let without = said(dir.path(), &["-c", "none.toml", "spi", "0x81001002"]).1;
-    assert_eq!(without, "0x81001002: generation 1 (modulo 128), from 1, to 2\n");
-    let stranger = said(dir.path(), &["-c", "mesh.toml", "spi", "0x81009002"]).1;
+    let without = said(dir.path(), &["-c", "none.toml", "spi", "0x84001002"]).1;
+    assert_eq!(without, "0x84001002: generation 1 (modulo 32), lane 0, from 1, to 2\n");
+    let old = said(dir.path(), &["-c", "none.toml", "spi", "0x85001002"]);
+    let says = "0x85001002: generation 1 (modulo 32), lane 1, from 1, to 2\n\
+                This version makes SPIs of lane 0 alone. Version 0.1 had another layout, in which \
+                this is generation 5 (modulo 128).\n";
+    assert_eq!((old.0, old.1.as_str()), (Some(0), says));
+    let stranger = said(dir.path(), &["-c", "mesh.toml", "spi", "0x84009002"]).1;
     assert!(stranger.contains("from 9 (not a peer of the file), to 2 (h2"), "{stranger}");
-    let json = said(dir.path(), &["-c", "mesh.toml", "--format", "json", "spi", "0x81001002"]).1;
+    let json = said(dir.path(), &["-c", "mesh.toml", "--format", "json", "spi", "0x84001002"]).1;
     assert!(json.contains("\"from_peer\": \"h1\"") && json.contains("\"from\": 1"), "{json}");
 }
 
@@ -94,7 +99,7 @@ fn hex_without_0x_is_recognised() {
         assert!(text.contains(&format!("; did you mean 0x{spi}?")), "{text}");
     }
     let (_, text) = said(dir.path(), &["spi", "x\u{1b}"]);
-    assert!(text.contains("is not an SPI; write 32 bits such as 0x81001002"), "{text:?}");
+    assert!(text.contains("is not an SPI; write 32 bits such as 0x84001002"), "{text:?}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ def fingerprint(data):
 
 
 def spi(generation, source, target):
-    return 0x80000000 | (generation % 128) << 24 | source << 12 | target
+    return 0x80000000 | (generation % 32) << 26 | source << 12 | target
 
 
 def results(secret, source, target, generation, cipher):

@@ -382,7 +382,7 @@ mod tests {
     fn a_policy_that_is_another_by_now_is_neither_updated_nor_deleted() {
         let foreign = Reqid(7);
         for (ours, others) in [
-            (of_peer(0x8100_1002, OURS), vec![of_peer(0x8100_1002, foreign), guard(OURS)]),
+            (of_peer(0x8400_1002, OURS), vec![of_peer(0x8400_1002, foreign), guard(OURS)]),
             (guard(OURS), vec![guard(foreign), of_peer(0, OURS)]),
         ] {
             let changed = Err(KernelError::Changed(ours.id.to_string()));
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_is_as_expected_is_updated_and_deleted() {
-        let (old, new) = (of_peer(0x8000_1002, OURS), of_peer(0x8100_1002, OURS));
+        let (old, new) = (of_peer(0x8000_1002, OURS), of_peer(0x8400_1002, OURS));
         let update = asked(StepKind::UpdatePolicy(new.clone()), Some(&old));
         assert_eq!(update, Ok(vec![xfrm::XFRM_MSG_UPDPOLICY]));
         let delete = asked(StepKind::DeletePolicy(old.clone()), Some(&old));
@@ -408,7 +408,7 @@ mod tests {
     /// meanwhile.
     #[test]
     fn a_policy_that_is_gone_is_made_anew_and_takes_over_nothing() {
-        let ours = of_peer(0x8100_1002, OURS);
+        let ours = of_peer(0x8400_1002, OURS);
         let update = asked(StepKind::UpdatePolicy(ours.clone()), None);
         assert_eq!(update, Ok(vec![xfrm::XFRM_MSG_NEWPOLICY]));
         assert_eq!(asked(StepKind::DeletePolicy(ours), None), Ok(vec![]));

@@ -9,7 +9,8 @@ use crate::model::{PeerName, Spi};
 struct JsonSpi {
     format_version: &'static str,
     spi: String,
-    generation_mod_128: u8,
+    generation_mod_32: u8,
+    lane: u8,
     from: u16,
     to: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +29,8 @@ pub fn spi_json(
     JsonSpi {
         format_version: FORMAT_VERSION,
         spi: spi.to_string(),
-        generation_mod_128: spi.generation_low(),
+        generation_mod_32: spi.generation_low(),
+        lane: spi.lane(),
         from: spi.from().get(),
         to: spi.to().get(),
         from_peer: from_peer.map(ToString::to_string),

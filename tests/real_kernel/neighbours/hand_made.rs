@@ -14,7 +14,7 @@ fn idle(lab: &Lab, place: usize) -> String {
     let sa = |rest: &str| format!("xfrm state add src {far} dst {own} proto esp {rest} {AEAD}\n");
     let policy = |rest: &str| format!("xfrm policy add {rest}\n");
     [
-        sa("spi 0x81003001 reqid 7 mode transport"),
+        sa("spi 0x84003001 reqid 7 mode transport"),
         sa("spi 0x5001 reqid 7 mode tunnel mark 0x7 mask 0xff"),
         sa("spi 0x5002 reqid 8 mode tunnel if_id 9"),
         sa("spi 0x5003 reqid 8 mode beet sel src 10.1.0.0/16 dst 10.2.0.0/16"),

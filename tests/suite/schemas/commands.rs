@@ -88,9 +88,9 @@ fn documents_of_commands_are_as_their_schemas_say() {
         host.prints("show", mesh, "show --all");
         host.prints("status", mesh, "status");
         host.prints("mtu", mesh, "mtu --underlay-mtu 1500");
-        host.prints("spi", mesh, "spi 0x81001002");
+        host.prints("spi", mesh, "spi 0x84001002");
     }
-    host.prints("spi", "absent", "spi 0x81001fff");
+    host.prints("spi", "absent", "spi 0x84001fff");
     host.prints("plan", "period", "plan --out plan.json");
     assert_strict("saved-plan", &read(&host.at("plan.json")));
     let snapshot = host.prints("snapshot", "period", "snapshot");
@@ -121,8 +121,9 @@ fn snapshots_of_version_0_1_are_read_and_saved_plans_are_refused_by_name() {
         host.prints("plan", "generation", &words)
     };
     let planned = plan(&old("version-0.1.json"));
-    let kept = |change: &Value| change["id"] == "dst 192.0.2.2 proto esp spi 0x81001002";
-    assert!(planned["changes"].as_array().unwrap().iter().any(kept), "the old SA was read");
+    let read = |change: &Value| change["id"] == "dst 192.0.2.2 proto esp spi 0x81001002";
+    let read = planned["changes"].as_array().unwrap().iter().find(|change| read(change)).unwrap();
+    assert_eq!(read["reason"]["code"], "old-layout");
     plan(&old("every-name.json"));
 
     let saved = r#"{ "format_version": "1.0", "premises": {}, "plan": {} }"#;

@@ -16,8 +16,8 @@ use crate::{
     kernel::{Errno, Kernel, KernelError},
     model::{Algorithm, ChainId, Key, Live, PeerName, Reqid, Sa, SaId, Spi, Start},
     plan::{
-        ChainChange, Flow, Lack, Operation, Phase, Plan, PlannedStep, Step, StepKind, flows_out,
-        undo,
+        ChainChange, ChainStep, Flow, Lack, Operation, Phase, Plan, PlannedStep, SaStep, Step,
+        StepKind, flows_out, undo,
     },
 };
 
@@ -90,7 +90,7 @@ impl Report {
 
     /// Whether a step is about a chain that this kernel can't have.
     fn leaves_out(&self, kind: &StepKind<()>) -> bool {
-        matches!(kind, StepKind::SetChain { id, .. } if self.left_out.contains_key(id))
+        matches!(kind, StepKind::Chain(ChainStep::Set { id, .. }) if self.left_out.contains_key(id))
     }
 
     /// The peers with SAs and policies that were not all put in place.
@@ -249,8 +249,9 @@ fn probe_chains(
         let Operation::Chain(ChainChange::Set { live: None, id, rules }) = &change.operation else {
             continue;
         };
-        let set = StepKind::SetChain { id: id.clone(), rules: rules.clone(), jump: false };
-        made.push(StepKind::DeleteChain(id.clone()));
+        let set =
+            StepKind::Chain(ChainStep::Set { id: id.clone(), rules: rules.clone(), jump: false });
+        made.push(StepKind::Chain(ChainStep::Delete(id.clone())));
         let optional = set.is_optional();
         let Err(error) = perform_one(kernel, set) else { continue };
         if optional && !matches!(error, KernelError::Lost { .. }) {
@@ -286,9 +287,9 @@ fn probe_sa(kernel: &mut dyn Kernel, plan: &Plan, stays: &mut bool) -> Result<()
     let tried = sa.clone();
     let key = Arc::new(random_key(key_bits as usize / 8)?);
     let step = |kind| [Step { peer: None, kind }];
-    let delete = step(StepKind::DeleteSa(sa.id));
+    let delete = step(StepKind::Sa(SaStep::Delete(sa.id)));
     let start = Start::Fresh;
-    match kernel.perform(&step(StepKind::AddSa { sa, key, start }))?.pop() {
+    match kernel.perform(&step(StepKind::Sa(SaStep::Add { sa, key, start })))?.pop() {
         Some(Ok(())) => {
             let offloaded = offloaded(kernel, &tried);
             *stays = true;

@@ -18,7 +18,7 @@ use crate::{
     model::{
         ChainId, Direction, Family, IPPROTO_UDP, Live, PolicyId, Prefix, Reqid, Rule, Selector,
     },
-    plan::{Plan, PlannedStep, Step, StepKind},
+    plan::{ChainStep, Plan, PlannedStep, PolicyStep, Step, StepKind},
     restore::unlike,
 };
 
@@ -125,40 +125,32 @@ impl<'a> Lost<'a> {
 impl Course for Lost<'_> {
     fn failed(&mut self, step: &Step<()>) {
         match &step.kind {
-            StepKind::AddPolicy(policy) if policy.refuses() => {
+            StepKind::Policy(PolicyStep::Add(policy)) if policy.refuses() => {
                 self.packets.push((policy.id.direction, policy.id.selector));
             }
-            StepKind::SetChain { id, rules, .. } => {
+            StepKind::Chain(ChainStep::Set { id, rules, .. }) => {
                 let dropped = self.dropped_by(id, rules);
                 self.packets.extend(dropped);
             }
-            StepKind::AddPolicy(_)
-            | StepKind::AddSa { .. }
-            | StepKind::ReplaceSa { .. }
-            | StepKind::DeleteSa(_)
-            | StepKind::UpdatePolicy(_)
-            | StepKind::DeletePolicy(_)
-            | StepKind::SetMtu { .. }
-            | StepKind::DeleteChain(_)
+            StepKind::Policy(_)
+            | StepKind::Chain(ChainStep::Delete(_))
+            | StepKind::Sa(_)
+            | StepKind::Mtu(_)
             | StepKind::Wait(_) => {}
         }
     }
 
     fn allows(&self, step: &PlannedStep) -> bool {
         match &step.step.kind {
-            StepKind::DeletePolicy(policy) if policy.refuses() => {
+            StepKind::Policy(PolicyStep::Delete(policy)) if policy.refuses() => {
                 !self.opens(policy.id.direction, &policy.id.selector)
             }
             // Its rules are not known here.
-            StepKind::DeleteChain(_) => self.packets.is_empty(),
-            StepKind::AddSa { .. }
-            | StepKind::ReplaceSa { .. }
-            | StepKind::DeleteSa(_)
-            | StepKind::AddPolicy(_)
-            | StepKind::UpdatePolicy(_)
-            | StepKind::DeletePolicy(_)
-            | StepKind::SetMtu { .. }
-            | StepKind::SetChain { .. }
+            StepKind::Chain(ChainStep::Delete(_)) => self.packets.is_empty(),
+            StepKind::Policy(_)
+            | StepKind::Chain(ChainStep::Set { .. })
+            | StepKind::Sa(_)
+            | StepKind::Mtu(_)
             | StepKind::Wait(_) => true,
         }
     }
@@ -201,14 +193,16 @@ mod tests {
     /// Which deletions of policies are still performed: of the same packets, of fewer, of
     /// more, of others, of the same the other way, and of a chain.
     fn deletions(lost: &Lost<'_>) -> [bool; 6] {
-        let delete = |direction, dst| allows(lost, StepKind::DeletePolicy(block(direction, dst)));
+        let delete = |direction, dst| {
+            allows(lost, StepKind::Policy(PolicyStep::Delete(block(direction, dst))))
+        };
         [
             delete(Direction::Out, prefix([10, 0, 0, 0], 8)),
             delete(Direction::Out, prefix([10, 1, 0, 0], 16)),
             delete(Direction::Out, prefix([0; 4], 0)),
             delete(Direction::Out, prefix([192, 0, 2, 1], 32)),
             delete(Direction::In, prefix([10, 0, 0, 0], 8)),
-            allows(lost, StepKind::DeleteChain(chain())),
+            allows(lost, StepKind::Chain(ChainStep::Delete(chain()))),
         ]
     }
 
@@ -218,7 +212,7 @@ mod tests {
         let mut lost = Lost { wanted: &desired, packets: Vec::new() };
         assert_eq!(deletions(&lost), [true; 6], "nothing was lost");
         let guard = block(Direction::Out, prefix([10, 0, 0, 0], 8));
-        lost.failed(&Step { peer: None, kind: StepKind::AddPolicy(guard.clone()) });
+        lost.failed(&Step { peer: None, kind: StepKind::Policy(PolicyStep::Add(guard.clone())) });
         let kept = [false, false, false, true, true, false];
         assert_eq!(deletions(&lost), kept, "a guard could not be put up");
         // Or a foreign object has its place.
@@ -236,7 +230,8 @@ mod tests {
             Rule::Drop { port: 4789, direction: Direction::Out },
         ] {
             let mut desired = Desired::default();
-            let kind = StepKind::SetChain { id: chain(), rules: vec![rule], jump: true };
+            let kind =
+                StepKind::Chain(ChainStep::Set { id: chain(), rules: vec![rule], jump: true });
             let set = Step { peer: None, kind };
             let mut lost = Lost { wanted: &desired, packets: Vec::new() };
             lost.failed(&set);

@@ -4,8 +4,8 @@
 //! of meshsec itself, not of the kernel.
 
 use crate::model::{
-    Algorithm, CHAIN_PREFIX, ChainId, Key, KeyView, Policy, Reqid, Rule, Sa, Start, StepKind, Time,
-    Usage,
+    Algorithm, CHAIN_PREFIX, ChainId, ChainStep, Key, KeyView, ObjectStep, Policy, PolicyStep,
+    Reqid, Rule, Sa, SaStep, Start, Time, Usage,
 };
 
 use super::{Errno, KernelError};
@@ -16,22 +16,6 @@ pub(super) const MAX_WINDOW: u32 = 4096;
 pub(super) const MAX_TEMPLATES: usize = 6;
 /// The largest legacy window, and the largest without an attribute of its own.
 pub(super) const MAX_LEGACY_WINDOW: u32 = 32;
-
-/// The attempt, for the beginning of an error.
-pub(super) fn doing(step: &StepKind) -> String {
-    match step {
-        StepKind::AddSa { sa, .. } => format!("cannot add SA {}", sa.id),
-        StepKind::ReplaceSa { sa, .. } => format!("cannot replace SA {}", sa.id),
-        StepKind::DeleteSa(id) => format!("cannot delete SA {id}"),
-        StepKind::AddPolicy(policy) => format!("cannot add policy {}", policy.id),
-        StepKind::UpdatePolicy(policy) => format!("cannot update policy {}", policy.id),
-        StepKind::DeletePolicy(policy) => format!("cannot delete policy {}", policy.id),
-        StepKind::SetMtu { device, mtu } => format!("cannot set the MTU of {device} to {mtu}"),
-        StepKind::SetChain { id, .. } => format!("cannot set chain {id}"),
-        StepKind::DeleteChain(id) => format!("cannot delete chain {id}"),
-        StepKind::Wait(duration) => format!("cannot wait {} ms", duration.as_millis()),
-    }
-}
 
 /// The meaning of an `EEXIST` for an SA, by the SA that is there now.
 pub(super) fn sa_exists(found: Option<&Sa>, reqid: Reqid) -> String {
@@ -90,7 +74,7 @@ pub(super) fn mtu_refused(errno: Errno) -> Option<String> {
 /// # Errors
 ///
 /// `EINVAL` for attributes that no step ever has, or a key of a wrong length.
-pub(super) fn check_sa(sa: &Sa, key: &Key, step: &StepKind) -> Result<(), KernelError> {
+pub(super) fn check_sa(sa: &Sa, key: &Key, step: &SaStep) -> Result<(), KernelError> {
     let Algorithm::Aead { name, key_bits, .. } = &sa.algorithm else {
         return Err(invalid(step, "only AEAD transforms can be added"));
     };
@@ -132,13 +116,13 @@ const AHEAD: u64 = 1 << 20;
 /// [`KernelError::System`] if the clock is not, or no longer, in the SA's
 /// generation, or its end has passed.
 pub(super) fn begin(
-    step: &StepKind,
+    step: &SaStep,
     sa: &Sa,
     start: Start,
     old: Option<&Usage>,
     now: Time,
 ) -> Result<InitialValues, KernelError> {
-    let late = |reason: String| KernelError::System { doing: doing(step), reason };
+    let late = |reason: String| KernelError::System { doing: step.attempt(), reason };
     let seed = match start {
         Start::Fresh | Start::Resume { .. } => 0,
         Start::Seed { generation, period } => period.seed(generation, now).ok_or_else(|| {
@@ -178,7 +162,7 @@ pub(super) fn same_key(old: KeyView, key: &Key) -> bool {
 /// # Errors
 ///
 /// `EINVAL` for attributes that no step ever has.
-pub(super) fn check_policy(policy: &Policy, step: &StepKind) -> Result<(), KernelError> {
+pub(super) fn check_policy(policy: &Policy, step: &PolicyStep) -> Result<(), KernelError> {
     if policy.extras.is_empty() {
         Ok(())
     } else {
@@ -194,7 +178,7 @@ pub(super) fn check_policy(policy: &Policy, step: &StepKind) -> Result<(), Kerne
 pub(super) fn check_chain(
     id: &ChainId,
     rules: &[Rule],
-    step: &StepKind,
+    step: &ChainStep,
 ) -> Result<(), KernelError> {
     if !id.name.starts_with(CHAIN_PREFIX) {
         return Err(invalid(step, "its name is not that of a mesh's chain"));
@@ -211,11 +195,11 @@ pub(super) fn check_chain(
 ///
 /// [`KernelError::System`] with the first of these rules. It is foreign, and
 /// the kernel deletes no chain that a rule leads to.
-pub(super) fn check_references(references: &[String], step: &StepKind) -> Result<(), KernelError> {
+pub(super) fn check_references(references: &[String], step: &ChainStep) -> Result<(), KernelError> {
     match references.first() {
         None => Ok(()),
         Some(rule) => Err(KernelError::System {
-            doing: doing(step),
+            doing: step.attempt(),
             reason: format!(
                 "the foreign rule `{rule}` leads to it; delete that rule, then run this again"
             ),
@@ -224,14 +208,18 @@ pub(super) fn check_references(references: &[String], step: &StepKind) -> Result
 }
 
 /// The error that there is no program to set a chain with.
-pub(super) fn no_programs(id: &ChainId, step: &StepKind) -> KernelError {
+pub(super) fn no_programs(id: &ChainId, step: &ChainStep) -> KernelError {
     let (program, suffix) = (id.family.program(), id.backend.suffix());
     KernelError::System {
-        doing: doing(step),
+        doing: step.attempt(),
         reason: format!("{program}-{suffix}-save and {program}-{suffix}-restore are not installed"),
     }
 }
 
-fn invalid(step: &StepKind, detail: &str) -> KernelError {
-    KernelError::Refused { doing: doing(step), errno: Errno::EINVAL, detail: Some(detail.into()) }
+fn invalid(step: &impl ObjectStep, detail: &str) -> KernelError {
+    KernelError::Refused {
+        doing: step.attempt(),
+        errno: Errno::EINVAL,
+        detail: Some(detail.into()),
+    }
 }

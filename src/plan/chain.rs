@@ -11,8 +11,8 @@ use super::{
 use crate::{
     desired::{Desired, Goal, Keyring},
     model::{
-        Backend, Chain, ChainId, ChainRole, Direction, Family, Firewall, Jump, Reason, ReasonCode,
-        Reqid, Rule, State, StepKind,
+        Backend, Chain, ChainId, ChainRole, ChainStep, Direction, Family, Firewall, Jump, Reason,
+        ReasonCode, Reqid, Rule, State, StepKind,
     },
 };
 
@@ -98,7 +98,7 @@ impl Difference for ChainChange {
                     )
                     | None => Phase::DeleteGuards,
                 };
-                vec![(phase, StepKind::DeleteChain(chain.id.clone()))]
+                vec![(phase, StepKind::Chain(ChainStep::Delete(chain.id.clone())))]
             }
         }
     }
@@ -228,7 +228,7 @@ fn steps_of_chain(
     rules: &[Rule],
     changes: &[Change],
 ) -> Vec<(Phase, StepKind<()>)> {
-    let set = |rules| StepKind::SetChain { id: id.clone(), rules, jump: true };
+    let set = |rules| StepKind::Chain(ChainStep::Set { id: id.clone(), rules, jump: true });
     if id.role() == Some(ChainRole::Mark) {
         return vec![(Phase::Mark, set(rules.to_vec()))];
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     desired::{Desired, Keyring, WantedLink},
     model::{
-        Direction, Link, Live, Mtu, Reason, ReasonCode, State, StepKind, Tunnel, Warning,
+        Direction, Link, Live, Mtu, MtuStep, Reason, ReasonCode, State, StepKind, Tunnel, Warning,
         WarningCode,
     },
     mtu,
@@ -61,7 +61,7 @@ impl Difference for MtuChange {
 
     fn steps(&self, _: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {
         let Self { device, after, .. } = self;
-        vec![(Phase::Link, StepKind::SetMtu { device: device.clone(), mtu: *after })]
+        vec![(Phase::Link, StepKind::Mtu(MtuStep { device: device.clone(), mtu: *after }))]
     }
 
     /// A device is of no peer.

@@ -32,7 +32,10 @@ use crate::{
     model::{KeyView, Live, Reqid, Sa},
 };
 
-pub use crate::model::{ConflictCode, Reason, ReasonCode, Step, StepKind, Warning, WarningCode};
+pub use crate::model::{
+    ChainStep, ConflictCode, MtuStep, PolicyStep, Reason, ReasonCode, SaStep, Step, StepKind,
+    Warning, WarningCode,
+};
 pub use chain::ChainChange;
 pub use change::{Change, ChangeAction, ObjectKind, Operation};
 pub use conflict::{Blocked, Conflict};

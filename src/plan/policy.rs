@@ -17,8 +17,8 @@ use crate::{
     desired::{Desired, Goal, Keyring},
     model::{
         ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, Level,
-        Live, Mode, PeerName, Policy, PolicyId, PolicyRole, PortMatch, Reason, ReasonCode, Reqid,
-        Rule, Selector, State, StepKind, Template,
+        Live, Mode, PeerName, Policy, PolicyId, PolicyRole, PolicyStep, PortMatch, Reason,
+        ReasonCode, Reqid, Rule, Selector, State, StepKind, Template,
     },
 };
 
@@ -123,21 +123,21 @@ impl Difference for PolicyChange {
     fn steps(&self, context: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {
         let [put, take] = phases(self, context);
         match self {
-            Self::Create(policy) => vec![(put, StepKind::AddPolicy(policy.clone()))],
+            Self::Create(policy) => vec![(put, StepKind::Policy(PolicyStep::Add(policy.clone())))],
             Self::Update { live, wanted } => {
                 let first = closed(live, wanted).map(|policy| (Phase::Guards, policy));
                 let then = first.as_ref().is_none_or(|(_, first)| first != wanted);
                 first
                     .into_iter()
                     .chain(then.then(|| (put, wanted.clone())))
-                    .map(|(phase, policy)| (phase, StepKind::UpdatePolicy(policy)))
+                    .map(|(phase, policy)| (phase, StepKind::Policy(PolicyStep::Update(policy))))
                     .collect()
             }
             Self::Delete(policy) => {
                 let closed =
                     hardened(policy).filter(|_| take == Phase::Guards && !refuses_all(policy));
                 let Some(closed) = closed else {
-                    return vec![(take, StepKind::DeletePolicy(policy.clone()))];
+                    return vec![(take, StepKind::Policy(PolicyStep::Delete(policy.clone())))];
                 };
                 // It goes when others do: it may be the only policy that covers ICMP errors.
                 let late = match policy.covers_icmp_errors() {
@@ -145,8 +145,8 @@ impl Difference for PolicyChange {
                     false => Phase::DeletePolicies,
                 };
                 vec![
-                    (take, StepKind::UpdatePolicy(closed.clone())),
-                    (late, StepKind::DeletePolicy(closed)),
+                    (take, StepKind::Policy(PolicyStep::Update(closed.clone()))),
+                    (late, StepKind::Policy(PolicyStep::Delete(closed))),
                 ]
             }
         }

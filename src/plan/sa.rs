@@ -16,7 +16,7 @@ use crate::{
     desired::{Desired, Goal, Keyring, WantedSa},
     model::{
         Algorithm, Direction, KeyView, Live, Mark, OldPairs, Reason, ReasonCode, Reqid, Sa, SaId,
-        State, StepKind,
+        SaStep, State, StepKind,
     },
 };
 
@@ -109,9 +109,11 @@ impl Difference for SaChange {
         match self {
             Self::Create(wanted) => vec![(sa_phase(wanted.direction), add(wanted))],
             Self::Replace { live, wanted, twins } if !twins.is_empty() => {
-                let first = live.iter().map(|sa| (Phase::EvictSas, StepKind::DeleteSa(sa.id)));
-                let twins =
-                    twins.iter().map(|twin| (Phase::EvictTwins, StepKind::DeleteSa(twin.id)));
+                let first =
+                    live.iter().map(|sa| (Phase::EvictSas, StepKind::Sa(SaStep::Delete(sa.id))));
+                let twins = twins
+                    .iter()
+                    .map(|twin| (Phase::EvictTwins, StepKind::Sa(SaStep::Delete(twin.id))));
                 first.chain(twins).chain([(sa_phase(wanted.direction), add(wanted))]).collect()
             }
             Self::Replace { live, wanted, .. } => {
@@ -124,7 +126,7 @@ impl Difference for SaChange {
                     true => Phase::DeleteOutboundSas,
                     false => Phase::DeleteSas,
                 };
-                vec![(phase, StepKind::DeleteSa(sa.id))]
+                vec![(phase, StepKind::Sa(SaStep::Delete(sa.id)))]
             }
         }
     }
@@ -246,11 +248,11 @@ fn unwanted_sa(desired: &Desired, sa: &Sa, old: &OldPairs) -> Option<Change> {
 }
 
 fn add(wanted: &WantedSa) -> StepKind<()> {
-    StepKind::AddSa { sa: wanted.sa.clone(), key: (), start: wanted.start }
+    StepKind::Sa(SaStep::Add { sa: wanted.sa.clone(), key: (), start: wanted.start })
 }
 
 fn replace(wanted: &WantedSa) -> StepKind<()> {
-    StepKind::ReplaceSa { sa: wanted.sa.clone(), key: (), start: wanted.start }
+    StepKind::Sa(SaStep::Replace { sa: wanted.sa.clone(), key: (), start: wanted.start })
 }
 
 fn sa_phase(direction: Direction) -> Phase {

@@ -22,7 +22,7 @@ use std::{fmt, time::Duration};
 use super::change::{Change, Context};
 use crate::{
     desired::Desired,
-    model::{Step, StepKind},
+    model::{PolicyStep, Step, StepKind},
 };
 
 /// The time given to packets under way before their SAs go.
@@ -181,8 +181,9 @@ fn steps_of<'a>(
 /// the sign of a flush of all policies, and not of a run that was cut short. Policies that let
 /// clear text pass go after both have come.
 fn rank(step: &PlannedStep) -> u8 {
-    let is_chain = matches!(step.step.kind, StepKind::SetChain { .. } | StepKind::DeleteChain(_));
-    let closes = matches!(step.step.kind, StepKind::AddPolicy(_) | StepKind::UpdatePolicy(_));
+    let is_chain = matches!(step.step.kind, StepKind::Chain(_));
+    let closes =
+        matches!(step.step.kind, StepKind::Policy(PolicyStep::Add(_) | PolicyStep::Update(_)));
     match step.phase < Phase::Wait {
         true if closes => 0,
         true => 2 - u8::from(is_chain),

@@ -19,7 +19,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        Direction, Live, Mode, PeerName, Policy, Reqid, Sa, SaId, Selector, State, Step, StepKind,
+        Direction, Live, Mode, PeerName, Policy, PolicyStep, Reqid, Sa, SaId, SaStep, Selector,
+        State, Step, StepKind,
     },
 };
 
@@ -66,25 +67,31 @@ impl RollBack<'_> {
     fn steps_of(&self, peer: &PeerName, changes: &[&Change]) -> Option<Vec<PlannedStep>> {
         // Without a policy to come, its SAs are in use already.
         changes.iter().find(|change| change.kind() == ObjectKind::Policy)?;
-        let mut steps = Vec::new();
-        for change in changes {
-            let (phase, kind) = match change.way_back(self)? {
-                WayBack::Untouched => continue,
+        let ways: Vec<WayBack> =
+            changes.iter().map(|change| change.way_back(self)).collect::<Option<_>>()?;
+        if !self.stays_closed(peer, &ways) {
+            return None;
+        }
+        let steps = changes.iter().zip(ways).filter_map(|(change, way)| {
+            let (phase, kind) = match way {
+                WayBack::Untouched => return None,
                 WayBack::NoSa(id) if change.direction() == Some(Direction::Out) => {
-                    (Phase::DeleteOutboundSas, StepKind::DeleteSa(id))
+                    (Phase::DeleteOutboundSas, StepKind::Sa(SaStep::Delete(id)))
                 }
-                WayBack::NoSa(id) => (Phase::DeleteSas, StepKind::DeleteSa(id)),
+                WayBack::NoSa(id) => (Phase::DeleteSas, StepKind::Sa(SaStep::Delete(id))),
                 WayBack::NoPolicy(policy) if policy.covers_icmp_errors() => {
-                    (Phase::DeleteIcmpErrors, StepKind::DeletePolicy(policy))
+                    (Phase::DeleteIcmpErrors, StepKind::Policy(PolicyStep::Delete(policy)))
                 }
                 WayBack::NoPolicy(policy) => {
-                    (Phase::DeletePolicies, StepKind::DeletePolicy(policy))
+                    (Phase::DeletePolicies, StepKind::Policy(PolicyStep::Delete(policy)))
                 }
-                WayBack::Policy(policy) => (Phase::Policies, StepKind::UpdatePolicy(policy)),
+                WayBack::Policy(policy) => {
+                    (Phase::Policies, StepKind::Policy(PolicyStep::Update(policy)))
+                }
             };
-            steps.push(PlannedStep { step: Step { peer: Some(peer.clone()), kind }, phase });
-        }
-        self.stays_closed(peer, &steps).then_some(steps)
+            Some(PlannedStep { step: Step { peer: Some(peer.clone()), kind }, phase })
+        });
+        Some(steps.collect())
     }
 
     /// The live policy with the identity of `wanted`.
@@ -103,27 +110,26 @@ impl RollBack<'_> {
             })
     }
 
-    /// Whether no packet leaves for a peer in the clear after these steps that doesn't now. ICMP
+    /// Whether no packet leaves for a peer in the clear after these ways back that doesn't now. ICMP
     /// errors may, where nothing of the peer is decrypted any more. Packets to other peers meet none
-    /// of these steps, and would only take time.
-    fn stays_closed(&self, peer: &PeerName, steps: &[PlannedStep]) -> bool {
+    /// of these objects, and would only take time.
+    fn stays_closed(&self, peer: &PeerName, ways: &[WayBack]) -> bool {
         let wanted = self.desired.policies.values().filter(|wanted| wanted.peer == *peer);
         wanted.filter(|wanted| wanted.policy.id.direction == Direction::Out).all(|wanted| {
             let packet = self.desired.packets(wanted);
-            if wanted.policy.is_for_icmp_errors() && !self.decrypts(&packet, steps) {
+            if wanted.policy.is_for_icmp_errors() && !self.decrypts(&packet, ways) {
                 return true;
             }
             let now = about(self.state, &packet);
-            let after = after(now.clone(), steps);
+            let after = after(now.clone(), ways);
             flow_out(&after, &packet) != Flow::Clear || flow_out(&now, &packet) == Flow::Clear
         })
     }
 
-    /// Whether there are SAs after these steps for packets from the destination of this one.
-    fn decrypts(&self, packet: &Selector, steps: &[PlannedStep]) -> bool {
-        let goes = |sa: &Sa| {
-            steps.iter().any(|step| matches!(step.step.kind, StepKind::DeleteSa(id) if id == sa.id))
-        };
+    /// Whether there are SAs after these ways back for packets from the destination of this one.
+    fn decrypts(&self, packet: &Selector, ways: &[WayBack]) -> bool {
+        let goes =
+            |sa: &Sa| ways.iter().any(|way| matches!(way, WayBack::NoSa(id) if *id == sa.id));
         let mut sas = self.state.sas.iter();
         sas.any(|sa| sa.src == packet.dst.address && sa.reqid == self.reqid && !goes(sa))
     }
@@ -155,23 +161,17 @@ fn about(state: &State, packet: &Selector) -> State {
     }
 }
 
-/// A state after such steps.
-fn after(mut state: State, steps: &[PlannedStep]) -> State {
-    for planned in steps {
-        match &planned.step.kind {
-            StepKind::DeleteSa(id) => state.sas.retain(|sa| sa.id != *id),
-            StepKind::DeletePolicy(old) => state.policies.retain(|policy| policy.id != old.id),
-            StepKind::UpdatePolicy(old) => {
+/// A state after these ways back.
+fn after(mut state: State, ways: &[WayBack]) -> State {
+    for way in ways {
+        match way {
+            WayBack::Untouched => {}
+            WayBack::NoSa(id) => state.sas.retain(|sa| sa.id != *id),
+            WayBack::NoPolicy(old) => state.policies.retain(|policy| policy.id != old.id),
+            WayBack::Policy(old) => {
                 state.policies.retain(|policy| policy.id != old.id);
                 state.policies.push(old.clone());
             }
-            StepKind::AddSa { .. }
-            | StepKind::ReplaceSa { .. }
-            | StepKind::AddPolicy(_)
-            | StepKind::SetMtu { .. }
-            | StepKind::SetChain { .. }
-            | StepKind::DeleteChain(_)
-            | StepKind::Wait(_) => {}
         }
     }
     state

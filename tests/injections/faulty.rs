@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use meshsec::{
     kernel::{Errno, Kernel, KernelError, Memory},
     model::{Live, Reqid},
-    plan::{Step, StepKind},
+    plan::{SaStep, Step, StepKind},
 };
 
 use crate::{
@@ -84,7 +84,7 @@ impl Faulty {
 
     /// A replacement that is refused has deleted the old SA already.
     fn refuse(&mut self, step: &Step, errno: Errno) -> KernelError {
-        if let StepKind::ReplaceSa { sa, .. } = &step.kind {
+        if let StepKind::Sa(SaStep::Replace { sa, .. }) = &step.kind {
             self.memory.state_mut().sas.retain(|other| other.id != sa.id);
         }
         KernelError::Refused { doing: "as planted".into(), errno, detail: None }

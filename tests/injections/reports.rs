@@ -6,7 +6,10 @@ use meshsec::{
     apply::{Report, Target, apply},
     kernel::{Kernel, KernelError, Memory},
     model::{Chain, ChainId, Policy, Sa, State},
-    plan::{ChainChange, Change, Flow, Operation, Plan, PlannedStep, StepKind},
+    plan::{
+        ChainChange, ChainStep, Change, Flow, MtuStep, Operation, Plan, PlannedStep, PolicyStep,
+        SaStep, StepKind,
+    },
 };
 
 use crate::{
@@ -111,7 +114,8 @@ fn is_overtaken(step: &PlannedStep, later: &[PlannedStep]) -> bool {
 fn adds(step: &PlannedStep) -> bool {
     matches!(
         step.step.kind,
-        StepKind::AddSa { .. } | StepKind::AddPolicy(_) | StepKind::UpdatePolicy(_)
+        StepKind::Sa(SaStep::Add { .. })
+            | StepKind::Policy(PolicyStep::Add(_) | PolicyStep::Update(_))
     )
 }
 
@@ -119,21 +123,23 @@ fn adds(step: &PlannedStep) -> bool {
 fn is_visible(planned: &PlannedStep, state: &State) -> bool {
     let chain = |id: &ChainId| state.firewall.chains.iter().find(|chain| chain.id == *id);
     match &planned.step.kind {
-        StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. } => {
+        StepKind::Sa(SaStep::Add { sa, .. } | SaStep::Replace { sa, .. }) => {
             state.sas.iter().any(|there| there.id == sa.id && there.algorithm == sa.algorithm)
         }
-        StepKind::DeleteSa(id) => state.sas.iter().all(|sa| sa.id != *id),
-        StepKind::AddPolicy(policy) | StepKind::UpdatePolicy(policy) => {
+        StepKind::Sa(SaStep::Delete(id)) => state.sas.iter().all(|sa| sa.id != *id),
+        StepKind::Policy(PolicyStep::Add(policy) | PolicyStep::Update(policy)) => {
             state.policies.iter().any(|there| there.same_as(policy))
         }
-        StepKind::DeletePolicy(policy) => state.policies.iter().all(|there| there.id != policy.id),
-        StepKind::SetMtu { device, mtu } => state.link(device).unwrap().mtu == *mtu,
-        StepKind::SetChain { id, rules, jump } => {
+        StepKind::Policy(PolicyStep::Delete(policy)) => {
+            state.policies.iter().all(|there| there.id != policy.id)
+        }
+        StepKind::Mtu(MtuStep { device, mtu }) => state.link(device).unwrap().mtu == *mtu,
+        StepKind::Chain(ChainStep::Set { id, rules, jump }) => {
             // The rules of an old port go last, and the answer to that may be lost.
             let part = |chain: &Chain| chain.rules.iter().all(|rule| rules.contains(rule));
             chain(id).is_some_and(|chain| part(chain) && chain.is_reached() == *jump)
         }
-        StepKind::DeleteChain(id) => chain(id).is_none(),
+        StepKind::Chain(ChainStep::Delete(id)) => chain(id).is_none(),
         StepKind::Wait(_) => true,
     }
 }

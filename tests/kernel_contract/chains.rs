@@ -5,7 +5,7 @@ use meshsec::{
     model::{
         Backend, Chain, ChainId, ChainRole, Direction, Family, Jump, Mark, MarkUser, Reqid, Rule,
     },
-    plan::StepKind,
+    plan::{ChainStep, StepKind},
 };
 
 use crate::{
@@ -31,7 +31,7 @@ fn id(bench: &mut dyn Bench, family: Family, role: ChainRole, reqid: Reqid) -> C
 }
 
 fn set(id: &ChainId, rules: &[Rule], jump: bool) -> StepKind {
-    StepKind::SetChain { id: id.clone(), rules: rules.into(), jump }
+    StepKind::Chain(ChainStep::Set { id: id.clone(), rules: rules.into(), jump })
 }
 
 fn chain(id: &ChainId, rules: &[Rule], jump: bool) -> Chain {
@@ -74,12 +74,12 @@ pub fn setting_a_chain_replaces_it_and_what_leads_to_it(bench: &mut dyn Bench) {
 pub fn deleting_a_chain_takes_what_leads_to_it_and_an_absent_one_is_done(bench: &mut dyn Bench) {
     let ours = id(bench, Family::Ipv6, ChainRole::Mark, OURS);
     let theirs = id(bench, Family::Ipv6, ChainRole::Mark, FOREIGN);
-    bench.done(StepKind::DeleteChain(ours.clone()));
+    bench.done(StepKind::Chain(ChainStep::Delete(ours.clone())));
     for id in [&ours, &theirs] {
         bench.done(set(id, &[rule(ChainRole::Mark, 4789)], true));
     }
-    bench.done(StepKind::DeleteChain(ours.clone()));
-    bench.done(StepKind::DeleteChain(ours));
+    bench.done(StepKind::Chain(ChainStep::Delete(ours.clone())));
+    bench.done(StepKind::Chain(ChainStep::Delete(ours)));
     let firewall = bench.look().0.firewall;
     assert_eq!(firewall.chains, [chain(&theirs, &[rule(ChainRole::Mark, 4789)], true)]);
 }
@@ -88,7 +88,7 @@ pub fn a_chain_of_another_name_or_with_other_rules_is_refused(bench: &mut dyn Be
     let mut id = id(bench, Family::Ipv4, ChainRole::Out, OURS);
     let other = set(&id, &[Rule::Other("-j ACCEPT".into())], true);
     id.name = "OUTPUT".into();
-    for step in [other, set(&id, &[], true), StepKind::DeleteChain(id)] {
+    for step in [other, set(&id, &[], true), StepKind::Chain(ChainStep::Delete(id))] {
         let answer = bench.one(step);
         assert!(matches!(answer, Err(KernelError::Refused { .. })), "{answer:?}");
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use meshsec::{
     kernel::KernelError,
     model::{Cipher, Key, KeyView, Period, Replay, Sa, Start, Time, Usage},
-    plan::StepKind,
+    plan::{SaStep, StepKind},
 };
 
 use crate::{
@@ -37,7 +37,7 @@ pub fn an_sa_begins_at_the_seed_of_the_moment(bench: &mut dyn Bench) {
     let (period, start) = seeded(before);
     let generation = period.generation(before);
     let (sa, key) = with_esn();
-    bench.done(StepKind::AddSa { sa, key, start });
+    bench.done(StepKind::Sa(SaStep::Add { sa, key, start }));
     let after = bench.now();
     let sent = usage(bench).sent;
     assert!(period.seed(generation, before).unwrap() <= sent);
@@ -53,8 +53,8 @@ pub fn a_clock_outside_of_the_generation_is_an_error(bench: &mut dyn Bench) {
         let (sa, key) = with_esn();
         let start = Start::Seed { generation: other, period };
         for step in [
-            StepKind::AddSa { sa: sa.clone(), key: key.clone(), start },
-            StepKind::ReplaceSa { sa, key, start },
+            StepKind::Sa(SaStep::Add { sa: sa.clone(), key: key.clone(), start }),
+            StepKind::Sa(SaStep::Replace { sa, key, start }),
         ] {
             let answer = bench.one(step);
             assert!(matches!(answer, Err(KernelError::System { .. })), "{answer:?}");
@@ -67,43 +67,47 @@ pub fn an_sa_that_is_replaced_under_its_key_goes_on(bench: &mut dyn Bench) {
     let (sa, key) = with_esn();
     let now = bench.now();
     let (_, start) = seeded(now);
-    bench.done(StepKind::AddSa { sa: sa.clone(), key: key.clone(), start });
+    bench.done(StepKind::Sa(SaStep::Add { sa: sa.clone(), key: key.clone(), start }));
     let first = usage(bench).sent;
     // From something else to the selector that is wanted, with the same key.
-    bench.done(StepKind::ReplaceSa { sa: sa.clone(), key: key.clone(), start });
+    bench.done(StepKind::Sa(SaStep::Replace { sa: sa.clone(), key: key.clone(), start }));
     assert_eq!(usage(bench).sent, first + AHEAD);
-    bench.done(StepKind::ReplaceSa { sa, key, start: Start::Fresh });
+    bench.done(StepKind::Sa(SaStep::Replace { sa, key, start: Start::Fresh }));
     assert_eq!(usage(bench).sent, first + 2 * AHEAD);
 }
 
 pub fn another_key_begins_anew(bench: &mut dyn Bench) {
     let (sa, old_key) = with_esn();
     let (_, start) = seeded(bench.now());
-    bench.done(StepKind::AddSa { sa: sa.clone(), key: old_key, start });
+    bench.done(StepKind::Sa(SaStep::Add { sa: sa.clone(), key: old_key, start }));
     let key = key(Cipher::Aes256Gcm, 9);
     let sa = Sa { key: KeyView::Known(key.fingerprint()), ..sa };
-    bench.done(StepKind::ReplaceSa { sa, key, start: Start::Fresh });
+    bench.done(StepKind::Sa(SaStep::Replace { sa, key, start: Start::Fresh }));
     assert_eq!(usage(bench).sent, 0);
 }
 
 pub fn numbers_go_on_where_the_window_is_turned_off(bench: &mut dyn Bench) {
     let (sa, key) = with_esn();
     let (_, start) = seeded(bench.now());
-    bench.done(StepKind::AddSa { sa: sa.clone(), key: key.clone(), start });
+    bench.done(StepKind::Sa(SaStep::Add { sa: sa.clone(), key: key.clone(), start }));
     let first = usage(bench).sent;
     // A seed is below 2^31, so that the number fits 32 bits.
     let sa = Sa { replay: Replay { window: 0, esn: false }, ..sa };
-    bench.done(StepKind::ReplaceSa { sa, key, start: Start::Fresh });
+    bench.done(StepKind::Sa(SaStep::Replace { sa, key, start: Start::Fresh }));
     assert_eq!(usage(bench).sent, first + AHEAD);
 }
 
 pub fn what_never_sent_has_nothing_to_go_on_from(bench: &mut dyn Bench) {
     let (sa, key) = with_esn();
     let sa = Sa { replay: Replay { window: 32, esn: false }, ..sa };
-    bench.done(StepKind::AddSa { sa: sa.clone(), key: key.clone(), start: Start::Fresh });
+    bench.done(StepKind::Sa(SaStep::Add { sa: sa.clone(), key: key.clone(), start: Start::Fresh }));
     assert_eq!(usage(bench).sent, 0);
     for _ in 0..2 {
-        bench.done(StepKind::ReplaceSa { sa: sa.clone(), key: key.clone(), start: Start::Fresh });
+        bench.done(StepKind::Sa(SaStep::Replace {
+            sa: sa.clone(),
+            key: key.clone(),
+            start: Start::Fresh,
+        }));
     }
     assert_eq!(usage(bench).sent, 0);
 }
@@ -113,7 +117,7 @@ pub fn an_sa_ends_when_it_should(bench: &mut dyn Bench) {
     let now = bench.now();
     let ends = Some(Time::from_seconds(now.seconds() + 7200));
     let wanted = Sa { ends, ..sa };
-    bench.done(StepKind::AddSa { sa: wanted.clone(), key, start: Start::Fresh });
+    bench.done(StepKind::Sa(SaStep::Add { sa: wanted.clone(), key, start: Start::Fresh }));
     let found = bench.look().0.sas.remove(0);
     assert!(found.expires_like(&wanted), "{found:?}");
     assert_eq!(Sa { ends, ..found }, wanted);
@@ -124,7 +128,7 @@ pub fn an_sa_ends_when_it_should(bench: &mut dyn Bench) {
 pub fn an_sa_that_would_have_ended_is_an_error(bench: &mut dyn Bench) {
     let (sa, key) = with_esn();
     let sa = Sa { ends: Some(bench.now()), ..sa };
-    let answer = bench.one(StepKind::AddSa { sa, key, start: Start::Fresh });
+    let answer = bench.one(StepKind::Sa(SaStep::Add { sa, key, start: Start::Fresh }));
     assert!(matches!(answer, Err(KernelError::System { .. })), "{answer:?}");
     assert_eq!(bench.look().0.sas, []);
 }
@@ -132,7 +136,7 @@ pub fn an_sa_that_would_have_ended_is_an_error(bench: &mut dyn Bench) {
 pub fn only_ours_have_a_usage(bench: &mut dyn Bench) {
     let (sa, key) = with_esn();
     let foreign = Sa { reqid: crate::suite::FOREIGN, key: KeyView::Unknown, ..sa.clone() };
-    bench.done(StepKind::AddSa { sa: foreign, key, start: Start::Fresh });
+    bench.done(StepKind::Sa(SaStep::Add { sa: foreign, key, start: Start::Fresh }));
     let live = bench.look().0;
     assert_eq!((live.sas.len(), live.usage.len()), (1, 0));
 }

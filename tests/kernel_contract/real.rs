@@ -12,7 +12,7 @@ use meshsec::{
         linux::{local_addresses, lock},
     },
     model::{Algorithm, KeyView, Level, Live, Mark, Policy, Replay, Sa, Start},
-    plan::{Step, StepKind},
+    plan::{PolicyStep, SaStep, Step, StepKind},
 };
 
 use crate::{
@@ -115,11 +115,11 @@ fn of_two_sas_that_differ_by_mark_only_the_right_one_is_deleted() {
         assert_eq!(ids.len(), 2);
         let marked = *ids.iter().find(|id| !id.mark.is_none()).unwrap();
         let plain = *ids.iter().find(|id| id.mark.is_none()).unwrap();
-        let step = Step { peer: None, kind: StepKind::DeleteSa(marked) };
+        let step = Step { peer: None, kind: StepKind::Sa(SaStep::Delete(marked)) };
         let hidden = kernel.perform(std::slice::from_ref(&step)).unwrap().remove(0);
         assert!(hidden.unwrap_err().to_string().contains("it is hidden by SA"));
         assert_eq!(observe().0.sas.len(), 2);
-        for kind in [StepKind::DeleteSa(plain), step.kind] {
+        for kind in [StepKind::Sa(SaStep::Delete(plain)), step.kind] {
             kernel.perform(&[Step { peer: None, kind }]).unwrap().remove(0).unwrap();
         }
         assert!(observe().0.sas.is_empty());
@@ -140,13 +140,13 @@ fn the_larval_sa_of_a_packet_is_taken_over() {
             .unwrap();
         thread::sleep(Duration::from_millis(500));
         let mut kernel = Linux::open().unwrap();
-        kernel.done(StepKind::AddPolicy(policy(4789, OURS)));
+        kernel.done(StepKind::Policy(PolicyStep::Add(policy(4789, OURS))));
         let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
         let _ = socket.send_to(b"x", "192.0.2.2:4789");
         let larval = only_sa();
         assert!(larval.is_larval() && larval.reqid == OURS, "{larval:?}");
         let (wanted, key) = sa(meshsec::model::Cipher::Aes256Gcm, false, larval.id.spi.raw());
-        kernel.done(StepKind::AddSa { sa: wanted.clone(), key, start: Start::Fresh });
+        kernel.done(StepKind::Sa(SaStep::Add { sa: wanted.clone(), key, start: Start::Fresh }));
         assert_eq!(only_sa(), wanted);
         monitor.kill().unwrap();
         monitor.wait().unwrap();
@@ -162,11 +162,11 @@ fn the_kernels_own_text_is_part_of_the_error() {
         wanted.algorithm =
             Algorithm::Aead { name: "rfc4106(gcm(none))".into(), key_bits: 288, icv_bits: 128 };
         let key = key(meshsec::model::Cipher::Aes256Gcm, 1);
-        let error = kernel.one(StepKind::AddSa {
+        let error = kernel.one(StepKind::Sa(SaStep::Add {
             sa: wanted.clone(),
             key: key.clone(),
             start: Start::Fresh,
-        });
+        }));
         let error = error.unwrap_err();
         assert!(matches!(error, KernelError::Refused { errno: Errno::ENOSYS, .. }), "{error}");
         let text = error.to_string();
@@ -174,7 +174,7 @@ fn the_kernels_own_text_is_part_of_the_error() {
         wanted.algorithm = meshsec::model::Cipher::Aes256Gcm.algorithm();
         wanted.replay = Replay { window: 0, esn: true };
         let text = kernel
-            .one(StepKind::AddSa { sa: wanted, key, start: Start::Fresh })
+            .one(StepKind::Sa(SaStep::Add { sa: wanted, key, start: Start::Fresh }))
             .unwrap_err()
             .to_string();
         assert!(text.contains("EINVAL: ESN replay window must be > 0"), "{text}");

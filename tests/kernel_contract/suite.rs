@@ -13,7 +13,7 @@ use meshsec::{
         Offload, Policy, PolicyId, PortMatch, Prefix, Replay, Reqid, Sa, SaId, Selector, Spi,
         Start, Template,
     },
-    plan::StepKind,
+    plan::{MtuStep, PolicyStep, SaStep, StepKind},
 };
 
 use crate::bench::Bench;
@@ -83,7 +83,7 @@ pub fn policy(port: u16, reqid: Reqid) -> Policy {
 }
 
 fn add_sa((sa, key): (Sa, Arc<Key>)) -> StepKind {
-    StepKind::AddSa { sa, key, start: Start::Fresh }
+    StepKind::Sa(SaStep::Add { sa, key, start: Start::Fresh })
 }
 
 #[track_caller]
@@ -147,7 +147,7 @@ pub fn a_policy_is_observed_as_it_was_added(bench: &mut dyn Bench) {
         }
     }
     for policy in &added {
-        bench.done(StepKind::AddPolicy(policy.clone()));
+        bench.done(StepKind::Policy(PolicyStep::Add(policy.clone())));
     }
     added.sort_by_key(|policy| policy.id);
     assert_eq!(bench.look().0.policies, added);
@@ -194,12 +194,12 @@ pub fn another_spi_protocol_or_destination_is_another_sa(bench: &mut dyn Bench) 
 
 pub fn deleting_what_is_absent_is_done(bench: &mut dyn Bench) {
     let (sa, _) = simple(0x8000_0001);
-    bench.done(StepKind::DeleteSa(sa.id));
-    bench.done(StepKind::DeleteSa(SaId { mark: Mark { value: 1, mask: 1 }, ..sa.id }));
-    bench.done(StepKind::DeletePolicy(policy(4789, OURS)));
+    bench.done(StepKind::Sa(SaStep::Delete(sa.id)));
+    bench.done(StepKind::Sa(SaStep::Delete(SaId { mark: Mark { value: 1, mask: 1 }, ..sa.id })));
+    bench.done(StepKind::Policy(PolicyStep::Delete(policy(4789, OURS))));
     bench.done(add_sa(simple(0x8000_0001)));
-    bench.done(StepKind::DeleteSa(sa.id));
-    bench.done(StepKind::DeleteSa(sa.id));
+    bench.done(StepKind::Sa(SaStep::Delete(sa.id)));
+    bench.done(StepKind::Sa(SaStep::Delete(sa.id)));
     assert_eq!(bench.look().0.sas, []);
 }
 
@@ -212,13 +212,13 @@ pub fn replacing_an_sa_changes_its_key_source_and_window(bench: &mut dyn Bench) 
     sa.src = Ipv4Addr::new(192, 0, 2, 99).into();
     sa.selector = Some(Selector::hosts(sa.src, sa.id.dst));
     sa.replay = Replay { window: 64, esn: true };
-    bench.done(StepKind::ReplaceSa { sa: sa.clone(), key, start: Start::Fresh });
+    bench.done(StepKind::Sa(SaStep::Replace { sa: sa.clone(), key, start: Start::Fresh }));
     assert_eq!(bench.look().0.sas, [sa]);
 }
 
 pub fn replacing_an_absent_sa_adds_it(bench: &mut dyn Bench) {
     let (sa, key) = simple(0x8000_0001);
-    bench.done(StepKind::ReplaceSa { sa: sa.clone(), key, start: Start::Fresh });
+    bench.done(StepKind::Sa(SaStep::Replace { sa: sa.clone(), key, start: Start::Fresh }));
     assert_eq!(bench.look().0.sas, [sa]);
 }
 
@@ -226,57 +226,66 @@ pub fn a_replacement_that_is_refused_leaves_no_sa(bench: &mut dyn Bench) {
     bench.done(add_sa(simple(0x8000_0001)));
     let (mut sa, key) = simple(0x8000_0001);
     sa.replay = Replay { window: 0, esn: true };
-    refused(bench.one(StepKind::ReplaceSa { sa, key, start: Start::Fresh }), Errno::EINVAL);
+    refused(
+        bench.one(StepKind::Sa(SaStep::Replace { sa, key, start: Start::Fresh })),
+        Errno::EINVAL,
+    );
     assert_eq!(bench.look().0.sas, []);
     bench.done(add_sa(simple(0x8000_0001)));
     let (mut sa, key) = simple(0x8000_0001);
     sa.algorithm = Algorithm::Other("crypt cbc(aes)".into());
-    refused(bench.one(StepKind::ReplaceSa { sa, key, start: Start::Fresh }), Errno::EINVAL);
+    refused(
+        bench.one(StepKind::Sa(SaStep::Replace { sa, key, start: Start::Fresh })),
+        Errno::EINVAL,
+    );
     assert_eq!(bench.look().0.sas.len(), 1, "refused before the kernel was asked");
 }
 
 pub fn updating_a_policy_replaces_it_whatever_its_priority(bench: &mut dyn Bench) {
-    bench.done(StepKind::AddPolicy(policy(4789, OURS)));
+    bench.done(StepKind::Policy(PolicyStep::Add(policy(4789, OURS))));
     let mut wanted = policy(4789, OURS);
     wanted.priority = 2000;
     wanted.templates[0].spi = Spi::from_raw(0x8800_1002);
-    bench.done(StepKind::UpdatePolicy(wanted.clone()));
+    bench.done(StepKind::Policy(PolicyStep::Update(wanted.clone())));
     assert_eq!(bench.look().0.policies, [wanted]);
 }
 
 pub fn updating_an_absent_policy_adds_it(bench: &mut dyn Bench) {
-    bench.done(StepKind::UpdatePolicy(policy(4789, OURS)));
+    bench.done(StepKind::Policy(PolicyStep::Update(policy(4789, OURS))));
     assert_eq!(bench.look().0.policies, [policy(4789, OURS)]);
 }
 
 pub fn updating_never_takes_over_a_foreign_policy(bench: &mut dyn Bench) {
-    bench.done(StepKind::AddPolicy(policy(4789, FOREIGN)));
-    let answer = bench.one(StepKind::UpdatePolicy(policy(4789, OURS)));
+    bench.done(StepKind::Policy(PolicyStep::Add(policy(4789, FOREIGN))));
+    let answer = bench.one(StepKind::Policy(PolicyStep::Update(policy(4789, OURS))));
     assert_eq!(answer, Err(KernelError::Changed(policy(4789, OURS).id.to_string())));
     assert_eq!(bench.look().0.policies, [policy(4789, FOREIGN)]);
 
     let mut guard = policy(4790, OURS);
     (guard.action, guard.templates, guard.priority) = (Action::Block, vec![], FOREIGN.0);
-    bench.done(StepKind::AddPolicy(guard.clone()));
+    bench.done(StepKind::Policy(PolicyStep::Add(guard.clone())));
     let wanted = Policy { priority: OURS.0, ..guard.clone() };
-    assert!(matches!(bench.one(StepKind::UpdatePolicy(wanted)), Err(KernelError::Changed(_))));
+    assert!(matches!(
+        bench.one(StepKind::Policy(PolicyStep::Update(wanted))),
+        Err(KernelError::Changed(_))
+    ));
     let wanted = Policy { action: Action::Allow, ..guard };
-    bench.done(StepKind::UpdatePolicy(wanted.clone()));
+    bench.done(StepKind::Policy(PolicyStep::Update(wanted.clone())));
     assert!(bench.look().0.policies.contains(&wanted));
 }
 
 pub fn an_index_of_its_own_is_kept(bench: &mut dyn Bench) {
     let ours: Vec<Policy> = Policy::discovery(OURS).collect();
     for policy in &ours {
-        bench.done(StepKind::AddPolicy(policy.clone()));
+        bench.done(StepKind::Policy(PolicyStep::Add(policy.clone())));
     }
     let mut sorted = ours.clone();
     sorted.sort_by_key(|policy| policy.id);
     assert_eq!(bench.look().0.policies, sorted);
     let updated = Policy { priority: 5, ..ours[0].clone() };
-    bench.done(StepKind::UpdatePolicy(updated.clone()));
+    bench.done(StepKind::Policy(PolicyStep::Update(updated.clone())));
     assert!(bench.look().0.policies.contains(&updated));
-    bench.done(StepKind::DeletePolicy(updated));
+    bench.done(StepKind::Policy(PolicyStep::Delete(updated)));
     assert_eq!(bench.look().0.policies.len(), 3);
 }
 
@@ -284,19 +293,20 @@ pub fn an_index_that_is_taken_is_not_kept(bench: &mut dyn Bench) {
     let mut ours = Policy::discovery(OURS);
     let (first, second) = (ours.next().unwrap(), ours.nth(1).unwrap());
     assert_eq!(first.id.direction, second.id.direction);
-    bench.done(StepKind::AddPolicy(first.clone()));
-    bench.done(StepKind::AddPolicy(Policy { index: first.index, ..second.clone() }));
+    bench.done(StepKind::Policy(PolicyStep::Add(first.clone())));
+    bench.done(StepKind::Policy(PolicyStep::Add(Policy { index: first.index, ..second.clone() })));
     let live = bench.look().0.policies;
     let indexes: Vec<_> = live.iter().map(|policy| policy.index).collect();
     assert!(indexes.contains(&first.index) && indexes.contains(&None), "{live:?}");
     // The policy there under the selector is not ours, and is left alone.
-    assert!(bench.one(StepKind::UpdatePolicy(second)).is_err());
+    assert!(bench.one(StepKind::Policy(PolicyStep::Update(second))).is_err());
     assert_eq!(bench.look().0.policies, live);
 }
 
 pub fn adding_a_policy_twice_is_eexist_and_leaves_the_first(bench: &mut dyn Bench) {
-    bench.done(StepKind::AddPolicy(policy(4789, FOREIGN)));
-    let text = bench.one(StepKind::AddPolicy(policy(4789, OURS))).unwrap_err().to_string();
+    bench.done(StepKind::Policy(PolicyStep::Add(policy(4789, FOREIGN))));
+    let text =
+        bench.one(StepKind::Policy(PolicyStep::Add(policy(4789, OURS)))).unwrap_err().to_string();
     assert_eq!(
         text,
         "cannot add policy src 192.0.2.1/32 dst 192.0.2.2/32 proto udp dport 4789 dir out: \
@@ -306,9 +316,9 @@ pub fn adding_a_policy_twice_is_eexist_and_leaves_the_first(bench: &mut dyn Benc
 }
 
 pub fn the_priority_is_no_part_of_a_policys_identity(bench: &mut dyn Bench) {
-    bench.done(StepKind::AddPolicy(policy(4789, OURS)));
+    bench.done(StepKind::Policy(PolicyStep::Add(policy(4789, OURS))));
     let other = Policy { priority: 1, ..policy(4789, OURS) };
-    refused(bench.one(StepKind::AddPolicy(other)), Errno::EEXIST);
+    refused(bench.one(StepKind::Policy(PolicyStep::Add(other))), Errno::EEXIST);
 }
 
 pub fn mark_interface_and_direction_are_part_of_it(bench: &mut dyn Bench) {
@@ -326,40 +336,40 @@ pub fn mark_interface_and_direction_are_part_of_it(bench: &mut dyn Bench) {
         with(|id| id.direction = Direction::Fwd),
     ];
     for policy in &all {
-        bench.done(StepKind::AddPolicy(policy.clone()));
+        bench.done(StepKind::Policy(PolicyStep::Add(policy.clone())));
     }
     all.sort_by_key(|policy| policy.id);
     assert_eq!(bench.look().0.policies, all);
     for index in (0..all.len()).rev() {
-        bench.done(StepKind::DeletePolicy(all.remove(index)));
+        bench.done(StepKind::Policy(PolicyStep::Delete(all.remove(index))));
         assert_eq!(bench.look().0.policies, all);
     }
 }
 
 pub fn a_changed_policy_is_not_deleted(bench: &mut dyn Bench) {
-    bench.done(StepKind::AddPolicy(policy(4789, FOREIGN)));
-    let answer = bench.one(StepKind::DeletePolicy(policy(4789, OURS)));
+    bench.done(StepKind::Policy(PolicyStep::Add(policy(4789, FOREIGN))));
+    let answer = bench.one(StepKind::Policy(PolicyStep::Delete(policy(4789, OURS))));
     assert_eq!(answer, Err(KernelError::Changed(policy(4789, OURS).id.to_string())));
     assert_eq!(bench.look().0.policies, [policy(4789, FOREIGN)]);
 }
 
 pub fn a_policy_that_is_as_expected_is_deleted(bench: &mut dyn Bench) {
-    bench.done(StepKind::AddPolicy(policy(4789, OURS)));
-    bench.done(StepKind::AddPolicy(policy(4790, OURS)));
-    bench.done(StepKind::DeletePolicy(policy(4789, OURS)));
+    bench.done(StepKind::Policy(PolicyStep::Add(policy(4789, OURS))));
+    bench.done(StepKind::Policy(PolicyStep::Add(policy(4790, OURS))));
+    bench.done(StepKind::Policy(PolicyStep::Delete(policy(4789, OURS))));
     assert_eq!(bench.look().0.policies, [policy(4790, OURS)]);
 }
 
 pub fn a_batch_goes_on_after_a_refusal_and_answers_in_order(bench: &mut dyn Bench) {
-    bench.done(StepKind::AddPolicy(policy(1, FOREIGN)));
+    bench.done(StepKind::Policy(PolicyStep::Add(policy(1, FOREIGN))));
     let answers = bench.all(vec![
         add_sa(simple(0x8000_0001)),
-        StepKind::AddPolicy(policy(1, OURS)),
+        StepKind::Policy(PolicyStep::Add(policy(1, OURS))),
         add_sa(simple(0x8000_0001)),
-        StepKind::DeletePolicy(policy(1, OURS)),
-        StepKind::DeleteSa(simple(0x8000_0009).0.id),
+        StepKind::Policy(PolicyStep::Delete(policy(1, OURS))),
+        StepKind::Sa(SaStep::Delete(simple(0x8000_0009).0.id)),
         add_sa(simple(0x8000_0002)),
-        StepKind::AddPolicy(policy(2, OURS)),
+        StepKind::Policy(PolicyStep::Add(policy(2, OURS))),
     ]);
     let done: Vec<bool> = answers.iter().map(Result::is_ok).collect();
     assert_eq!(done, [true, false, false, false, true, true, true]);
@@ -369,17 +379,19 @@ pub fn a_batch_goes_on_after_a_refusal_and_answers_in_order(bench: &mut dyn Benc
 
 pub fn answers_are_in_order_over_several_windows(bench: &mut dyn Bench) {
     for port in [3, 130, 299] {
-        bench.done(StepKind::AddPolicy(policy(port, FOREIGN)));
+        bench.done(StepKind::Policy(PolicyStep::Add(policy(port, FOREIGN))));
     }
-    let add = |port| StepKind::AddPolicy(policy(port, OURS));
+    let add = |port| StepKind::Policy(PolicyStep::Add(policy(port, OURS)));
     let failed = |answers: Vec<Result<(), KernelError>>| {
         let failed = answers.iter().enumerate().filter(|(_, answer)| answer.is_err());
         failed.map(|(index, _)| index).collect::<Vec<_>>()
     };
     assert_eq!(failed(bench.all((0..300).map(add).collect())), [3, 130, 299]);
-    let update = |port| StepKind::UpdatePolicy(Policy { priority: 5, ..policy(port, OURS) });
+    let update =
+        |port| StepKind::Policy(PolicyStep::Update(Policy { priority: 5, ..policy(port, OURS) }));
     assert_eq!(failed(bench.all((0..300).map(update).collect())), [3, 130, 299]);
-    let delete = |port| StepKind::DeletePolicy(Policy { priority: 5, ..policy(port, OURS) });
+    let delete =
+        |port| StepKind::Policy(PolicyStep::Delete(Policy { priority: 5, ..policy(port, OURS) }));
     assert_eq!(failed(bench.all((0..300).map(delete).collect())), [3, 130, 299]);
     assert_eq!(bench.look().0.policies.len(), 3);
 }
@@ -390,7 +402,7 @@ pub fn pairs_are_not_parted_by_the_end_of_a_window(bench: &mut dyn Bench) {
             let (mut sa, _) = simple(0x8000_0000 + spi);
             let key = key(Cipher::Aes256Gcm, seed);
             sa.key = KeyView::Known(key.fingerprint());
-            StepKind::ReplaceSa { sa, key, start: Start::Fresh }
+            StepKind::Sa(SaStep::Replace { sa, key, start: Start::Fresh })
         }
     };
     let first = std::iter::once(add_sa(simple(0x9000_0000)));
@@ -411,7 +423,7 @@ pub fn a_wait_between_steps_is_waited(bench: &mut dyn Bench) {
 }
 
 fn set_mtu(mtu: u32) -> StepKind {
-    StepKind::SetMtu { device: "vxlan42".into(), mtu }
+    StepKind::Mtu(MtuStep { device: "vxlan42".into(), mtu })
 }
 
 pub fn a_devices_mtu_is_set_and_observed(bench: &mut dyn Bench) {
@@ -473,10 +485,10 @@ pub fn a_window_above_4096_is_einval(bench: &mut dyn Bench) {
 pub fn more_than_six_templates_are_einval(bench: &mut dyn Bench) {
     let mut wanted = policy(4789, OURS);
     wanted.templates = vec![wanted.templates[0]; 6];
-    bench.done(StepKind::AddPolicy(wanted.clone()));
+    bench.done(StepKind::Policy(PolicyStep::Add(wanted.clone())));
     assert_eq!(bench.look().0.policies, [wanted.clone()]);
     wanted.templates.push(wanted.templates[0]);
-    refused(bench.one(StepKind::UpdatePolicy(wanted)), Errno::EINVAL);
+    refused(bench.one(StepKind::Policy(PolicyStep::Update(wanted))), Errno::EINVAL);
 }
 
 pub fn what_no_step_can_express_is_refused(bench: &mut dyn Bench) {
@@ -495,8 +507,8 @@ pub fn what_no_step_can_express_is_refused(bench: &mut dyn Bench) {
     }
     let mut wanted = policy(4789, OURS);
     wanted.extras.insert("flag localok".into());
-    refused(bench.one(StepKind::AddPolicy(wanted.clone())), Errno::EINVAL);
-    refused(bench.one(StepKind::UpdatePolicy(wanted)), Errno::EINVAL);
+    refused(bench.one(StepKind::Policy(PolicyStep::Add(wanted.clone()))), Errno::EINVAL);
+    refused(bench.one(StepKind::Policy(PolicyStep::Update(wanted))), Errno::EINVAL);
     let live = bench.look().0;
     assert_eq!((live.sas.len(), live.policies.len()), (0, 0));
 }
@@ -531,7 +543,7 @@ pub fn a_larval_sa_of_ours_is_taken_over(bench: &mut dyn Bench) {
         assert!(found.iter().any(|found| found.id == sa.id && found.is_larval()), "{found:?}");
         bench.done(match replace {
             false => add_sa((sa.clone(), key)),
-            true => StepKind::ReplaceSa { sa: sa.clone(), key, start: Start::Fresh },
+            true => StepKind::Sa(SaStep::Replace { sa: sa.clone(), key, start: Start::Fresh }),
         });
         let found = bench.look().0.sas;
         assert_eq!(found.iter().filter(|found| found.id == sa.id).collect::<Vec<_>>(), [&sa]);
@@ -558,7 +570,8 @@ pub fn thousands_are_observed_whole_and_sorted(bench: &mut dyn Bench) {
         let dst = if src.is_ipv4() { dst } else { sa.id.dst };
         sa.id.dst = dst;
         let policy = policy(number as u16, OURS);
-        steps.extend([add_sa((sa.clone(), key)), StepKind::AddPolicy(policy.clone())]);
+        steps
+            .extend([add_sa((sa.clone(), key)), StepKind::Policy(PolicyStep::Add(policy.clone()))]);
         sas.push(sa);
         policies.push(policy);
     }
@@ -568,8 +581,9 @@ pub fn thousands_are_observed_whole_and_sorted(bench: &mut dyn Bench) {
     let live = bench.look().0;
     assert_eq!(live.sas.len(), sas.len());
     assert!(live.sas == sas && live.policies == policies);
-    let deletes = sas.iter().map(|sa| StepKind::DeleteSa(sa.id));
-    let deletes = deletes.chain(policies.into_iter().map(StepKind::DeletePolicy));
+    let deletes = sas.iter().map(|sa| StepKind::Sa(SaStep::Delete(sa.id)));
+    let deletes = deletes
+        .chain(policies.into_iter().map(|policy| StepKind::Policy(PolicyStep::Delete(policy))));
     assert!(bench.all(deletes.collect()).iter().all(Result::is_ok));
     let live = bench.look().0;
     assert_eq!((live.sas.len(), live.policies.len()), (0, 0));

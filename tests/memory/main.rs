@@ -21,7 +21,7 @@ use meshsec::{
     kernel::{Kernel, Linux, memory::Memory},
     keys::Ratchet,
     model::{Generation, Key, Live, LocalAddress, MeshName, PrivateKey},
-    plan::{Plan, Step, StepKind},
+    plan::{Plan, SaStep, Step, StepKind},
 };
 
 use secrets::{forms, marked};
@@ -203,7 +203,8 @@ fn what_is_sent_to_the_kernel_is_wiped_whether_it_is_taken_or_not() {
         let (wanted, keyring) = desired(config, moment, &config.peers[0], loaded.secrets.as_ref());
         let add = |wanted: &WantedSa| {
             let key = keyring.get(&wanted.sa.id).expect("the secret is at hand");
-            let kind = StepKind::AddSa { sa: wanted.sa.clone(), key, start: wanted.start };
+            let kind =
+                StepKind::Sa(SaStep::Add { sa: wanted.sa.clone(), key, start: wanted.start });
             Step { peer: None, kind }
         };
         let steps: Vec<_> = wanted.sas.values().map(add).collect();

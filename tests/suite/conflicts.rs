@@ -13,7 +13,7 @@ use meshsec::{
         Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, ShortId, Spi, Template, Time,
         Unseen,
     },
-    plan::{ConflictCode, Plan, StepKind, WarningCode},
+    plan::{ChainStep, ConflictCode, Plan, PolicyStep, SaStep, StepKind, WarningCode},
     render::{View, plan_json, plan_text},
 };
 use proptest::prelude::*;
@@ -259,7 +259,12 @@ fn by_the_clock_too() {
 
 fn created(plan: &Plan) -> usize {
     let adds = |kind: &StepKind<()>| {
-        matches!(kind, StepKind::AddPolicy(_) | StepKind::AddSa { .. } | StepKind::SetChain { .. })
+        matches!(
+            kind,
+            StepKind::Policy(PolicyStep::Add(_))
+                | StepKind::Sa(SaStep::Add { .. })
+                | StepKind::Chain(ChainStep::Set { .. })
+        )
     };
     plan.steps.iter().filter(|step| adds(&step.step.kind)).count()
 }

@@ -9,7 +9,7 @@ use crate::golden_plans::golden;
 use meshsec::{
     config::{Config, Guard, LinkWish, Traffic},
     model::{Action, MeshName, Mtu, Policy, PolicyId, Reqid, SaId, Spi, State},
-    plan::{Plan, StepKind, Warning, WarningCode},
+    plan::{Plan, SaStep, StepKind, Warning, WarningCode},
 };
 
 const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -256,7 +256,7 @@ fn a_plan_holds_while_others_add_and_delete_what_is_in_nobodys_way() {
 /// The first SA that a plan adds.
 fn planned_sa(plan: &Plan) -> SaId {
     let added = plan.steps.iter().find_map(|planned| match &planned.step.kind {
-        StepKind::AddSa { sa, .. } => Some(sa.id),
+        StepKind::Sa(SaStep::Add { sa, .. }) => Some(sa.id),
         _ => None,
     });
     added.expect("it adds SAs")

@@ -450,9 +450,7 @@ fn iptables_that_fails_for_a_while_is_waited_for() {
     for (name, from, to) in ways() {
         let (mut kernel, live, (back, keyring)) = on_the_way(from.as_ref(), &to, |_| ());
         let steps = Plan::new(&back, &observe(&mut kernel), REQID).steps;
-        let chains = steps.iter().map(|step| {
-            matches!(step.step.kind, StepKind::SetChain { .. } | StepKind::DeleteChain(_))
-        });
+        let chains = steps.iter().map(|step| matches!(step.step.kind, StepKind::Chain(_)));
         for (nth, _) in chains.enumerate().filter(|(_, chain)| *chain) {
             kernel.refuse(nth, Errno(11));
         }

@@ -1,8 +1,8 @@
 //! The meaning of the kernel's error numbers here, and the remedy.
 
 use crate::{
-    kernel::{Errno, KernelError, rules},
-    model::{Algorithm, Sa, Step, StepKind},
+    kernel::{Errno, KernelError},
+    model::{Algorithm, Sa},
 };
 
 use super::{modules, wire::Refusal};
@@ -29,25 +29,16 @@ pub(super) fn of_access(error: KernelError) -> KernelError {
     }
 }
 
-/// The error of a step that was refused.
-pub(super) fn of_step(step: &Step, refusal: &Refusal) -> KernelError {
-    let hint = match (&step.kind, refusal.errno) {
-        (_, Errno::EPERM) => Some(NO_CAPABILITY.into()),
-        (StepKind::AddSa { sa, .. } | StepKind::ReplaceSa { sa, .. }, errno) => of_sa(sa, errno),
-        (StepKind::AddPolicy(_) | StepKind::UpdatePolicy(_), Errno::EEXIST) => {
-            Some(rules::policy_exists())
-        }
-        _ => None,
-    };
-    KernelError::Refused {
-        doing: rules::doing(&step.kind),
-        errno: refusal.errno,
-        detail: joined(refusal.text.clone(), hint),
-    }
+/// The error of a step that was refused, with the hint of its kind.
+pub(super) fn of_step(doing: String, refusal: &Refusal, hint: Option<String>) -> KernelError {
+    let errno = refusal.errno;
+    let hint = if errno == Errno::EPERM { Some(NO_CAPABILITY.into()) } else { hint };
+    KernelError::Refused { doing, errno, detail: joined(refusal.text.clone(), hint) }
 }
 
-/// `EEXIST` is not explained here: that takes a look at the object in the way.
-fn of_sa(sa: &Sa, errno: Errno) -> Option<String> {
+/// The hint of an SA that was refused. `EEXIST` is not explained here: that takes a look at the
+/// object in the way.
+pub(super) fn of_sa(sa: &Sa, errno: Errno) -> Option<String> {
     match errno {
         Errno::EPROTONOSUPPORT => {
             Some(modules::barred(&[modules::esp(sa)]).unwrap_or_else(|| missing_esp(sa)))

@@ -19,7 +19,7 @@ use crate::{
         KernelError,
         rules::{self, InitialValues, MAX_LEGACY_WINDOW, MAX_TEMPLATES, MAX_WINDOW},
     },
-    model::{Algorithm, Key, KeyView, Policy, Reqid, Sa, Start, StepKind, Time, Usage},
+    model::{Algorithm, Key, KeyView, Policy, PolicyStep, Reqid, Sa, SaStep, Start, Time, Usage},
 };
 
 pub use super::iptables::fuzzing::iptables_save;
@@ -193,7 +193,7 @@ fn sent_back(sa: &Sa, names: &Names) {
         return;
     }
     let key = Key::new((1..=key_bits / 8).map(|byte| byte as u8 | 1).collect());
-    let step = StepKind::AddSa { sa: sa.clone(), key: key_of(&key), start: Start::Fresh };
+    let step = SaStep::Add { sa: sa.clone(), key: key_of(&key), start: Start::Fresh };
     if rules::check_sa(sa, &key, &step).is_err() || (sa.replay.window == 0 && sa.replay.esn) {
         return;
     }
@@ -236,7 +236,7 @@ fn checked_policy(payload: &[u8]) -> Result<Policy, KernelError> {
         assert_eq!(serde_json::from_str::<Policy>(&json).expect("and back"), policy);
         let _ = format!("{policy:?} {}", policy.id);
     }
-    let step = StepKind::AddPolicy(policy.clone());
+    let step = PolicyStep::Add(policy.clone());
     if rules::check_policy(&policy, &step).is_ok() && policy.templates.len() <= MAX_TEMPLATES {
         let request = encode::new_policy(&policy).body;
         assert_eq!(decode::policy(&request), Ok((policy.clone(), Owner::Host)));

@@ -20,7 +20,7 @@ use rustix::net::{self, AddressFamily, SocketType};
 use super::{decode::Names, tunnels};
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{Link, LocalAddress, Queue, Sa, StepKind, Tunnel},
+    model::{Link, LocalAddress, MtuStep, ObjectStep, Queue, Sa, SaStep, Tunnel},
 };
 
 /// The devices of the calling thread's network namespace and their addresses,
@@ -130,10 +130,10 @@ fn vrfs(devices: &BTreeMap<u32, Device>) -> BTreeMap<String, u32> {
 ///
 /// For a device that is gone, the kernel would take another, by the route to the peer
 /// (`xfrm_dev_state_add`).
-pub(super) fn offload_index(sa: &Sa, step: &StepKind) -> Result<u32, KernelError> {
+pub(super) fn offload_index(sa: &Sa, step: &SaStep) -> Result<u32, KernelError> {
     let Some(offload) = &sa.offload else { return Ok(0) };
     index(&offload.device).map_err(|errno| KernelError::Refused {
-        doing: rules::doing(step),
+        doing: step.attempt(),
         errno: Errno(errno.raw_os_error()),
         detail: Some(rules::no_offload_device()),
     })
@@ -154,11 +154,11 @@ pub fn local_addresses() -> Result<Vec<LocalAddress>, KernelError> {
     Ok(devices_and_addresses()?.1)
 }
 
-/// Sets a device's MTU, for `step`.
-pub(super) fn set_mtu(device: &str, mtu: u32, step: &StepKind) -> Result<(), KernelError> {
-    let message = LinkUnspec::new_with_name(device).mtu(mtu).build();
+/// Sets a device's MTU.
+pub(super) fn set_mtu(step: &MtuStep) -> Result<(), KernelError> {
+    let message = LinkUnspec::new_with_name(&step.device).mtu(step.mtu).build();
     let answer = ask(async |handle| Ok(handle.link().change(message).execute().await));
-    let doing = rules::doing(step);
+    let doing = step.attempt();
     match answer {
         Ok(Ok(())) => Ok(()),
         Ok(Err(rtnetlink::Error::NetlinkError(refusal))) => {

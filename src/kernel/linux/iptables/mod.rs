@@ -28,7 +28,9 @@ use std::{
 use super::host::read_if_any;
 use crate::{
     kernel::{KernelError, rules},
-    model::{Backend, ChainId, Family, Firewall, Reqid, Rule, StepKind, Translation, Unseen},
+    model::{
+        Backend, ChainId, ChainStep, Family, Firewall, ObjectStep, Reqid, Rule, Translation, Unseen,
+    },
 };
 
 use facts::FirewallScan;
@@ -163,28 +165,17 @@ impl Iptables {
         Ok(found)
     }
 
-    /// Performs a step that is about a chain.
-    pub(super) fn perform(&self, step: &StepKind) -> Result<(), KernelError> {
+    /// Performs a step about a chain.
+    pub(super) fn perform(&self, step: &ChainStep) -> Result<(), KernelError> {
         match step {
-            StepKind::SetChain { id, rules, jump } => self.set(step, id, rules, *jump),
-            StepKind::DeleteChain(id) => self.delete(step, id),
-            StepKind::AddSa { .. }
-            | StepKind::ReplaceSa { .. }
-            | StepKind::DeleteSa(_)
-            | StepKind::AddPolicy(_)
-            | StepKind::UpdatePolicy(_)
-            | StepKind::DeletePolicy(_)
-            | StepKind::SetMtu { .. }
-            | StepKind::Wait(_) => Err(KernelError::System {
-                doing: rules::doing(step),
-                reason: "it is not a step for iptables".into(),
-            }),
+            ChainStep::Set { id, rules, jump } => self.set(step, id, rules, *jump),
+            ChainStep::Delete(id) => self.delete(step, id),
         }
     }
 
     fn set(
         &self,
-        step: &StepKind,
+        step: &ChainStep,
         id: &ChainId,
         rules: &[Rule],
         jump: bool,
@@ -194,7 +185,7 @@ impl Iptables {
         programs.restore(step, id, &text::set(&table, id, rules, jump))
     }
 
-    fn delete(&self, step: &StepKind, id: &ChainId) -> Result<(), KernelError> {
+    fn delete(&self, step: &ChainStep, id: &ChainId) -> Result<(), KernelError> {
         rules::check_chain(id, &[], step)?;
         let (programs, table) = self.look(step, id)?;
         if !table.chains.contains_key(&id.name) {
@@ -206,7 +197,7 @@ impl Iptables {
 
     /// The table as it is right now: the rules that lead to a chain may have changed since the plan
     /// was made.
-    fn look(&self, step: &StepKind, id: &ChainId) -> Result<(&Programs, Table), KernelError> {
+    fn look(&self, step: &ChainStep, id: &ChainId) -> Result<(&Programs, Table), KernelError> {
         let programs = self.families().iter().find(|programs| programs.family == id.family);
         let programs = programs.ok_or_else(|| rules::no_programs(id, step))?;
         if !programs.pairs.contains_key(&id.backend) {
@@ -304,10 +295,10 @@ impl Programs {
         })
     }
 
-    fn restore(&self, step: &StepKind, id: &ChainId, text: &str) -> Result<(), KernelError> {
+    fn restore(&self, step: &ChainStep, id: &ChainId, text: &str) -> Result<(), KernelError> {
         let pair = self.pairs.get(&id.backend).ok_or_else(|| rules::no_programs(id, step))?;
         run::run(&pair.restore, &RESTORE, text).map(drop).map_err(|error| KernelError::System {
-            doing: rules::doing(step),
+            doing: step.attempt(),
             reason: error.to_string(),
         })
     }

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     desired::{Desired, Keyring},
-    kernel::{Errno, Kernel, KernelError},
+    kernel::{Errno, Kernel, KernelError, SystemCause},
     model::{Algorithm, ChainId, Key, Live, PeerName, Reqid, Sa, SaId, Spi, Start},
     plan::{
         ChainChange, ChainStep, Flow, Lack, Operation, Phase, Plan, PlannedStep, SaStep, Step,
@@ -329,6 +329,7 @@ fn offloaded(kernel: &mut dyn Kernel, tried: &Sa) -> Result<(), KernelError> {
     }
     let device = &offload.device;
     Err(KernelError::System {
+        cause: SystemCause::OffloadRefused,
         doing: format!("cannot offload ESP to {device}"),
         reason: format!(
             "{device} does not take such an SA, and the kernel would do the work by itself; \
@@ -341,6 +342,7 @@ fn offloaded(kernel: &mut dyn Kernel, tried: &Sa) -> Result<(), KernelError> {
 fn random_key(length: usize) -> Result<Key, KernelError> {
     let mut bytes = vec![0; length].into_boxed_slice();
     getrandom::fill(&mut bytes).map_err(|error| KernelError::System {
+        cause: SystemCause::Other,
         doing: "cannot make a random key".into(),
         reason: error.to_string(),
     })?;
@@ -412,6 +414,7 @@ fn perform(
 fn with_key(step: &Step<()>, keyring: &Keyring) -> Result<Step<Arc<Key>>, KernelError> {
     step.keyed(|id| {
         keyring.get(id).ok_or_else(|| KernelError::System {
+            cause: SystemCause::Other,
             doing: format!("cannot add SA {id}"),
             reason: "its key is not at hand".into(),
         })

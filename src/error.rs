@@ -93,13 +93,7 @@ impl Error {
         match self {
             Self::Config(_) => ErrorCode::ConfigRefused,
             Self::Local(_) => ErrorCode::LocalPeerUnknown,
-            Self::Kernel(error) => match error {
-                KernelError::Refused { .. } => ErrorCode::KernelRefused,
-                KernelError::Lost { .. } => ErrorCode::KernelAnswersLost,
-                KernelError::Garbled(_) => ErrorCode::KernelAnswerGarbled,
-                KernelError::System { .. } => ErrorCode::SystemFailed,
-                KernelError::Changed(_) => ErrorCode::PolicyChanged,
-            },
+            Self::Kernel(error) => error.code(),
             Self::Clock { .. } => ErrorCode::ClockWrong,
             Self::Snapshot { .. } => ErrorCode::DocumentRefused,
             Self::File { .. } => ErrorCode::FileNotReplaced,

@@ -11,7 +11,7 @@ mod rules;
 pub use linux::Linux;
 pub use memory::Memory;
 
-use crate::model::{Live, Reqid, Step};
+use crate::model::{ErrorCode, Live, Reqid, Step};
 
 /// A network namespace of a kernel.
 pub trait Kernel {
@@ -54,14 +54,66 @@ pub enum KernelError {
     /// Something about the system besides the kernel's answer: a namespace, a file, a socket.
     #[error("{doing}: {reason}")]
     System {
+        /// The cause, where it has a remedy of its own.
+        cause: SystemCause,
         /// The attempt.
         doing: String,
-        /// The reason of the failure.
+        /// The reason of the failure. Text only, much of it from the C library and from other
+        /// programs: causes that need telling apart are in `cause`.
         reason: String,
     },
     /// A policy has changed since the plan was made.
     #[error("policy {0} was changed by another program since the plan was made; it is left alone")]
     Changed(String),
+}
+
+/// The causes of [`KernelError::System`] that have a remedy of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemCause {
+    /// Another run holds the lock of the network namespace: run again later.
+    Locked,
+    /// Objects kept changing while they were listed: run again.
+    KeepsChanging,
+    /// The clock left an SA's generation, or passed its end, after the plan was made: plan again.
+    GenerationOver,
+    /// A program of iptables is not installed.
+    ProgramMissing,
+    /// The kernel has no nf_tables. Where another backend is in use it has no rules there either.
+    NoNfTables,
+    /// A foreign rule leads to a chain that is to be deleted.
+    ChainInUse,
+    /// A device does not take an SA that is to be offloaded to it.
+    OffloadRefused,
+    /// Any other. Nobody could do more than read its text.
+    Other,
+}
+
+impl SystemCause {
+    /// The code by which programs tell it from others.
+    fn code(self) -> ErrorCode {
+        match self {
+            Self::Locked => ErrorCode::NamespaceLocked,
+            Self::KeepsChanging => ErrorCode::KernelKeepsChanging,
+            Self::GenerationOver => ErrorCode::GenerationOver,
+            Self::ProgramMissing => ErrorCode::ProgramMissing,
+            Self::ChainInUse => ErrorCode::ChainInUse,
+            Self::OffloadRefused => ErrorCode::OffloadRefused,
+            Self::NoNfTables | Self::Other => ErrorCode::SystemFailed,
+        }
+    }
+}
+
+impl KernelError {
+    /// The code by which programs tell it from others.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Refused { .. } => ErrorCode::KernelRefused,
+            Self::Lost { .. } => ErrorCode::KernelAnswersLost,
+            Self::Garbled(_) => ErrorCode::KernelAnswerGarbled,
+            Self::System { cause, .. } => cause.code(),
+            Self::Changed(_) => ErrorCode::PolicyChanged,
+        }
+    }
 }
 
 /// An error number of the kernel, shown by its symbol.

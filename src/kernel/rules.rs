@@ -8,7 +8,7 @@ use crate::model::{
     Reqid, Rule, Sa, SaStep, Start, Time, Usage,
 };
 
-use super::{Errno, KernelError};
+use super::{Errno, KernelError, SystemCause};
 
 /// The largest replay window that the kernel takes (`XFRMA_REPLAY_ESN_MAX`).
 pub(super) const MAX_WINDOW: u32 = 4096;
@@ -122,7 +122,11 @@ pub(super) fn begin(
     old: Option<&Usage>,
     now: Time,
 ) -> Result<InitialValues, KernelError> {
-    let late = |reason: String| KernelError::System { doing: step.attempt(), reason };
+    let late = |reason: String| KernelError::System {
+        cause: SystemCause::GenerationOver,
+        doing: step.attempt(),
+        reason,
+    };
     let seed = match start {
         Start::Fresh | Start::Resume { .. } => 0,
         Start::Seed { generation, period } => period.seed(generation, now).ok_or_else(|| {
@@ -199,6 +203,7 @@ pub(super) fn check_references(references: &[String], step: &ChainStep) -> Resul
     match references.first() {
         None => Ok(()),
         Some(rule) => Err(KernelError::System {
+            cause: SystemCause::ChainInUse,
             doing: step.attempt(),
             reason: format!(
                 "the foreign rule `{rule}` leads to it; delete that rule, then run this again"
@@ -211,6 +216,7 @@ pub(super) fn check_references(references: &[String], step: &ChainStep) -> Resul
 pub(super) fn no_programs(id: &ChainId, step: &ChainStep) -> KernelError {
     let (program, suffix) = (id.family.program(), id.backend.suffix());
     KernelError::System {
+        cause: SystemCause::ProgramMissing,
         doing: step.attempt(),
         reason: format!("{program}-{suffix}-save and {program}-{suffix}-restore are not installed"),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use meshsec::{
-    kernel::{Errno, Kernel, KernelError, Memory},
+    kernel::{Errno, Kernel, KernelError, Memory, SystemCause},
     model::{Live, Reqid},
     plan::{SaStep, Step, StepKind},
 };
@@ -108,6 +108,7 @@ impl Kernel for Faulty {
         self.looks += 1;
         match self.faults.blind.get(&look) {
             Some(true) => Err(KernelError::System {
+                cause: SystemCause::Other,
                 doing: "cannot read SAs".into(),
                 reason: "the dump was cut".into(),
             }),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
 
 use crate::{
-    kernel::KernelError,
+    kernel::{KernelError, SystemCause},
     model::{Bypass, Link},
 };
 
@@ -17,6 +17,7 @@ pub(super) fn read_if_any(path: &Path) -> Result<Option<String>, KernelError> {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(KernelError::System {
+            cause: SystemCause::Other,
             doing: format!("cannot read {}", path.display()),
             reason: error.to_string(),
         }),

@@ -19,7 +19,7 @@ use rustix::net::{self, AddressFamily, SocketType};
 
 use super::{decode::Names, tunnels};
 use crate::{
-    kernel::{Errno, KernelError, rules},
+    kernel::{Errno, KernelError, SystemCause, rules},
     model::{Link, LocalAddress, MtuStep, ObjectStep, Queue, Sa, SaStep, Tunnel},
 };
 
@@ -50,6 +50,7 @@ impl Devices {
     /// As [`devices_and_addresses`].
     pub(super) fn observe() -> Result<Self, KernelError> {
         let failed = |reason: String| KernelError::System {
+            cause: SystemCause::Other,
             doing: "cannot list this host's devices and addresses".into(),
             reason,
         };
@@ -165,8 +166,12 @@ pub(super) fn set_mtu(step: &MtuStep) -> Result<(), KernelError> {
             let errno = Errno(refusal.raw_code().abs());
             Err(KernelError::Refused { doing, errno, detail: rules::mtu_refused(errno) })
         }
-        Ok(Err(error)) => Err(KernelError::System { doing, reason: error.to_string() }),
-        Err(error) => Err(KernelError::System { doing, reason: error.to_string() }),
+        Ok(Err(error)) => {
+            Err(KernelError::System { cause: SystemCause::Other, doing, reason: error.to_string() })
+        }
+        Err(error) => {
+            Err(KernelError::System { cause: SystemCause::Other, doing, reason: error.to_string() })
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use rustix::{
 };
 
 use super::rights;
-use crate::kernel::KernelError;
+use crate::kernel::{KernelError, SystemCause};
 
 /// Only root can create this directory, and so decides which users may open files in it.
 const DIRECTORY: &str = "/run/meshsec";
@@ -92,7 +92,10 @@ impl Place {
         let mut wait = |holder: String| {
             let left = timeout.saturating_sub(begin.elapsed());
             if left.is_zero() {
-                return Err(failed(format!("it is held by {holder}; see --lock-timeout")));
+                return Err(failed(
+                    SystemCause::Locked,
+                    format!("it is held by {holder}; see --lock-timeout"),
+                ));
             }
             if !std::mem::replace(&mut told, true) {
                 tell(Notice::Waits(holder));
@@ -148,8 +151,8 @@ fn take_name(
     }
 }
 
-fn failed(reason: String) -> KernelError {
-    KernelError::System { doing: "cannot lock this network namespace".into(), reason }
+fn failed(cause: SystemCause, reason: String) -> KernelError {
+    KernelError::System { cause, doing: "cannot lock this network namespace".into(), reason }
 }
 
 /// The identity of the calling thread's network namespace.
@@ -190,7 +193,7 @@ fn lock_file(file: File, wait: &mut Wait<'_>) -> Result<File, KernelError> {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
             Err(Errno::WOULDBLOCK) => wait(read_note(&file))?,
-            Err(errno) => return Err(failed(errno.to_string())),
+            Err(errno) => return Err(failed(SystemCause::Other, errno.to_string())),
         }
     }
 }
@@ -215,11 +218,12 @@ fn read_note(mut file: &File) -> String {
 
 /// A socket of this name; none if another socket has it.
 fn bind(name: &[u8]) -> Result<Option<UnixListener>, KernelError> {
-    let address = SocketAddr::from_abstract_name(name).map_err(|e| failed(e.to_string()))?;
+    let address = SocketAddr::from_abstract_name(name)
+        .map_err(|e| failed(SystemCause::Other, e.to_string()))?;
     match UnixListener::bind_addr(&address) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
-        Err(error) => Err(failed(error.to_string())),
+        Err(error) => Err(failed(SystemCause::Other, error.to_string())),
     }
 }
 
@@ -243,6 +247,7 @@ mod tests {
     use std::{os::unix::fs::PermissionsExt, process::Command};
 
     use super::*;
+    use crate::model::ErrorCode;
 
     /// A name of its own for each test, so that they don't wait for each other.
     fn name(test: &str) -> Vec<u8> {
@@ -273,8 +278,9 @@ mod tests {
         assert!(begin.elapsed() >= Duration::from_millis(120));
         let holder = format!("process {}", std::process::id());
         assert_eq!(told, [format!("waits for {holder}")]);
-        let error = lock.unwrap_err().to_string();
-        assert!(error.contains(&format!("held by {holder};")), "{error}");
+        let error = lock.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NamespaceLocked);
+        assert!(error.to_string().contains(&format!("held by {holder};")), "{error}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use netlink_sys::{
 use rustix::net::{RecvFlags, sockopt};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::kernel::{Errno, KernelError};
+use crate::kernel::{Errno, KernelError, SystemCause};
 
 use super::wire::{self, Message, Messages, Refusal, Request, garbled};
 
@@ -130,6 +130,7 @@ impl Engine {
             }
         }
         Err(KernelError::System {
+            cause: SystemCause::KeepsChanging,
             doing: format!("cannot list {what}"),
             reason: format!("they kept changing, {DUMP_TRIES} times in a row"),
         })
@@ -432,5 +433,9 @@ fn socket_error(doing: &str, error: &io::Error) -> KernelError {
     } else {
         error.to_string()
     };
-    KernelError::System { doing: format!("netlink, while {doing}"), reason }
+    KernelError::System {
+        cause: SystemCause::Other,
+        doing: format!("netlink, while {doing}"),
+        reason,
+    }
 }

@@ -4,7 +4,7 @@ use std::{fs, io, os::fd::AsFd, path::Path};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::kernel::KernelError;
+use crate::kernel::{KernelError, SystemCause};
 
 /// The directory in which iproute2 mounts the namespaces that have a name.
 const NAMED: &str = "/run/netns";
@@ -24,6 +24,7 @@ pub fn enter(name: &str) -> Result<(), KernelError> {
 
 fn enter_under(directory: &Path, name: &str) -> Result<(), KernelError> {
     let failed = |reason: String| KernelError::System {
+        cause: SystemCause::Other,
         doing: format!("cannot enter network namespace {name:?}"),
         reason,
     };

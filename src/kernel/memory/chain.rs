@@ -2,7 +2,7 @@
 
 use super::Memory;
 use crate::{
-    kernel::{KernelError, rules},
+    kernel::{KernelError, SystemCause, rules},
     model::{Chain, ChainId, ChainStep, Jump, ObjectStep, Rule},
 };
 
@@ -24,6 +24,7 @@ impl Memory {
         rules::check_chain(id, rules, step)?;
         if self.lacking.contains(&id.table) {
             return Err(KernelError::System {
+                cause: SystemCause::Other,
                 doing: step.attempt(),
                 reason: "the kernel has no such table".into(),
             });

@@ -53,6 +53,7 @@ struct JsonConfirmation {
 struct JsonFailure {
     #[serde(flatten)]
     step: JsonStep,
+    code: &'static str,
     error: String,
 }
 
@@ -107,6 +108,7 @@ fn steps(steps: &[PlannedStep]) -> Vec<JsonStep> {
 fn failures(report: &Report) -> Vec<JsonFailure> {
     let failure = |(step, error): &(PlannedStep, KernelError)| JsonFailure {
         step: JsonStep::of(step),
+        code: error.code().word(),
         error: error.to_string(),
     };
     report.failed.iter().map(failure).collect()

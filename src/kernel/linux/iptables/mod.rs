@@ -27,7 +27,7 @@ use std::{
 
 use super::host::read_if_any;
 use crate::{
-    kernel::{KernelError, rules},
+    kernel::{KernelError, SystemCause, rules},
     model::{
         Backend, ChainId, ChainStep, Family, Firewall, ObjectStep, Reqid, Rule, Translation, Unseen,
     },
@@ -44,9 +44,6 @@ const PROC_NET: &str = "/proc/thread-self/net";
 /// Waits for the lock of iptables-legacy, which a busy host often holds for a moment. `run` limits
 /// the whole.
 const RESTORE: [&str; 3] = ["-w", "5", "--noflush"];
-
-/// The message of iptables-nft on a kernel without nf_tables.
-const NO_NF_TABLES: &str = "Failed to initialize nft: Protocol not supported";
 
 /// The programs of this host, found when they are first needed.
 #[derive(Default)]
@@ -237,8 +234,8 @@ impl Programs {
             Backend::NfTables => match self.pairs.get(&backend) {
                 Some(pair) => match save(pair, &[]) {
                     // A kernel without nf_tables has no rules in it.
-                    Err(KernelError::System { reason, .. })
-                        if !self.is_system(backend) && reason.contains(NO_NF_TABLES) =>
+                    Err(KernelError::System { cause: SystemCause::NoNfTables, .. })
+                        if !self.is_system(backend) =>
                     {
                         Ok(Tables::new())
                     }
@@ -262,6 +259,7 @@ impl Programs {
         }
         let program = format!("{}-{}", self.family.program(), Backend::NfTables.suffix());
         Err(KernelError::System {
+            cause: SystemCause::ProgramMissing,
             doing: format!("cannot look at the rules of {program}"),
             reason: format!("chains of a mesh are there, and {program}-save is not installed"),
         })
@@ -270,9 +268,7 @@ impl Programs {
     /// The nat table of a backend.
     fn nat(&self, backend: Backend) -> Result<Tables, KernelError> {
         match self.table(backend, "nat") {
-            Err(KernelError::System { reason, .. }) if reason.contains(NO_NF_TABLES) => {
-                Ok(Tables::new())
-            }
+            Err(KernelError::System { cause: SystemCause::NoNfTables, .. }) => Ok(Tables::new()),
             other => other,
         }
     }
@@ -290,6 +286,7 @@ impl Programs {
     fn pair(&self, backend: Backend, table: &str) -> Result<&Pair, KernelError> {
         let program = format!("{}-{}", self.family.program(), backend.suffix());
         self.pairs.get(&backend).ok_or_else(|| KernelError::System {
+            cause: SystemCause::ProgramMissing,
             doing: format!("cannot look at the rules of {program}"),
             reason: format!("table {table} is there, and {program}-save is not installed"),
         })
@@ -298,6 +295,7 @@ impl Programs {
     fn restore(&self, step: &ChainStep, id: &ChainId, text: &str) -> Result<(), KernelError> {
         let pair = self.pairs.get(&id.backend).ok_or_else(|| rules::no_programs(id, step))?;
         run::run(&pair.restore, &RESTORE, text).map(drop).map_err(|error| KernelError::System {
+            cause: SystemCause::Other,
             doing: step.attempt(),
             reason: error.to_string(),
         })
@@ -307,6 +305,7 @@ impl Programs {
 fn save(pair: &Pair, arguments: &[&str]) -> Result<Tables, KernelError> {
     let printed = run::run(&pair.save, arguments, "")?;
     parse::tables(&printed).map_err(|reason| KernelError::System {
+        cause: SystemCause::Other,
         doing: format!("{} shows what can't be read", pair.save.display()),
         reason,
     })
@@ -321,6 +320,7 @@ fn backend_of(program: &Path) -> Result<Backend, KernelError> {
         Ok(Backend::Legacy)
     } else {
         Err(KernelError::System {
+            cause: SystemCause::Other,
             doing: format!("cannot tell the backend of {}", program.display()),
             reason: format!("its version is {:?}", version.trim()),
         })
@@ -351,6 +351,7 @@ fn proc_is_there() -> Result<(), KernelError> {
     match fs::metadata(PROC_NET) {
         Ok(_) => Ok(()),
         Err(error) => Err(KernelError::System {
+            cause: SystemCause::Other,
             doing: format!("cannot read {PROC_NET}"),
             reason: error.to_string(),
         }),
@@ -365,7 +366,7 @@ fn is_absent(family: Family) -> bool {
 
 fn not_seen(family: Family, system: bool, error: KernelError) -> Unseen {
     let (what, reason) = match error {
-        KernelError::System { doing, reason } => (doing, reason),
+        KernelError::System { doing, reason, .. } => (doing, reason),
         error @ (KernelError::Refused { .. }
         | KernelError::Lost { .. }
         | KernelError::Garbled(_)

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::kernel::KernelError;
+use crate::kernel::{KernelError, SystemCause};
 
 /// The directories of programs, in the order of a root shell's PATH. The caller's own PATH has no
 /// influence on the programs that run as root.
@@ -32,6 +32,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const LIMIT: Duration = Duration::from_secs(30);
 /// The interval of checks whether a program has ended.
 const POLL: Duration = Duration::from_millis(1);
+/// The message of iptables-nft on a kernel without nf_tables.
+const NO_NF_TABLES: &str = "Failed to initialize nft: Protocol not supported";
 /// The length of a program's own output in an error.
 const WORDS_SHOWN: usize = 400;
 
@@ -61,7 +63,8 @@ fn run_within(
     arguments: &[&str],
     input: &str,
 ) -> Result<String, KernelError> {
-    let failed = |reason: String| KernelError::System {
+    let failed = |cause, reason: String| KernelError::System {
+        cause,
         doing: format!("{} {} failed", program.display(), arguments.join(" ")),
         reason,
     };
@@ -75,24 +78,32 @@ fn run_within(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(SystemCause::Other, error.to_string()))?;
     write_all(&mut child, input.into());
     let printed = read_all(child.stdout.take());
     let said = read_all(child.stderr.take());
     let deadline = Instant::now() + limit;
     let status = wait(&mut child, deadline)
-        .map_err(|error| failed(error.to_string()))?
-        .ok_or_else(|| failed(format!("it took longer than {} s", limit.as_secs())))?;
+        .map_err(|error| failed(SystemCause::Other, error.to_string()))?
+        .ok_or_else(|| {
+            failed(SystemCause::Other, format!("it took longer than {} s", limit.as_secs()))
+        })?;
     // A process that it left running may hold its output open.
     let left = || deadline.saturating_duration_since(Instant::now()).max(POLL);
     let (printed, said) = (printed.recv_timeout(left()), said.recv_timeout(left()));
     let (Ok(printed), Ok(said)) = (printed, said) else {
-        return Err(failed("its output has no end".into()));
+        return Err(failed(SystemCause::Other, "its output has no end".into()));
     };
     if !status.success() {
-        return Err(failed(reason(status, &String::from_utf8_lossy(&said))));
+        let said = String::from_utf8_lossy(&said);
+        let cause = match said.contains(NO_NF_TABLES) {
+            true => SystemCause::NoNfTables,
+            false => SystemCause::Other,
+        };
+        return Err(failed(cause, reason(status, &said)));
     }
-    String::from_utf8(printed).map_err(|_| failed("its output is not UTF-8".into()))
+    String::from_utf8(printed)
+        .map_err(|_| failed(SystemCause::Other, "its output is not UTF-8".into()))
 }
 
 /// Writes from a thread of its own: a program may print much before it reads.
@@ -208,6 +219,25 @@ mod tests {
             let error = sh(LIMIT, script, "").unwrap_err();
             assert!(error.contains(text), "{error}");
         }
+    }
+
+    /// A kernel without nf_tables has no rules there, which any other failure leaves open.
+    #[test]
+    fn a_kernel_without_nf_tables_is_told_from_other_failures() {
+        let cause = |said: &str| {
+            let script = format!("echo '{said}' >&2; exit 1");
+            let ended = run_within(LIMIT, Path::new("/bin/sh"), &["-c", &script], "");
+            match ended {
+                Err(KernelError::System { cause, .. }) => cause,
+                other => panic!("{other:?}"),
+            }
+        };
+        let absent = "iptables/1.8.9 Failed to initialize nft: Protocol not supported";
+        assert_eq!(cause(absent), SystemCause::NoNfTables);
+        assert_eq!(
+            cause("iptables/1.8.9 Failed to initialize nft: Permission denied"),
+            SystemCause::Other
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rtnetlink::{
     packet_route::rule::{RuleAttribute, RuleMessage},
 };
 
-use crate::kernel::KernelError;
+use crate::kernel::{KernelError, SystemCause};
 
 use super::{PROC_NET, facts};
 
@@ -26,6 +26,7 @@ pub(super) fn of_marks() -> Result<Vec<(String, u32)>, KernelError> {
 fn of_devices() -> Result<Vec<(String, u32)>, KernelError> {
     let path = format!("{PROC_NET}/dev");
     let table = fs::read_to_string(&path).map_err(|error| KernelError::System {
+        cause: SystemCause::Other,
         doing: format!("cannot read {path}"),
         reason: error.to_string(),
     })?;
@@ -35,8 +36,11 @@ fn of_devices() -> Result<Vec<(String, u32)>, KernelError> {
 }
 
 fn of_routing_rules() -> Result<Vec<(String, u32)>, KernelError> {
-    let failed =
-        |reason: String| KernelError::System { doing: "cannot list routing rules".into(), reason };
+    let failed = |reason: String| KernelError::System {
+        cause: SystemCause::Other,
+        doing: "cannot list routing rules".into(),
+        reason,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Object, Outcome, XfrmStep};
 use crate::{
     kernel::{
-        Errno, KernelError,
+        Errno, KernelError, SystemCause,
         linux::{
             clock,
             decode::{self, Names},
@@ -82,6 +82,7 @@ fn begin(
 fn delete(step: &SaStep, id: &SaId, found: Option<SaId>) -> Result<Vec<Request>, KernelError> {
     match found {
         Some(found) if found != *id => Err(KernelError::System {
+            cause: SystemCause::Other,
             doing: step.attempt(),
             reason: format!("it is hidden by SA {found}, which would be deleted instead"),
         }),

@@ -65,9 +65,26 @@ pub fn restore(
 ///
 /// Counters are not compared, nor placeholders that the kernel makes.
 pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
+    // All fields by name, so that a new kind of object has to be compared, or left out, here.
+    let Desired {
+        sas: _,
+        kept: _,
+        policies: _,
+        guards: _,
+        discovery: _,
+        chains: _,
+        link: _,
+        // These are not objects.
+        marking: _,
+        traffic: _,
+        local: _,
+        peers: _,
+        goal: _,
+        clock: _,
+        unpaired: _,
+    } = before;
     let now = Comparison { before, state: &live.0, reqid };
-    let mut unlike = Vec::new();
-    unlike.extend(now.unlike_sas());
+    let mut unlike = now.unlike_sas();
     unlike.extend(now.unlike_policies());
     unlike.extend(now.unlike_chains());
     unlike.extend(now.unlike_link());

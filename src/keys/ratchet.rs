@@ -224,4 +224,35 @@ mod tests {
             assert!(Ratchet::parse(edited.as_bytes()).is_err(), "{edited}");
         }
     }
+
+    /// Other versions read and write the same files.
+    #[test]
+    fn a_file_has_one_form_for_good() {
+        assert_eq!(
+            *at(41).text(),
+            "meshsec ratchet 1\nmesh lab\ngeneration 41\n\
+             chain 592aecccf83c46d0b8e56ca23c9c0fb871b0ee10aec796a28ee6d3e4bfa9b2c6\n\
+             checksum efc4ccf73d8e6738\n"
+        );
+    }
+
+    #[test]
+    fn damage_is_told_by_its_place() {
+        let whole = at(41).text();
+        for (from, to, damage) in [
+            ("ratchet 1", "ratchet 2", Damage::Title),
+            ("mesh lab", "mesh", Damage::Line("mesh")),
+            ("mesh lab", "mesh a/b", Damage::Line("mesh")),
+            ("generation 41", "generation", Damage::Line("generation")),
+            ("generation 41", "generation x", Damage::Line("generation")),
+            ("chain ", "chain x", Damage::Line("chain")),
+            ("checksum ", "sum ", Damage::Line("checksum")),
+            ("generation 41", "generation 42", Damage::Checksum),
+        ] {
+            let edited = whole.replacen(from, to, 1);
+            assert_eq!(Ratchet::parse(edited.as_bytes()).err(), Some(damage), "{from} {to}");
+        }
+        let no_text = [whole.as_bytes(), &[0xff]].concat();
+        assert_eq!(Ratchet::parse(&no_text).err(), Some(Damage::Line("its text")));
+    }
 }

@@ -33,7 +33,7 @@ pub use policy::{Action, Direction, Level, Policy, PolicyId, PolicyRole, Templat
 pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
 pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, Queue, State};
-pub use step::{Added, ChainStep, MtuStep, ObjectStep, PolicyStep, SaStep, Step, StepKind};
+pub use step::*;
 pub use time::{Period, Time};
 pub use way::{Destination, Route, Translation, Tunnel, TunnelKind, Ways};
 pub use x25519::{PrivateKey, PublicKey, PublicKeyError};

@@ -1,6 +1,9 @@
 //! Chains of the firewall: identity, differences, steps, and the way back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::{
     change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation},
@@ -11,8 +14,8 @@ use super::{
 use crate::{
     desired::{Desired, Goal, Keyring},
     model::{
-        Backend, Chain, ChainId, ChainRole, ChainStep, Direction, Family, Firewall, Jump, Reason,
-        ReasonCode, Reqid, Rule, State, StepKind,
+        Backend, Chain, ChainId, ChainRole, ChainStep, Direction, Family, Firewall, IPPROTO_UDP,
+        Jump, Prefix, Reason, ReasonCode, Reqid, Rule, Selector, State, StepKind,
     },
 };
 
@@ -106,6 +109,15 @@ impl Difference for ChainChange {
     /// Chains are of no peer.
     fn way_back(&self, _: &RollBack<'_>) -> Option<WayBack> {
         None
+    }
+
+    fn uncovered(&self) -> Vec<Selector> {
+        match self {
+            Self::Set { live: Some(chain), .. } | Self::Delete(chain) => {
+                guarded_by(&chain.id, &chain.rules)
+            }
+            Self::Set { live: None, .. } => Vec::new(),
+        }
     }
 
     fn irreversible(&self, state: &State, _: &Keyring) -> Vec<String> {
@@ -294,6 +306,26 @@ pub(super) fn marked_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
         Rule::Mark { port, .. } => Some(*port),
         Rule::Pass { .. } | Rule::Drop { .. } | Rule::Block { .. } | Rule::Other(_) => None,
     })
+}
+
+/// The packets that a chain keeps from leaving unprotected: it drops them, or gives them the mark
+/// by which a policy selects them.
+fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
+    match id.role() {
+        Some(ChainRole::Out | ChainRole::MangleOut) => to_ports(id.family, guarded_ports(rules)),
+        Some(ChainRole::Mark) => to_ports(id.family, marked_ports(rules)),
+        Some(ChainRole::In | ChainRole::MangleIn) | None => Vec::new(),
+    }
+}
+
+/// All packets to UDP ports.
+pub(super) fn to_ports(family: Family, ports: impl Iterator<Item = u16>) -> Vec<Selector> {
+    let any = Prefix::any(match family {
+        Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    });
+    let all = Selector::between(any, any);
+    ports.map(|port| all.to_port(IPPROTO_UDP, port)).collect()
 }
 
 /// A chain's rules, and the rule that leads to it.

@@ -1,19 +1,22 @@
 //! Changes: the differences between file and kernel, by kind of object.
+//!
+//! Compares normalised values, never attributes. An object of the mesh that nothing asks for goes;
+//! foreign objects are not looked at here.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use super::{
-    chain::ChainChange,
+    chain::{self, ChainChange},
     fields::Field,
-    link::MtuChange,
-    policy::PolicyChange,
-    sa::SaChange,
+    link::{self, MtuChange},
+    policy::{self, PolicyChange},
+    sa::{self, SaChange},
     sequence::Phase,
     undo::{RollBack, WayBack},
 };
 use crate::{
     desired::{Desired, Keyring},
-    model::{Direction, PeerName, Policy, Reason, State, StepKind},
+    model::{Direction, Live, PeerName, Policy, Reason, Reqid, Selector, State, StepKind},
 };
 
 /// One object that isn't as it should be.
@@ -53,6 +56,26 @@ impl Operation {
     }
 }
 
+/// All changes, guards and the link first, then by peer, SAs before policies.
+pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> {
+    let mut changes = sa::diff(desired, live, reqid);
+    changes.extend(policy::diff(desired, live, reqid));
+    changes.extend(chain::diff(desired, &live.0.firewall, reqid));
+    changes.extend(link::change(desired, live));
+    let rank = |change: &Change| (change.kind().rank(), change.is_discovery());
+    changes.sort_by(|a, b| (&a.peer, rank(a)).cmp(&(&b.peer, rank(b))));
+    changes
+}
+
+/// The peer at the far end, where one end is this host.
+pub(super) fn peer_of(desired: &Desired, src: IpAddr, dst: IpAddr) -> Option<&PeerName> {
+    match desired.local {
+        Some(local) if src == local => desired.peers.get(&dst),
+        Some(local) if dst == local => desired.peers.get(&src),
+        _ => None,
+    }
+}
+
 /// The part of a plan that each kind of object has to answer for, in a file of its own.
 pub(super) trait Difference {
     /// The effect on the object.
@@ -74,6 +97,9 @@ pub(super) trait Difference {
     /// The way back to the object's old form; `None` if there is none, or it is not allowed. Where
     /// a foreign object has come into its place, there is none of the mesh.
     fn way_back(&self, now: &RollBack<'_>) -> Option<WayBack>;
+    /// The packets that the object keeps from leaving unprotected until then, and may not after the
+    /// change.
+    fn uncovered(&self) -> Vec<Selector>;
     /// Why nobody could make the objects again that change, in words; empty if they can be made.
     fn irreversible(&self, state: &State, keys: &Keyring) -> Vec<String>;
 }
@@ -207,6 +233,10 @@ impl Change {
 
     pub(super) fn steps(&self, context: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {
         self.operation.difference().steps(context)
+    }
+
+    pub(super) fn uncovered(&self) -> Vec<Selector> {
+        self.operation.difference().uncovered()
     }
 
     pub(super) fn way_back(&self, now: &RollBack<'_>) -> Option<WayBack> {

@@ -250,15 +250,14 @@ pub(super) fn mark_users(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Wa
 pub(super) fn blocked_on_the_way(changes: &[Change]) -> Option<Warning> {
     let ports: Vec<String> = changes
         .iter()
-        .filter_map(|change| match &change.operation {
-            Operation::Chain(ChainChange::Set { live: Some(live), id, rules }) => {
-                let marks = id.role() == Some(ChainRole::Mark) && id.family == Family::Ipv4;
-                marks.then_some((&live.rules, rules))
-            }
-            Operation::Chain(ChainChange::Set { live: None, .. } | ChainChange::Delete(_))
-            | Operation::Sa(_)
-            | Operation::Policy(_)
-            | Operation::Mtu(_) => None,
+        .filter_map(|change| {
+            let Operation::Chain(ChainChange::Set { live: Some(live), id, rules }) =
+                &change.operation
+            else {
+                return None;
+            };
+            let marks = id.role() == Some(ChainRole::Mark) && id.family == Family::Ipv4;
+            marks.then_some((&live.rules, rules))
         })
         .flat_map(|(before, after)| {
             let after: Vec<u16> = marked_ports(after).collect();

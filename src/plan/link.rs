@@ -12,8 +12,8 @@ use super::{
 use crate::{
     desired::{Desired, Keyring, WantedLink},
     model::{
-        Direction, Link, Live, Mtu, MtuStep, Reason, ReasonCode, State, StepKind, Tunnel, Warning,
-        WarningCode,
+        Direction, Link, Live, Mtu, MtuStep, Reason, ReasonCode, Selector, State, StepKind, Tunnel,
+        Warning, WarningCode,
     },
     mtu,
 };
@@ -67,6 +67,10 @@ impl Difference for MtuChange {
     /// A device is of no peer.
     fn way_back(&self, _: &RollBack<'_>) -> Option<WayBack> {
         None
+    }
+
+    fn uncovered(&self) -> Vec<Selector> {
+        Vec::new()
     }
 
     fn irreversible(&self, _: &State, _: &Keyring) -> Vec<String> {

@@ -7,7 +7,6 @@ mod bypass;
 mod chain;
 mod change;
 mod conflict;
-mod diff;
 mod fields;
 mod firewall;
 mod flow;
@@ -75,7 +74,7 @@ impl Plan {
     /// Compares the wanted objects with the live ones, of the mesh with this reqid.
     pub fn new(desired: &Desired, live: &Live, reqid: Reqid) -> Self {
         let found = conflict::find(desired, live, reqid);
-        let changes = diff::diff(desired, live, reqid);
+        let changes = change::diff(desired, live, reqid);
         let (changes, held) = hold::split(changes, desired, live, reqid, &found);
         let steps = sequence::sequence(&changes, desired);
         let lacks = firewall::lacks(desired, live, reqid);

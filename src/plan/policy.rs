@@ -7,8 +7,7 @@ use std::{
 
 use super::{
     chain::{self, ChainChange},
-    change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation},
-    diff::peer_of,
+    change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation, peer_of},
     fields::{self, Field, Fields},
     sequence::Phase,
     undo::{RollBack, WayBack},
@@ -16,8 +15,8 @@ use super::{
 use crate::{
     desired::{Desired, Goal, Keyring},
     model::{
-        ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, Level,
-        Live, Mode, PeerName, Policy, PolicyId, PolicyRole, PolicyStep, PortMatch, Reason,
+        Action, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6,
+        Level, Live, Mode, PeerName, Policy, PolicyId, PolicyRole, PolicyStep, PortMatch, Reason,
         ReasonCode, Reqid, Rule, Selector, State, StepKind, Template,
     },
 };
@@ -166,6 +165,16 @@ impl Difference for PolicyChange {
                 _ => old.extras.is_empty().then(|| WayBack::Policy(old.clone())),
             },
             Self::Delete(old) => now.state.policies.contains(old).then_some(WayBack::Untouched),
+        }
+    }
+
+    /// ICMP errors are not: once the SAs are gone they quote no packet that was encrypted.
+    fn uncovered(&self) -> Vec<Selector> {
+        match self {
+            Self::Delete(policy) if may_protect(policy) && !policy.is_for_icmp_errors() => {
+                vec![policy.id.selector]
+            }
+            Self::Create(_) | Self::Update { .. } | Self::Delete(_) => Vec::new(),
         }
     }
 
@@ -388,4 +397,13 @@ fn of_template(template: &Template) -> [(&'static str, String); 5] {
         ("level", template.level.to_string()),
         ("template", format!("src {} dst {} proto {}", template.src, template.dst, template.proto)),
     ]
+}
+
+/// Whether a policy protected or blocked packets out that nobody has marked, if only where an SA
+/// was at hand.
+pub(super) fn may_protect(policy: &Policy) -> bool {
+    policy.id.direction == Direction::Out
+        && policy.id.mark.value == 0
+        && policy.id.if_id == 0
+        && (policy.action == Action::Block || !policy.templates.is_empty())
 }

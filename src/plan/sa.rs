@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation},
-    diff::peer_of,
+    change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation, peer_of},
     fields::{self, Field, Fields},
     sequence::Phase,
     undo::{RollBack, WayBack},
@@ -16,7 +15,7 @@ use crate::{
     desired::{Desired, Goal, Keyring, WantedSa},
     model::{
         Algorithm, Direction, KeyView, Live, Mark, OldPairs, Reason, ReasonCode, Reqid, Sa, SaId,
-        SaStep, State, StepKind,
+        SaStep, Selector, State, StepKind,
     },
 };
 
@@ -142,6 +141,11 @@ impl Difference for SaChange {
             },
             Self::Delete(old) => now.state.sas.contains(old).then_some(WayBack::Untouched),
         }
+    }
+
+    /// A policy that asks for an SA which is not there lets no packet pass.
+    fn uncovered(&self) -> Vec<Selector> {
+        Vec::new()
     }
 
     fn irreversible(&self, _: &State, keys: &Keyring) -> Vec<String> {

@@ -1,17 +1,13 @@
 //! Warnings for the operator before a plan is applied.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
-    bypass,
-    chain::{self, ChainChange},
+    bypass, chain,
     change::{Change, Operation},
     firewall::{self, Lack},
     flush, layout, link, nat,
-    policy::PolicyChange,
+    policy::{self, PolicyChange},
     reach::Reach,
     route,
     sa::SaChange,
@@ -20,9 +16,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        Action, ChainId, ChainRole, Direction, Family, IPPROTO_TCP, IPPROTO_UDP, Live,
-        PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Selector, Spi, Usage,
-        Warning, WarningCode,
+        Action, Direction, Family, IPPROTO_TCP, Live, PEER_PRIORITY, PeerName, Policy, PolicyId,
+        Reqid, Rule, Selector, Spi, Usage, Warning, WarningCode,
     },
 };
 
@@ -294,15 +289,13 @@ fn covers_ssh(desired: &Desired) -> bool {
     })
 }
 
-/// Traffic that the deleted objects covered, and the remaining ones don't.
-///
-/// ICMP errors are not: once the SAs are gone they quote no packet that was encrypted.
+/// Traffic that the changed objects covered, and the remaining ones don't.
 fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let chains: Vec<Selector> = desired
         .chains
         .iter()
         .filter(|((_, role), _)| role.guards() == Some(Direction::Out))
-        .flat_map(|((family, _), rules)| to_ports(*family, chain::guarded_ports(rules)))
+        .flat_map(|((family, _), rules)| chain::to_ports(*family, chain::guarded_ports(rules)))
         .collect();
     let stays = |selector: &Selector| {
         let guards = desired.guards.values();
@@ -311,25 +304,8 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
         let mut kept = policies.map(|kept| &kept.id.selector).chain(&chains);
         kept.any(|kept| kept.covers(selector))
     };
-    let mut gone: Vec<Selector> = changes
-        .iter()
-        .flat_map(|change| match &change.operation {
-            Operation::Policy(PolicyChange::Delete(policy))
-                if may_protect(policy) && !policy.is_for_icmp_errors() =>
-            {
-                vec![policy.id.selector]
-            }
-            Operation::Chain(ChainChange::Delete(chain)) => guarded_by(&chain.id, &chain.rules),
-            Operation::Chain(ChainChange::Set { live: Some(chain), .. }) => {
-                guarded_by(&chain.id, &chain.rules)
-            }
-            Operation::Policy(_)
-            | Operation::Sa(_)
-            | Operation::Mtu(_)
-            | Operation::Chain(ChainChange::Set { live: None, .. }) => Vec::new(),
-        })
-        .filter(|selector| !stays(selector))
-        .collect();
+    let mut gone: Vec<Selector> =
+        changes.iter().flat_map(Change::uncovered).filter(|selector| !stays(selector)).collect();
     gone.sort();
     gone.dedup();
     // Of two that cover each other, such as two that differ in `user` alone, the first is named.
@@ -353,38 +329,8 @@ fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     })
 }
 
-/// The packets that a chain keeps from leaving unprotected: it drops them, or gives them the mark
-/// by which a policy selects them.
-fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
-    match id.role() {
-        Some(ChainRole::Out | ChainRole::MangleOut) => {
-            to_ports(id.family, chain::guarded_ports(rules))
-        }
-        Some(ChainRole::Mark) => to_ports(id.family, chain::marked_ports(rules)),
-        Some(ChainRole::In | ChainRole::MangleIn) | None => Vec::new(),
-    }
-}
-
-fn to_ports(family: Family, ports: impl Iterator<Item = u16>) -> Vec<Selector> {
-    let any = Prefix::any(match family {
-        Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    });
-    let all = Selector::between(any, any);
-    ports.map(|port| all.to_port(IPPROTO_UDP, port)).collect()
-}
-
 fn covers_unmarked(policy: &Policy) -> bool {
-    may_protect(policy) && !policy.lets_clear_text_pass()
-}
-
-/// Whether a policy protected or blocked packets out that nobody has marked, if only where an SA
-/// was at hand.
-fn may_protect(policy: &Policy) -> bool {
-    policy.id.direction == Direction::Out
-        && policy.id.mark.value == 0
-        && policy.id.if_id == 0
-        && (policy.action == Action::Block || !policy.templates.is_empty())
+    policy::may_protect(policy) && !policy.lets_clear_text_pass()
 }
 
 /// The distance above its seed from which an SA sends so fast that its host would begin below its
@@ -453,7 +399,9 @@ fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
     let ports = guarding.flat_map(|(_, rules)| rules.iter().filter_map(Rule::guarded));
     policy.action == Action::Allow
         && firewall::are_wanted(desired, &live.0.firewall, family)
-        && to_ports(family, ports.map(|(port, _)| port)).iter().any(|all| all.overlaps(selector))
+        && chain::to_ports(family, ports.map(|(port, _)| port))
+            .iter()
+            .any(|all| all.overlaps(selector))
 }
 
 /// The rules that drop it, and how to have both.

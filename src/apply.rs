@@ -174,7 +174,7 @@ pub fn apply(
         report.left.clear();
         steps.retain(|step| !report.leaves_out(&step.step.kind));
         let mut course = Stopped::default();
-        let ended = run(kernel, goal.keyring, &steps, &mut report, &mut course, progress);
+        let ended = run_steps(kernel, goal.keyring, &steps, &mut report, &mut course, progress);
         let Err(lost) = ended else { break };
         report.answers_lost = true;
         let again = match (round < ROUNDS, kernel.observe(goal.reqid)) {
@@ -218,7 +218,7 @@ fn roll_back(
         | Progress::Retry => progress(told),
     };
     let mut course = Stopped::default();
-    if let Err(lost) = run(kernel, goal.keyring, &steps, &mut back, &mut course, &mut tell) {
+    if let Err(lost) = run_steps(kernel, goal.keyring, &steps, &mut back, &mut course, &mut tell) {
         report.stopped = Some(lost);
     }
     report.failed.append(&mut back.failed);
@@ -350,7 +350,7 @@ fn random_key(length: usize) -> Result<Key, KernelError> {
 }
 
 /// Runs steps phase by phase; `Err` if answers got lost on the way.
-pub(crate) fn run(
+pub(crate) fn run_steps(
     kernel: &mut dyn Kernel,
     keyring: &Keyring,
     steps: &[PlannedStep],

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    apply::{Course, Progress, Report, Target, run, verify},
+    apply::{Course, Progress, Report, Target, run_steps, verify},
     desired::Desired,
     kernel::Kernel,
     model::{
@@ -66,7 +66,7 @@ fn once(
     let plan = Plan::new(goal.desired, &live, goal.reqid);
     progress(Progress::Planned(&plan));
     let mut course = Lost::beside(goal.desired, &live, goal.reqid);
-    let lost = run(kernel, goal.keyring, &plan.steps, report, &mut course, progress).err();
+    let lost = run_steps(kernel, goal.keyring, &plan.steps, report, &mut course, progress).err();
     let now = verify(kernel, goal, report);
     report.unlike = now.map(|live| unlike(goal.desired, &live, goal.reqid));
     report.answers_lost |= lost.is_some();

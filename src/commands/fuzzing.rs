@@ -94,7 +94,7 @@ pub fn saved_plan(input: &[u8]) {
 
 /// Panics if a text is not a snapshot.
 #[cfg(test)]
-pub(crate) fn read(text: &[u8]) {
+pub(crate) fn must_be_snapshot(text: &[u8]) {
     if let Err(error) = live::parse(text, &meshes()[0].config) {
         panic!("{error}");
     }

@@ -80,7 +80,7 @@ fn advance(global: &Global, path: &Path, moment: Moment, to: u64) -> Result<Stat
     })?;
     let replacement = Replacement::begin(path)?;
     let mut remains = replacement.left();
-    let ratchet = read(path)?;
+    let ratchet = read_ratchet(path)?;
     let before = ratchet.generation();
     let after = ratchet.at(wanted).ok_or_else(|| {
         Error::request(
@@ -133,7 +133,7 @@ impl<'a> Turn<'a> {
     /// Leaves it where it is, because objects that are not in place may need the old keys; says so
     /// if it would have been turned.
     pub(super) fn hold(&self) -> RatchetAdvance {
-        let held = read(self.path).map(|ratchet| {
+        let held = read_ratchet(self.path).map(|ratchet| {
             let at = ratchet.generation();
             let reason = "the apply is incomplete, and what is not in place may need the old keys";
             let due = at < oldest_accepted(self.moment);
@@ -146,7 +146,7 @@ impl<'a> Turn<'a> {
         let replacement = Replacement::begin(self.path)?;
         let mut remains = replacement.left();
         // Read again under the lock: another run may have turned it.
-        let ratchet = read(self.path)?;
+        let ratchet = read_ratchet(self.path)?;
         let before = ratchet.generation();
         let to = oldest_accepted(self.moment);
         let next =
@@ -200,7 +200,7 @@ fn failed(error: Error) -> RatchetAdvance {
     RatchetAdvance { before: None, after: None, error: Some(error) }
 }
 
-fn read(path: &Path) -> Result<Ratchet, Error> {
+fn read_ratchet(path: &Path) -> Result<Ratchet, Error> {
     config::read_ratchet(path)
         .map_err(|error| Error::request(ErrorCode::RatchetRefused, error.to_string()))
 }

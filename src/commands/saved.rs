@@ -118,7 +118,7 @@ pub(super) fn check(
     prepared: &Prepared<'_>,
     live: &Live,
 ) -> Result<(), Error> {
-    let (saved, text) = read(path)?;
+    let (saved, text) = read_saved_plan(path)?;
     let now = JsonSavedPlan::new(loaded, prepared, live, Time::from_seconds(saved.premises.made))?;
     match saved.premises.change(&now.premises) {
         Some(change) => Err(stale(path, change)),
@@ -168,7 +168,7 @@ fn shown(loaded: &Loaded, prepared: &Prepared<'_>, made: Time) -> Result<Value, 
 fn put(path: &Path, text: &[u8]) -> Result<(), Error> {
     let file = Replacement::begin(path)?;
     match fs::metadata(path) {
-        Ok(there) if there.is_file() && read(path).is_ok() => {
+        Ok(there) if there.is_file() && read_saved_plan(path).is_ok() => {
             let old = fs::read(path).map_err(|error| unread(path, error.to_string()))?;
             file.commit(&old, text)
         }
@@ -178,7 +178,7 @@ fn put(path: &Path, text: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn read(path: &Path) -> Result<(JsonSavedPlan, Vec<u8>), Error> {
+fn read_saved_plan(path: &Path) -> Result<(JsonSavedPlan, Vec<u8>), Error> {
     SAVED_PLAN.read_with_text(path)
 }
 
@@ -263,7 +263,7 @@ mod tests {
         let path = directory.path().join("plan");
         put(&path, &text).unwrap();
         put(&path, &text).unwrap();
-        assert_eq!(read(&path).unwrap().0.premises, premises());
+        assert_eq!(read_saved_plan(&path).unwrap().0.premises, premises());
         let secret = saved(&directory, "a secret");
         let error = put(&secret, &text).unwrap_err().to_string();
         assert!(error.contains("not overwritten"), "{error}");
@@ -286,10 +286,10 @@ mod tests {
             ),
         ] {
             let path = saved(&directory, contents);
-            let error = text(read(&path).err().unwrap());
+            let error = text(read_saved_plan(&path).err().unwrap());
             assert!(error.contains(reason), "{contents}: {error}");
         }
         let absent = directory.path().join("absent");
-        assert!(text(read(&absent).err().unwrap()).contains("No such file"));
+        assert!(text(read_saved_plan(&absent).err().unwrap()).contains("No such file"));
     }
 }

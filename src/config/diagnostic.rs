@@ -195,7 +195,7 @@ impl Place {
         let carets = window.columns_between(start, end).max(1);
         Self {
             line,
-            column: columns.of(text, range.start, start),
+            column: columns.column_at(text, range.start, start),
             before: window.columns_between(0, start) + window.cut_before(),
             text: window.text(),
             carets,
@@ -218,7 +218,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(&mut self, text: &str, start: usize, at: usize) -> usize {
+    fn column_at(&mut self, text: &str, start: usize, at: usize) -> usize {
         if self.start != start || self.at > at {
             *self = Self { start, at: start, count: 0 };
         }
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn columns_count_characters() {
         let mut columns = Columns::default();
-        assert_eq!(columns.of("\u{feff}é日x", 0, "\u{feff}é日".len()), 3);
-        assert_eq!(columns.of("abc", 0, 1), 2);
+        assert_eq!(columns.column_at("\u{feff}é日x", 0, "\u{feff}é日".len()), 3);
+        assert_eq!(columns.column_at("abc", 0, 1), 2);
     }
 }

@@ -48,12 +48,12 @@ pub(super) enum FileError {
 
 /// Reads mesh.toml for commands that only look at it.
 pub(super) fn mesh_of_anybody(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    read(path, MESH_LIMIT, Permissions::Any)
+    read_file(path, MESH_LIMIT, Permissions::Any)
 }
 
 /// Reads mesh.toml. Users that can write it decide which traffic is protected.
 pub(super) fn mesh(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    read(path, MESH_LIMIT, Permissions::OwnerWrites)
+    read_file(path, MESH_LIMIT, Permissions::OwnerWrites)
 }
 
 /// Reads mesh.toml from standard input.
@@ -68,12 +68,12 @@ pub(super) fn standard_input() -> Result<Zeroizing<Vec<u8>>, FileError> {
 
 /// Reads a secret that the operator keeps.
 pub(super) fn secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    read(path, SECRET_LIMIT, Permissions::OwnerOnly)
+    read_file(path, SECRET_LIMIT, Permissions::OwnerOnly)
 }
 
 /// Reads a secret that systemd keeps. systemd sets the permissions.
 pub(super) fn credential(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    read(path, SECRET_LIMIT, Permissions::Any)
+    read_file(path, SECRET_LIMIT, Permissions::Any)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -129,7 +129,7 @@ fn is_mapped(user: u32) -> bool {
     })
 }
 
-fn read(
+fn read_file(
     path: &Path,
     limit: usize,
     permissions: Permissions,

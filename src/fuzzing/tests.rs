@@ -111,7 +111,7 @@ fn nothing_in_a_snapshot_moves_the_cursor() {
                 "format_version": version, "taken": taken, "mesh": "lab", "state": state,
             });
             let text = snapshot.to_string();
-            crate::commands::fuzzing::read(text.as_bytes());
+            crate::commands::fuzzing::must_be_snapshot(text.as_bytes());
             super::snapshot(text.as_bytes());
         }
     }

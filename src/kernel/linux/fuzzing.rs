@@ -67,7 +67,7 @@ fn check_dump<T>(
 ) {
     let mut read = |bytes: &[u8]| {
         let mut dump = Dump::new(SEQUENCE, answer, "objects");
-        let ended = dump.read(&mut bytes.to_vec(), &mut decode);
+        let ended = dump.take_datagram(&mut bytes.to_vec(), &mut decode);
         ended.map(|ended| (ended, dump.list.len()))
     };
     let (end, objects) = reference(input, answer);

@@ -151,7 +151,7 @@ impl Engine {
         loop {
             let length = self.receive(&doing)?;
             let wiped = Wiped(&mut self.buffer[..length]);
-            if dump.read(&mut *wiped.0, decode)? {
+            if dump.take_datagram(&mut *wiped.0, decode)? {
                 return Ok((!dump.interrupted).then_some(dump.list));
             }
         }
@@ -324,7 +324,7 @@ impl<'a, T> Dump<'a, T> {
     /// # Errors
     ///
     /// Any doubt that all of it was understood.
-    pub(super) fn read(
+    pub(super) fn take_datagram(
         &mut self,
         datagram: &mut [u8],
         decode: &mut impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,

@@ -56,7 +56,7 @@ fn an_object_that_can_not_be_read_is_an_error_and_not_left_out_of_a_dump() {
     let mut dump = Dump::<()>::new(5, 0x10, "SAs");
     let mut datagram = dump_request(0x10, &[0; 8], 5);
     datagram[0] = 200;
-    assert!(dump.read(&mut datagram, &mut |_| Ok(None)).is_err());
+    assert!(dump.take_datagram(&mut datagram, &mut |_| Ok(None)).is_err());
 }
 
 #[test]

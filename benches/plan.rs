@@ -12,7 +12,7 @@ use meshsec::{
     kernel::{Kernel, memory::Memory},
     model::{
         Cipher, Generation, Key, Live, LocalAddress, MeshName, PeerName, Replay, Reqid, ShortId,
-        Time,
+        Stage, Time,
     },
     plan::Plan,
     render::{View, plan_json, plan_text},
@@ -86,10 +86,12 @@ fn config() -> Config {
         short_id: ShortId::new(number).expect("below 4096"),
         address: [10, 0, (number >> 8) as u8, number as u8].into(),
         public_key: None,
+        stage: Stage::Enforce,
     };
     Config {
         mesh: MeshName::new("bench").expect("a name"),
         reqid: REQID,
+        stage: Stage::Enforce,
         traffic: Traffic::Vxlan { port: 4789 },
         select: Select::Port,
         guard: Guard::Both,

@@ -13,9 +13,9 @@ use crate::{
     config::{Clock, Config, Guard, Moment, Peer, Secrets, Select, Traffic},
     keys::{Ratchet, Session},
     model::{
-        Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView, Mark,
-        Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid, Rule, Sa,
-        SaId, Selector, Spi, Start, Template, Ways, without_traces,
+        Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView,
+        Level, Mark, Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid,
+        Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways, without_traces,
     },
     mtu,
 };
@@ -49,6 +49,8 @@ pub struct Desired {
     pub local: Option<IpAddr>,
     /// The peers that it forms a pair with, by address.
     pub peers: BTreeMap<IpAddr, PeerName>,
+    /// The stages of pairs that are not at the last one.
+    pub stages: BTreeMap<PeerName, Stage>,
     /// The goal that these objects are for.
     pub goal: Goal,
     /// The clock that sets the generation, if one does.
@@ -129,25 +131,31 @@ impl Marking {
     }
 }
 
-/// The chains of one family, with their rules.
-fn chains(config: &Config) -> Vec<(ChainRole, Vec<Rule>)> {
+/// The chains of one family, with their rules, at a stage of the host.
+fn chains(config: &Config, stage: Stage) -> Vec<(ChainRole, Vec<Rule>)> {
     let (Traffic::Vxlan { port } | Traffic::Geneve { port }) = config.traffic else {
         return Vec::new();
     };
     let guard = |role: ChainRole, direction| (role, Rule::guards(port, direction, config.reqid));
-    match (config.select, config.guard) {
+    let marks = match config.select {
+        Select::Mark(mark) if stage.sends() => {
+            Some((ChainRole::Mark, vec![Rule::Mark { port, mark }]))
+        }
+        Select::Mark(_) | Select::Port => None,
+    };
+    let guards = match (config.select, config.guard) {
+        _ if !stage.enforces() => Vec::new(),
         // The filter table sees a packet after the mark has had its effect.
-        (Select::Mark(mark), _) => vec![
-            (ChainRole::Mark, vec![Rule::Mark { port, mark }]),
-            guard(ChainRole::Out, Direction::Out),
-            guard(ChainRole::In, Direction::In),
-        ],
+        (Select::Mark(_), _) => {
+            vec![guard(ChainRole::Out, Direction::Out), guard(ChainRole::In, Direction::In)]
+        }
         (Select::Port, Guard::Both) => vec![
             guard(ChainRole::MangleOut, Direction::Out),
             guard(ChainRole::MangleIn, Direction::In),
         ],
         (Select::Port, Guard::Policies | Guard::Off) => Vec::new(),
-    }
+    };
+    marks.into_iter().chain(guards).collect()
 }
 
 /// The routes that a plan for this file needs, seen from the named peer, or else from the one with
@@ -225,6 +233,11 @@ impl Desired {
         }
     }
 
+    /// The stage of the pair with a peer.
+    pub fn stage(&self, peer: &PeerName) -> Stage {
+        self.stages.get(peer).copied().unwrap_or_default()
+    }
+
     /// The packets that a policy of the mesh is for.
     pub fn packets(&self, wanted: &WantedPolicy) -> Selector {
         let PolicyId { selector, mark, .. } = wanted.policy.id;
@@ -266,9 +279,13 @@ fn work_out(
             continue;
         }
         wanted.peers.insert(peer.address, peer.name.clone());
+        let stage = config.stage_between(local, peer);
+        if !stage.enforces() {
+            wanted.stages.insert(peer.name.clone(), stage);
+        }
         add_sas(&mut wanted, &mut keyring, &mesh, peer);
         add_policies(&mut wanted, &mesh, peer);
-        if config.traffic != Traffic::All {
+        if config.traffic != Traffic::All && stage.sends() {
             add_icmp_errors(&mut wanted, &mesh, peer);
         }
     }
@@ -283,11 +300,11 @@ fn work_out(
         address: local.address,
         tunnel,
     });
-    if config.guard.is_on() {
+    if config.is_guarded(local) {
         wanted.guards = guards(config.traffic, config.reqid);
     }
     for family in Family::ALL {
-        let chains = chains(config).into_iter();
+        let chains = chains(config, config.stage_of(local)).into_iter();
         wanted.chains.extend(chains.map(|(role, rules)| ((family, role), rules)));
     }
     if marking.is_some() {
@@ -335,14 +352,15 @@ fn links(now: Generation, secrets: Option<&Secrets>) -> BTreeMap<Generation, Rat
     links
 }
 
-/// SAs inbound for the generation before, this one and the next, and outbound for this one: so
-/// hosts may move to the next in any order.
+/// SAs inbound for the generation before, this one and the next, and outbound for this one: so hosts
+/// may move to the next in any order. At the first stage there is none outbound.
 ///
 /// Where generations follow the clock, an outbound SA ends when the peers retire it, so that a host
 /// on which nothing applies any more falls silent and not deaf.
 fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, secrets, links } = *mesh;
-    if moment.clock.is_some() {
+    let sends = config.stage_between(local, peer).sends();
+    if moment.clock.is_some() && sends {
         let next = Spi::new(moment.generation.next(), local.short_id, peer.short_id);
         wanted.kept.insert(SaId::esp(peer.address, next));
     }
@@ -351,7 +369,7 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
     let ends = mesh
         .received()
         .map(|generation| (Direction::In, generation, peer, local))
-        .chain([(Direction::Out, now, local, peer)]);
+        .chain(sends.then_some((Direction::Out, now, local, peer)));
     for (direction, generation, from, to) in ends {
         let id = SaId::esp(to.address, Spi::new(generation, from.short_id, to.short_id));
         let clock = moment.clock.filter(|_| direction == Direction::Out);
@@ -411,22 +429,31 @@ fn session(config: &Config, local: &Peer, peer: &Peer, secrets: &Secrets) -> Opt
 /// The kernel asks policies fwd instead of in about packets that a rule of destination NAT sends on
 /// to a container, with the addresses that they arrived with. So each policy in has a twin there,
 /// or else clear text under a peer's address would pass.
+///
+/// Before the last stage, policies in and fwd take encrypted packets and others (`level use`).
 fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, .. } = *mesh;
     let out_spi = Spi::new(moment.generation, local.short_id, peer.short_id);
+    let any_spi = Spi::from_raw(0);
+    let stage = config.stage_between(local, peer);
+    let level = if stage.enforces() { Level::Required } else { Level::Use };
+    let out = (Direction::Out, local.address, peer.address, out_spi, Level::Required);
     let ends = [
-        (Direction::Out, local.address, peer.address, out_spi),
-        (Direction::In, peer.address, local.address, Spi::from_raw(0)),
-        (Direction::Fwd, peer.address, local.address, Spi::from_raw(0)),
+        (Direction::In, peer.address, local.address, any_spi, level),
+        (Direction::Fwd, peer.address, local.address, any_spi, level),
     ];
-    for (direction, src, dst, spi) in ends {
+    let out = stage.sends().then_some(out);
+    for (direction, src, dst, spi, level) in out.into_iter().chain(ends) {
         for id in policy_ids(config, direction, src, dst) {
             let policy = Policy {
                 id,
                 priority: PEER_PRIORITY,
                 action: Action::Allow,
                 index: None,
-                templates: vec![Template::transport(src, dst, spi, config.reqid)],
+                templates: vec![Template {
+                    level,
+                    ..Template::transport(src, dst, spi, config.reqid)
+                }],
                 extras: BTreeSet::new(),
             };
             wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });

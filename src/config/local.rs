@@ -109,7 +109,7 @@ fn capped(mut items: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use crate::config::{Guard, Rotation};
-    use crate::model::{Cipher, Generation, MeshName, PeerName, Replay, Reqid, ShortId};
+    use crate::model::{Cipher, Generation, MeshName, PeerName, Replay, Reqid, ShortId, Stage};
 
     use super::super::{Esp, KeySource, SecretSource, Select, Traffic};
     use super::*;
@@ -120,10 +120,12 @@ mod tests {
             short_id: ShortId::new(i.into()).unwrap(),
             address: IpAddr::from([192, 0, 2, i]),
             public_key: None,
+            stage: Stage::Enforce,
         };
         Config {
             mesh: MeshName::new("lab").unwrap(),
             reqid: Reqid(0x4d53_0001),
+            stage: Stage::Enforce,
             traffic: Traffic::Vxlan { port: 4789 },
             select: Select::Port,
             guard: Guard::Both,

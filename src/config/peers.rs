@@ -16,9 +16,9 @@ use super::{
     malformed::Malformed,
     mask,
     reader::{Findings, Section, Value, lowered},
-    schema::{ADDRESS, PEER_NAME, PUBLIC_KEY, SHORT_ID, Table},
+    schema::{ADDRESS, PEER_NAME, PEER_STAGE, PUBLIC_KEY, SHORT_ID, Table},
     secrets,
-    tables::KeyMethod,
+    tables::{KeyMethod, read_stage},
     types::Peer,
 };
 
@@ -81,6 +81,7 @@ fn peer(
         let address = address::read(findings, value)?;
         seen.addresses.unique(findings, value.span(), format!("address {address}"), address)
     });
+    let stage = read_stage(findings, &section, PEER_STAGE);
     let given = section.get(PUBLIC_KEY.name);
     let public_key = public_key(findings, &section, keys).map(|public_key| {
         let span = given.map_or(section.header(), |value| value.span());
@@ -94,6 +95,7 @@ fn peer(
         short_id: short_id?,
         address: address?,
         public_key: public_key.flatten(),
+        stage: stage?,
     };
     Some((peer, given.map(|value| value.span())))
 }

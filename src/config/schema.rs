@@ -7,7 +7,7 @@
 
 use super::types::Protocol;
 use crate::{
-    model::{Cipher, Generation, ShortId},
+    model::{Cipher, Generation, ShortId, Stage},
     mtu,
 };
 
@@ -187,6 +187,12 @@ pub(super) const REQID: Field = Field::new(
     "write a number from 0x10000 to 0xffffffff, or leave it out",
 );
 
+const STAGES: Form =
+    Form::Word(&[Stage::Receive.name(), Stage::Send.name(), Stage::Enforce.name()]);
+const WRITE_STAGE: &str = "write \"receive\", \"send\" or \"enforce\"";
+pub(super) const MESH_STAGE: Field = Field::new(Table::Mesh, "stage", STAGES, WRITE_STAGE);
+pub(super) const PEER_STAGE: Field = Field::new(Table::Peer, "stage", STAGES, WRITE_STAGE);
+
 pub(super) const KIND: Field = Field::new(
     Table::Traffic,
     "kind",
@@ -323,6 +329,7 @@ pub(super) const PUBLIC_KEY: Field = Field::new(
 pub(super) const FIELDS: &[Field] = &[
     MESH_NAME,
     REQID,
+    MESH_STAGE,
     KIND,
     PORT,
     SELECT,
@@ -351,6 +358,7 @@ pub(super) const FIELDS: &[Field] = &[
     SHORT_ID,
     ADDRESS,
     PUBLIC_KEY,
+    PEER_STAGE,
 ];
 
 /// The table that a key belongs to, for errors; `None` for a key of several tables.
@@ -405,6 +413,7 @@ mod tests {
     #[test]
     fn every_cipher_and_protocol_has_its_word() {
         assert_eq!(CIPHER.words(), Cipher::ALL.map(Cipher::name));
+        assert_eq!(MESH_STAGE.words(), Stage::ALL.map(Stage::name));
         assert_eq!(KIND_PROTOCOL.words(), Protocol::ALL.map(Protocol::name));
     }
 

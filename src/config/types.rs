@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf};
 use crate::keys::Ratchet;
 use crate::model::{
     Cipher, Generation, IPPROTO_UDP, Key, Mark, MeshName, Mtu, PeerName, Period, Prefix,
-    PrivateKey, PublicKey, Replay, Reqid, Selector, ShortId, Time, TunnelKind,
+    PrivateKey, PublicKey, Replay, Reqid, Selector, ShortId, Stage, Time, TunnelKind,
 };
 use crate::mtu;
 
@@ -17,6 +17,8 @@ pub struct Config {
     pub mesh: MeshName,
     /// `[mesh] reqid`, or the reqid that follows from the name.
     pub reqid: Reqid,
+    /// `[mesh] stage`: the highest stage of every host.
+    pub stage: Stage,
     /// `[traffic]`: the traffic that is protected.
     pub traffic: Traffic,
     /// `[traffic] select` and `mark`: the way in which the kernel tells this traffic from the rest.
@@ -33,6 +35,27 @@ pub struct Config {
     pub link: Option<LinkWish>,
     /// `[[peer]]`, sorted by name.
     pub peers: Vec<Peer>,
+}
+
+impl Config {
+    /// The stage of a host.
+    pub fn stage_of(&self, peer: &Peer) -> Stage {
+        self.stage.min(peer.stage)
+    }
+
+    /// The stage of the traffic between the local host and another: the lower of theirs. A local guard
+    /// blocks all clear text, so a host that has one sends encrypted to all peers.
+    pub fn stage_between(&self, local: &Peer, other: &Peer) -> Stage {
+        match self.is_guarded(local) {
+            true => Stage::Enforce,
+            false => self.stage_of(local).min(self.stage_of(other)),
+        }
+    }
+
+    /// Whether a host has the guard: its last stage brings it.
+    pub fn is_guarded(&self, local: &Peer) -> bool {
+        self.guard.is_on() && self.stage_of(local).enforces()
+    }
 }
 
 /// The guard that blocks unprotected traffic of the kind, to and from every host.
@@ -238,6 +261,8 @@ pub struct Peer {
     pub address: IpAddr,
     /// `public_key`, unique; there with `private_key` and only then.
     pub public_key: Option<PublicKey>,
+    /// `stage`: the highest stage of this host.
+    pub stage: Stage,
 }
 
 /// The source of the SAs' keys.

@@ -9,7 +9,8 @@ use crate::{
     },
     desired::{Desired, desired},
     model::{
-        Cipher, Generation, Mark, MeshName, Mtu, PeerName, Period, Replay, Reqid, ShortId, Time,
+        Cipher, Generation, Mark, MeshName, Mtu, PeerName, Period, Replay, Reqid, ShortId, Stage,
+        Time,
     },
 };
 
@@ -70,10 +71,12 @@ fn config(addresses: &[&str]) -> Config {
         short_id: ShortId::new(id).expect("a ShortID"),
         address: address.parse().expect("an address"),
         public_key: None,
+        stage: Stage::Enforce,
     });
     Config {
         mesh: MeshName::new("lab").expect("a name"),
         reqid: Reqid(0x4d53_0001),
+        stage: Stage::Enforce,
         traffic: Traffic::Vxlan { port: 4789 },
         select: Select::Port,
         guard: Guard::Both,

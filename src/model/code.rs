@@ -55,6 +55,9 @@ codes! {
         SpiLayoutChanges "spi-layout-changes" "SPIs in the layout of version 0.1 are replaced.",
         SasReplaced "sas-replaced" "SAs are deleted and made anew under their SPIs.",
         ClearTextStops "clear-text-stops" "What flowed in the clear stops until the peer has applied too.",
+        ClearTextAccepted "clear-text-accepted" "A stage before enforce lets clear text pass, as the file asks.",
+        StageSkipped "stage-skipped" "A stage is skipped, so that packets are lost until the other end has followed.",
+        NotHeardYet "not-heard-yet" "Clear text of peers is refused from now on that were never heard encrypted.",
         LeftInTheClear "left-in-the-clear" "Packets that were protected or blocked leave in the clear afterwards.",
         BlockedOnTheWay "blocked-on-the-way" "Packets to an old port are blocked while the plan is performed.",
         // Findings on the host.
@@ -159,6 +162,7 @@ codes! {
         // Deletions.
         Destroying "destroying" "All of the mesh goes.",
         NoPeer "no-peer" "No peer of the file has it.",
+        Stage "stage" "The stage of the pair asks for clear text.",
         Unwanted "unwanted" "Nothing in the file asks for it.",
     }
 }

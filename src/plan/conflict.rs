@@ -119,7 +119,7 @@ impl Found {
 pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     let mut found = Found::default();
     found.of_sas(desired, live, reqid);
-    let reach = Reach::of(desired);
+    let reach = Reach::of_closed(desired);
     let foreign = live.0.foreign_policies(reqid);
     for policy in foreign {
         if !found.takes(desired, policy, reqid) && !desired.goal.is_before() {
@@ -200,7 +200,8 @@ fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Co
     })
 }
 
-/// A policy that lets protected traffic pass in the clear before ours is asked.
+/// A policy that lets protected traffic pass in the clear before ours is asked. Before stage enforce
+/// ours lets clear text in as well, and that is not a conflict.
 ///
 /// On equal priority the kernel prefers the older policy, which may be the foreign one.
 fn outranking(desired: &Desired, reach: &Reach, policy: &Policy, reqid: Reqid) -> Option<Conflict> {

@@ -18,7 +18,7 @@ use crate::{
     desired::Desired,
     model::{
         Action, Chain, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_UDP, Level, Mark, Mode,
-        PeerName, Policy, PortMatch, Reqid, Rule, Sa, Selector, Spi, State, Template,
+        PeerName, Policy, PortMatch, Prefix, Reqid, Rule, Sa, Selector, Spi, State, Template,
     },
 };
 
@@ -70,7 +70,8 @@ pub fn flows_out(
     peers.filter_map(|(peer, packets)| Some((peer, worst(packets)?))).collect()
 }
 
-/// The fate of each kind of packets to each peer of the query.
+/// The fate of each kind of packets to each peer of the query. Before stage send no policy is wanted
+/// for them.
 pub fn packets_out(
     state: &State,
     desired: &Desired,
@@ -84,6 +85,14 @@ pub fn packets_out(
             let flow = flow_out(state, &packet);
             peers.entry(wanted.peer.clone()).or_default().push((packet, flow));
         }
+    }
+    let clear = desired.peers.iter().filter(|(_, peer)| !desired.stage(peer).sends());
+    for (address, peer) in clear.filter(|(_, peer)| asked(peer)) {
+        let ends = desired.traffic.zip(desired.local);
+        let ends = ends.map(|(traffic, local)| (traffic, Prefix::host(local)));
+        let packets = ends.map(|(traffic, local)| traffic.selectors(local, Prefix::host(*address)));
+        let fates = packets.into_iter().flatten().map(|packet| (packet, flow_out(state, &packet)));
+        peers.entry(peer.clone()).or_default().extend(fates);
     }
     peers
 }

@@ -6,12 +6,12 @@
 //! somebody set.
 //!
 //! A pair *stands* if policies that the file wants of it are there, ours, out and in, and an SA to
-//! receive by. These changes go on:
+//! receive by. At stage receive none is wanted out. These changes go on:
 //!
 //! | | nothing in the way | something stops its peer, or all |
 //! |---|---|---|
 //! | an SA made, replaced or deleted | yes | if its pair stands |
-//! | a policy updated, unless it would rank later | yes | if its pair stands, and for guards |
+//! | a policy updated, unless it would rank later or let clear text pass | yes | if its pair stands, and for guards |
 //! | a policy fwd or for ICMP errors made | yes | if its pair stands |
 //! | any other policy, a guard made | yes | no |
 //! | a policy deleted; chains, the MTU | yes | no |
@@ -127,7 +127,8 @@ impl<'a> Hold<'a> {
             Operation::Policy(PolicyChange::Update { live, wanted }) => {
                 let refuses_nothing = live.lets_clear_text_pass() && !live.refuses();
                 let still_ranks = wanted.priority <= live.priority || refuses_nothing;
-                still_ranks && (stands || self.desired.guards.contains_key(&wanted.id))
+                let opens = wanted.lets_clear_text_pass() && !live.lets_clear_text_pass();
+                still_ranks && !opens && (stands || self.desired.guards.contains_key(&wanted.id))
             }
             // Nobody else may see the packets that the pair receives, and they may be let through
             // to nobody.
@@ -244,5 +245,7 @@ fn standing<'a>(desired: &'a Desired, live: &Live, reqid: Reqid) -> BTreeSet<&'a
     };
     let sas = live.0.sas.iter().filter(receives);
     let heard: BTreeSet<&PeerName> = sas.filter_map(|sa| desired.peers.get(&sa.src)).collect();
+    let receivers = desired.stages.iter().filter(|(_, stage)| !stage.sends());
+    sides[0].extend(receivers.map(|(peer, _)| peer));
     &(&sides[0] & &sides[1]) & &heard
 }

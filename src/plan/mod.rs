@@ -21,6 +21,7 @@ mod route;
 mod sa;
 mod same_reqid;
 mod sequence;
+mod stage;
 mod stops;
 mod tunnel;
 mod undo;

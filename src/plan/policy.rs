@@ -10,6 +10,7 @@ use super::{
     change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation, peer_of},
     fields::{self, Field, Fields},
     sequence::Phase,
+    stage::SENDS_CLEAR_TEXT,
     undo::{RollBack, WayBack},
 };
 use crate::{
@@ -112,6 +113,9 @@ impl Difference for PolicyChange {
         match self {
             Self::Create(policy) => match policy.templates.first() {
                 Some(template) if template.spi.raw() != 0 => format!("  spi {}", template.spi),
+                Some(_) if policy.lets_clear_text_pass() => {
+                    "  any spi of the mesh, or in the clear".into()
+                }
                 Some(_) => "  any spi of the mesh".into(),
                 None => format!("  {}", policy.action),
             },
@@ -156,7 +160,9 @@ impl Difference for PolicyChange {
             Self::Create(wanted) => match now.policy(wanted) {
                 None => Some(WayBack::Untouched),
                 Some(found) if !found.belongs_to(now.reqid) => Some(WayBack::Untouched),
-                Some(found) if *found != *wanted || !now.is_guarded(found) => None,
+                Some(found) if *found != *wanted => None,
+                // Its place may be all that keeps clear text out, unless it lets that pass itself.
+                Some(found) if !found.lets_clear_text_pass() && !now.is_guarded(found) => None,
                 Some(found) => Some(WayBack::NoPolicy(found.clone())),
             },
             Self::Update { live: old, wanted } => match now.policy(wanted)? {
@@ -213,6 +219,8 @@ fn policy_difference(live: &Policy, wanted: &Policy) -> Reason {
     };
     let (code, text) = if live.lets_clear_text_pass() && !wanted.lets_clear_text_pass() {
         (ReasonCode::LetsClearTextPass, "it lets the traffic pass in the clear".into())
+    } else if !live.lets_clear_text_pass() && wanted.lets_clear_text_pass() {
+        (ReasonCode::Stage, "its stage takes clear text too".into())
     } else if live.action != wanted.action {
         (ReasonCode::Action, "its action differs".into())
     } else if !live.extras.is_empty() {
@@ -249,6 +257,8 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
         .flatten();
     let (code, text) = if desired.goal == Goal::Nothing {
         (ReasonCode::Destroying, "all of the mesh goes")
+    } else if is_of_a_later_stage(desired, peer, &policy.id) {
+        (ReasonCode::Stage, SENDS_CLEAR_TEXT)
     } else if !mark.is_none() || if_id != 0 || sub {
         (
             ReasonCode::ForeignIdentity,
@@ -268,6 +278,16 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
         operation: Operation::Policy(PolicyChange::Delete(policy.clone())),
         reason: Reason::new(code, text),
     })
+}
+
+/// Whether a policy is one that later stages of a pair ask for.
+fn is_of_a_later_stage(desired: &Desired, peer: Option<&PeerName>, id: &PolicyId) -> bool {
+    let marking = desired.marking.map(|marking| marking.mark);
+    id.direction == Direction::Out
+        && peer.is_some_and(|peer| !desired.stage(peer).sends())
+        && (id.mark.is_none() || Some(id.mark) == marking)
+        && id.if_id == 0
+        && !id.sub
 }
 
 /// The phases in which a policy comes and goes.

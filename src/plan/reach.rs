@@ -37,10 +37,10 @@ fn form(direction: Direction, selector: &Selector) -> Selector {
 }
 
 impl Reach {
-    /// From the wanted policies. Not from those that were there before an apply and are to be
-    /// restored, which may have any form.
-    pub(super) fn of(desired: &Desired) -> Self {
-        Self::with(desired, |_| true)
+    /// From the wanted policies that let no clear text pass. Not from those that were there before an
+    /// apply and are to be restored, which may have any form.
+    pub(super) fn of_closed(desired: &Desired) -> Self {
+        Self::with(desired, |policy| !policy.lets_clear_text_pass())
     }
 
     /// From the policies for the kind of the mesh alone.

@@ -9,6 +9,7 @@ use super::{
     change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation, peer_of},
     fields::{self, Field, Fields},
     sequence::Phase,
+    stage::SENDS_CLEAR_TEXT,
     undo::{RollBack, WayBack},
 };
 use crate::{
@@ -240,6 +241,9 @@ fn unwanted_sa(desired: &Desired, sa: &Sa, old: &OldPairs) -> Option<Change> {
     let (code, text) = match peer {
         _ if desired.goal == Goal::Nothing => (ReasonCode::Destroying, "all of the mesh goes"),
         Some(_) if old.has(sa) => (ReasonCode::OldLayout, "its SPI has the layout of version 0.1"),
+        Some(peer) if desired.local == Some(sa.src) && !desired.stage(peer).sends() => {
+            (ReasonCode::Stage, SENDS_CLEAR_TEXT)
+        }
         Some(_) => (ReasonCode::OtherGeneration, "not one of the generations before, now and next"),
         None => (ReasonCode::NoPeer, "no peer of mesh.toml has it"),
     };

@@ -11,7 +11,7 @@ use super::{
     reach::Reach,
     route,
     sa::SaChange,
-    tunnel,
+    stage, tunnel,
 };
 use crate::{
     desired::Desired,
@@ -49,6 +49,7 @@ pub(super) fn warnings(
     lines.extend(replaced(changes, &other_layout));
     lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
+    lines.extend(stage::warnings(desired, live, reqid));
     lines.extend(other_addresses(desired, live));
     lines.extend(outranked(desired, live, reqid));
     lines.extend(dropped(desired, live, reqid));
@@ -221,8 +222,12 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
         matches!(&change.operation, Operation::Policy(PolicyChange::Create(policy))
             if policy.id.direction != Direction::Fwd && !policy.is_for_icmp_errors())
     };
-    let peers: BTreeSet<&PeerName> =
-        changes.iter().filter(closes).filter_map(|change| change.peer.as_ref()).collect();
+    let peers: BTreeSet<&PeerName> = changes
+        .iter()
+        .filter(closes)
+        .filter_map(|change| change.peer.as_ref())
+        .filter(|peer| desired.stage(peer).enforces())
+        .collect();
     (desired.guards.is_empty() && !peers.is_empty()).then(|| {
         let names = names(&peers);
         let stops = if covers_ssh(desired) { "all traffic (ssh too)" } else { "traffic" };

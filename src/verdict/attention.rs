@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::{Case, PeerState, Verdict};
-use crate::config::{Protocol, Traffic};
+use crate::{
+    config::{Protocol, Traffic},
+    model::Stage,
+};
 
 /// A reason for exit status 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,18 +69,21 @@ pub fn answers(traffic: Traffic) -> bool {
     }
 }
 
-fn is_alarm(case: &Case<'_>, verdict: Verdict) -> bool {
+fn is_alarm(case: &Case<'_>, verdict: Verdict, stage: Stage) -> bool {
     match verdict {
-        Verdict::Clear | Verdict::Blocked | Verdict::NeverHeard => true,
+        Verdict::Clear => stage.sends(),
+        Verdict::Blocked | Verdict::NeverHeard => true,
         Verdict::Silent => case.strict || answers(case.config.traffic),
         Verdict::Idle | Verdict::Protected => false,
     }
 }
 
 pub(super) fn reasons(case: &Case<'_>, peers: &[PeerState]) -> Vec<Reason> {
-    let count = |verdict| peers.iter().filter(|peer| peer.verdict == verdict).count();
-    let alarms = Verdict::ALL.into_iter().filter(|verdict| is_alarm(case, *verdict));
-    let verdicts = alarms.map(|verdict| Reason::Peers(verdict, count(verdict)));
+    let alarms = |verdict| {
+        let of_it = |peer: &&PeerState| peer.verdict == verdict;
+        peers.iter().filter(of_it).filter(|peer| is_alarm(case, verdict, peer.stage)).count()
+    };
+    let verdicts = Verdict::ALL.map(|verdict| Reason::Peers(verdict, alarms(verdict))).into_iter();
     let due =
         [Reason::Changes(case.plan.changes.len()), Reason::Conflicts(case.plan.conflicts.len())];
     verdicts.chain(due).filter(|reason| reason.count() > 0).collect()

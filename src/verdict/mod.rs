@@ -17,7 +17,7 @@ use crate::{
     config::{Config, Moment, Peer, Traffic},
     desired::{Desired, WantedPolicy},
     model::{
-        Direction, Generation, Live, PeerName, Prefix, Selector, Spi, State, Time, Tunnel,
+        Direction, Generation, Live, PeerName, Prefix, Selector, Spi, Stage, State, Time, Tunnel,
         TunnelKind,
     },
     plan::{Flow, Plan, flow_out, packets_out},
@@ -125,6 +125,8 @@ pub struct PeerState {
     pub name: PeerName,
     /// Its address.
     pub address: IpAddr,
+    /// The stage that the file wants for the pair.
+    pub stage: Stage,
     /// The verdict on its traffic.
     pub verdict: Verdict,
     /// The fate of packets to it, of several kinds the worst.
@@ -202,6 +204,7 @@ fn peer_state(
     PeerState {
         name: name.clone(),
         address,
+        stage: case.desired.stage(name),
         verdict: Verdict::of(flow, no_way.is_none(), found.came),
         flow,
         no_way,

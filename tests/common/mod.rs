@@ -15,7 +15,7 @@ use meshsec::{
     kernel::{Kernel, memory::Memory},
     model::{
         Cipher, Generation, Key, Link, Live, LocalAddress, MeshName, PeerName, Replay, Reqid,
-        Route, ShortId, Spi, State, Time,
+        Route, ShortId, Spi, Stage, State, Time,
     },
     plan::Plan,
 };
@@ -36,10 +36,12 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         short_id: ShortId::new(id).unwrap(),
         address: address.parse().unwrap(),
         public_key: None,
+        stage: Stage::Enforce,
     });
     Config {
         mesh: MeshName::new("lab").unwrap(),
         reqid: REQID,
+        stage: Stage::Enforce,
         traffic: Traffic::Vxlan { port: 4789 },
         select: Select::Port,
         guard: Guard::Both,

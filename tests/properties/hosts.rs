@@ -11,8 +11,8 @@ use meshsec::{
     model::{
         Action, Algorithm, Backend, Bypass, Chain, ChainId, ChainRole, Cipher, Direction, Family,
         Fingerprint, Generation, Jump, KeyView, Level, Link, Mark, Mode, Mtu, Period, Policy,
-        PortMatch, Prefix, Queue, Replay, Reqid, Rule, Sa, Selector, ShortId, Spi, Start, State,
-        Template, Time, Usage,
+        PortMatch, Prefix, Queue, Replay, Reqid, Rule, Sa, Selector, ShortId, Spi, Stage, Start,
+        State, Template, Time, Usage,
     },
 };
 use proptest::prelude::*;
@@ -81,6 +81,13 @@ pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
     config.esp.offload = (n[7] % 8 == 7).then(|| "eth0".into());
     let mtu = pick(&[Mtu::Auto, Mtu::Exactly(1300)], n[8]);
     let link = LinkWish { device: common::VXLAN.into(), mtu };
+    // Half of the meshes are at the last stage.
+    let stage = |bits: u8| pick(&[Stage::Enforce, Stage::Send, Stage::Receive], bits & 3);
+    if n[9] & 0x40 == 0 {
+        config.stage = stage(n[9]);
+        config.peers[0].stage = stage(n[9] >> 2);
+        config.peers.last_mut().unwrap().stage = stage(n[9] >> 4);
+    }
     config.link = (n[8] > 1 && config.traffic.can_be_guarded()).then_some(link);
     config
 }

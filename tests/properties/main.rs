@@ -12,6 +12,7 @@ mod hosts;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod prefixes;
+mod stages;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -6,11 +6,11 @@
 use std::collections::BTreeSet;
 
 use meshsec::{
-    config::{Config, Guard, Traffic},
+    config::{Config, Guard, Peer, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::{Kernel, memory::Memory},
-    model::{Bypass, ChainRole, Direction, Family, PeerName, Policy, State},
-    plan::{Phase, Plan, PlannedStep, Stops, WarningCode},
+    model::{Bypass, ChainRole, Direction, Family, PeerName, Policy, Stage, State},
+    plan::{Phase, Plan, PlannedStep, StepKind, Stops, WarningCode},
 };
 use proptest::prelude::*;
 
@@ -36,11 +36,21 @@ struct Run<'a> {
     packets: Vec<Packet>,
 }
 
-/// Whether a file says that a packet out is protected or guarded.
-fn covers(config: &Config, packet: &Packet) -> bool {
-    let is_peer = config.peers[1..].iter().any(|peer| peer.address == packet.dst);
-    let is_pair = is_peer && packet.src == config.peers[0].address;
-    is_of_the_kind(config, packet) && (is_pair || config.guard.is_on())
+/// Whether a file says that a packet out is protected or guarded, by the stage of its pair.
+fn covers(config: &Config, packet: &Packet, from: Stage) -> bool {
+    let local = &config.peers[0];
+    let peer = config.peers[1..].iter().find(|peer| peer.address == packet.dst);
+    let peer = peer.filter(|_| packet.src == local.address);
+    // The lowest of three; a guard, which only the last stage has, goes before that.
+    let own = config.stage.min(local.stage);
+    let is_guarded = config.guard.is_on() && own == Stage::Enforce;
+    let is_at = |peer: &Peer| own.min(peer.stage) >= from;
+    is_of_the_kind(config, packet) && (is_guarded || peer.is_some_and(is_at))
+}
+
+/// Whether a file brings a host its guards.
+fn is_guarded(config: &Config) -> bool {
+    config.guard.is_on() && config.stage.min(config.peers[0].stage) == Stage::Enforce
 }
 
 fn is_of_the_kind(config: &Config, packet: &Packet) -> bool {
@@ -118,9 +128,14 @@ impl<'a> Run<'a> {
         (Self { after: (!destroy).then_some(after), desired, plan, packets }, keyring)
     }
 
-    /// Whether the file asks that a packet, out or in by its turn, is not in the clear.
+    /// Whether the file asks that a packet out is not in the clear.
     fn wants(&self, packet: &Packet) -> bool {
-        self.after.is_some_and(|after| covers(after, packet))
+        self.after.is_some_and(|after| covers(after, packet, Stage::Send))
+    }
+
+    /// Whether the file asks that the answer to a packet out is refused in the clear.
+    fn refuses_answer(&self, packet: &Packet) -> bool {
+        self.after.is_some_and(|after| covers(after, packet, Stage::Enforce))
     }
 
     fn start(&self, state: &State) -> Start {
@@ -160,6 +175,11 @@ impl<'a> Run<'a> {
     /// Whether a packet goes from the local peer to another.
     fn is_pair(&self, packet: &Packet) -> bool {
         self.desired.local == Some(packet.src) && self.desired.peers.contains_key(&packet.dst)
+    }
+
+    /// Whether a packet goes to a peer with a stage at which packets leave in the clear.
+    fn is_before_send(&self, packet: &Packet) -> bool {
+        self.after.is_some() && self.is_pair(packet) && !self.wants(packet)
     }
 
     /// Whether a packet goes to a peer for which the plan has nothing to do.
@@ -307,13 +327,13 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         None => "before the first step".into(),
     };
     let guarded = steps.get(done).is_none_or(|next| next.phase > Phase::Guards);
-    let guarded = guarded && run.after.is_some_and(|after| after.guard.is_on());
+    let guarded = guarded && run.after.is_some_and(is_guarded);
     let takes_down = steps[..done].iter().any(takes_down);
     let ended = done == steps.len();
     // Policies don't see packets that a sysctl takes past them, and the plan says so. The rules of
     // the second guard drop them all the same, where this kernel can have them.
     let has_rules = |packet: &Packet| {
-        run.after.is_some_and(|after| after.guard == Guard::Both)
+        run.after.is_some_and(|after| after.guard == Guard::Both && is_guarded(after))
             && state.firewall.settable(family(packet)).is_some()
     };
     let may_leave_past =
@@ -331,7 +351,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         prop_assert!(may_open || !leaks(state, packet), "{:?} leaks {}", packet, told());
     }
     for packet in &start.refused {
-        let unwanted = !run.wants(&packet.answer()) && takes_down;
+        let unwanted = !run.refuses_answer(&packet.answer()) && takes_down;
         let may_open = unwanted
             || run.is_held_open(state, packet, Direction::In)
             || start.edited_guard && !ended && is_let_pass(state, packet, Direction::In);
@@ -347,7 +367,7 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     for packet in &start.not_forwarded {
         // No guard is for forwarded packets, so a former peer is as any stranger.
         let is_pair = run.is_pair(&packet.answer());
-        let unwanted = !(is_pair && run.wants(&packet.answer())) && takes_down;
+        let unwanted = !(is_pair && run.refuses_answer(&packet.answer())) && takes_down;
         let may_open = unwanted || run.is_held_open(state, packet, Direction::Fwd);
         prop_assert!(
             may_open || !is_forwarded_in_clear(state, packet),
@@ -358,9 +378,12 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
     }
     for packet in &start.hidden {
         let shown = shown_by_an_error(state, packet, REQID);
-        // Past all policies everything leaves in the clear, which the plan tells.
+        // Past all policies everything leaves in the clear, which the plan tells. Before stage send
+        // everything to the peer does.
         let may_show = |error: &Packet| {
-            run.tells_of_the_way_out(state, error) || run.is_held_open(state, error, Direction::Out)
+            run.is_before_send(&packet.answer())
+                || run.tells_of_the_way_out(state, error)
+                || run.is_held_open(state, error, Direction::Out)
         };
         let wrong = shown.filter(|error| !may_show(error));
         prop_assert!(wrong.is_none(), "{:?} shows {:?} {}", wrong, packet, told());
@@ -373,7 +396,9 @@ fn look(run: &Run<'_>, start: &Start, state: &State, done: usize) -> Result<(), 
         let may_open = |packet: &Packet, direction| {
             is_let_pass(state, packet, direction) || run.is_held_open(state, packet, direction)
         };
-        let refused = may_open(&back, Direction::Fwd) || !is_forwarded_in_clear(state, &back);
+        let refused = !run.refuses_answer(packet)
+            || may_open(&back, Direction::Fwd)
+            || !is_forwarded_in_clear(state, &back);
         prop_assert!(refused, "{:?} in the clear is sent on {}", back, told());
         let shown = shown_by_an_error(state, &back, REQID);
         let may_show = |error: &Packet| {
@@ -416,7 +441,9 @@ fn look_past_policies(
     let steps = &run.plan.steps;
     let takes_down = steps[..done].iter().any(takes_down);
     let wants = |packet: &Packet| {
-        run.after.is_some_and(|after| after.guard == Guard::Both && is_of_the_kind(after, packet))
+        run.after.is_some_and(|after| {
+            after.guard == Guard::Both && is_guarded(after) && is_of_the_kind(after, packet)
+        })
     };
     let ended = done == steps.len() && run.plan.conflicts.is_empty();
     // A rule ahead that accepts is a warning; so is a chain that can't be had.
@@ -479,7 +506,15 @@ fn is_let_pass_up_to(last: u32, state: &State, packet: &Packet, direction: Direc
 
 /// Whether a step may open traffic that the file no longer protects.
 fn takes_down(step: &PlannedStep) -> bool {
-    step.name().starts_with("delete_") || matches!(step.phase, Phase::Mark | Phase::DeleteGuards)
+    let opens = match &step.step.kind {
+        StepKind::AddPolicy(policy) | StepKind::UpdatePolicy(policy) => {
+            policy.lets_clear_text_pass()
+        }
+        _ => false,
+    };
+    opens
+        || step.name().starts_with("delete_")
+        || matches!(step.phase, Phase::Mark | Phase::DeleteGuards)
 }
 
 /// No key speaks for more than it did, or than the file says.

@@ -10,8 +10,8 @@ use meshsec::{
     kernel::memory::Memory,
     model::{
         Action, Bypass, Direction, Family, Generation, IPPROTO_UDP, Key, Mark, PeerName, Period,
-        Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, ShortId, Spi, Template, Time,
-        Unseen,
+        Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, ShortId, Spi, Stage, Template,
+        Time, Unseen,
     },
     plan::{ChainStep, ConflictCode, Plan, PolicyStep, SaStep, StepKind, WarningCode},
     render::{View, plan_json, plan_text},
@@ -406,6 +406,7 @@ fn large_mesh() -> Config {
         short_id: ShortId::new(n).unwrap(),
         address: Ipv4Addr::from_bits(0x0a00_0000 + u32::from(n)).into(),
         public_key: None,
+        stage: Stage::Enforce,
     });
     let traffic = Traffic::All;
     Config { guard: Guard::Off, traffic, peers: peers.collect(), ..mesh(5, &HOSTS) }

@@ -9,6 +9,7 @@ mod in_the_way;
 mod layout;
 mod marks;
 mod policies;
+mod stages;
 mod tunnels;
 mod undo;
 mod ways;

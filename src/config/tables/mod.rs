@@ -12,13 +12,13 @@ use std::{ops::Range, path::Path};
 use sha2::{Digest, Sha256};
 use toml::de::{DeTable, DeValue};
 
-use crate::model::{MeshName, Replay, Reqid, Warning, WarningCode};
+use crate::model::{MeshName, Replay, Reqid, Stage, Warning, WarningCode};
 
 use super::{
     address, mask,
     peers::{self, PublicKeySpans},
     reader::{Findings, Section, Value, lowered, nearest},
-    schema::{self, Field, MESH_NAME, REQID, Table},
+    schema::{self, Field, MESH_NAME, MESH_STAGE, REQID, Table},
     secrets::Spans,
     types::{Config, Guard, KeySource, Peer, Rotation, Traffic},
 };
@@ -64,11 +64,23 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
         .map(|value| peers::read(findings, value, keys.kind, &mut public_keys));
 
     let config = (|| {
-        let (mesh, reqid) = mesh?;
+        let (mesh, reqid, stage) = mesh?;
         let (traffic, select, guard) = traffic?;
         let keys = keys.source.clone()?;
         let (esp, rotation, link, peers) = (esp?, rotation?, link?, peers?);
-        Some(Config { mesh, reqid, traffic, select, guard, esp, keys, rotation, link, peers })
+        Some(Config {
+            mesh,
+            reqid,
+            stage,
+            traffic,
+            select,
+            guard,
+            esp,
+            keys,
+            rotation,
+            link,
+            peers,
+        })
     })();
     let warnings = config.as_ref().map(warnings).unwrap_or_default();
     let keys = keys.source.map(|source| (source, keys.spans));
@@ -195,7 +207,10 @@ fn unknown_tables(findings: &mut Findings<'_>, root: &DeTable<'_>) -> Vec<Table>
     guessed
 }
 
-fn read_mesh(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<(MeshName, Reqid)> {
+fn read_mesh(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+) -> Option<(MeshName, Reqid, Stage)> {
     let name = section.require(findings, MESH_NAME).and_then(|value| {
         let text = findings.text(value, MESH_NAME)?;
         let name = MeshName::new(text);
@@ -208,12 +223,25 @@ fn read_mesh(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<(
         name
     });
     let given = section.get("reqid").map(|value| findings.number(value, REQID));
+    let stage = read_stage(findings, section, MESH_STAGE);
     let name = name?;
     let reqid = match given {
         Some(number) => Reqid(u32::try_from(number?).ok()?),
         None => default_reqid(&name),
     };
-    Some((name, reqid))
+    Some((name, reqid, stage?))
+}
+
+/// The stage that a table names, or else the last. None after an error.
+pub(super) fn read_stage(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+    field: Field,
+) -> Option<Stage> {
+    match section.get(field.name) {
+        Some(value) => word(findings, value, field).and_then(Stage::named),
+        None => Some(Stage::default()),
+    }
 }
 
 /// 0x4d53 is "MS"; the name's hash keeps meshes on one host apart.

@@ -40,6 +40,8 @@ struct JsonStatus<'a> {
 struct JsonPeer<'a> {
     name: &'a str,
     address: IpAddr,
+    /// The stage that the file wants for the pair: `receive`, `send` or `enforce`.
+    stage: &'static str,
     verdict: &'static str,
     /// `encrypted`, `blocked` or `clear`.
     traffic: &'static str,
@@ -125,6 +127,7 @@ fn peer(peer: &PeerState) -> JsonPeer<'_> {
     JsonPeer {
         name: peer.name.as_str(),
         address: peer.address,
+        stage: peer.stage.name(),
         verdict: peer.verdict.word(),
         traffic: peer.flow.word(),
         only: peer.only.iter().map(ToString::to_string).collect(),

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use super::{StatusView, counters::write_counters, details, wrap};
 use crate::{
     config::Moment,
-    model::{Generation, PeerName},
+    model::{Generation, PeerName, Stage},
     plan::Flow,
     render::{Plain, text::YELLOW},
     verdict::{Came, PeerState, Verdict, seconds_since},
@@ -60,7 +60,8 @@ fn generations(view: &StatusView<'_>) -> String {
         None => ("file", String::new()),
         Some(clock) => ("clock", until(clock.period.end(generation), clock.next_apply())),
     };
-    if view.judged.peers.is_empty() || kernel == BTreeSet::from([generation]) {
+    let sends = view.judged.peers.iter().any(|peer| peer.stage.sends());
+    if !sends || kernel == BTreeSet::from([generation]) {
         return format!("Generation {generation}{until}");
     }
     let kernel: Vec<String> = kernel.iter().map(Generation::to_string).collect();
@@ -85,7 +86,7 @@ fn write_peers(page: &mut String, view: &StatusView<'_>) {
             details::write_details(page, view, peer);
         }
     }
-    for verdict in [Verdict::Protected, Verdict::Idle] {
+    for verdict in [Verdict::Protected, Verdict::Idle, Verdict::Clear] {
         let of_it = |peer: &&&PeerState| peer.verdict == verdict;
         let peers: Vec<&PeerState> = folded.iter().filter(of_it).copied().collect();
         write_folded(page, view, verdict, &peers);
@@ -96,12 +97,13 @@ fn write_peers(page: &mut String, view: &StatusView<'_>) {
 fn is_unremarkable(view: &StatusView<'_>, peer: &PeerState) -> bool {
     let is_well = match peer.verdict {
         Verdict::Protected | Verdict::Idle => true,
-        Verdict::Clear | Verdict::Blocked | Verdict::NeverHeard | Verdict::Silent => false,
+        Verdict::Clear => !peer.stage.sends(),
+        Verdict::Blocked | Verdict::NeverHeard | Verdict::Silent => false,
     };
     is_well
         && peer.refused.total() == 0
         && peer.changes == 0
-        && peer.sends == Some(view.case.moment.generation)
+        && (peer.sends == Some(view.case.moment.generation) || !peer.stage.sends())
         && peer.hears.is_none_or(|hears| Some(hears) == peer.sends)
 }
 
@@ -109,7 +111,9 @@ fn write_folded(page: &mut String, view: &StatusView<'_>, verdict: Verdict, peer
     let Some(longest) = peers.iter().map(|peer| heard_ago(view, peer).unwrap_or(0)).max() else {
         return;
     };
-    let how = if verdict == Verdict::Idle {
+    let how = if verdict == Verdict::Clear {
+        as_asked()
+    } else if verdict == Verdict::Idle {
         "nothing sent, nothing heard".into()
     } else if peers.iter().all(|peer| peer.heard.is_none()) {
         "heard".into()
@@ -121,12 +125,17 @@ fn write_folded(page: &mut String, view: &StatusView<'_>, verdict: Verdict, peer
     wrap::write_paragraph(page, 2, &text);
 }
 
+fn as_asked() -> String {
+    format!("as stage {} asks", Stage::Receive)
+}
+
 fn heard_ago(view: &StatusView<'_>, peer: &PeerState) -> Option<u64> {
     peer.heard.map(|heard| seconds_since(heard, view.case.now))
 }
 
 fn write_peer(page: &mut String, view: &StatusView<'_>, peer: &PeerState, width: usize) {
     let style = match peer.verdict {
+        Verdict::Clear if !peer.stage.sends() => YELLOW,
         Verdict::Clear | Verdict::NeverHeard => RED,
         Verdict::Blocked | Verdict::Silent => YELLOW,
         Verdict::Idle | Verdict::Protected => GREEN,
@@ -152,6 +161,9 @@ fn about(view: &StatusView<'_>, peer: &PeerState) -> Vec<String> {
         let kinds = peer.only.iter().map(|selector| details::kind_of_packets(view, selector));
         says.push(format!("only {}", kinds.collect::<Vec<_>>().join(", ")));
         says.extend(peer.rest.map(|rest| format!("all else {}", words_of(rest))));
+    }
+    if peer.verdict == Verdict::Clear && !peer.stage.sends() {
+        says.push(as_asked());
     }
     says.extend(peer.no_way.as_ref().map(|why| Plain(why).to_string()));
     says.extend(ages(view, peer));

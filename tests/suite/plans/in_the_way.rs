@@ -141,7 +141,7 @@ fn a_destroy_is_kept_up_by_nothing_on_the_way_to_peers() {
     let plan = Plan::new(&destroying, &observe(&mut kernel), REQID);
     assert_eq!((plan.conflicts.len(), plan.held), (0, 0));
     let told: Vec<WarningCode> = plan.warnings.iter().map(|line| line.code).collect();
-    assert_eq!(told, [WarningCode::LeftInTheClear]);
+    assert_eq!(told, [WarningCode::LeftInTheClear, WarningCode::StageSkipped]);
 }
 
 /// A policy for packets between this host and one peer is in the way of that peer alone. One for any

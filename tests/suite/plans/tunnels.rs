@@ -19,7 +19,7 @@ fn to(last: u8) -> Destination {
 }
 
 /// A VXLAN device that sends to both peers.
-fn vxlan(device: &str, port: u16) -> Tunnel {
+pub(super) fn vxlan(device: &str, port: u16) -> Tunnel {
     Tunnel {
         device: device.into(),
         kind: TunnelKind::Vxlan,

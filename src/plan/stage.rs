@@ -1,0 +1,226 @@
+//! The stages of pairs: the costs of a move from one to another, and the clear text that they let
+//! pass.
+//!
+//! Hosts that are at most one stage apart lose no packet. A plan sees this host alone, so it says
+//! where this host skips a stage, and which peers have not been heard under the mesh's SAs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::warn::names;
+use crate::{
+    desired::{Desired, Goal},
+    model::{
+        Direction, Live, PeerName, Policy, PolicyRole, Reqid, Stage, State, Warning, WarningCode,
+    },
+};
+
+/// The advice where a stage is skipped.
+const BY_STAGES: &str = "a running network loses nothing if all hosts go by stages, see STAGES in \
+                         meshsec(8)";
+
+/// The reason of what goes because packets leave in the clear.
+pub(super) const SENDS_CLEAR_TEXT: &str = "packets leave in the clear at stage receive";
+
+/// All warnings about stages.
+pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
+    let found = Found::of(desired, &live.0, reqid);
+    match desired.goal {
+        Goal::Mesh => {
+            let moves = found.moves(&live.0).into_iter().chain(found.unheard(&live.0));
+            found.clear_text().into_iter().chain(moves).collect()
+        }
+        Goal::Nothing => found.end(&live.0).into_iter().collect(),
+        Goal::Before { .. } => Vec::new(),
+    }
+}
+
+/// The policies of a peer that tell its stage in the kernel.
+#[derive(Debug, Clone, Copy, Default)]
+struct Policies {
+    /// One for packets that leave.
+    out: bool,
+    /// One for packets that come in.
+    into: bool,
+    /// One for packets that come in, which takes clear text too.
+    open: bool,
+}
+
+impl Policies {
+    /// The stage; `None` before the first.
+    fn stage(self) -> Option<Stage> {
+        match self {
+            Self { out: false, into: false, .. } => None,
+            Self { out: false, open: true, .. } => Some(Stage::Receive),
+            Self { out: true, open: true, .. } | Self { out: true, into: false, .. } => {
+                Some(Stage::Send)
+            }
+            Self { into: true, open: false, .. } => Some(Stage::Enforce),
+        }
+    }
+}
+
+/// The wanted stages, and those that the kernel's policies are of.
+struct Found<'a> {
+    desired: &'a Desired,
+    reqid: Reqid,
+    policies: BTreeMap<&'a PeerName, Policies>,
+    /// Peers with policies for packets in that are to refuse clear text.
+    refusing: BTreeSet<&'a PeerName>,
+}
+
+type Peers<'a> = BTreeSet<&'a PeerName>;
+
+impl<'a> Found<'a> {
+    fn of(desired: &'a Desired, state: &State, reqid: Reqid) -> Self {
+        let mut policies = BTreeMap::<_, Policies>::new();
+        let ours = state.policies_of(reqid).filter(|policy| is_of_a_pair(policy, reqid));
+        for policy in ours {
+            let selector = policy.id.selector;
+            let (far, is_out) = match policy.id.direction {
+                Direction::Out => (selector.dst, true),
+                Direction::In => (selector.src, false),
+                Direction::Fwd => continue,
+            };
+            let Some(peer) = desired.peers.get(&far.address) else { continue };
+            let found = policies.entry(peer).or_default();
+            found.out |= is_out;
+            found.into |= !is_out;
+            found.open |= !is_out && policy.lets_clear_text_pass();
+        }
+        let closes = |policy: &Policy| {
+            policy.id.direction == Direction::In && !policy.lets_clear_text_pass()
+        };
+        let refusing = desired.policies.values().filter(|wanted| closes(&wanted.policy));
+        let refusing = refusing.map(|wanted| &wanted.peer).collect();
+        Self { desired, reqid, policies, refusing }
+    }
+
+    fn live(&self, peer: &PeerName) -> Option<Stage> {
+        self.policies.get(peer).and_then(|found| found.stage())
+    }
+
+    /// The peers of a wanted stage that are at another in the kernel.
+    fn moving(&self, from: Option<Stage>, to: Stage) -> Peers<'a> {
+        let peers = self.desired.peers.values();
+        peers.filter(|peer| self.live(peer) == from && self.desired.stage(peer) == to).collect()
+    }
+
+    /// The peers of a stage before the last.
+    fn at(&self, stage: Stage) -> Peers<'a> {
+        let peers = self.desired.stages.iter().filter(|(_, at)| **at == stage);
+        peers.map(|(peer, _)| peer).collect()
+    }
+
+    /// Clear text that the file asks for.
+    fn clear_text(&self) -> Vec<Warning> {
+        let line = |peers: Peers<'_>, text: fn(&str) -> String| {
+            let warning = |names: &str| Warning::new(WarningCode::ClearTextAccepted, text(names));
+            (!peers.is_empty()).then(|| warning(&names(&peers)))
+        };
+        let receive = line(self.at(Stage::Receive), |names| {
+            format!(
+                "stage receive of {names}: packets leave in the clear, and come in encrypted or in the \
+                 clear; stage send is next, when all hosts are at receive"
+            )
+        });
+        let send = line(self.at(Stage::Send), |names| {
+            format!(
+                "stage send of {names}: packets leave encrypted, and come in encrypted or in the clear; \
+                 stage enforce is next, when all hosts are at send"
+            )
+        });
+        receive.into_iter().chain(send).collect()
+    }
+
+    /// Moves by more than one stage.
+    fn moves(&self, state: &State) -> Vec<Warning> {
+        let line = |from, to, text: &dyn Fn(&str) -> String| {
+            let peers = self.moving(from, to);
+            let warning = |names: &str| Warning::new(WarningCode::StageSkipped, text(names));
+            (!peers.is_empty()).then(|| warning(&names(&peers)))
+        };
+        let unreceived = line(None, Stage::Send, &|names| {
+            format!(
+                "stage receive is skipped: packets to {names} are lost until the other end is at \
+                 receive or send; {BY_STAGES}"
+            )
+        });
+        let running = self.running(state);
+        let cut = running.and_then(|device| {
+            line(None, Stage::Enforce, &|names| {
+                format!(
+                    "{device} is here already, and its traffic with {names} is blocked until the \
+                     other end has applied too; {BY_STAGES}"
+                )
+            })
+        });
+        let unsent = line(Some(Stage::Receive), Stage::Enforce, &|names| {
+            format!(
+                "stage send is skipped: packets that {names} may still send in the clear are \
+                 refused; {BY_STAGES}"
+            )
+        });
+        let down = line(Some(Stage::Enforce), Stage::Receive, &|names| {
+            format!(
+                "stage send is skipped: packets to {names} leave in the clear, and are lost until \
+                 the other end is at send or receive; {BY_STAGES}"
+            )
+        });
+        [unreceived, cut, unsent, down].into_iter().flatten().collect()
+    }
+
+    /// A tunnel device of the kind that nothing of the mesh has guarded yet.
+    fn running(&self, state: &State) -> Option<String> {
+        let (kind, port) = self.desired.traffic?.device()?;
+        let is_guard = |policy: &Policy| policy.role_in(self.reqid) == Some(PolicyRole::Guard);
+        let guarded = state.policies_of(self.reqid).any(is_guard)
+            || state.firewall.chains_of(self.reqid).next().is_some();
+        let mut tunnels = state.tunnels.iter().flatten();
+        let tunnel = tunnels.find(|tunnel| (tunnel.kind, tunnel.port) == (kind, port))?;
+        (!guarded && !self.desired.guards.is_empty()).then(|| tunnel.device.clone())
+    }
+
+    /// Peers whose clear text is refused from now on, and that were never heard under an SA.
+    fn unheard(&self, state: &State) -> Option<Warning> {
+        let heard = self.heard(state);
+        let unheard = |peer: &&&PeerName| {
+            self.policies.get(**peer).is_some_and(|found| found.open) && !heard.contains(**peer)
+        };
+        let peers: Peers<'_> = self.refusing.iter().filter(unheard).copied().collect();
+        (!peers.is_empty()).then(|| {
+            let text = format!(
+                "no encrypted packet has come from {} yet, and its clear text is refused from now on: \
+                 see that it is at stage send; meshsec status --wait-heard 5m waits for such a packet",
+                names(&peers)
+            );
+            Warning::new(WarningCode::NotHeardYet, text)
+        })
+    }
+
+    /// The peers from which packets have come under SAs of the mesh.
+    fn heard(&self, state: &State) -> Peers<'a> {
+        let used: BTreeSet<_> =
+            state.usage.iter().filter(|usage| usage.packets > 0).map(|usage| usage.id).collect();
+        let sas = state.sas_of(self.reqid).filter(|sa| used.contains(&sa.id));
+        sas.filter_map(|sa| self.desired.peers.get(&sa.src)).collect()
+    }
+
+    /// A destroy of a host that encrypts.
+    fn end(&self, state: &State) -> Option<Warning> {
+        let encrypts = |policy: &Policy| {
+            policy.id.direction == Direction::Out && is_of_a_pair(policy, self.reqid)
+        };
+        state.policies_of(self.reqid).any(encrypts).then(|| {
+            let text = format!(
+                "this host can't read any more what peers send encrypted, and peers at stage \
+                 enforce refuse what it sends in the clear; {BY_STAGES}"
+            );
+            Warning::new(WarningCode::StageSkipped, text)
+        })
+    }
+}
+
+/// Whether a policy is for the traffic of a pair.
+fn is_of_a_pair(policy: &Policy, reqid: Reqid) -> bool {
+    policy.role_in(reqid) == Some(PolicyRole::Peer) && !policy.is_for_icmp_errors()
+}

@@ -1,0 +1,168 @@
+//! Golden plans of a network that is enrolled stage by stage, and left again.
+
+use super::*;
+use meshsec::{
+    config::Select,
+    model::{PeerName, Stage, WarningCode},
+};
+
+use super::tunnels::vxlan;
+
+/// The lab at a stage.
+fn at(stage: Stage) -> Config {
+    Config { stage, ..lab() }
+}
+
+/// Everything between two hosts.
+fn all_at(stage: Stage) -> Config {
+    Config { traffic: Traffic::All, guard: Guard::Off, stage, ..mesh(1, &LAB[..2]) }
+}
+
+fn by_mark_at(stage: Stage) -> Config {
+    let mark = Mark { value: 0x20000, mask: 0x20000 };
+    Config { select: Select::Mark(mark), stage, ..mesh(1, &LAB[..2]) }
+}
+
+/// The lab with peer c at a stage of its own.
+fn with_c_at(stage: Stage) -> Config {
+    let mut config = lab();
+    config.peers[2].stage = stage;
+    config
+}
+
+/// The first plan of a host on which the overlay runs.
+#[test]
+fn a_running_overlay_is_enrolled_and_left_stage_by_stage() {
+    let mut kernel = host(&lab());
+    kernel.state_mut().tunnels = Some(vec![vxlan("vxlan42", 4789)]);
+    for (name, stage) in [
+        ("stages-1-receive", Stage::Receive),
+        ("stages-2-send", Stage::Send),
+        ("stages-3-enforce", Stage::Enforce),
+        ("stages-4-send-again", Stage::Send),
+        ("stages-5-receive-again", Stage::Receive),
+    ] {
+        golden(name, &at(stage), &mut kernel);
+        assert!(applied(&at(stage), &mut kernel).is_complete());
+        assert!(crate::common::plan(&at(stage), &mut kernel).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn all_traffic_is_enrolled_stage_by_stage() {
+    let mut kernel = host(&all_at(Stage::Enforce));
+    for (name, stage) in [
+        ("stages-of-all-traffic-1-receive", Stage::Receive),
+        ("stages-of-all-traffic-2-send", Stage::Send),
+        ("stages-of-all-traffic-3-enforce", Stage::Enforce),
+    ] {
+        golden(name, &all_at(stage), &mut kernel);
+        assert!(applied(&all_at(stage), &mut kernel).is_complete());
+    }
+}
+
+#[test]
+fn marked_traffic_is_enrolled_stage_by_stage() {
+    let mut kernel = host(&by_mark_at(Stage::Enforce));
+    for (name, stage) in [
+        ("stages-by-mark-1-receive", Stage::Receive),
+        ("stages-by-mark-2-send", Stage::Send),
+        ("stages-by-mark-3-enforce", Stage::Enforce),
+        ("stages-by-mark-4-receive-again", Stage::Receive),
+    ] {
+        golden(name, &by_mark_at(stage), &mut kernel);
+        assert!(applied(&by_mark_at(stage), &mut kernel).is_complete());
+    }
+}
+
+/// A host with a guard refuses clear text in any case, so it sends encrypted to a new host of any
+/// stage.
+#[test]
+fn a_host_with_a_guard_enforces_with_every_peer() {
+    let (enforcing, _) = crate::common::wanted(&lab());
+    for stage in Stage::ALL {
+        let (wanted, _) = crate::common::wanted(&with_c_at(stage));
+        assert!(wanted.stages.is_empty());
+        assert_eq!(wanted.sas, enforcing.sas, "{stage}");
+    }
+    let open = Config { guard: Guard::Off, ..with_c_at(Stage::Receive) };
+    let mut kernel = applied_host(&Config { peers: open.peers[..2].to_vec(), ..open.clone() });
+    golden("stages-of-a-new-host", &open, &mut kernel);
+}
+
+/// The codes of warnings of a plan about stages, for a host that is at a stage.
+fn told(from: Option<Stage>, to: Stage, config: fn(Stage) -> Config) -> Vec<WarningCode> {
+    let mut kernel = host(&config(to));
+    kernel.state_mut().tunnels = Some(vec![vxlan("vxlan42", 4789)]);
+    if let Some(from) = from {
+        assert!(applied(&config(from), &mut kernel).is_complete());
+    }
+    let plan = crate::common::plan(&config(to), &mut kernel);
+    let about = [
+        WarningCode::StageSkipped,
+        WarningCode::ClearTextAccepted,
+        WarningCode::ClearTextStops,
+        WarningCode::NotHeardYet,
+        WarningCode::LeftInTheClear,
+    ];
+    plan.warnings.iter().map(|line| line.code).filter(|code| about.contains(code)).collect()
+}
+
+#[test]
+fn plans_say_what_a_skipped_stage_costs_and_that_clear_text_passes() {
+    use Stage::{Enforce, Receive, Send};
+    use WarningCode::{
+        ClearTextAccepted, ClearTextStops, LeftInTheClear, NotHeardYet, StageSkipped,
+    };
+    for (from, to, codes) in [
+        (None, Receive, vec![ClearTextAccepted]),
+        (None, Send, vec![ClearTextAccepted, StageSkipped]),
+        (None, Enforce, vec![StageSkipped]),
+        (Some(Receive), Send, vec![ClearTextAccepted]),
+        (Some(Receive), Enforce, vec![StageSkipped, NotHeardYet]),
+        (Some(Send), Enforce, vec![NotHeardYet]),
+        (Some(Enforce), Send, vec![LeftInTheClear, ClearTextAccepted]),
+        (Some(Enforce), Receive, vec![LeftInTheClear, ClearTextAccepted, StageSkipped]),
+        (Some(Send), Receive, vec![LeftInTheClear, ClearTextAccepted]),
+        (Some(Enforce), Enforce, vec![]),
+    ] {
+        assert_eq!(told(from, to, at), codes, "{from:?} to {to}");
+    }
+    for (from, to, codes) in [
+        (None, Enforce, vec![ClearTextStops]),
+        (Some(Send), Enforce, vec![NotHeardYet]),
+        (Some(Enforce), Send, vec![ClearTextAccepted]),
+    ] {
+        assert_eq!(told(from, to, all_at), codes, "all traffic, {from:?} to {to}");
+    }
+}
+
+/// Peers that were heard under an SA have come to stage send.
+#[test]
+fn peers_that_send_encrypted_need_no_warning() {
+    let mut kernel = host(&at(Stage::Send));
+    assert!(applied(&at(Stage::Send), &mut kernel).is_complete());
+    let b: std::net::IpAddr = LAB[1].parse().unwrap();
+    let state = kernel.state_mut();
+    let from_b: Vec<SaId> = state.sas.iter().filter(|sa| sa.src == b).map(|sa| sa.id).collect();
+    let usage = state.usage.iter_mut().find(|usage| from_b.contains(&usage.id)).unwrap();
+    usage.packets = 1;
+    let plan = crate::common::plan(&at(Stage::Enforce), &mut kernel);
+    let unheard = plan.warnings.iter().find(|line| line.code == WarningCode::NotHeardYet).unwrap();
+    assert!(unheard.text.contains("has come from c yet"), "{}", unheard.text);
+}
+
+#[test]
+fn a_pair_has_the_lowest_of_three_stages() {
+    let stages = |mesh, a, c| {
+        let mut config = Config { stage: mesh, guard: Guard::Off, ..lab() };
+        (config.peers[0].stage, config.peers[2].stage) = (a, c);
+        let (wanted, _) = crate::common::wanted(&config);
+        ["b", "c"].map(|name| wanted.stage(&PeerName::new(name).unwrap()))
+    };
+    use Stage::{Enforce, Receive, Send};
+    assert_eq!(stages(Enforce, Enforce, Enforce), [Enforce, Enforce]);
+    assert_eq!(stages(Send, Enforce, Receive), [Send, Receive]);
+    assert_eq!(stages(Enforce, Receive, Enforce), [Receive, Receive]);
+    assert_eq!(stages(Enforce, Enforce, Send), [Enforce, Send]);
+}

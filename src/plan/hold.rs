@@ -145,9 +145,13 @@ impl<'a> Hold<'a> {
     fn may_be_needed(&self, change: &Change) -> bool {
         change.peer.is_none()
             && match &change.operation {
-                // A policy that refuses nothing may still protect, where an SA is at hand.
+                // A policy that refuses nothing may still protect, where an SA is at hand. No guard is
+                // for ICMP errors.
                 Operation::Policy(PolicyChange::Delete(policy)) => {
-                    change.is_discovery() || policy.refuses() || self.desired.guards.is_empty()
+                    change.is_discovery()
+                        || policy.refuses()
+                        || policy.covers_icmp_errors()
+                        || self.desired.guards.is_empty()
                 }
                 Operation::Chain(ChainChange::Delete(_)) => true,
                 Operation::Sa(_)

@@ -295,6 +295,29 @@ fn what_blocks_a_peer_that_is_stopped_stays() {
 
 /// The chain guards only up to somebody else's rule.
 /// Closed, it would refuse the mesh's own SAs. It goes instead, as a guard blocks clear text.
+/// A foreign policy lets the ICMP errors of a peer pass in the clear, which stops that peer. Another
+/// policy with the mesh's reqid, for errors to everybody, still encrypts them.
+#[test]
+fn what_encrypts_the_errors_of_a_peer_that_is_stopped_stays() {
+    let packet = packet_to("192.0.2.2");
+    let mut kernel = applied_host(&by_policies());
+    let policies = &mut kernel.state_mut().policies;
+    let is_about = |policy: &&mut Policy| {
+        policy.is_for_icmp_errors() && policy.id.selector.dst == Prefix::host(packet.dst)
+    };
+    let errors = policies.iter_mut().find(is_about).unwrap();
+    let mut wide = errors.clone();
+    wide.id.selector.dst = Prefix::any(packet.dst);
+    wide.templates[0].level = Level::Use;
+    errors.templates.clear();
+    errors.priority = wide.priority + 1;
+    policies.push(wide.clone());
+    let plan = plan(&by_policies(), &mut kernel);
+    assert_eq!(plan.conflicts.len(), 1);
+    let goes = |step: &PlannedStep| step.name() == "delete_policy";
+    assert!(!plan.steps.iter().any(goes), "the policy that encrypts goes");
+}
+
 #[test]
 fn a_policy_in_of_tunnel_mode_goes_with_the_guards() {
     let packet = packet_to("192.0.2.2");

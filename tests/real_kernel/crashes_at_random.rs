@@ -38,6 +38,7 @@ fn another(lab: &Lab, generation: &mut u64, random: &mut Random) -> MeshFile {
             short_id: 100 + number,
             address: format!("192.0.2.{}", 100 + number),
             public_key: None,
+            stage: None,
         });
     }
     mesh

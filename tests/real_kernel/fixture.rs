@@ -92,6 +92,7 @@ impl Lab {
             short_id: place + 1,
             address: underlay.address(place),
             public_key: None,
+            stage: None,
         });
         let directory = tempfile::tempdir().expect("a directory can be made");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
@@ -104,6 +105,7 @@ impl Lab {
                 name: "lab",
                 generation: 1,
                 period: None,
+                stage: None,
                 traffic: "kind = \"vxlan\"",
                 esp: "",
                 keys: "mesh_key = { file = \"mesh.key\" }",

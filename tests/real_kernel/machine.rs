@@ -89,6 +89,7 @@ fn large(lab: &mut Lab) {
         short_id: 100 + i,
         address: format!("203.0.{}.{}", i / 250, 1 + i % 250),
         public_key: None,
+        stage: None,
     }));
     lab.write(A, &lab.mesh);
 }

@@ -73,6 +73,7 @@ mod secrecy;
 mod snapshots;
 mod spoofing;
 mod squatters;
+mod stages;
 mod taken_back;
 mod vrf;
 mod ways;

@@ -12,6 +12,8 @@ pub struct MeshFile {
     pub generation: u64,
     /// Stands in place of the generation.
     pub period: Option<&'static str>,
+    /// `stage` of `[mesh]`.
+    pub stage: Option<&'static str>,
     /// Lines of `[traffic]`, but for the guard.
     pub traffic: &'static str,
     /// Lines of `[esp]`.
@@ -32,12 +34,18 @@ pub struct Peer {
     pub short_id: usize,
     pub address: String,
     pub public_key: Option<String>,
+    pub stage: Option<&'static str>,
 }
 
 impl MeshFile {
     /// The same with another generation.
     pub fn of_generation(&self, generation: u64) -> Self {
         Self { generation, ..self.clone() }
+    }
+
+    /// The same at a stage.
+    pub fn at(&self, stage: &'static str) -> Self {
+        Self { stage: Some(stage), ..self.clone() }
     }
 
     /// The same with these peers only, by their place.
@@ -60,15 +68,20 @@ impl MeshFile {
             None => format!("generation = {}", self.generation),
         };
         let mut text = format!(
-            "[mesh]\nname = \"{}\"\n\n[traffic]\n{}\nguard = {}\n\n\
+            "[mesh]\nname = \"{}\"\n{}\n[traffic]\n{}\nguard = {}\n\n\
              [esp]\n{}\n\n[keys]\n{}\n\n\
              [rotation]\n{rotation}\n",
-            self.name, self.traffic, self.guard, self.esp, self.keys
+            self.name,
+            stage(self.stage),
+            self.traffic,
+            self.guard,
+            self.esp,
+            self.keys
         );
         if !self.link.is_empty() {
             let _ = write!(text, "\n[link]\n{}\n", self.link);
         }
-        for Peer { name, short_id, address, public_key } in &self.peers {
+        for Peer { name, short_id, address, public_key, stage: at } in &self.peers {
             let _ = write!(
                 text,
                 "\n[[peer]]\nname = \"{name}\"\nshort_id = {short_id}\naddress = \"{address}\"\n"
@@ -76,7 +89,13 @@ impl MeshFile {
             if let Some(public_key) = public_key {
                 let _ = writeln!(text, "public_key = \"{public_key}\"");
             }
+            text.push_str(&stage(*at));
         }
         text
     }
+}
+
+/// The line of a stage, if there is one.
+fn stage(stage: Option<&str>) -> String {
+    stage.map(|stage| format!("stage = \"{stage}\"\n")).unwrap_or_default()
 }

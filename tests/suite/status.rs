@@ -159,6 +159,18 @@ fn traffic_is_selected_by_mark() {
     golden("selected-by-mark", &config, &mut kernel, &BTreeMap::new());
 }
 
+/// Peer b is at send and heard, and packets to c leave in the clear, which is as the file asks.
+#[test]
+fn stages_ask_for_clear_text() {
+    let mut config = mesh(1, &LAB);
+    config.stage = meshsec::model::Stage::Send;
+    config.peers[2].stage = meshsec::model::Stage::Receive;
+    let mut kernel = applied_host(&config);
+    carried(&mut kernel, (LAB[0], LAB[1]), 1, NOW);
+    carried(&mut kernel, (LAB[1], LAB[0]), 1, NOW);
+    golden("stages", &config, &mut kernel, &BTreeMap::new());
+}
+
 /// Peers b to g, a verdict each: in the clear, blocked, never heard, silent, idle, protected.
 #[test]
 fn every_verdict() {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use hkdf::Hkdf;
 use meshsec::{
     config::{
-        Config, Esp, Guard, KeySource, Peer, Rotation, SecretSource, Secrets, Select, Traffic,
+        Config, Esp, Guard, KeySource, Pairs, Peer, Rotation, SecretSource, Secrets, Select,
+        Traffic,
     },
     desired::desired,
     kernel::{Kernel, memory::Memory},
@@ -86,12 +87,14 @@ fn config() -> Config {
         short_id: ShortId::new(number).expect("below 4096"),
         address: [10, 0, (number >> 8) as u8, number as u8].into(),
         public_key: None,
+        groups: std::collections::BTreeSet::new(),
         stage: Stage::Enforce,
     };
     Config {
         mesh: MeshName::new("bench").expect("a name"),
         reqid: REQID,
         stage: Stage::Enforce,
+        pairs: Pairs::All,
         traffic: Traffic::Vxlan { port: 4789 },
         select: Select::Port,
         guard: Guard::Both,

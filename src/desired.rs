@@ -57,6 +57,8 @@ pub struct Desired {
     pub clock: Option<Clock>,
     /// Peers of the other address family, with which it forms none.
     pub unpaired: BTreeSet<PeerName>,
+    /// Peers with which `pairs` has it form none, by address.
+    pub not_paired: BTreeMap<IpAddr, PeerName>,
 }
 
 /// The goal of a plan.
@@ -274,6 +276,10 @@ fn work_out(
     let mesh = Mesh { config, moment, local, secrets, links: &links };
     let mut keyring = Keyring::default();
     for peer in config.peers.iter().filter(|peer| peer.name != local.name) {
+        if !config.is_pair(local, peer) {
+            wanted.not_paired.insert(peer.address, peer.name.clone());
+            continue;
+        }
         if peer.address.is_ipv4() != local.address.is_ipv4() {
             wanted.unpaired.insert(peer.name.clone());
             continue;

@@ -188,6 +188,13 @@ impl<'a> Watcher<'a> {
                 format!("{} is this host: name another peer", local.name),
             ));
         }
+        let is_left_out = |name: &&PeerName| desired.not_paired.values().any(|peer| peer == *name);
+        if let Some(name) = self.asked.iter().find(is_left_out) {
+            return Err(Error::request(
+                ErrorCode::PeerUnknown,
+                format!("this host forms no pair with {name}, as pairs in [mesh] says"),
+            ));
+        }
         match self.asked.iter().find(|name| desired.unpaired.contains(*name)) {
             None => Ok(()),
             Some(name) => Err(Error::request(

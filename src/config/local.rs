@@ -108,7 +108,9 @@ fn capped(mut items: impl Iterator<Item = String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Guard, Rotation};
+    use std::collections::BTreeSet;
+
+    use crate::config::{Guard, Pairs, Rotation};
     use crate::model::{Cipher, Generation, MeshName, PeerName, Replay, Reqid, ShortId, Stage};
 
     use super::super::{Esp, KeySource, SecretSource, Select, Traffic};
@@ -120,12 +122,14 @@ mod tests {
             short_id: ShortId::new(i.into()).unwrap(),
             address: IpAddr::from([192, 0, 2, i]),
             public_key: None,
+            groups: BTreeSet::new(),
             stage: Stage::Enforce,
         };
         Config {
             mesh: MeshName::new("lab").unwrap(),
             reqid: Reqid(0x4d53_0001),
             stage: Stage::Enforce,
+            pairs: Pairs::All,
             traffic: Traffic::Vxlan { port: 4789 },
             select: Select::Port,
             guard: Guard::Both,

@@ -15,6 +15,7 @@ mod loaded;
 mod local;
 mod malformed;
 mod mask;
+mod pairs;
 mod peers;
 mod raise;
 mod reader;
@@ -39,8 +40,8 @@ pub use malformed::{Form, Malformed};
 pub use mask::{printable, quote as quoted, readable};
 pub use secrets::{RatchetError, read_ratchet, secret};
 pub use types::{
-    Clock, Config, Esp, Guard, KeySource, LinkWish, Moment, Peer, Protocol, Rotation, SecretSource,
-    Secrets, Select, Traffic,
+    Clock, Config, Esp, Guard, KeySource, LinkWish, Members, Moment, Pairs, Peer, Protocol,
+    Rotation, SecretSource, Secrets, Select, Traffic,
 };
 
 use crate::model::{Warning, without_traces};

@@ -14,7 +14,7 @@ use crate::model::{PeerName, PublicKey, ShortId};
 use super::{
     address,
     malformed::Malformed,
-    mask,
+    mask, pairs,
     reader::{Findings, Section, Value, lowered},
     schema::{ADDRESS, PEER_NAME, PEER_STAGE, PUBLIC_KEY, SHORT_ID, Table},
     secrets,
@@ -52,6 +52,7 @@ pub(super) fn read(
         peers.push(peer);
     }
     peers.sort_by(|a, b| a.name.cmp(&b.name));
+    pairs::check_groups(findings, value, &peers);
     peers
 }
 
@@ -82,6 +83,7 @@ fn peer(
         seen.addresses.unique(findings, value.span(), format!("address {address}"), address)
     });
     let stage = read_stage(findings, &section, PEER_STAGE);
+    let groups = pairs::read_groups(findings, &section);
     let given = section.get(PUBLIC_KEY.name);
     let public_key = public_key(findings, &section, keys).map(|public_key| {
         let span = given.map_or(section.header(), |value| value.span());
@@ -95,6 +97,7 @@ fn peer(
         short_id: short_id?,
         address: address?,
         public_key: public_key.flatten(),
+        groups: groups?,
         stage: stage?,
     };
     Some((peer, given.map(|value| value.span())))

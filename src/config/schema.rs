@@ -123,6 +123,8 @@ pub(super) struct Field {
 pub(super) enum Form {
     /// Text that the key's own reader checks.
     Text,
+    /// An array that the key's own reader checks.
+    List,
     /// `true` or `false`.
     Boolean,
     /// A whole number.
@@ -151,7 +153,7 @@ impl Field {
     pub(super) fn bounds(&self) -> Bounds {
         match self.value {
             Form::Number(bounds) => bounds,
-            Form::Text | Form::Boolean | Form::Word(_) | Form::Secret => {
+            Form::Text | Form::List | Form::Boolean | Form::Word(_) | Form::Secret => {
                 Bounds { min: 0, max: u64::MAX, hex: false }
             }
         }
@@ -161,7 +163,7 @@ impl Field {
     pub(super) fn words(&self) -> &'static [&'static str] {
         match self.value {
             Form::Word(words) => words,
-            Form::Text | Form::Boolean | Form::Number(_) | Form::Secret => &[],
+            Form::Text | Form::List | Form::Boolean | Form::Number(_) | Form::Secret => &[],
         }
     }
 
@@ -169,7 +171,7 @@ impl Field {
     fn is_secret(&self) -> bool {
         match self.value {
             Form::Secret => true,
-            Form::Text | Form::Boolean | Form::Number(_) | Form::Word(_) => false,
+            Form::Text | Form::List | Form::Boolean | Form::Number(_) | Form::Word(_) => false,
         }
     }
 }
@@ -187,6 +189,18 @@ pub(super) const REQID: Field = Field::new(
     "write a number from 0x10000 to 0xffffffff, or leave it out",
 );
 
+pub(super) const PAIRS: Field = Field::new(
+    Table::Mesh,
+    "pairs",
+    Form::List,
+    "write pairs such as [[\"hub\", \"*\"], [\"dc1\", \"dc1\"]], or leave it out: all are pairs",
+);
+pub(super) const GROUPS: Field = Field::new(
+    Table::Peer,
+    "groups",
+    Form::List,
+    "write names of 1 to 63 of a-z 0-9 . - such as [\"dc1\", \"dc1-rack2\"]",
+);
 const STAGES: Form =
     Form::Word(&[Stage::Receive.name(), Stage::Send.name(), Stage::Enforce.name()]);
 const WRITE_STAGE: &str = "write \"receive\", \"send\" or \"enforce\"";
@@ -330,6 +344,7 @@ pub(super) const FIELDS: &[Field] = &[
     MESH_NAME,
     REQID,
     MESH_STAGE,
+    PAIRS,
     KIND,
     PORT,
     SELECT,
@@ -359,6 +374,7 @@ pub(super) const FIELDS: &[Field] = &[
     ADDRESS,
     PUBLIC_KEY,
     PEER_STAGE,
+    GROUPS,
 ];
 
 /// The table that a key belongs to, for errors; `None` for a key of several tables.

@@ -1,11 +1,11 @@
 //! The contents of a mesh.toml, once all of it is known to be right.
 #![forbid(unsafe_code)]
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use crate::keys::Ratchet;
 use crate::model::{
-    Cipher, Generation, IPPROTO_UDP, Key, Mark, MeshName, Mtu, PeerName, Period, Prefix,
+    Cipher, Generation, GroupName, IPPROTO_UDP, Key, Mark, MeshName, Mtu, PeerName, Period, Prefix,
     PrivateKey, PublicKey, Replay, Reqid, Selector, ShortId, Stage, Time, TunnelKind,
 };
 use crate::mtu;
@@ -19,6 +19,8 @@ pub struct Config {
     pub reqid: Reqid,
     /// `[mesh] stage`: the highest stage of every host.
     pub stage: Stage,
+    /// `[mesh] pairs`: the hosts that protect traffic with each other.
+    pub pairs: Pairs,
     /// `[traffic]`: the traffic that is protected.
     pub traffic: Traffic,
     /// `[traffic] select` and `mark`: the way in which the kernel tells this traffic from the rest.
@@ -37,7 +39,47 @@ pub struct Config {
     pub peers: Vec<Peer>,
 }
 
+/// The hosts that protect traffic with each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pairs {
+    /// Every host with every other.
+    All,
+    /// Each of one side with each of the other.
+    Listed(Vec<[Members; 2]>),
+}
+
+/// One side of an entry in `pairs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Members {
+    /// `"*"`: all hosts.
+    Everybody,
+    /// One host.
+    Peer(PeerName),
+    /// The hosts that have this group in `groups`.
+    Group(GroupName),
+}
+
+impl Members {
+    fn has(&self, peer: &Peer) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Peer(name) => *name == peer.name,
+            Self::Group(group) => peer.groups.contains(group),
+        }
+    }
+}
+
 impl Config {
+    /// Whether two hosts are a pair, which both of them answer alike.
+    pub fn is_pair(&self, one: &Peer, other: &Peer) -> bool {
+        match &self.pairs {
+            Pairs::All => true,
+            Pairs::Listed(pairs) => pairs.iter().any(|[left, right]| {
+                left.has(one) && right.has(other) || left.has(other) && right.has(one)
+            }),
+        }
+    }
+
     /// The stage of a host.
     pub fn stage_of(&self, peer: &Peer) -> Stage {
         self.stage.min(peer.stage)
@@ -261,6 +303,8 @@ pub struct Peer {
     pub address: IpAddr,
     /// `public_key`, unique; there with `private_key` and only then.
     pub public_key: Option<PublicKey>,
+    /// `groups`: names by which `pairs` means this host among others.
+    pub groups: BTreeSet<GroupName>,
     /// `stage`: the highest stage of this host.
     pub stage: Stage,
 }

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use crate::{
     config::{
-        Config, Esp, Guard, KeySource, LinkWish, Moment, Peer, Rotation, SecretSource, Select,
-        Traffic,
+        Config, Esp, Guard, KeySource, LinkWish, Moment, Pairs, Peer, Rotation, SecretSource,
+        Select, Traffic,
     },
     desired::{Desired, desired},
     model::{
@@ -71,12 +71,14 @@ fn config(addresses: &[&str]) -> Config {
         short_id: ShortId::new(id).expect("a ShortID"),
         address: address.parse().expect("an address"),
         public_key: None,
+        groups: std::collections::BTreeSet::new(),
         stage: Stage::Enforce,
     });
     Config {
         mesh: MeshName::new("lab").expect("a name"),
         reqid: Reqid(0x4d53_0001),
         stage: Stage::Enforce,
+        pairs: Pairs::All,
         traffic: Traffic::Vxlan { port: 4789 },
         select: Select::Port,
         guard: Guard::Both,

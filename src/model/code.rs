@@ -48,6 +48,7 @@ codes! {
         ClockNotSynchronised "clock-not-synchronised" "Generations follow a clock that nothing keeps right.",
         RatchetStays "ratchet-stays" "Apply will not turn the ratchet.",
         NoPair "no-pair" "A peer's address is of the other family.",
+        NotPaired "not-paired" "Pairs leaves peers out, and says what becomes of traffic with them.",
         // The costs of a plan's changes.
         GenerationJump "generation-jump" "The generation moves by more than one.",
         GenerationGoesBack "generation-goes-back" "The generation goes back, and replay windows stay.",
@@ -163,6 +164,7 @@ codes! {
         Destroying "destroying" "All of the mesh goes.",
         NoPeer "no-peer" "No peer of the file has it.",
         Stage "stage" "The stage of the pair asks for clear text.",
+        PairGone "pair-gone" "Pairs has no such pair.",
         Unwanted "unwanted" "Nothing in the file asks for it.",
     }
 }

@@ -53,6 +53,23 @@ impl fmt::Display for PeerName {
     }
 }
 
+/// The name of a group of peers, of the same characters as that of a peer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupName(PeerName);
+
+impl GroupName {
+    /// Checks length and characters; `None` if either is wrong.
+    pub fn new(name: &str) -> Option<Self> {
+        PeerName::new(name).map(Self)
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A peer's number in its mesh, 0 to 4095: twelve bits of every SPI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ShortId(u16);

@@ -67,6 +67,18 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> 
     changes
 }
 
+/// The reason of what goes with its pair.
+pub(super) const NOT_PAIRED: &str = "pairs in [mesh] has no such pair";
+
+/// Whether a peer without a pair is at the other end of packets between two addresses.
+pub(super) fn is_not_paired(desired: &Desired, src: IpAddr, dst: IpAddr) -> bool {
+    match desired.local {
+        Some(local) if src == local => desired.not_paired.contains_key(&dst),
+        Some(local) if dst == local => desired.not_paired.contains_key(&src),
+        _ => false,
+    }
+}
+
 /// The peer at the far end, where one end is this host.
 pub(super) fn peer_of(desired: &Desired, src: IpAddr, dst: IpAddr) -> Option<&PeerName> {
     match desired.local {

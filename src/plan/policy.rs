@@ -7,7 +7,10 @@ use std::{
 
 use super::{
     chain::{self, ChainChange},
-    change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation, peer_of},
+    change::{
+        Change, ChangeAction, Context, Difference, NOT_PAIRED, ObjectKind, Operation,
+        is_not_paired, peer_of,
+    },
     fields::{self, Field, Fields},
     sequence::Phase,
     stage::SENDS_CLEAR_TEXT,
@@ -270,6 +273,8 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
         (ReasonCode::Unwanted, "no policy of the mesh covers neighbour discovery any more")
     } else if peer.is_some() {
         (ReasonCode::Unwanted, "nothing in mesh.toml asks for this selector")
+    } else if of_two && is_not_paired(desired, selector.src.address, selector.dst.address) {
+        (ReasonCode::PairGone, NOT_PAIRED)
     } else {
         (ReasonCode::NoPeer, "no peer of mesh.toml has it")
     };

@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    change::{Change, ChangeAction, Context, Difference, ObjectKind, Operation, peer_of},
+    change::{
+        Change, ChangeAction, Context, Difference, NOT_PAIRED, ObjectKind, Operation,
+        is_not_paired, peer_of,
+    },
     fields::{self, Field, Fields},
     sequence::Phase,
     stage::SENDS_CLEAR_TEXT,
@@ -245,6 +248,7 @@ fn unwanted_sa(desired: &Desired, sa: &Sa, old: &OldPairs) -> Option<Change> {
             (ReasonCode::Stage, SENDS_CLEAR_TEXT)
         }
         Some(_) => (ReasonCode::OtherGeneration, "not one of the generations before, now and next"),
+        None if is_not_paired(desired, sa.src, sa.id.dst) => (ReasonCode::PairGone, NOT_PAIRED),
         None => (ReasonCode::NoPeer, "no peer of mesh.toml has it"),
     };
     let reason = Reason::new(code, text);

@@ -279,7 +279,7 @@ impl Tunnels<'_> {
             let shown: Vec<String> = strangers.iter().map(ToString::to_string).collect();
             (!strangers.is_empty()).then(|| {
                 let text = format!(
-                    "packets of {} to {} {}: no peer has these addresses",
+                    "packets of {} to {} {}: no pair has these addresses",
                     tunnel.device,
                     list(&shown),
                     self.fate()

@@ -41,6 +41,7 @@ pub(super) fn warnings(
     lines.extend(flush::warnings(desired, live, reqid));
     lines.extend(keys_hidden(super::hidden_keys(desired, live)));
     lines.extend(unpaired(desired));
+    lines.extend(not_paired(desired));
     let other_layout = layout::cut(live, reqid, changes);
     lines.extend(large_step(changes, &other_layout));
     lines.extend(other_short_ids(changes));
@@ -83,13 +84,29 @@ fn keys_hidden(keys: usize) -> Option<Warning> {
     })
 }
 
+/// The fate of traffic with hosts that are not pairs.
+fn fate_without_a_pair(desired: &Desired) -> &'static str {
+    let guards = desired.chains.keys().any(|(_, role)| role.guards().is_some());
+    match desired.guards.is_empty() && !guards {
+        true => "is not protected",
+        false => "is blocked by the guard",
+    }
+}
+
+/// Peers that `pairs` leaves out.
+fn not_paired(desired: &Desired) -> Option<Warning> {
+    let peers: BTreeSet<&PeerName> = desired.not_paired.values().collect();
+    (!peers.is_empty()).then(|| {
+        let (names, fate) = (names(&peers), fate_without_a_pair(desired));
+        let text = format!("no pair with {names}, as pairs in [mesh] says: traffic with it {fate}");
+        Warning::new(WarningCode::NotPaired, text)
+    })
+}
+
 fn unpaired(desired: &Desired) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = desired.unpaired.iter().collect();
     (!peers.is_empty()).then(|| {
-        let fate = match desired.guards.is_empty() && desired.chains.is_empty() {
-            true => "is not protected",
-            false => "is blocked by the guard",
-        };
+        let fate = fate_without_a_pair(desired);
         let text = format!(
             "no pair with {}: the address is of the other family, IPv4 or IPv6, so traffic with it \
              {fate}; hosts that need both families need two files: see DUAL STACK in meshsec(8)",

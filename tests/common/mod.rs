@@ -9,7 +9,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use meshsec::{
     apply::{Report, Target, apply},
     config::{
-        Config, Esp, Guard, KeySource, Peer, Rotation, SecretSource, Secrets, Select, Traffic,
+        Config, Esp, Guard, KeySource, Pairs, Peer, Rotation, SecretSource, Secrets, Select,
+        Traffic,
     },
     desired::{Desired, Keyring, desired},
     kernel::{Kernel, memory::Memory},
@@ -36,12 +37,14 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         short_id: ShortId::new(id).unwrap(),
         address: address.parse().unwrap(),
         public_key: None,
+        groups: std::collections::BTreeSet::new(),
         stage: Stage::Enforce,
     });
     Config {
         mesh: MeshName::new("lab").unwrap(),
         reqid: REQID,
         stage: Stage::Enforce,
+        pairs: Pairs::All,
         traffic: Traffic::Vxlan { port: 4789 },
         select: Select::Port,
         guard: Guard::Both,

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use meshsec::{
-    config::{Config, Guard, LinkWish, Protocol, Rotation, Select, Traffic},
+    config::{Config, Guard, LinkWish, Members, Pairs, Protocol, Rotation, Select, Traffic},
     desired::Desired,
     kernel::memory::Memory,
     model::{
@@ -87,6 +87,12 @@ pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
         config.stage = stage(n[9]);
         config.peers[0].stage = stage(n[9] >> 2);
         config.peers.last_mut().unwrap().stage = stage(n[9] >> 4);
+    }
+    // Some talk to one peer only.
+    if n[9] & 0xc0 == 0xc0 {
+        let [first, last] = [config.peers.first(), config.peers.last()].map(|peer| peer.unwrap());
+        let ends = [first, last].map(|peer| Members::Peer(peer.name.clone()));
+        config.pairs = Pairs::Listed(vec![ends]);
     }
     config.link = (n[8] > 1 && config.traffic.can_be_guarded()).then_some(link);
     config

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use meshsec::{
-    config::{Config, Guard, Peer, Traffic},
+    config::{Config, Guard, Pairs, Peer, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::{Kernel, memory::Memory},
     model::{Bypass, ChainRole, Direction, Family, PeerName, Policy, Stage, State},
@@ -40,7 +40,11 @@ struct Run<'a> {
 fn covers(config: &Config, packet: &Packet, from: Stage) -> bool {
     let local = &config.peers[0];
     let peer = config.peers[1..].iter().find(|peer| peer.address == packet.dst);
-    let peer = peer.filter(|_| packet.src == local.address);
+    let is_pair = |peer: &Peer| match &config.pairs {
+        Pairs::All => true,
+        Pairs::Listed(_) => config.peers.last().is_some_and(|last| last.name == peer.name),
+    };
+    let peer = peer.filter(|peer| packet.src == local.address && is_pair(peer));
     // The lowest of three; a guard, which only the last stage has, goes before that.
     let own = config.stage.min(local.stage);
     let is_guarded = config.guard.is_on() && own == Stage::Enforce;

@@ -105,7 +105,7 @@ impl Lab {
                 name: "lab",
                 generation: 1,
                 period: None,
-                stage: None,
+                lines: String::new(),
                 traffic: "kind = \"vxlan\"",
                 esp: "",
                 keys: "mesh_key = { file = \"mesh.key\" }",

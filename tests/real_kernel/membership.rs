@@ -33,3 +33,20 @@ fn a_peer_comes_and_goes_without_a_lost_packet_between_the_others() {
     let (a, b) = (lab.address(A), lab.address(B));
     recording.is_closed_for(&format!("src host {a} or src host {b}"));
 }
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn hosts_without_a_pair_are_strangers_and_the_others_talk() {
+    let mut lab = Lab::new(3);
+    lab.mesh.lines = "pairs = [[\"a\", \"*\"]]\n".into();
+    lab.write_all(&lab.mesh);
+    let capture = lab.capture();
+    lab.apply_all();
+    lab.reaches(A, B);
+    lab.reaches(A, C);
+    lab.does_not_reach(B, C);
+    capture.stop().has_only_esp(10);
+    lab.meshsec(B, &["plan"]).exits(0).says("no pair with c").says("is blocked by the guard");
+    lab.meshsec(B, &["status", "c"]).exits(1).says("forms no pair with c");
+    lab.places().for_each(|place| lab.has_converged(place));
+}

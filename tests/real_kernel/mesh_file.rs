@@ -12,8 +12,8 @@ pub struct MeshFile {
     pub generation: u64,
     /// Stands in place of the generation.
     pub period: Option<&'static str>,
-    /// `stage` of `[mesh]`.
-    pub stage: Option<&'static str>,
+    /// Lines of `[mesh]`, but for the name.
+    pub lines: String,
     /// Lines of `[traffic]`, but for the guard.
     pub traffic: &'static str,
     /// Lines of `[esp]`.
@@ -45,7 +45,7 @@ impl MeshFile {
 
     /// The same at a stage.
     pub fn at(&self, stage: &'static str) -> Self {
-        Self { stage: Some(stage), ..self.clone() }
+        Self { lines: stage_line(Some(stage)), ..self.clone() }
     }
 
     /// The same with these peers only, by their place.
@@ -71,12 +71,7 @@ impl MeshFile {
             "[mesh]\nname = \"{}\"\n{}\n[traffic]\n{}\nguard = {}\n\n\
              [esp]\n{}\n\n[keys]\n{}\n\n\
              [rotation]\n{rotation}\n",
-            self.name,
-            stage(self.stage),
-            self.traffic,
-            self.guard,
-            self.esp,
-            self.keys
+            self.name, self.lines, self.traffic, self.guard, self.esp, self.keys
         );
         if !self.link.is_empty() {
             let _ = write!(text, "\n[link]\n{}\n", self.link);
@@ -89,13 +84,13 @@ impl MeshFile {
             if let Some(public_key) = public_key {
                 let _ = writeln!(text, "public_key = \"{public_key}\"");
             }
-            text.push_str(&stage(*at));
+            text.push_str(&stage_line(*at));
         }
         text
     }
 }
 
 /// The line of a stage, if there is one.
-fn stage(stage: Option<&str>) -> String {
+fn stage_line(stage: Option<&str>) -> String {
     stage.map(|stage| format!("stage = \"{stage}\"\n")).unwrap_or_default()
 }

@@ -54,7 +54,7 @@ fn enrol_and_leave(lab: &Lab) {
         lab.meshsec(A, &["status"]).exits(0).says("stage send of b, c: packets leave encrypted");
         move_all(lab, "enforce", &mut random);
         tcp.wait_for_more();
-        lab.meshsec(A, &["status"]).exits(0).says("3 peers");
+        lab.meshsec(A, &["status"]).exits(0).says("2 protected");
         move_all(lab, "send", &mut random);
         capture.stop().has_only_esp(100);
         move_all(lab, "receive", &mut random);

@@ -406,6 +406,7 @@ fn large_mesh() -> Config {
         short_id: ShortId::new(n).unwrap(),
         address: Ipv4Addr::from_bits(0x0a00_0000 + u32::from(n)).into(),
         public_key: None,
+        groups: BTreeSet::new(),
         stage: Stage::Enforce,
     });
     let traffic = Traffic::All;

@@ -8,6 +8,7 @@ mod bypasses;
 mod in_the_way;
 mod layout;
 mod marks;
+mod pairs;
 mod policies;
 mod stages;
 mod tunnels;

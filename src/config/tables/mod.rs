@@ -15,10 +15,10 @@ use toml::de::{DeTable, DeValue};
 use crate::model::{MeshName, Replay, Reqid, Stage, Warning, WarningCode};
 
 use super::{
-    address, mask,
+    address, mask, pairs,
     peers::{self, PublicKeySpans},
     reader::{Findings, Section, Value, lowered, nearest},
-    schema::{self, Field, MESH_NAME, MESH_STAGE, REQID, Table},
+    schema::{self, Field, MESH_NAME, MESH_STAGE, PAIRS, REQID, Table},
     secrets::Spans,
     types::{Config, Guard, KeySource, Peer, Rotation, Traffic},
 };
@@ -42,6 +42,7 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
     let start = if findings.source.text.starts_with('\u{feff}') { 3 } else { 0 };
     let top = Top { root, start: start..start, guessed: unknown_tables(findings, root) };
     let mesh = top.section(findings, Table::Mesh, true);
+    let pairs = mesh.as_ref().and_then(|section| section.get(PAIRS.name));
     let mesh = mesh.and_then(|section| read_mesh(findings, &section));
     let traffic = top.section(findings, Table::Traffic, false);
     let traffic =
@@ -61,7 +62,13 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
     let mut public_keys = PublicKeySpans::new();
     let peers = top
         .require(findings, Table::Peer)
-        .map(|value| peers::read(findings, value, keys.kind, &mut public_keys));
+        .map(|value| (value, peers::read(findings, value, keys.kind, &mut public_keys)));
+    let all = |(value, peers): &(&Value<'_>, Vec<Peer>)| {
+        value.get_ref().as_array().is_some_and(|array| array.len() == peers.len())
+    };
+    let whole = peers.as_ref().filter(|peers| all(peers)).map(|(_, peers)| peers.as_slice());
+    let pairs = pairs::read_pairs(findings, pairs, whole);
+    let peers = peers.map(|(_, peers)| peers);
 
     let config = (|| {
         let (mesh, reqid, stage) = mesh?;
@@ -72,6 +79,7 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
             mesh,
             reqid,
             stage,
+            pairs: pairs?,
             traffic,
             select,
             guard,

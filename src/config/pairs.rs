@@ -1,0 +1,128 @@
+//! `[mesh] pairs` and `groups` of `[[peer]]`: the hosts that protect traffic with each other.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+
+use crate::model::{GroupName, PeerName};
+
+use super::{
+    mask,
+    reader::{Findings, Section, Value, lowered},
+    schema::{GROUPS, PAIRS},
+    types::{Members, Pairs, Peer},
+};
+
+/// The groups of a peer. None after an error.
+pub(super) fn read_groups(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+) -> Option<BTreeSet<GroupName>> {
+    let Some(value) = section.get(GROUPS.name) else { return Some(BTreeSet::new()) };
+    let Some(array) = value.get_ref().as_array() else {
+        findings.wrong_type(value, GROUPS, "an array of names");
+        return None;
+    };
+    let groups: Vec<Option<GroupName>> =
+        array.iter().map(|value| read_group(findings, value)).collect();
+    groups.into_iter().collect()
+}
+
+fn read_group(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<GroupName> {
+    let Some(text) = value.get_ref().as_str() else {
+        findings.not_a(value, "a group", "a string", GROUPS.write);
+        return None;
+    };
+    let name = GroupName::new(text);
+    if name.is_none() {
+        let message = format!("{} can't be a group's name", mask::quote(text));
+        let near = lowered(text, true).and_then(|lowered| GroupName::new(&lowered));
+        let hint = near.map_or(GROUPS.write.into(), |near| format!("write \"{near}\""));
+        findings.wrong(value.span(), message, hint);
+    }
+    name
+}
+
+/// A name in `pairs` means one thing, so no group has the name of a peer. `list` is the value of
+/// `[[peer]]`.
+pub(super) fn check_groups(findings: &mut Findings<'_>, list: &Value<'_>, peers: &[Peer]) {
+    let names: BTreeSet<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+    let tables = list.get_ref().as_array().into_iter().flat_map(|array| array.iter());
+    let groups = tables.filter_map(|peer| peer.get_ref().as_table()?.get(GROUPS.name));
+    let groups = groups.filter_map(|groups| groups.get_ref().as_array());
+    for group in groups.flat_map(|array| array.iter()) {
+        if let Some(name) = group.get_ref().as_str().filter(|name| names.contains(name)) {
+            let message = format!("group {} has the name of a peer", mask::plain(name));
+            findings.wrong(group.span(), message, "give the group another name");
+        }
+    }
+}
+
+/// The pairs that `[mesh]` names; all, if it names none. `peers` are all peers of the file, or
+/// `None` where some could not be read, so that names can't be checked. None after an error.
+pub(super) fn read_pairs(
+    findings: &mut Findings<'_>,
+    value: Option<&Value<'_>>,
+    peers: Option<&[Peer]>,
+) -> Option<Pairs> {
+    let Some(value) = value else { return Some(Pairs::All) };
+    let Some(array) = value.get_ref().as_array() else {
+        findings.wrong_type(value, PAIRS, "an array of pairs");
+        return None;
+    };
+    if array.is_empty() {
+        findings.wrong(value.span(), "pairs has no pair".into(), PAIRS.write);
+        return None;
+    }
+    let pairs: Vec<Option<[Members; 2]>> =
+        array.iter().map(|pair| read_pair(findings, pair, peers)).collect();
+    Some(Pairs::Listed(pairs.into_iter().collect::<Option<_>>()?))
+}
+
+fn read_pair(
+    findings: &mut Findings<'_>,
+    value: &Value<'_>,
+    peers: Option<&[Peer]>,
+) -> Option<[Members; 2]> {
+    let two = value.get_ref().as_array().filter(|array| array.len() == 2);
+    let Some(two) = two else {
+        let message = "an entry of pairs must be an array of two names".into();
+        findings.wrong(value.span(), message, PAIRS.write);
+        return None;
+    };
+    let [one, other] = [0, 1].map(|at| two.get(at).and_then(|name| member(findings, name, peers)));
+    let (one, other) = (one?, other?);
+    if let (Members::Peer(name), true) = (&one, one == other) {
+        let message = format!("pairs has {} with itself", mask::plain(name.as_str()));
+        findings.wrong(value.span(), message, "write two hosts, or leave the entry out");
+        return None;
+    }
+    Some([one, other])
+}
+
+/// One side of a pair.
+fn member(
+    findings: &mut Findings<'_>,
+    value: &Value<'_>,
+    peers: Option<&[Peer]>,
+) -> Option<Members> {
+    let Some(text) = value.get_ref().as_str() else {
+        findings.not_a(value, "a name in pairs", "a string", PAIRS.write);
+        return None;
+    };
+    if text == "*" {
+        return Some(Members::Everybody);
+    }
+    let name = PeerName::new(text);
+    let is_peer = |name: &PeerName| peers.is_none_or(|all| all.iter().any(|p| p.name == *name));
+    if let Some(name) = name.filter(is_peer) {
+        return Some(Members::Peer(name));
+    }
+    let has = |group: &GroupName| peers.into_iter().flatten().any(|p| p.groups.contains(group));
+    if let Some(group) = GroupName::new(text).filter(has) {
+        return Some(Members::Group(group));
+    }
+    let message = format!("no peer and no group is named {}", mask::quote(text));
+    let hint = "write the name of a peer, a group that a peer has in groups, or \"*\" for all";
+    findings.wrong(value.span(), message, hint);
+    None
+}

@@ -62,9 +62,14 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> 
     changes.extend(policy::diff(desired, live, reqid));
     changes.extend(chain::diff(desired, &live.0.firewall, reqid));
     changes.extend(link::change(desired, live));
+    sort(&mut changes);
+    changes
+}
+
+/// Puts changes into the order in which people read them.
+pub(super) fn sort(changes: &mut [Change]) {
     let rank = |change: &Change| (change.kind().rank(), change.is_discovery());
     changes.sort_by(|a, b| (&a.peer, rank(a)).cmp(&(&b.peer, rank(b))));
-    changes
 }
 
 /// The reason of what goes with its pair.

@@ -23,7 +23,8 @@
 //! * No SA goes while a policy that stays asks for it. None is replaced, with a gap, while a policy
 //!   that stays would let clear text pass in the gap.
 //! * A guard, a chain or a policy for neighbour discovery goes only if nothing at all is in the
-//!   way: it may be the only protection of a stopped peer.
+//!   way: it may be the only protection of a stopped peer. A policy of no peer that covers ICMP
+//!   errors stays too, and lets no clear text pass from then on.
 //! * Where the objects may be another mesh's, nothing is done.
 //!
 //! Objects that were there before an apply, and are to be restored, are held back by taken
@@ -33,9 +34,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     chain::ChainChange,
-    change::{Change, Operation},
+    change::{self, Change, Operation},
     conflict::{Blocked, Found, TakenIdentities},
-    policy::PolicyChange,
+    policy::{LETS_CLEAR_TEXT_PASS, PolicyChange, hardened},
     sa::SaChange,
 };
 use crate::{
@@ -56,9 +57,15 @@ pub(super) fn split(
 ) -> (Vec<Change>, usize) {
     let all = changes.len();
     let hold = Hold::new(desired, live, reqid, found);
-    let on = changes.into_iter().filter(|change| hold.lets(change)).collect();
-    let on = hold.without_needed_sas(hold.without_lost_switches(on));
-    let held = all - on.len();
+    let (mut on, rest): (Vec<Change>, Vec<Change>) =
+        changes.into_iter().partition(|change| hold.lets(change));
+    let closed: Vec<Change> = rest.into_iter().filter_map(|change| hold.closes(change)).collect();
+    let closes = closed.len();
+    on.extend(closed);
+    let mut on = hold.without_needed_sas(hold.without_lost_switches(on));
+    // A policy that is closed is held back from its deletion.
+    let held = all + closes - on.len();
+    change::sort(&mut on);
     (on, held)
 }
 
@@ -145,12 +152,11 @@ impl<'a> Hold<'a> {
     fn may_be_needed(&self, change: &Change) -> bool {
         change.peer.is_none()
             && match &change.operation {
-                // A policy that refuses nothing may still protect, where an SA is at hand. No guard is
-                // for ICMP errors.
+                // A policy that refuses nothing may still protect, where an SA is at hand.
                 Operation::Policy(PolicyChange::Delete(policy)) => {
                     change.is_discovery()
                         || policy.refuses()
-                        || policy.covers_icmp_errors()
+                        || without_clear_text(policy).is_some()
                         || self.desired.guards.is_empty()
                 }
                 Operation::Chain(ChainChange::Delete(_)) => true,
@@ -159,6 +165,19 @@ impl<'a> Hold<'a> {
                 | Operation::Mtu(_)
                 | Operation::Chain(ChainChange::Set { .. }) => false,
             }
+    }
+
+    /// A policy that covers ICMP errors, stays, and lets them pass in the clear is closed: of two
+    /// policies the kernel asks the older one, and switches make the others younger.
+    fn closes(&self, mut change: Change) -> Option<Change> {
+        let Operation::Policy(PolicyChange::Delete(live)) = &change.operation else { return None };
+        if self.is_others || change.peer.is_some() {
+            return None;
+        }
+        let (live, wanted) = (live.clone(), without_clear_text(live)?);
+        change.operation = Operation::Policy(PolicyChange::Update { live, wanted });
+        change.reason = LETS_CLEAR_TEXT_PASS;
+        Some(change)
     }
 
     /// Leaves policies out that would switch to an SA which can't be made.
@@ -209,6 +228,13 @@ impl<'a> Hold<'a> {
         });
         changes
     }
+}
+
+/// A policy that covers ICMP errors, and lets them pass in the clear, without that. No guard is for
+/// them.
+fn without_clear_text(policy: &Policy) -> Option<Policy> {
+    let is_open = policy.lets_clear_text_pass() && policy.covers_icmp_errors();
+    is_open.then(|| hardened(policy)).flatten()
 }
 
 /// The SAs that a policy out asks for by their SPI.

@@ -41,6 +41,12 @@ pub enum PolicyChange {
     Delete(Policy),
 }
 
+/// The reason of a policy that is closed.
+pub(super) const LETS_CLEAR_TEXT_PASS: Reason = Reason {
+    code: ReasonCode::LetsClearTextPass,
+    text: Cow::Borrowed("it lets the traffic pass in the clear"),
+};
+
 /// The changes of policies: of the peers, guards and neighbour discovery.
 pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> {
     let policies: BTreeMap<PolicyId, &Policy> =
@@ -221,7 +227,7 @@ fn policy_difference(live: &Policy, wanted: &Policy) -> Reason {
         _ => None,
     };
     let (code, text) = if live.lets_clear_text_pass() && !wanted.lets_clear_text_pass() {
-        (ReasonCode::LetsClearTextPass, "it lets the traffic pass in the clear".into())
+        return LETS_CLEAR_TEXT_PASS;
     } else if !live.lets_clear_text_pass() && wanted.lets_clear_text_pass() {
         (ReasonCode::Stage, "its stage takes clear text too".into())
     } else if live.action != wanted.action {
@@ -353,7 +359,7 @@ fn may_be_guarded(policy: &Policy) -> bool {
 }
 
 /// The same policy, letting no packet pass in the clear; `None` if it encrypts nothing.
-fn hardened(policy: &Policy) -> Option<Policy> {
+pub(super) fn hardened(policy: &Policy) -> Option<Policy> {
     let mut closed = Policy { index: None, extras: BTreeSet::new(), ..policy.clone() };
     let esp = closed.templates.iter_mut().filter(|template| template.proto == IPPROTO_ESP);
     esp.for_each(|template| template.level = Level::Required);

@@ -82,6 +82,8 @@ pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
         goal: _,
         clock: _,
         unpaired: _,
+        not_paired: _,
+        stages: _,
     } = before;
     let now = Comparison { before, state: &live.0, reqid };
     let mut unlike = now.unlike_sas();

@@ -8,7 +8,7 @@ use meshsec::{
         Action, Algorithm, Bypass, Direction, Level, Mark, Mode, Policy, PortMatch, Prefix, Reqid,
         Rule, Sa, Selector, Spi, State,
     },
-    plan::{Flow, Phase, Plan, PlannedStep, StepKind, WarningCode, flow_out},
+    plan::{Flow, Phase, Plan, PlannedStep, PolicyStep, StepKind, WarningCode, flow_out},
 };
 
 use crate::{
@@ -317,7 +317,7 @@ fn what_encrypts_the_errors_of_a_peer_that_is_stopped_stays() {
     let goes = |step: &PlannedStep| step.name() == "delete_policy";
     assert!(!plan.steps.iter().any(goes), "the policy that encrypts goes");
     // It may be older than those of other peers, once these are switched: it lets nothing pass.
-    let closes = |step: &PlannedStep| matches!(&step.step.kind, StepKind::UpdatePolicy(policy) if policy.id == wide.id && !policy.lets_clear_text_pass());
+    let closes = |step: &PlannedStep| matches!(&step.step.kind, StepKind::Policy(PolicyStep::Update(policy)) if policy.id == wide.id && !policy.lets_clear_text_pass());
     assert!(plan.steps.iter().any(closes));
     assert_eq!((plan.changes.len(), plan.held), (1, 2));
 }

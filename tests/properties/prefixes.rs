@@ -10,7 +10,7 @@ use meshsec::{
     desired::{Desired, Keyring, Marking},
     kernel::{Kernel, memory::Memory},
     model::{Bypass, ChainRole, Direction, Family, PeerName, Policy, Stage, State},
-    plan::{Phase, Plan, PlannedStep, StepKind, Stops, WarningCode},
+    plan::{Phase, Plan, PlannedStep, PolicyStep, StepKind, Stops, WarningCode},
 };
 use proptest::prelude::*;
 
@@ -511,9 +511,8 @@ fn is_let_pass_up_to(last: u32, state: &State, packet: &Packet, direction: Direc
 /// Whether a step may open traffic that the file no longer protects.
 fn takes_down(step: &PlannedStep) -> bool {
     let opens = match &step.step.kind {
-        StepKind::AddPolicy(policy) | StepKind::UpdatePolicy(policy) => {
-            policy.lets_clear_text_pass()
-        }
+        StepKind::Policy(PolicyStep::Add(policy))
+        | StepKind::Policy(PolicyStep::Update(policy)) => policy.lets_clear_text_pass(),
         _ => false,
     };
     opens

@@ -71,7 +71,7 @@ codes! {
         BlockedUntilApply "blocked-until-apply" "After a flush, packets to peers are blocked until apply.",
         OtherAddresses "other-addresses" "The host has other addresses, from which packets to peers leave in the clear.",
         Outranked "outranked" "A foreign policy outranks those of peers, and blocks their traffic or transforms it in its own way.",
-        PastTheGuard "past-the-guard" "A sysctl takes packets of a device past all policies.",
+        PastTheGuard "past-the-guard" "A sysctl, or the queue of a VRF, takes packets past all policies.",
         SysctlsHidden "sysctls-hidden" "Sysctls that may take packets past all policies can't be seen.",
         CountersHidden "counters-hidden" "The kernel's counters of refused packets can't be seen.",
         RouteUnknown "route-unknown" "By which devices packets to peers leave is not known.",

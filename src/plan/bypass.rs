@@ -134,15 +134,37 @@ fn queue(place: &Place<'_>, vrf: &Link) -> Option<Conflict> {
     let lost = lost_in_a_queue(place)?;
     let stops = place
         .reached(|to| place.routes.get(to).is_some_and(|route| route.vrfs.contains(&vrf.name)))?;
-    let remedy = match queue {
-        Queue::Discipline(_) => format!("run: tc qdisc del dev {} root", vrf.name),
-        Queue::Transmit(_) => "make it anew with numtxqueues 1".into(),
-    };
+    let remedy = remedy_of_queue(vrf, queue);
     Some(Conflict {
         code: ConflictCode::Bypass,
         stops,
         text: format!("the kernel looks packets that wait in a VRF up again {lost}; {remedy}"),
         object: format!("VRF {} with {queue}", vrf.name),
+    })
+}
+
+fn remedy_of_queue(vrf: &Link, queue: &Queue) -> String {
+    match queue {
+        Queue::Discipline(_) => format!("run: tc qdisc del dev {} root", vrf.name),
+        Queue::Transmit(_) => "make it anew with numtxqueues 1".into(),
+    }
+}
+
+/// The same of a VRF that no peer is known to be reached by: packets to strangers pass policies that
+/// guard, and chains that guard look at no policy.
+fn queue_elsewhere(place: &Place<'_>, vrf: &Link) -> Option<Warning> {
+    let queue = vrf.queue.as_ref().filter(|_| self::queue(place, vrf).is_none())?;
+    let Place { desired, state, .. } = place;
+    let lacks_rules = |family: &Family| !firewall::are_wanted(desired, &state.firewall, *family);
+    let is_guarded = desired.guards.keys().any(|guard| guard.direction == Direction::Out);
+    (is_guarded && Family::ALL.iter().any(lacks_rules)).then(|| {
+        let text = format!(
+            "the kernel looks packets that wait in VRF {}, with {queue}, up again without their \
+             ports: those to hosts that are not peers pass the guard; {}",
+            vrf.name,
+            remedy_of_queue(vrf, queue)
+        );
+        Warning::new(WarningCode::PastTheGuard, text)
     })
 }
 
@@ -202,6 +224,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     let stops_all = |bypass: &Bypass| matches!(place.stops(bypass), Some(Stops::All));
     let others = live.0.bypasses.iter().filter(|bypass| !stops_all(bypass));
     lines.extend(others.filter_map(|bypass| elsewhere(&place, bypass)));
+    lines.extend(live.0.links.iter().filter_map(|link| queue_elsewhere(&place, link)));
     lines
 }
 

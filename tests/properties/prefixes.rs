@@ -239,6 +239,20 @@ impl<'a> Run<'a> {
             && peer.is_some()
             && self.plan.warnings.iter().any(|line| line.code == WarningCode::RouteUnknown);
         bypasses_out(state, packet).iter().any(|bypass| is_unknown || self.tells_of(bypass, peer))
+            || self.tells_of_a_queue(state, packet)
+    }
+
+    /// Whether a packet to a stranger leaves by a VRF with a queue, and the plan says so.
+    fn tells_of_a_queue(&self, state: &State, packet: &Packet) -> bool {
+        let mut routes = state.routes.iter().filter(|route| route.to == packet.dst);
+        let mut told =
+            self.plan.warnings.iter().filter(|line| line.code == WarningCode::PastTheGuard);
+        !self.desired.peers.contains_key(&packet.dst)
+            && routes.any(|route| {
+                told.any(|line| {
+                    route.vrfs.iter().any(|vrf| line.text.contains(&format!("wait in VRF {vrf},")))
+                })
+            })
     }
 
     /// The same of a packet that arrives past them.

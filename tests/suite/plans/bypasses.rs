@@ -7,7 +7,7 @@ use super::*;
 use crate::common::{plan, route};
 use meshsec::{
     config::Config,
-    model::{Family, LocalAddress},
+    model::{Family, Link, LocalAddress, Queue},
     plan::{ConflictCode, WarningCode},
 };
 
@@ -208,4 +208,28 @@ fn without_rules_of_a_family_its_sysctls_are_told() {
         kernel.state_mut().firewall.backends.remove(&Family::Ipv6);
         assert_eq!(says(&config, &kernel, sysctl), expected, "{sysctl}");
     }
+}
+
+/// Where a VRF has a queue, packets that wait in it are looked up again without their ports.
+#[test]
+fn a_vrf_with_a_queue_takes_packets_to_strangers_past_policies_that_guard() {
+    let told = |guard: Guard, reached: bool| {
+        let config = Config { guard, ..lab() };
+        let mut kernel = applied_host(&config);
+        let state = kernel.state_mut();
+        let queue = Some(Queue::Discipline("pfifo".into()));
+        let red = Link { kind: Some("vrf".into()), queue, ..crate::common::link("red", 1500) };
+        state.links.push(red);
+        if reached {
+            state.routes.iter_mut().for_each(|route| route.vrfs = ["red".to_owned()].into());
+        }
+        let plan = crate::common::plan(&config, &mut kernel);
+        let warns = plan.warnings.iter().any(|line| line.text.contains("wait in VRF red"));
+        (plan.conflicts.len(), warns)
+    };
+    assert_eq!(told(Guard::Policies, false), (0, true));
+    // Rules of iptables look at no policy; and a conflict says it already.
+    assert_eq!(told(Guard::Both, false), (0, false));
+    assert_eq!(told(Guard::Policies, true), (1, false));
+    assert_eq!(told(Guard::Off, false), (0, false));
 }

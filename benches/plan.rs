@@ -16,7 +16,7 @@ use meshsec::{
         Stage, Time,
     },
     plan::Plan,
-    render::{View, plan_json, plan_text},
+    render::{Subject, View, plan_json, plan_text},
 };
 use sha2::Sha256;
 
@@ -36,8 +36,8 @@ fn main() {
     let (wanted, _) = desired(&config, moment, local, Some(&secrets));
     let compare = best(|| drop(Plan::new(&wanted, &live, REQID)));
     let plan = Plan::new(&wanted, &live, REQID);
-    let view =
-        View { config: &config, moment, local: Some(local), plan: &plan, warnings: &[], file: "f" };
+    let subject = Subject::File { config: &config, moment };
+    let view = View { subject, local: Some(local), plan: &plan, warnings: &[], file: "f" };
     let text = best(|| drop(plan_text(&view)));
     let json = best(|| drop(serde_json::to_string(&plan_json(&view))));
 

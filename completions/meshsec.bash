@@ -253,7 +253,7 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__destroy)
-            opts="-c -h --auto-approve --lock-timeout --confirm-within --config --local --netns --format --help"
+            opts="-c -h --auto-approve --lock-timeout --confirm-within --mesh --reqid --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -264,6 +264,14 @@ _meshsec() {
                     return 0
                     ;;
                 --confirm-within)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mesh)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reqid)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -943,12 +951,20 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__show)
-            opts="-c -h --all --config --local --netns --format --help"
+            opts="-c -h --all --mesh --reqid --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --mesh)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reqid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1045,7 +1061,7 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__status)
-            opts="-v -c -h --verbose --strict --wait-heard --watch --config --local --netns --format --help"
+            opts="-v -c -h --verbose --strict --wait-heard --watch --mesh --reqid --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1056,6 +1072,14 @@ _meshsec() {
                     return 0
                     ;;
                 --watch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mesh)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reqid)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

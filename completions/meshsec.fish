@@ -24,7 +24,7 @@ function __fish_meshsec_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c meshsec -n "__fish_meshsec_needs_command" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_needs_command" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_needs_command" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_needs_command" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_needs_command" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -48,7 +48,7 @@ complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "rotate" -d 'Raise g
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "spi" -d 'Decode an SPI into generation, lane, from and to'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -57,7 +57,7 @@ prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only
 complete -c meshsec -n "__fish_meshsec_using_subcommand validate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l live -d 'Compare with the kernel, with an empty host, or with a snapshot\'s FILE' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l out -d 'Save the plan for apply FILE, which performs it only if nothing has changed' -r -F
-complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -67,7 +67,7 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -l detailed-exitco
 complete -c meshsec -n "__fish_meshsec_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l lock-timeout -d 'How long to wait for another run in this network namespace, such as 500ms or 2m' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l confirm-within -d 'Take all back unless `meshsec confirm` is run in this time, from 1s to 24h' -r
-complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -77,7 +77,9 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -l auto-approve -
 complete -c meshsec -n "__fish_meshsec_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l lock-timeout -d 'How long to wait for another run in this network namespace, such as 500ms or 2m' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l confirm-within -d 'Take all back unless `meshsec confirm` is run in this time, from 1s to 24h' -r
-complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l mesh -d 'Without a file: the mesh of this name, under the reqid that follows from the name' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l reqid -d 'Without a file: the mesh with this reqid, such as 0x4d53a511' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -85,14 +87,16 @@ json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -l auto-approve -d 'Don\'t ask'
 complete -c meshsec -n "__fish_meshsec_using_subcommand destroy" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand confirm" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand show" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l mesh -d 'Without a file: the mesh of this name, under the reqid that follows from the name' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l reqid -d 'Without a file: the mesh with this reqid, such as 0x4d53a511' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand show" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -102,7 +106,9 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand show" -l all -d 'List fo
 complete -c meshsec -n "__fish_meshsec_using_subcommand show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l wait-heard -d 'Wait until every peer was heard, or exit with 2 when this time is up' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l watch -d 'Look again and again, by default every 2s, and show which counters move' -r
-complete -c meshsec -n "__fish_meshsec_using_subcommand status" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l mesh -d 'Without a file: the mesh of this name, under the reqid that follows from the name' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l reqid -d 'Without a file: the mesh with this reqid, such as 0x4d53a511' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand status" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -111,7 +117,7 @@ prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -s v -l verbose -d 'Show all that is known of every peer'
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -l strict -d 'Exit with 2 for a silent peer, whatever kind of traffic is protected'
 complete -c meshsec -n "__fish_meshsec_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -120,42 +126,42 @@ prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only
 complete -c meshsec -n "__fish_meshsec_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -l underlay-mtu -d 'The MTU below, where this is not the host; by default that of the local address\'s device' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -l inner-mtu -d 'What is needed below for packets of this length inside' -r
-complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand mtu" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand genkey" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand genpsk" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand pubkey" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand pubkey" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand pubkey" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand pubkey" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand pubkey" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand pubkey" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -165,7 +171,7 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -f -a "init" -d 'Make the file from the mesh key on standard input'
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -f -a "advance" -d 'Destroy the keys of all generations before this one'
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -173,7 +179,7 @@ json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from init" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -l to -d 'The oldest generation whose keys are kept' -r
-complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from advance" -l format -d 'How to print' -r -f -a "text\t'For people'
@@ -183,7 +189,7 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from help" -f -a "init" -d 'Make the file from the mesh key on standard input'
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from help" -f -a "advance" -d 'Destroy the keys of all generations before this one'
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -s c -l config -d 'The mesh\'s file, or - for standard input' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l format -d 'How to print' -r -f -a "text\t'For people'

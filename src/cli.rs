@@ -1,6 +1,9 @@
 //! The command line: types for clap, and nothing else.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -23,15 +26,9 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The mesh's file, or - for standard input
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        global = true,
-        default_value = "/etc/meshsec/mesh.toml"
-    )]
-    pub config: PathBuf,
+    /// The mesh's file, or - for standard input; by default /etc/meshsec/mesh.toml
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
     /// The peer that this host is; by default the one whose address it has
     #[arg(long, value_name = "NAME", global = true)]
     pub local: Option<String>,
@@ -41,6 +38,13 @@ pub struct Global {
     /// How to print
     #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+impl Global {
+    /// The mesh's file.
+    pub fn file(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new("/etc/meshsec/mesh.toml"))
+    }
 }
 
 /// How to print.
@@ -64,7 +68,7 @@ pub enum Command {
     /// Show the plan, ask, do it and prove that it is done
     Apply(ApplyArgs),
     /// Remove everything of this mesh from this host; needs no secret
-    Destroy(RunArgs),
+    Destroy(DestroyArgs),
     /// Keep what an apply or destroy with --confirm-within has done
     Confirm,
     /// Show live objects in the file's words
@@ -146,6 +150,36 @@ pub struct RunArgs {
     pub confirm_within: Option<Duration>,
 }
 
+/// Arguments of `destroy`.
+#[derive(Debug, Args)]
+pub struct DestroyArgs {
+    /// How to run.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Which mesh, where there is no file.
+    #[command(flatten)]
+    pub named: NamedArgs,
+}
+
+/// Names a mesh without its file.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct NamedArgs {
+    /// Without a file: the mesh of this name, under the reqid that follows from the name
+    #[arg(long, value_name = "NAME")]
+    pub mesh: Option<String>,
+    /// Without a file: the mesh with this reqid, such as 0x4d53a511
+    #[arg(long, value_name = "REQID")]
+    pub reqid: Option<String>,
+}
+
+impl NamedArgs {
+    /// Whether a mesh is named, so that no file is read.
+    pub fn is_given(&self) -> bool {
+        self.mesh.is_some() || self.reqid.is_some()
+    }
+}
+
 /// An error of the command line, with a tip where the intended word is known.
 pub fn with_tip(mut error: clap::Error) -> clap::Error {
     if error.kind() != ErrorKind::UnknownArgument {
@@ -178,6 +212,9 @@ pub struct ShowArgs {
     /// List foreign objects too
     #[arg(long)]
     pub all: bool,
+    /// Which mesh, where there is no file.
+    #[command(flatten)]
+    pub named: NamedArgs,
 }
 
 /// Arguments of `status`.
@@ -199,6 +236,9 @@ pub struct StatusArgs {
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s")]
     #[arg(value_parser = interval, conflicts_with = "wait_heard")]
     pub watch: Option<Duration>,
+    /// Which mesh, where there is no file.
+    #[command(flatten)]
+    pub named: NamedArgs,
 }
 
 /// The kernel tells times of events in whole seconds.

@@ -11,7 +11,7 @@ use rustix::{
 };
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, DestroyArgs, ShowArgs, StatusArgs},
     config::{Config, Guard, Select},
 };
 
@@ -89,6 +89,15 @@ pub fn file_read(config: &Config, later: Files) -> io::Result<()> {
     keep_only((PROGRAMS - modules) | later.needs())
 }
 
+/// A mesh was named, and no file will be read. No chain is to come either.
+///
+/// # Errors
+///
+/// As [`confine`].
+pub fn no_file() -> io::Result<()> {
+    keep_only(PROGRAMS - CapabilitySet::SYS_MODULE)
+}
+
 /// All capabilities that a command may ever need.
 fn needs(cli: &Cli) -> CapabilitySet {
     let namespace = match cli.global.netns {
@@ -109,6 +118,13 @@ fn needs(cli: &Cli) -> CapabilitySet {
         Command::Plan(args) if args.out.is_some() => (Files::Replaces, PROGRAMS),
         // With a ratchet, which it turns.
         Command::Apply(_) => (Files::Replaces, PROGRAMS),
+        Command::Destroy(DestroyArgs { named, .. })
+        | Command::Show(ShowArgs { named, .. })
+        | Command::Status(StatusArgs { named, .. })
+            if named.is_given() =>
+        {
+            (Files::Neither, PROGRAMS - CapabilitySet::SYS_MODULE)
+        }
         Command::Plan(_)
         | Command::Destroy(_)
         | Command::Show(_)

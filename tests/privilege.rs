@@ -139,6 +139,10 @@ fn an_apply_of_root_keeps_what_it_needs_and_drops_the_rest() {
     assert_eq!(may(meshsec(&file, &APPLY)), with_files);
     let destroy = meshsec(&file, &["destroy", "--auto-approve"]);
     assert_eq!(may(destroy), sets(network, NET_ADMIN, network, bounding));
+    // Without a file there is none to be read, and no module to be loaded for chains to come.
+    let mut named = Command::new(env!("CARGO_BIN_EXE_meshsec"));
+    named.args(["destroy", "--mesh", "lab", "--auto-approve"]);
+    assert_eq!(may(named), sets(network, NET_ADMIN, network, network));
 }
 
 /// A namespace is entered with a capability that is given up at once.

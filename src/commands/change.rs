@@ -10,7 +10,7 @@ use std::{
 use super::{
     Status,
     live::Source,
-    moment,
+    moment, named,
     prepared::{self, Prepared, file_name},
     print,
     printer::Printer,
@@ -21,19 +21,20 @@ use super::{
 };
 use crate::{
     apply::{self, Report, Target},
-    cli::{Format, Global, RunArgs},
-    config::{self, Config, KeySource, Loaded, SecretsMode},
+    cli::{Format, Global, NamedArgs, RunArgs},
+    config::{self, KeySource, Loaded, Moment, SecretsMode},
     desired::{Desired, Goal, Keyring, Marking, desired},
     error::Error,
     kernel::{
         Kernel,
         linux::{Linux, clock, lock},
     },
-    model::{ErrorCode, Live},
+    model::{ErrorCode, Live, NamedMesh, Reqid},
     plan::Plan,
     privilege::{self, Files},
     render::{
-        ConfirmationOutcome, RatchetAdvance, Verb, View, plan_text, report_json, report_text,
+        ConfirmationOutcome, RatchetAdvance, Subject, Verb, View, plan_text, report_json,
+        report_text,
     },
 };
 
@@ -47,8 +48,16 @@ pub(super) enum Request<'a> {
     Apply,
     /// The same, by a plan that was saved, or not at all.
     Saved(&'a Path),
-    /// No object of the mesh.
-    Destroy,
+    /// No object of the mesh of the file, or of one that is named.
+    Destroy(&'a NamedArgs),
+}
+
+/// A request, with all that it reads before it looks at the kernel.
+enum Job<'a> {
+    Apply(Loaded),
+    Saved(&'a Path, Loaded),
+    Destroy(Loaded),
+    DestroyNamed(NamedMesh),
 }
 
 /// Changes the kernel, if the operator approves, and proves that nothing is left to be done.
@@ -59,25 +68,23 @@ pub(super) fn change(
 ) -> Result<Status, Error> {
     refuse_questions_without_answer(global, args)?;
 
-    // 1. Read the file. From then on the process has only the capabilities that the rest needs.
-    // The lock's file is opened before, while the process still has the right to.
+    // 1. Read the file, unless a mesh is named that has none. From then on the process has only the
+    // capabilities that the rest needs. The lock's file is opened before, while the process still
+    // has the right to.
     let place = lock::Place::open();
-    let loaded = config::load(&global.config, request.secrets())?;
-    let later = request.later_files(&loaded.config);
-    privilege::file_read(&loaded.config, later).map_err(Error::Privilege)?;
-    let config = &loaded.config;
+    let job = Job::read(global, request)?;
 
     // 2. Lock the network namespace, from the first look to the last.
     let lock = super::lock(place, args.lock_timeout)?;
-    let mut kernel = super::kernel_for(global, config)?;
+    let mut kernel = job.kernel(global)?;
 
     // 3. Look, plan and ask, until the approved plan is a plan for the kernel as it is.
-    let Some((prepared, live)) = approved_plan(global, args, request, &loaded, &mut kernel)? else {
+    let Some((prepared, live)) = approved_plan(global, args, &job, &mut kernel)? else {
         return Ok(Status::Error);
     };
     let file = file_name(global);
-    let view = prepared.view(config, &file);
-    let target = prepared.target(config.reqid);
+    let view = job.view(&prepared, &file);
+    let target = prepared.target(job.reqid());
 
     // 4. Prepare to revert, or refuse, while nothing has changed.
     let wait = match args.confirm_within {
@@ -88,7 +95,7 @@ pub(super) fn change(
     };
 
     // 5. Perform the steps in their order, look again, and report any difference that is left.
-    let output = Output::start(global.format, request.verb())?;
+    let output = Output::start(global.format, job.verb())?;
     let report = output.perform(&mut kernel, &target, &view);
     output.report(&view, &report);
 
@@ -99,14 +106,14 @@ pub(super) fn change(
         lock.note("waits to be confirmed");
         let json = global.format == Format::Json;
         wait.ask(&output.printer, json);
-        let now = || request.desired_now(&loaded, &prepared);
-        wait.end(&mut kernel, (config, &now), &output.printer, json)
+        let now = || job.desired_now(&prepared);
+        wait.end(&mut kernel, (&view.subject.name(), &now), &output.printer, json)
     });
 
     // 7. Turn the ratchet. Only now: objects that are not proven to be in place, or were reverted,
     // may need the old keys.
     let kept = outcome.as_ref().is_none_or(|outcome| outcome.report.is_none());
-    let turn = request.turn(config, &prepared);
+    let turn = job.turn(&prepared);
     let advance = turn.map(|turn| match kept && report.is_in_place() {
         true => turn.perform(),
         false => turn.hold(),
@@ -122,51 +129,99 @@ pub(super) fn change(
     })
 }
 
-impl Request<'_> {
-    fn verb(self) -> Verb {
+impl<'a> Job<'a> {
+    /// Reads the file and its secrets, as far as the request needs them.
+    fn read(global: &Global, request: Request<'a>) -> Result<Self, Error> {
+        let load = |secrets| Ok::<_, Error>(config::load(global.file(), secrets)?);
+        let job = match request {
+            Request::Apply => Self::Apply(load(SecretsMode::Required)?),
+            Request::Saved(path) => Self::Saved(path, load(SecretsMode::Required)?),
+            Request::Destroy(args) => match named::named(global, args)? {
+                Some(mesh) => return Ok(Self::DestroyNamed(mesh)),
+                None => Self::Destroy(load(SecretsMode::Ignored).inspect_err(|_| {
+                    named::point_out(global);
+                })?),
+            },
+        };
+        if let Some(loaded) = job.loaded() {
+            privilege::file_read(&loaded.config, job.later_files()).map_err(Error::Privilege)?;
+        }
+        Ok(job)
+    }
+
+    fn loaded(&self) -> Option<&Loaded> {
         match self {
-            Self::Apply | Self::Saved(_) => Verb::Apply,
-            Self::Destroy => Verb::Destroy,
+            Self::Apply(loaded) | Self::Saved(_, loaded) | Self::Destroy(loaded) => Some(loaded),
+            Self::DestroyNamed(_) => None,
         }
     }
 
-    fn secrets(self) -> SecretsMode {
+    fn reqid(&self) -> Reqid {
         match self {
-            Self::Apply | Self::Saved(_) => SecretsMode::Required,
-            Self::Destroy => SecretsMode::Ignored,
+            Self::Apply(loaded) | Self::Saved(_, loaded) | Self::Destroy(loaded) => {
+                loaded.config.reqid
+            }
+            Self::DestroyNamed(mesh) => mesh.reqid,
+        }
+    }
+
+    fn verb(&self) -> Verb {
+        match self {
+            Self::Apply(_) | Self::Saved(..) => Verb::Apply,
+            Self::Destroy(_) | Self::DestroyNamed(_) => Verb::Destroy,
         }
     }
 
     /// The access to files that is needed after mesh.toml and its secrets are read.
-    fn later_files(self, config: &Config) -> Files {
-        match (self, &config.keys) {
-            (Self::Apply | Self::Saved(_), KeySource::Ratchet(_)) => Files::Replaces,
-            (Self::Saved(_), KeySource::MeshKey(_) | KeySource::PrivateKey { .. }) => Files::Reads,
-            (Self::Apply, KeySource::MeshKey(_) | KeySource::PrivateKey { .. })
-            | (Self::Destroy, _) => Files::Neither,
+    fn later_files(&self) -> Files {
+        match self {
+            Self::Apply(loaded) | Self::Saved(_, loaded)
+                if matches!(loaded.config.keys, KeySource::Ratchet(_)) =>
+            {
+                Files::Replaces
+            }
+            Self::Saved(..) => Files::Reads,
+            Self::Apply(_) | Self::Destroy(_) | Self::DestroyNamed(_) => Files::Neither,
+        }
+    }
+
+    fn kernel(&self, global: &Global) -> Result<Linux, Error> {
+        match self {
+            Self::Apply(loaded) | Self::Saved(_, loaded) | Self::Destroy(loaded) => {
+                super::kernel_for(global, &loaded.config)
+            }
+            Self::DestroyNamed(_) => named::kernel_to_change(),
+        }
+    }
+
+    /// The plan as it is to be shown.
+    fn view<'v>(&'v self, prepared: &'v Prepared<'_>, file: &'v str) -> View<'v> {
+        match self {
+            Self::Apply(loaded) | Self::Saved(_, loaded) | Self::Destroy(loaded) => {
+                prepared.view(&loaded.config, file)
+            }
+            Self::DestroyNamed(mesh) => View {
+                subject: Subject::Named(mesh),
+                local: None,
+                plan: &prepared.plan,
+                warnings: &prepared.warnings,
+                file: "",
+            },
         }
     }
 
     /// The plan for a live state, with its warnings. A saved plan that does not hold is an error.
-    fn prepare<'a>(
-        self,
-        global: &Global,
-        loaded: &'a Loaded,
-        live: &Live,
-    ) -> Result<Prepared<'a>, Error> {
-        if let Self::Destroy = self {
-            return prepare_destroy(global, &loaded.config, live);
+    fn prepare(&self, global: &Global, live: &Live) -> Result<Prepared<'_>, Error> {
+        match self {
+            Self::Apply(loaded) => prepare_apply(global, loaded, live),
+            Self::Saved(path, loaded) => {
+                let prepared = prepare_apply(global, loaded, live)?;
+                saved::check(path, loaded, &prepared, live)?;
+                Ok(prepared)
+            }
+            Self::Destroy(loaded) => prepare_destroy(global, loaded, live),
+            Self::DestroyNamed(mesh) => Ok(prepare_destroy_named(mesh, live)),
         }
-        let moment = moment::now(&loaded.config)?;
-        let mut prepared = prepared::prepare(global, loaded, moment, (live, &Source::Kernel))?;
-        prepared.warnings.extend(moment::warning(moment));
-        prepared.warnings.extend(ratchet::warning(loaded, moment));
-        prepared.warn_of_missing_address(global, live);
-        prepared.warn_of_modules();
-        if let Self::Saved(path) = self {
-            saved::check(path, loaded, &prepared, live)?;
-        }
-        Ok(prepared)
     }
 
     /// The part of the world that has changed so much since a plan was made that it is not the
@@ -176,56 +231,71 @@ impl Request<'_> {
     /// time no two looks are the same. A saved plan pins the whole live state, and is checked
     /// again.
     fn change_since(
-        self,
+        &self,
         global: &Global,
-        loaded: &Loaded,
         prepared: &Prepared<'_>,
         [before, now]: [&Live; 2],
     ) -> Result<Option<&'static str>, Error> {
         const STATE: &str = "The kernel's state";
         let same = before.0.same_objects(&now.0);
-        let config = &loaded.config;
         let holds = match self {
-            Self::Destroy => {
-                same || Plan::new(&prepared.desired, now, config.reqid)
+            Self::Destroy(_) | Self::DestroyNamed(_) => {
+                same || Plan::new(&prepared.desired, now, self.reqid())
                     .asks_the_same_as(&prepared.plan)
             }
-            Self::Apply | Self::Saved(_)
-                if moment::now(config)?.generation != prepared.moment.generation =>
+            Self::Apply(loaded) | Self::Saved(_, loaded)
+                if moment::now(&loaded.config)?.generation != prepared.moment.generation =>
             {
                 return Ok(Some("The generation"));
             }
-            Self::Apply => same || prepared.holds_for(global, loaded, now)?,
-            Self::Saved(_) => same,
+            Self::Apply(loaded) => same || prepared.holds_for(global, loaded, now)?,
+            Self::Saved(..) => same,
         };
         Ok((!holds).then_some(STATE))
     }
 
     /// The desired state that a revert is to follow, where generations follow the clock.
-    fn desired_now(self, loaded: &Loaded, prepared: &Prepared<'_>) -> Option<(Desired, Keyring)> {
+    fn desired_now(&self, prepared: &Prepared<'_>) -> Option<(Desired, Keyring)> {
         match self {
-            Self::Apply | Self::Saved(_) => {
+            Self::Apply(loaded) | Self::Saved(_, loaded) => {
                 let moment = moment::now(&loaded.config).ok().filter(|now| now.clock.is_some())?;
                 Some(desired(&loaded.config, moment, prepared.local?, loaded.secrets.as_ref()))
             }
-            Self::Destroy => None,
+            Self::Destroy(_) | Self::DestroyNamed(_) => None,
         }
     }
 
     /// The work on a ratchet once all is in place.
-    fn turn<'a>(self, config: &'a Config, prepared: &Prepared<'_>) -> Option<Turn<'a>> {
+    fn turn(&self, prepared: &Prepared<'_>) -> Option<Turn<'_>> {
         match self {
-            Self::Apply | Self::Saved(_) => Turn::of(config, prepared.moment),
-            Self::Destroy => None,
+            Self::Apply(loaded) | Self::Saved(_, loaded) => {
+                Turn::of(&loaded.config, prepared.moment)
+            }
+            Self::Destroy(_) | Self::DestroyNamed(_) => None,
         }
     }
 }
 
-fn prepare_destroy<'a>(
+fn prepare_apply<'a>(
     global: &Global,
-    config: &'a Config,
+    loaded: &'a Loaded,
     live: &Live,
 ) -> Result<Prepared<'a>, Error> {
+    let moment = moment::now(&loaded.config)?;
+    let mut prepared = prepared::prepare(global, loaded, moment, (live, &Source::Kernel))?;
+    prepared.warnings.extend(moment::warning(moment));
+    prepared.warnings.extend(ratchet::warning(loaded, moment));
+    prepared.warn_of_missing_address(global, live);
+    prepared.warn_of_modules();
+    Ok(prepared)
+}
+
+fn prepare_destroy<'a>(
+    global: &Global,
+    loaded: &'a Loaded,
+    live: &Live,
+) -> Result<Prepared<'a>, Error> {
+    let config = &loaded.config;
     let local = super::local_if_any(global, config, live)?;
     // Only names, for the plan's text: nothing is wanted.
     let others = config.peers.iter().filter(|peer| local.is_none_or(|l| l.name != peer.name));
@@ -243,24 +313,31 @@ fn prepare_destroy<'a>(
     Ok(Prepared { local, moment, desired, keyring, plan, warnings })
 }
 
+fn prepare_destroy_named(mesh: &NamedMesh, live: &Live) -> Prepared<'static> {
+    let desired = named::nothing(live, mesh.reqid);
+    let plan = Plan::new(&desired, live, mesh.reqid);
+    let warnings = named::warning(live, mesh).into_iter().collect();
+    // Nobody knows the generation, and it is not shown.
+    let moment = Moment { generation: Default::default(), clock: None };
+    Prepared { local: None, moment, desired, keyring: Keyring::default(), plan, warnings }
+}
+
 /// The approved plan and the live state that it was made for; `None` if it was not approved.
-fn approved_plan<'a>(
+fn approved_plan<'j>(
     global: &Global,
     args: &RunArgs,
-    request: Request<'_>,
-    loaded: &'a Loaded,
+    job: &'j Job<'_>,
     kernel: &mut Linux,
-) -> Result<Option<(Prepared<'a>, Live)>, Error> {
-    let config = &loaded.config;
+) -> Result<Option<(Prepared<'j>, Live)>, Error> {
     let file = file_name(global);
-    let mut live = kernel.observe(config.reqid)?;
+    let mut live = kernel.observe(job.reqid())?;
     loop {
-        let prepared = request.prepare(global, loaded, &live)?;
-        if !approved(global, args, request.verb(), &prepared.view(config, &file))? {
+        let prepared = job.prepare(global, &live)?;
+        if !approved(global, args, job.verb(), &job.view(&prepared, &file))? {
             return Ok(None);
         }
-        let again = kernel.observe(config.reqid)?;
-        let Some(what) = request.change_since(global, loaded, &prepared, [&live, &again])? else {
+        let again = kernel.observe(job.reqid())?;
+        let Some(what) = job.change_since(global, &prepared, [&live, &again])? else {
             return Ok(Some((prepared, again)));
         };
         super::say(format_args!("{what} changed meanwhile; planning again."));

@@ -5,11 +5,12 @@ use super::{
     change::{Request, change},
 };
 use crate::{
-    cli::{Global, RunArgs},
+    cli::{DestroyArgs, Global},
     error::Error,
 };
 
-/// Works without a local peer too: the mesh's objects are known by its reqid.
-pub(super) fn run(global: &Global, args: &RunArgs) -> Result<Status, Error> {
-    change(global, args, Request::Destroy)
+/// Works without a local peer too, and without a file where the mesh is named: its objects are
+/// known by its reqid.
+pub(super) fn run(global: &Global, args: &DestroyArgs) -> Result<Status, Error> {
+    change(global, &args.run, Request::Destroy(&args.named))
 }

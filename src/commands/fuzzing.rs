@@ -10,7 +10,7 @@ use crate::{
     model::{Live, State},
     plan::Plan,
     render::{
-        JsonPremises, Layout, ShowView, StatusView, View, json_text, plan_json, plan_text,
+        JsonPremises, Layout, ShowView, StatusView, Subject, View, json_text, plan_json, plan_text,
         show_json, show_text, status_json, status_prometheus, status_text,
     },
     verdict::{Case, judge},
@@ -36,12 +36,13 @@ fn show(mesh: &Mesh, live: &Live, number: usize) {
     let Mesh { config, moment, desired } = mesh;
     let (moment, local) = (*moment, Some(mesh.local()));
     let plan = &Plan::new(desired, live, config.reqid);
-    let view = View { config, moment, local, plan, warnings: &[], file: "mesh.toml" };
+    let subject = Subject::File { config, moment };
+    let view = View { subject, local, plan, warnings: &[], file: "mesh.toml" };
     harmless_with_styles(&plan_text(&view));
     if number.is_multiple_of(3) {
         harmless_as_json(&plan_json(&view));
     }
-    let shown = ShowView { config, moment, local, live, all: true };
+    let shown = ShowView { subject, local, live, all: true };
     harmless_with_styles(&show_text(&shown));
     if number.is_multiple_of(5) {
         harmless_as_json(&show_json(&shown));

@@ -11,6 +11,7 @@ mod generate;
 mod live;
 mod moment;
 mod mtu;
+mod named;
 mod plan;
 mod prepared;
 mod printer;
@@ -91,7 +92,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         ));
     }
     let needs_a_file = matches!(cli.command, Command::Rotate | Command::Ratchet(_));
-    if needs_a_file && cli.global.config == Path::new(STANDARD_INPUT) {
+    if needs_a_file && cli.global.file() == Path::new(STANDARD_INPUT) {
         return Err(Error::request(
             ErrorCode::OptionsDisagree,
             "this command writes files beside mesh.toml, and takes none from standard input; name \
@@ -133,7 +134,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
 /// The mesh's file and its secrets. From then on the process has no more privilege than the kernel
 /// and `later` files take.
 fn load(global: &Global, secrets: SecretsMode, later: Files) -> Result<Loaded, Error> {
-    let loaded = config::load(&global.config, secrets)?;
+    let loaded = config::load(global.file(), secrets)?;
     privilege::file_read(&loaded.config, later).map_err(Error::Privilege)?;
     Ok(loaded)
 }

@@ -12,7 +12,7 @@ use crate::{
     kernel::linux::foreseen_refusals,
     model::{Live, Reqid},
     plan::{Plan, Warning, WarningCode},
-    render::View,
+    render::{Subject, View},
 };
 
 /// A plan, and the facts that it takes to show and to perform it.
@@ -64,8 +64,9 @@ impl Prepared<'_> {
 
     /// The plan as it is to be shown.
     pub(super) fn view<'a>(&'a self, config: &'a Config, file: &'a str) -> View<'a> {
+        let subject = Subject::File { config, moment: self.moment };
         let (local, plan, warnings) = (self.local, &self.plan, &self.warnings);
-        View { config, moment: self.moment, local, plan, warnings, file }
+        View { subject, local, plan, warnings, file }
     }
 
     /// The objects and keys that the plan leads to.
@@ -102,9 +103,9 @@ impl Prepared<'_> {
 
 /// The file's name without its directories, as reports call it.
 pub(super) fn file_name(global: &Global) -> String {
-    if global.config == Path::new(STANDARD_INPUT) {
+    if global.file() == Path::new(STANDARD_INPUT) {
         return "the file on standard input".into();
     }
-    let name = global.config.file_name().unwrap_or(global.config.as_os_str());
+    let name = global.file().file_name().unwrap_or(global.file().as_os_str());
     name.to_string_lossy().into_owned()
 }

@@ -21,13 +21,13 @@ const AT_ONCE: u64 = 1;
 
 /// Looks at no kernel.
 pub(super) fn run(global: &Global, command: &RatchetCommand) -> Result<Status, Error> {
-    let loaded = config::load(&global.config, SecretsMode::Ignored)?;
+    let loaded = config::load(global.file(), SecretsMode::Ignored)?;
     let KeySource::Ratchet(path) = &loaded.config.keys else {
         return Err(Error::request(
             ErrorCode::RatchetRefused,
             format!(
                 "{} has no ratchet in [keys]; write ratchet = {{ file = \"ratchet\" }} there first",
-                global.config.display()
+                global.file().display()
             ),
         ));
     };

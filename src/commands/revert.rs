@@ -10,7 +10,6 @@ use super::{
 use crate::{
     apply::{Progress, Report, Target},
     cli::Format,
-    config::Config,
     desired::{Desired, Keyring},
     error::Error,
     kernel::linux::{Linux, clock},
@@ -70,11 +69,11 @@ impl Wait {
     pub(super) fn end(
         &mut self,
         kernel: &mut Linux,
-        (config, now): (&Config, DesiredNow<'_>),
+        (mesh, now): (&str, DesiredNow<'_>),
         printer: &Printer,
         json: bool,
     ) -> ConfirmationOutcome {
-        let verdict = self.waiter.wait(self.time, config.mesh.as_str());
+        let verdict = self.waiter.wait(self.time, mesh);
         let (word, text) = (verdict.word(), verdict.to_string());
         if verdict == Verdict::Confirmed {
             if !json {

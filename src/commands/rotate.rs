@@ -11,8 +11,8 @@ use crate::{
 /// Needs no secret, and looks at no kernel.
 pub(super) fn run(global: &Global) -> Result<Status, Error> {
     // Locked before it is read: of two runs at once each raises the other's result.
-    let replacement = Replacement::begin(&global.config)?;
-    let loaded = config::load(&global.config, SecretsMode::Ignored)?;
+    let replacement = Replacement::begin(global.file())?;
+    let loaded = config::load(global.file(), SecretsMode::Ignored)?;
     let raised = loaded.raised()?;
     replacement.commit(raised.read, raised.contents.as_bytes())?;
     let (before, after) = (raised.before, raised.after);

@@ -23,7 +23,9 @@ use crate::{
     config::{self, Clock, Loaded, Moment},
     error::Error,
     model::{Live, State, Time},
-    render::{FORMAT_VERSION, JsonPremises, JsonSavedPlan, Layout, View, json_text, plan_json},
+    render::{
+        FORMAT_VERSION, JsonPremises, JsonSavedPlan, Layout, Subject, View, json_text, plan_json,
+    },
 };
 
 const SAVED_PLAN: DocumentKind =
@@ -161,7 +163,8 @@ pub(super) fn write(
 fn shown(loaded: &Loaded, prepared: &Prepared<'_>, made: Time) -> Result<Value, Error> {
     let clock = prepared.moment.clock.map(|clock| Clock { now: made, ..clock });
     let moment = Moment { clock, ..prepared.moment };
-    let view = View { moment, ..prepared.view(&loaded.config, "") };
+    let subject = Subject::File { config: &loaded.config, moment };
+    let view = View { subject, ..prepared.view(&loaded.config, "") };
     Ok(serde_json::to_value(plan_json(&view)).map_err(std::io::Error::from)?)
 }
 

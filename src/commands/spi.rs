@@ -13,7 +13,7 @@ use crate::{
 pub(super) fn run(global: &Global, args: &SpiArgs) -> Result<Status, Error> {
     let spi = parse(&args.value)?;
     // The names are of help where there is a file, and not needed.
-    let file = config::load(&global.config, SecretsMode::Ignored).ok().map(|loaded| loaded.config);
+    let file = config::load(global.file(), SecretsMode::Ignored).ok().map(|loaded| loaded.config);
     let (from, to) = (spi.from(), spi.to());
     let peer = |id: ShortId| file.as_ref()?.peers.iter().find(|peer| peer.short_id == id);
     match global.format {

@@ -10,7 +10,7 @@ use std::{
 
 use signal_hook::{consts as signals, low_level::pipe};
 
-use super::{Status, moment, print, print_json};
+use super::{Status, moment, named, print, print_json};
 use crate::{
     cli::{Format, Global, StatusArgs},
     config::{Config, Moment, Peer, SecretsMode},
@@ -20,10 +20,13 @@ use crate::{
         Kernel, Linux,
         linux::{clock, counters},
     },
-    model::{ErrorCode, Live, PeerName, Time},
+    model::{ErrorCode, Live, NamedMesh, PeerName, Time},
     plan::{NAMES_SHOWN, Plan, Warning, WarningCode},
     privilege::Files,
-    render::{Layout, Sample, StatusView, status_json, status_prometheus, status_text},
+    render::{
+        Layout, NamedStatusView, Sample, StatusView, named_status_json, named_status_text,
+        status_json, status_prometheus, status_text,
+    },
     verdict::{Case, Judgement, Reason, Sightings, judge},
 };
 
@@ -41,6 +44,9 @@ pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<Status, Error> {
             "--watch is for people and programs: use text or json",
         ));
     }
+    if let Some(mesh) = named::named(global, &args.named)? {
+        return of_named(global, args, &mesh);
+    }
     let loaded = super::load(global, SecretsMode::Ignored, Files::Neither)?;
     let config = &loaded.config;
     let mut watcher = Watcher {
@@ -56,6 +62,38 @@ pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<Status, Error> {
         (None, Some(time)) => watcher.wait_heard(time),
         (None, None) => watcher.once(),
     }
+}
+
+/// What the kernel tells of a mesh without its file. There is no verdict.
+fn of_named(global: &Global, args: &StatusArgs, mesh: &NamedMesh) -> Result<Status, Error> {
+    let needs_a_file = !args.peers.is_empty()
+        || args.strict
+        || args.wait_heard.is_some()
+        || args.watch.is_some()
+        || global.format == Format::Prometheus;
+    if needs_a_file {
+        return Err(Error::request(
+            ErrorCode::OptionsDisagree,
+            "without a file there is no verdict about peers, and --mesh and --reqid go with none of \
+             PEER, --strict, --wait-heard, --watch and --format prometheus",
+        ));
+    }
+    let live = named::kernel()?.observe(mesh.reqid)?;
+    let counters = counters()?.unwrap_or_default();
+    let warnings: Vec<Warning> = named::warning(&live, mesh).into_iter().collect();
+    let view = NamedStatusView {
+        mesh,
+        now: clock::now(),
+        live: &live,
+        peers: named::hosts(&live, mesh.reqid),
+        counters: &counters,
+        warnings: &warnings,
+    };
+    match global.format {
+        Format::Text | Format::Prometheus => print(&named_status_text(&view))?,
+        Format::Json => print_json(&named_status_json(&view))?,
+    }
+    Ok(Status::Done)
 }
 
 /// The peers that were named.

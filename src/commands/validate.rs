@@ -22,7 +22,7 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
         Format::Text | Format::Prometheus => {
             let mut text = format!(
                 "{} is valid: mesh {}, {} peers, {}.\n",
-                Plain(global.config.display()),
+                Plain(global.file().display()),
                 config.mesh,
                 config.peers.len(),
                 generation(moment)

@@ -12,7 +12,7 @@ use crate::{
     kernel::{Kernel, Memory},
     model::{Key, Link, LocalAddress, Warning},
     plan::Plan,
-    render::{View, plan_json, plan_text},
+    render::{Subject, View, plan_json, plan_text},
 };
 
 const FILE: &str = "mesh.toml";
@@ -72,7 +72,8 @@ fn converges(config: &Config, warnings: &[Warning]) {
     let mut kernel = host(config);
     let live = kernel.observe(config.reqid).expect("memory is always seen");
     let plan = Plan::new(&desired, &live, config.reqid);
-    let view = View { config, moment, local: Some(local), plan: &plan, warnings, file: FILE };
+    let subject = Subject::File { config, moment };
+    let view = View { subject, local: Some(local), plan: &plan, warnings, file: FILE };
     harmless_with_styles(&plan_text(&view));
     serde_json::to_vec(&plan_json(&view)).expect("a plan is JSON");
     let goal = Target { desired: &desired, keyring: &keyring, reqid: config.reqid };

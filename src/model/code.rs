@@ -41,6 +41,7 @@ codes! {
         // The file and its secrets.
         WindowWithGeneration "window-with-generation" "ESN or a replay window is used with generation, so a restart cuts a host off.",
         OnePeer "one-peer" "The mesh has a single peer.",
+        NothingNamed "nothing-named" "No object is here of the mesh that --mesh or --reqid names.",
         AddressReserved "address-reserved" "A peer's address is of a range that many routers and systems refuse.",
         KeysNotChecked "keys-not-checked" "A secret is absent, and keys are not compared.",
         LocalPeerUnknown "local-peer-unknown" "Which peer this host is can't be told, so private_key is not checked.",
@@ -184,6 +185,7 @@ codes! {
         ApprovalMissing "approval-missing" "Nobody can be asked whether to go on.",
         OptionsDisagree "options-disagree" "Two options, or an option and a command, don't go together.",
         PeerUnknown "peer-unknown" "The file has no such peer, or this host forms no pair with it.",
+        MeshRefused "mesh-refused" "A name or a number can't be a mesh's.",
         SpiRefused "spi-refused" "A number is not an SPI of a mesh.",
         MtuUnknown "mtu-unknown" "The MTU can't be computed.",
         NotConfirmed "not-confirmed" "No run could be confirmed.",

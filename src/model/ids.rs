@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::number;
 
@@ -241,6 +242,36 @@ impl TryFrom<String> for Spi {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Reqid(pub u32);
+
+impl Reqid {
+    /// The smallest that a mesh may have: other programs number theirs from 1.
+    pub const MIN: Self = Self(0x10000);
+
+    /// The reqid of a mesh with this name whose file gives none. 0x4d53 is "MS"; the name's hash
+    /// keeps meshes on one host apart.
+    pub fn of_name(name: &MeshName) -> Self {
+        let digest = Sha256::digest(name.as_str().as_bytes());
+        Self(0x4d53_0000 | u32::from(digest[0]) << 8 | u32::from(digest[1]))
+    }
+}
+
+/// A mesh without its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedMesh {
+    /// Its name, if that was given.
+    pub name: Option<MeshName>,
+    /// Its reqid, by which its objects are known.
+    pub reqid: Reqid,
+}
+
+impl fmt::Display for NamedMesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name}, reqid {}", self.reqid),
+            None => write!(f, "with reqid {}", self.reqid),
+        }
+    }
+}
 
 impl fmt::Display for Reqid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

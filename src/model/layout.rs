@@ -30,10 +30,16 @@ impl OldPairs {
 
     /// The generation of an SA, as far as its SPI tells: the one nearest to that of now.
     pub fn generation(&self, sa: &Sa, now: Generation) -> Generation {
+        let (low, cycle) = self.generation_low(sa);
+        now.nearest(low, cycle)
+    }
+
+    /// The generation in the SPI of an SA, and the number that it is modulo.
+    pub fn generation_low(&self, sa: &Sa) -> (u8, u8) {
         let spi = sa.id.spi;
         match self.has(sa) {
-            true => now.nearest(spi.generation_low_in_version_0_1(), Spi::CYCLE_OF_VERSION_0_1),
-            false => now.nearest(spi.generation_low(), Spi::CYCLE),
+            true => (spi.generation_low_in_version_0_1(), Spi::CYCLE_OF_VERSION_0_1),
+            false => (spi.generation_low(), Spi::CYCLE),
         }
     }
 }

@@ -26,7 +26,7 @@ pub use chain::{
     Unseen,
 };
 pub use code::{ConflictCode, ErrorCode, Reason, ReasonCode, Warning, WarningCode};
-pub use ids::{Generation, GroupName, MeshName, PeerName, Reqid, ShortId, Spi};
+pub use ids::{Generation, GroupName, MeshName, NamedMesh, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use layout::OldPairs;
 pub use number::number;

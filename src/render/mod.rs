@@ -12,28 +12,81 @@ mod text;
 
 use crate::{
     config::{Config, Moment, Peer},
+    model::{MeshName, NamedMesh, Reqid},
     plan::{Plan, Warning},
 };
 
 pub use json::{
     FORMAT_VERSION, JsonError, JsonPremises, JsonSavedPlan, JsonSnapshot, confirm_json,
-    errors_json, mtu_json, plan_json, ratchet_advance_json, ratchet_init_json, report_json,
-    rotate_json, show_json, spi_json, status_json, validate_json,
+    errors_json, mtu_json, named_status_json, plan_json, ratchet_advance_json, ratchet_init_json,
+    report_json, rotate_json, show_json, spi_json, status_json, validate_json,
 };
 pub use mtu::{Underlay, mtu_text};
 pub use plain::{Layout, Plain, json_text};
 pub use prometheus::status_prometheus;
 pub use report::{ConfirmationOutcome, RatchetAdvance, Verb, report_text};
 pub use show::{ShowView, show_text};
-pub use status::{Sample, StatusView, status_text};
+pub use status::{NamedPeer, NamedStatusView, Sample, StatusView, named_status_text, status_text};
+use text::YELLOW;
 pub use text::{generation, plan_text};
+
+/// The mesh that a text or a document is about.
+#[derive(Clone, Copy)]
+pub enum Subject<'a> {
+    /// That of a file, at a moment.
+    File {
+        /// The file.
+        config: &'a Config,
+        /// The generation, and its end.
+        moment: Moment,
+    },
+    /// One that was named without a file. Nothing is known of it but its objects in the kernel.
+    Named(&'a NamedMesh),
+}
+
+impl<'a> Subject<'a> {
+    /// The mesh's reqid.
+    pub fn reqid(self) -> Reqid {
+        match self {
+            Self::File { config, .. } => config.reqid,
+            Self::Named(mesh) => mesh.reqid,
+        }
+    }
+
+    /// The mesh's name, or its reqid where it has none.
+    pub fn name(self) -> String {
+        self.mesh().map_or_else(|| self.reqid().to_string(), ToString::to_string)
+    }
+
+    /// The mesh's name, if it is known.
+    fn mesh(self) -> Option<&'a MeshName> {
+        match self {
+            Self::File { config, .. } => Some(&config.mesh),
+            Self::Named(mesh) => mesh.name.as_ref(),
+        }
+    }
+
+    /// The generation and the clock that it follows, if they are known.
+    fn moment(self) -> Option<Moment> {
+        match self {
+            Self::File { moment, .. } => Some(moment),
+            Self::Named(_) => None,
+        }
+    }
+
+    /// The peers of the file.
+    fn peers(self) -> &'a [Peer] {
+        match self {
+            Self::File { config, .. } => &config.peers,
+            Self::Named(_) => &[],
+        }
+    }
+}
 
 /// A plan with its context.
 pub struct View<'a> {
-    /// The file.
-    pub config: &'a Config,
-    /// The generation, and its end.
-    pub moment: Moment,
+    /// The mesh.
+    pub subject: Subject<'a>,
     /// The local peer; `None` where all of the mesh is to go and nobody asked which peer this host
     /// is.
     pub local: Option<&'a Peer>,

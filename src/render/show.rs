@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
 use anstyle::Style;
 
-use super::{Plain, text};
+use super::{Plain, Subject, text};
 use crate::{
-    config::{Config, Moment, Peer},
-    model::{Chain, Link, Live, OldPairs, PeerName, Policy, Sa},
+    config::Peer,
+    model::{Chain, Link, Live, OldPairs, PeerName, Policy, Reqid, Sa},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -27,10 +27,8 @@ pub(super) struct Object {
 
 /// Live objects with their context.
 pub struct ShowView<'a> {
-    /// The file.
-    pub config: &'a Config,
-    /// The generation of now.
-    pub moment: Moment,
+    /// The mesh.
+    pub subject: Subject<'a>,
     /// The local peer, if it is known.
     pub local: Option<&'a Peer>,
     /// The state of the kernel.
@@ -42,17 +40,8 @@ pub struct ShowView<'a> {
 /// The mesh's objects by peer and, with `all`, foreign ones.
 pub fn show_text(shown: &ShowView<'_>) -> String {
     let (ours, foreign) = objects(shown);
-    let ShowView { config, moment, local, all, .. } = *shown;
-    let whose = local.map(|peer| format!(", peer {} ({})", peer.name, peer.address));
-    let mut text = format!(
-        "{BOLD}Mesh {}{}, {}{BOLD:#}: {}, {}, reqid {}\n",
-        config.mesh,
-        whose.unwrap_or_default(),
-        text::generation(moment),
-        text::traffic(config),
-        config.esp.cipher.name(),
-        config.reqid
-    );
+    let ShowView { subject, local, all, .. } = *shown;
+    let mut text = text::title(subject, local);
     if ours.iter().all(|object| object.kind == "link") {
         text.push_str("\nThe kernel holds nothing of this mesh.\n");
     }
@@ -75,7 +64,10 @@ pub fn show_text(shown: &ShowView<'_>) -> String {
             (None, 1) => "Chains".into(),
             (None, 2) => "Link".into(),
             (None, 3) => "Neighbour discovery".into(),
-            (None, _) => "Of no peer of the file".into(),
+            (None, _) => match subject {
+                Subject::File { .. } => "Of no peer of the file".into(),
+                Subject::Named(_) => "SAs and policies".into(),
+            },
         };
         write_group(&mut text, &title, &objects);
     }
@@ -101,36 +93,39 @@ fn write_group(text: &mut String, title: &str, objects: &[&Object]) {
 }
 
 pub(super) fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
-    let ShowView { config, local, live, .. } = *shown;
-    let names: BTreeMap<IpAddr, &PeerName> = config
-        .peers
+    let ShowView { subject, local, live, .. } = *shown;
+    let reqid = subject.reqid();
+    let names: BTreeMap<IpAddr, &PeerName> = subject
+        .peers()
         .iter()
         .filter(|peer| local.is_none_or(|local| local.name != peer.name))
         .map(|peer| (peer.address, &peer.name))
         .collect();
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
-    let old = OldPairs::of(&live.0, config.reqid);
+    let old = OldPairs::of(&live.0, reqid);
     for sa in &live.0.sas {
-        let mine = sa.reqid == config.reqid;
+        let mine = sa.reqid == reqid;
         let object = sa_object(shown, &names, sa, mine.then_some(&old));
         if mine { ours.push(object) } else { foreign.push(object) }
     }
     for policy in &live.0.policies {
-        let mine = policy.belongs_to(config.reqid);
-        let object = policy_object(config, &names, policy, mine);
+        let mine = policy.belongs_to(reqid);
+        let object = policy_object(reqid, &names, policy, mine);
         if mine { ours.push(object) } else { foreign.push(object) }
     }
     foreign.extend(live.0.socket_policies.iter().map(|policy| {
-        let of_host = policy_object(config, &names, policy, false);
+        let of_host = policy_object(reqid, &names, policy, false);
         let description = format!("of a single socket, {}", of_host.description);
         Object { description, ..of_host }
     }));
     for chain in &live.0.firewall.chains {
-        let mine = chain.id.belongs_to(config.reqid);
+        let mine = chain.id.belongs_to(reqid);
         if mine { ours.push(chain_object(chain)) } else { foreign.push(chain_object(chain)) }
     }
-    let named = config.link.as_ref().and_then(|link| live.0.link(&link.device));
-    ours.extend(named.map(link_object));
+    if let Subject::File { config, .. } = subject {
+        let named = config.link.as_ref().and_then(|link| live.0.link(&link.device));
+        ours.extend(named.map(link_object));
+    }
     (ours, foreign)
 }
 
@@ -174,18 +169,20 @@ fn sa_object(
     sa: &Sa,
     pairs: Option<&OldPairs>,
 ) -> Object {
-    let ShowView { moment, local, .. } = *shown;
     let mine = pairs.is_some();
     let peer = names.get(&sa.src).or_else(|| names.get(&sa.id.dst)).map(|name| (*name).clone());
-    let direction = local.and_then(|local| match local.address {
-        address if address == sa.id.dst => Some("in"),
-        address if address == sa.src => Some("out"),
-        _ => None,
-    });
-    let generation = pairs.map(|pairs| pairs.generation(sa, moment.generation).get());
+    let direction = direction(shown, sa, mine);
+    let moment = shown.subject.moment();
+    let generation =
+        pairs.zip(moment).map(|(pairs, moment)| pairs.generation(sa, moment.generation).get());
     let mut words: Vec<String> = Vec::new();
     words.extend(direction.map(String::from));
     words.extend(generation.map(|generation| format!("generation {generation}")));
+    if let (Some(pairs), None) = (pairs, moment) {
+        let (low, cycle) = pairs.generation_low(sa);
+        words.push(format!("generation {low} (modulo {cycle})"));
+        words.push(format!("short_id {} to {}", sa.id.spi.from(), sa.id.spi.to()));
+    }
     words.push(sa.algorithm.to_string());
     if mine && !sa.is_larval() {
         words.push(format!("key {}", sa.key));
@@ -213,13 +210,27 @@ fn sa_object(
     }
 }
 
+/// In or out, seen from the local peer; without a file, seen from the addresses of this host.
+fn direction(shown: &ShowView<'_>, sa: &Sa, mine: bool) -> Option<&'static str> {
+    let is_here = |address: IpAddr| match (shown.subject, shown.local) {
+        (_, Some(local)) => local.address == address,
+        (Subject::Named(_), None) => mine && shown.live.0.has_address(address),
+        (Subject::File { .. }, None) => false,
+    };
+    match (is_here(sa.id.dst), is_here(sa.src)) {
+        (true, _) => Some("in"),
+        (false, true) => Some("out"),
+        (false, false) => None,
+    }
+}
+
 fn policy_object(
-    config: &Config,
+    reqid: Reqid,
     names: &BTreeMap<IpAddr, &PeerName>,
     policy: &Policy,
     mine: bool,
 ) -> Object {
-    let guard = mine && policy.is_guard_of(config.reqid);
+    let guard = mine && policy.is_guard_of(reqid);
     let selector = policy.id.selector;
     let peer = names.get(&selector.src.address).or_else(|| names.get(&selector.dst.address));
     let mut words = vec![policy.action.to_string()];
@@ -230,7 +241,7 @@ fn policy_object(
     words.extend(policy.extras.iter().cloned());
     Object {
         kind: if guard { "guard" } else { "policy" },
-        discovery: mine && policy.is_discovery_of(config.reqid),
+        discovery: mine && policy.is_discovery_of(reqid),
         id: policy.id.to_string(),
         peer: if mine && !guard { peer.map(|name| (*name).clone()) } else { None },
         direction: Some(policy.id.direction.to_string()),

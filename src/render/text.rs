@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Plain, View};
+use super::{Plain, Subject, View};
 use crate::{
-    config::{Config, Moment, Select, Traffic},
-    model::{PeerName, Reason},
+    config::{Config, Moment, Peer, Select, Traffic},
+    model::{PeerName, Reason, Reqid},
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan},
 };
 
@@ -47,15 +47,21 @@ pub fn plan_text(view: &View<'_>) -> String {
 }
 
 fn header(view: &View<'_>) -> String {
-    let config = view.config;
-    let local = view
-        .local
-        .map(|peer| format!(", peer {} ({})", peer.name, peer.address))
-        .unwrap_or_default();
+    title(view.subject, view.local)
+}
+
+/// The first line: the mesh, and what is known of it.
+pub(super) fn title(subject: Subject<'_>, local: Option<&Peer>) -> String {
+    let (config, moment) = match subject {
+        Subject::File { config, moment } => (config, moment),
+        Subject::Named(mesh) => return format!("{BOLD}Mesh {mesh}{BOLD:#}: without its file\n"),
+    };
+    let local = local.map(|peer| format!(", peer {} ({})", peer.name, peer.address));
     format!(
-        "{BOLD}Mesh {}{local}, {}{BOLD:#}: {}, {}, reqid {}\n",
+        "{BOLD}Mesh {}{}, {}{BOLD:#}: {}, {}, reqid {}\n",
         config.mesh,
-        generation(view.moment),
+        local.unwrap_or_default(),
+        generation(moment),
         traffic(config),
         config.esp.cipher.name(),
         config.reqid,
@@ -95,7 +101,7 @@ struct Group<'a> {
 }
 
 fn groups<'a>(view: &View<'a>) -> Vec<Group<'a>> {
-    let addresses = view.config.peers.iter().map(|peer| (&peer.name, peer.address)).collect();
+    let addresses = view.subject.peers().iter().map(|peer| (&peer.name, peer.address)).collect();
     let titles: Vec<String> =
         view.plan.changes.iter().map(|change| group_title(&addresses, change)).collect();
     let mut rest = view.plan.changes.as_slice();
@@ -213,8 +219,12 @@ fn write_conflicts(text: &mut String, plan: &Plan) {
 
 fn summary(view: &View<'_>) -> String {
     let plan = view.plan;
-    if plan.is_empty() {
-        return format!("No changes. {}", Plain(plan.matches(view.file)));
+    match view.subject {
+        Subject::File { .. } if plan.is_empty() => {
+            return format!("No changes. {}", Plain(plan.matches(view.file)));
+        }
+        Subject::Named(mesh) if plan.is_empty() => return nothing_to_destroy(plan, mesh.reqid),
+        Subject::File { .. } | Subject::Named(_) => {}
     }
     let counts = format!(
         "Plan: {} to create, {} to update, {} to replace, {} to delete.",
@@ -228,6 +238,11 @@ fn summary(view: &View<'_>) -> String {
         1 => format!("{counts}\n{RED}Error:{RED:#} 1 conflict{}", stopped(plan, "stops")),
         many => format!("{counts}\n{RED}Error:{RED:#} {many} conflicts{}", stopped(plan, "stop")),
     }
+}
+
+fn nothing_to_destroy(plan: &Plan, reqid: Reqid) -> String {
+    let seen = if plan.unseen_rules { ", as far as it shows its firewall" } else { "" };
+    format!("No changes. The kernel holds no object with reqid {reqid}{seen}.")
 }
 
 /// The effect of conflicts on an apply: the last line of a screen is read first.

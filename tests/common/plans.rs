@@ -5,7 +5,7 @@ use std::fmt::Write;
 use meshsec::{
     config::Config,
     kernel::memory::Memory,
-    render::{View, plan_json, plan_text},
+    render::{Subject, View, plan_json, plan_text},
 };
 use serde_json::Value;
 
@@ -32,8 +32,7 @@ pub fn golden(name: &str, config: &Config, kernel: &mut Memory) {
     let now = kernel.now();
     let plan = common::plan(config, kernel);
     let view = View {
-        config,
-        moment: config.rotation.at(now),
+        subject: Subject::File { config, moment: config.rotation.at(now) },
         local: Some(&config.peers[0]),
         plan: &plan,
         warnings: &[],

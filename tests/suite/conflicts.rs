@@ -14,7 +14,7 @@ use meshsec::{
         Time, Unseen,
     },
     plan::{ChainStep, ConflictCode, Plan, PolicyStep, SaStep, StepKind, WarningCode},
-    render::{View, plan_json, plan_text},
+    render::{Subject, View, plan_json, plan_text},
 };
 use proptest::prelude::*;
 use std::{collections::BTreeSet, net::Ipv4Addr};
@@ -442,8 +442,7 @@ fn thousands_of_wide_policies_and_thousands_of_peers_are_a_list_of_what_is_in_th
     assert_eq!(plan.changes.iter().filter(|change| change.peer.is_some()).count(), 0);
 
     let view = View {
-        config: &config,
-        moment: config.rotation.at(Time::default()),
+        subject: Subject::File { config: &config, moment: config.rotation.at(Time::default()) },
         local: Some(&config.peers[0]),
         plan: &plan,
         warnings: &[],

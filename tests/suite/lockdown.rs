@@ -4,7 +4,7 @@ use crate::common::{applied, applied_host, mesh, observe, wanted};
 use meshsec::{
     model::{KeyView, WarningCode},
     plan::Plan,
-    render::{ShowView, Verb, View, plan_json, report_text, show_json},
+    render::{ShowView, Subject, Verb, View, plan_json, report_text, show_json},
 };
 
 use crate::common::REQID;
@@ -29,8 +29,7 @@ fn keys_that_the_kernel_hides_are_counted_and_match_nothing() {
     let warning = plan.warnings[0].to_string();
     assert!(warning.contains("8 could not be compared") && warning.contains("raise"), "{warning}");
     let view = View {
-        config: &config,
-        moment: config.rotation.at(kernel.now()),
+        subject: Subject::File { config: &config, moment: config.rotation.at(kernel.now()) },
         local: Some(&config.peers[0]),
         plan: &plan,
         warnings: &[],
@@ -39,13 +38,7 @@ fn keys_that_the_kernel_hides_are_counted_and_match_nothing() {
     let json = serde_json::to_value(plan_json(&view)).unwrap();
     assert_eq!(json["hidden_keys"], 8, "{json}");
     let live = observe(&mut kernel);
-    let shown = ShowView {
-        config: &config,
-        moment: view.moment,
-        local: view.local,
-        live: &live,
-        all: false,
-    };
+    let shown = ShowView { subject: view.subject, local: view.local, live: &live, all: false };
     assert_eq!(serde_json::to_value(show_json(&shown)).unwrap()["hidden_keys"], 8);
     let report = applied(&config, &mut kernel);
     let text = report_text(&report, "mesh.toml", Verb::Apply);

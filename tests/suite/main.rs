@@ -17,6 +17,7 @@ mod foreign_text;
 mod key_schedule;
 mod keys;
 mod lockdown;
+mod named;
 mod ordinary_user;
 mod plans;
 mod plans_options;

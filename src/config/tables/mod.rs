@@ -9,7 +9,6 @@ mod traffic;
 
 use std::{ops::Range, path::Path};
 
-use sha2::{Digest, Sha256};
 use toml::de::{DeTable, DeValue};
 
 use crate::model::{MeshName, Replay, Reqid, Stage, Warning, WarningCode};
@@ -235,7 +234,7 @@ fn read_mesh(
     let name = name?;
     let reqid = match given {
         Some(number) => Reqid(u32::try_from(number?).ok()?),
-        None => default_reqid(&name),
+        None => Reqid::of_name(&name),
     };
     Some((name, reqid, stage?))
 }
@@ -250,12 +249,6 @@ pub(super) fn read_stage(
         Some(value) => word(findings, value, field).and_then(Stage::named),
         None => Some(Stage::default()),
     }
-}
-
-/// 0x4d53 is "MS"; the name's hash keeps meshes on one host apart.
-fn default_reqid(name: &MeshName) -> Reqid {
-    let digest = Sha256::digest(name.as_str().as_bytes());
-    Reqid(0x4d53_0000 | u32::from(digest[0]) << 8 | u32::from(digest[1]))
 }
 
 /// One of the words that the key takes.
@@ -279,6 +272,6 @@ mod tests {
     #[test]
     fn the_default_reqid_follows_from_the_name() {
         // printf lab | sha256sum
-        assert_eq!(default_reqid(&MeshName::new("lab").unwrap()), Reqid(0x4d53_a511));
+        assert_eq!(Reqid::of_name(&MeshName::new("lab").unwrap()), Reqid(0x4d53_a511));
     }
 }

@@ -9,6 +9,7 @@
 mod confirm;
 mod errors;
 mod mtu;
+mod named_status;
 mod parts;
 mod plan;
 mod ratchet;
@@ -24,6 +25,7 @@ mod validate;
 pub use confirm::confirm_json;
 pub use errors::{JsonError, errors_json};
 pub use mtu::mtu_json;
+pub use named_status::named_status_json;
 pub use parts::FORMAT_VERSION;
 pub use plan::plan_json;
 pub use ratchet::{ratchet_advance_json, ratchet_init_json};

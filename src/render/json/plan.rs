@@ -14,9 +14,11 @@ use crate::{
 #[derive(Serialize)]
 pub(super) struct JsonPlan {
     format_version: &'static str,
-    mesh: String,
+    /// Null where only a reqid is known.
+    mesh: Option<String>,
     local: Option<String>,
-    generation: u64,
+    /// Null without a file.
+    generation: Option<u64>,
     clock: Option<JsonClock>,
     changes: Vec<JsonChange>,
     steps: Vec<JsonStep>,
@@ -64,10 +66,10 @@ pub(super) fn document(view: &View<'_>) -> JsonPlan {
     let plan = view.plan;
     JsonPlan {
         format_version: FORMAT_VERSION,
-        mesh: view.config.mesh.to_string(),
+        mesh: view.subject.mesh().map(ToString::to_string),
         local: view.local.map(|peer| peer.name.to_string()),
-        generation: view.moment.generation.get(),
-        clock: JsonClock::of(view.moment),
+        generation: view.subject.moment().map(|moment| moment.generation.get()),
+        clock: view.subject.moment().and_then(JsonClock::of),
         changes: plan.changes.iter().map(change).collect(),
         steps: plan.steps.iter().map(JsonStep::of).collect(),
         conflicts: conflicts(plan),

@@ -8,8 +8,10 @@ use crate::render::show::{Object, ShowView, objects};
 #[derive(Serialize)]
 struct JsonShow {
     format_version: &'static str,
-    mesh: String,
-    generation: u64,
+    /// Null where only a reqid is known.
+    mesh: Option<String>,
+    /// Null without a file.
+    generation: Option<u64>,
     clock: Option<JsonClock>,
     local: Option<String>,
     /// The number of SAs of the mesh with keys that the kernel hides.
@@ -43,14 +45,15 @@ impl From<Object> for JsonObject {
 pub fn show_json(shown: &ShowView<'_>) -> impl Serialize + use<> {
     let (ours, foreign) = objects(shown);
     let json = |objects: Vec<Object>| objects.into_iter().map(JsonObject::from).collect();
-    let ShowView { config, moment, local, all, live } = *shown;
+    let ShowView { subject, local, all, live } = *shown;
+    let moment = subject.moment();
     JsonShow {
         format_version: FORMAT_VERSION,
-        mesh: config.mesh.to_string(),
-        generation: moment.generation.get(),
-        clock: JsonClock::of(moment),
+        mesh: subject.mesh().map(ToString::to_string),
+        generation: moment.map(|moment| moment.generation.get()),
+        clock: moment.and_then(JsonClock::of),
         local: local.map(|peer| peer.name.to_string()),
-        hidden_keys: live.0.hidden_keys(config.reqid),
+        hidden_keys: live.0.hidden_keys(subject.reqid()),
         ours: json(ours),
         foreign: all.then(|| json(foreign)),
     }

@@ -3,6 +3,7 @@
 
 mod counters;
 mod details;
+mod named;
 mod text;
 mod wrap;
 
@@ -14,6 +15,8 @@ use crate::{
     verdict::{Case, Judgement, PeerState, SaEvidence, seconds_since},
 };
 
+pub(super) use named::NamedSa;
+pub use named::{NamedPeer, NamedStatusView, named_status_text};
 pub use text::status_text;
 
 /// The parts of a status.

@@ -7,7 +7,7 @@ use meshsec::{
     kernel::memory::Memory,
     model::{Direction, Generation, KeyView, Period, Sa, Spi, Time},
     plan::{Plan, WarningCode},
-    render::{ShowView, show_json},
+    render::{ShowView, Subject, show_json},
 };
 
 use super::LAB;
@@ -148,7 +148,8 @@ fn show_tells_the_generations_of_old_sas() {
         let mut kernel = host_of_version_0_1(&config, Time::default());
         let (moment, local) = (config.rotation.at(kernel.now()), Some(&config.peers[0]));
         let live = observe(&mut kernel);
-        let shown = ShowView { config: &config, moment, local, live: &live, all: false };
+        let subject = Subject::File { config: &config, moment };
+        let shown = ShowView { subject, local, live: &live, all: false };
         let shown = serde_json::to_value(show_json(&shown)).unwrap();
         let objects = shown["ours"].as_array().unwrap().iter();
         let mut told: Vec<u64> = objects.filter_map(|it| it["generation"].as_u64()).collect();

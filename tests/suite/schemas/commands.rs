@@ -91,6 +91,7 @@ fn documents_of_commands_are_as_their_schemas_say() {
         host.prints("spi", mesh, "spi 0x84001002");
     }
     host.prints("spi", "absent", "spi 0x84001fff");
+    host.prints("errors", "generation", "show --mesh lab");
     host.prints("plan", "period", "plan --out plan.json");
     assert_strict("saved-plan", &read(&host.at("plan.json")));
     let snapshot = host.prints("snapshot", "period", "snapshot");

@@ -8,8 +8,8 @@ use meshsec::{
     kernel::{Errno, memory::Memory},
     model::{Action, Bypass, Direction, Link, Period, Policy, PolicyId, Replay, Selector, Time},
     render::{
-        ConfirmationOutcome, JsonSnapshot, RatchetAdvance, ShowView, View, plan_json, report_json,
-        show_json,
+        ConfirmationOutcome, JsonSnapshot, RatchetAdvance, ShowView, Subject, View, plan_json,
+        report_json, show_json,
     },
 };
 use serde::Serialize;
@@ -83,7 +83,8 @@ fn with_foreign_objects() -> Memory {
 fn view<'a>(config: &'a Config, kernel: &Memory, plan: &'a meshsec::plan::Plan) -> View<'a> {
     let moment = config.rotation.at(kernel.now());
     let local = Some(&config.peers[0]);
-    View { config, moment, local, plan, warnings: &[], file: "mesh.toml" }
+    let subject = Subject::File { config, moment };
+    View { subject, local, plan, warnings: &[], file: "mesh.toml" }
 }
 
 fn of_plan(config: &Config, kernel: &mut Memory) -> Value {
@@ -94,7 +95,8 @@ fn of_plan(config: &Config, kernel: &mut Memory) -> Value {
 fn of_show(config: &Config, kernel: &mut Memory, all: bool) -> Value {
     let (moment, local) = (config.rotation.at(kernel.now()), Some(&config.peers[0]));
     let live = observe(kernel);
-    json(&show_json(&ShowView { config, moment, local, live: &live, all }))
+    let subject = Subject::File { config, moment };
+    json(&show_json(&ShowView { subject, local, live: &live, all }))
 }
 
 fn of_snapshot(kernel: &mut Memory) -> Value {

@@ -3,7 +3,7 @@
 use super::{Status, moment, print, print_json};
 use crate::{
     cli::{Format, Global},
-    config::{Loaded, Secrets, SecretsMode},
+    config::{Config, KeySource, Loaded, Secrets, SecretsMode},
     error::Error,
     kernel::linux,
     model::{Warning, WarningCode},
@@ -15,6 +15,7 @@ use crate::{
 pub(super) fn run(global: &Global) -> Result<Status, Error> {
     let mut loaded = super::load(global, SecretsMode::Required, Files::Neither)?;
     check_local(global, &mut loaded)?;
+    loaded.warnings.extend(without_psk(&loaded.config));
     let config = &loaded.config;
     let moment = moment::now(config)?;
     loaded.check_ratchet(moment.generation)?;
@@ -35,6 +36,19 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
         Format::Json => print_json(&validate_json(config, moment, &loaded.warnings))?,
     }
     Ok(Status::Done)
+}
+
+/// X25519 is the one public-key step that a mesh can have.
+fn without_psk(config: &Config) -> Option<Warning> {
+    let text = "private_key without psk: traffic that is recorded today can be read by anybody who can \
+                break X25519 one day, as a quantum computer might; a psk in [keys] closes it to all \
+                who lack that";
+    match &config.keys {
+        KeySource::PrivateKey { psk: None, .. } => Some(Warning::new(WarningCode::NoPsk, text)),
+        KeySource::PrivateKey { psk: Some(_), .. }
+        | KeySource::MeshKey(_)
+        | KeySource::Ratchet(_) => None,
+    }
 }
 
 /// Checks that the private key is the local peer's, where it is known which peer that is.

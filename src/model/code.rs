@@ -45,6 +45,7 @@ codes! {
         AddressReserved "address-reserved" "A peer's address is of a range that many routers and systems refuse.",
         KeysNotChecked "keys-not-checked" "A secret is absent, and keys are not compared.",
         LocalPeerUnknown "local-peer-unknown" "Which peer this host is can't be told, so private_key is not checked.",
+        NoPsk "no-psk" "Private keys are used without a psk, so that X25519 alone keeps recordings closed.",
         AddressMissing "address-missing" "This host does not have the address of the peer that it is said to be.",
         ClockNotSynchronised "clock-not-synchronised" "Generations follow a clock that nothing keeps right.",
         RatchetStays "ratchet-stays" "Apply will not turn the ratchet.",

@@ -169,7 +169,7 @@ fn where_the_local_peer_is_not_known_validate_says_what_it_did_not_check() {
     assert!(text.contains("Warning: which peer this host is can't be told"), "{text}");
     let text = printed(in_directory(directory.path(), &["validate", "--format", "json"]));
     let valid: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(valid["warnings"].as_array().unwrap().len(), 1);
+    assert_eq!(valid["warnings"].as_array().unwrap().len(), 2);
 }
 
 #[test]
@@ -179,6 +179,21 @@ fn a_plan_needs_no_private_key_and_says_that_keys_are_not_checked() {
     let text = printed(in_directory(directory.path(), &[&PLAN[..], &["--local", "bob"]].concat()));
     assert!(text.contains(", key not checked"), "{text}");
     assert!(text.contains("private_key is absent, keys are not checked"), "{text}");
+}
+
+#[test]
+fn validate_warns_of_private_keys_without_a_psk() {
+    let directory = mesh(ALICE[0]);
+    let words = ["validate", "--local", "alice"];
+    let text = printed(in_directory(directory.path(), &words));
+    assert!(text.contains("Warning: private_key without psk"), "{text}");
+    let file = directory.path().join("mesh.toml");
+    let with_psk = fs::read_to_string(&file).unwrap();
+    fs::write(&file, with_psk.replace("[rotation]", "psk = { file = \"psk\" }\n[rotation]"))
+        .unwrap();
+    write_secret(&directory.path().join("psk"), &"07".repeat(32));
+    let text = printed(in_directory(directory.path(), &words));
+    assert!(!text.contains("Warning"), "{text}");
 }
 
 /// The fingerprints of a plan for one host, by SPI.

@@ -199,7 +199,7 @@ fn peer_state(
     let mixed = !packets.iter().all(|(_, other)| fares_so(other));
     let only = packets.iter().filter(|(_, other)| mixed && fares_so(other));
     let sends = sends(&sas, &packets);
-    let no_way = no_way(case, address);
+    let no_way = no_way(case, address).or_else(|| lost_mark(case, address, &sas));
     let found = evidence::came(&sas, sends.unwrap_or(case.moment.generation), case.now);
     PeerState {
         name: name.clone(),
@@ -312,6 +312,29 @@ fn sends(sas: &[SaEvidence], packets: &[(Selector, Flow)]) -> Option<Generation>
     packets.iter().find_map(|(_, flow)| match flow {
         Flow::Protected(spi) => of(*spi),
         Flow::Blocked | Flow::Clear => None,
+    })
+}
+
+/// Why all packets may be dropped: over IPv6 some kernels lose the look-up by the mark in a VRF. One
+/// packet that has left shows that this kernel does not, and a host that was never heard may never
+/// have been sent one.
+fn lost_mark(case: &Case<'_>, peer: IpAddr, sas: &[SaEvidence]) -> Option<String> {
+    let route = case.live.0.route(case.local.address, peer)?;
+    let used = |direction| {
+        let mut sas = sas.iter().filter(|sa| sa.direction == Some(direction));
+        sas.any(SaEvidence::is_used)
+    };
+    let is_lost = case.desired.marking.is_some()
+        && peer.is_ipv6()
+        && !route.vrfs.is_empty()
+        && used(Direction::In)
+        && !used(Direction::Out);
+    let vrfs: Vec<&str> = route.vrfs.iter().map(String::as_str).collect();
+    is_lost.then(|| {
+        format!(
+            "none has left by {}, where this kernel may drop packets that a mark selects",
+            vrfs.join(", ")
+        )
     })
 }
 

@@ -257,6 +257,22 @@ fn there_is_no_way_to_a_peer() {
     golden("no-way", &config, &mut kernel, &BTreeMap::new());
 }
 
+/// Over IPv6, by a VRF: packets come from b and c, and some have left for c alone.
+#[test]
+fn marked_packets_may_be_lost_in_a_vrf() {
+    const V6: [&str; 3] = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
+    let mark = Mark { value: 0x20000, mask: 0x20000 };
+    let config = Config { select: Select::Mark(mark), ..mesh(1, &V6) };
+    let mut kernel = applied_host(&config);
+    for (from, to) in [(V6[1], V6[0]), (V6[2], V6[0]), (V6[0], V6[2])] {
+        carried(&mut kernel, (from, to), 1, NOW);
+    }
+    for route in &mut kernel.state_mut().routes {
+        route.vrfs = ["red".to_owned()].into();
+    }
+    golden("marked-packets-in-a-vrf", &config, &mut kernel, &BTreeMap::new());
+}
+
 #[test]
 fn the_second_guard_is_missing() {
     let mut kernel = applied_host(&mesh(1, &LAB));

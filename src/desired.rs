@@ -133,20 +133,18 @@ impl Marking {
     }
 }
 
-/// The chains of one family, with their rules, at a stage of the host.
-fn chains(config: &Config, stage: Stage) -> Vec<(ChainRole, Vec<Rule>)> {
+/// The chains of one family, with their rules. Packets are marked if some leave encrypted.
+fn chains(config: &Config, sends: bool, is_guarded: bool) -> Vec<(ChainRole, Vec<Rule>)> {
     let (Traffic::Vxlan { port } | Traffic::Geneve { port }) = config.traffic else {
         return Vec::new();
     };
     let guard = |role: ChainRole, direction| (role, Rule::guards(port, direction, config.reqid));
     let marks = match config.select {
-        Select::Mark(mark) if stage.sends() => {
-            Some((ChainRole::Mark, vec![Rule::Mark { port, mark }]))
-        }
+        Select::Mark(mark) if sends => Some((ChainRole::Mark, vec![Rule::Mark { port, mark }])),
         Select::Mark(_) | Select::Port => None,
     };
     let guards = match (config.select, config.guard) {
-        _ if !stage.enforces() => Vec::new(),
+        _ if !is_guarded => Vec::new(),
         // The filter table sees a packet after the mark has had its effect.
         (Select::Mark(_), _) => {
             vec![guard(ChainRole::Out, Direction::Out), guard(ChainRole::In, Direction::In)]
@@ -235,6 +233,16 @@ impl Desired {
         }
     }
 
+    /// Whether something of the mesh stops its unprotected packets. A chain that marks stops none.
+    pub fn is_guarded(&self) -> bool {
+        !self.guards.is_empty() || self.chains.keys().any(|(_, role)| role.guards().is_some())
+    }
+
+    /// Whether packets of some pair are to leave encrypted.
+    pub fn sends(&self) -> bool {
+        self.policies.keys().any(|id| id.direction == Direction::Out)
+    }
+
     /// The stage of the pair with a peer.
     pub fn stage(&self, peer: &PeerName) -> Stage {
         self.stages.get(peer).copied().unwrap_or_default()
@@ -309,8 +317,10 @@ fn work_out(
     if config.is_guarded(local) {
         wanted.guards = guards(config.traffic, config.reqid);
     }
+    let sends = config.stage_of(local).sends()
+        || wanted.peers.values().any(|peer| wanted.stage(peer).sends());
     for family in Family::ALL {
-        let chains = chains(config, config.stage_of(local)).into_iter();
+        let chains = chains(config, sends, config.is_guarded(local)).into_iter();
         wanted.chains.extend(chains.map(|(role, rules)| ((family, role), rules)));
     }
     if marking.is_some() {

@@ -206,7 +206,8 @@ pub fn forget_ended(before: &mut Desired, now: Time) {
 ///
 /// Only the file's secrets can make the keys of another generation. So this is for peers with an SA
 /// that was held under their keys of `then`, when the apply began; `now` is the desired state of
-/// the same file at this moment. SAs that were held under other keys stay as they were.
+/// the same file at this moment, at the last stage. SAs that were held under other keys stay as they
+/// were, and a peer that nothing was sent to under an SA gets none to send under.
 pub fn follow_the_clock(
     before: &mut Desired,
     keyring: &mut Keyring,
@@ -219,11 +220,16 @@ pub fn follow_the_clock(
     }
     let held = then.sas.values().filter(|wanted| is_held(before, wanted));
     let peers: BTreeSet<PeerName> = held.map(|wanted| wanted.peer.clone()).collect();
+    let sends = senders(before);
     let (mut held, others): (BTreeMap<_, _>, _) =
         take(&mut before.sas).into_iter().partition(|(_, wanted)| peers.contains(&wanted.peer));
     before.sas = others;
     let mut spis = BTreeMap::new();
-    for wanted in now.sas.values().filter(|wanted| peers.contains(&wanted.peer)) {
+    let moved = |wanted: &&WantedSa| {
+        peers.contains(&wanted.peer)
+            && (wanted.direction != Direction::Out || sends.contains(&wanted.peer))
+    };
+    for wanted in now.sas.values().filter(moved) {
         let id = wanted.sa.id;
         if wanted.direction == Direction::Out {
             spis.insert(&wanted.peer, id.spi);
@@ -240,6 +246,15 @@ pub fn follow_the_clock(
         }
     }
     before.kept.extend(&now.kept);
+}
+
+/// The peers to which packets were sent encrypted.
+fn senders(before: &Desired) -> BTreeSet<PeerName> {
+    let out = |id: &PolicyId| id.direction == Direction::Out;
+    let policies = before.policies.values().filter(|wanted| out(&wanted.policy.id));
+    let sas = before.sas.values().filter(|wanted| wanted.direction == Direction::Out);
+    let sas = sas.map(|wanted| wanted.peer.clone());
+    policies.map(|wanted| wanted.peer.clone()).chain(sas).collect()
 }
 
 /// Whether an SA was held as it is wanted, under the very key.

@@ -259,7 +259,9 @@ impl<'a> Job<'a> {
         match self {
             Self::Apply(loaded) | Self::Saved(_, loaded) => {
                 let moment = moment::now(&loaded.config).ok().filter(|now| now.clock.is_some())?;
-                Some(desired(&loaded.config, moment, prepared.local?, loaded.secrets.as_ref()))
+                // At the last stage, with all SAs that another stage may have held.
+                let config = loaded.config.enforced();
+                Some(desired(&config, moment, prepared.local?, loaded.secrets.as_ref()))
             }
             Self::Destroy(_) | Self::DestroyNamed(_) => None,
         }

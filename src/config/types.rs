@@ -80,17 +80,28 @@ impl Config {
         }
     }
 
+    /// The same with every host at the last stage.
+    #[must_use]
+    pub fn enforced(&self) -> Self {
+        let mut config = self.clone();
+        config.stage = Stage::Enforce;
+        config.peers.iter_mut().for_each(|peer| peer.stage = Stage::Enforce);
+        config
+    }
+
     /// The stage of a host.
     pub fn stage_of(&self, peer: &Peer) -> Stage {
         self.stage.min(peer.stage)
     }
 
-    /// The stage of the traffic between the local host and another: the lower of theirs. A local guard
-    /// blocks all clear text, so a host that has one sends encrypted to all peers.
+    /// The stage of the traffic between the local host and another: the lower of theirs. A guard
+    /// refuses all clear text: a host that has one enforces, and others send encrypted to it.
     pub fn stage_between(&self, local: &Peer, other: &Peer) -> Stage {
-        match self.is_guarded(local) {
-            true => Stage::Enforce,
-            false => self.stage_of(local).min(self.stage_of(other)),
+        let lower = self.stage_of(local).min(self.stage_of(other));
+        match (self.is_guarded(local), self.is_guarded(other)) {
+            (true, _) => Stage::Enforce,
+            (false, true) => lower.max(Stage::Send),
+            (false, false) => lower,
         }
     }
 

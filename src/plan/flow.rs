@@ -57,7 +57,8 @@ impl fmt::Display for Flow {
     }
 }
 
-/// The fate of packets to each peer of the query; of several kinds of packets, the worst. ICMP
+/// The fate of packets to each peer of the query; of several kinds of packets, the worst. Of peers at
+/// stage receive nothing is said: their packets leave in the clear, as the file asks. ICMP
 /// errors are not traffic that a file wants protected: without SAs nothing is decrypted that they
 /// could quote.
 pub fn flows_out(
@@ -66,7 +67,8 @@ pub fn flows_out(
     asked: impl Fn(&PeerName) -> bool,
 ) -> BTreeMap<PeerName, Flow> {
     let worst = |packets: Vec<(Selector, Flow)>| packets.into_iter().map(|(_, flow)| flow).max();
-    let peers = packets_out(state, desired, asked).into_iter();
+    let peers = packets_out(state, desired, |peer| desired.stage(peer).sends() && asked(peer));
+    let peers = peers.into_iter();
     peers.filter_map(|(peer, packets)| Some((peer, worst(packets)?))).collect()
 }
 

@@ -184,12 +184,8 @@ fn is_empty(chain: &Chain) -> bool {
 fn fates(desired: &Desired, live: &Live) -> Vec<Warning> {
     let flows = flow::flows_out(&live.0, desired, |_| true);
     let fate = |(flow, code, what): (Flow, WarningCode, &str)| {
-        let lost = |peer: &PeerName| flow != Flow::Clear || desired.stage(peer).sends();
-        let peers: BTreeSet<&PeerName> = flows
-            .iter()
-            .filter(|(peer, other)| **other == flow && lost(peer))
-            .map(|(peer, _)| peer)
-            .collect();
+        let peers: BTreeSet<&PeerName> =
+            flows.iter().filter(|(_, other)| **other == flow).map(|(peer, _)| peer).collect();
         let text = || format!("packets to {} {what} until meshsec apply runs", names(&peers));
         (!peers.is_empty()).then(|| Warning::new(code, text()))
     };

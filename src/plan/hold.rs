@@ -13,6 +13,7 @@
 //! | an SA made, replaced or deleted | yes | if its pair stands |
 //! | a policy updated, unless it would rank later or let clear text pass | yes | if its pair stands, and for guards |
 //! | a policy fwd or for ICMP errors made | yes | if its pair stands |
+//! | a policy out deleted at stage receive | yes | if its pair stands |
 //! | any other policy, a guard made | yes | no |
 //! | a policy deleted; chains, the MTU | yes | no |
 //!
@@ -43,7 +44,7 @@ use crate::{
     desired::Desired,
     model::{
         ConflictCode, Direction, IPPROTO_ESP, Live, Mark, PeerName, Policy, PolicyId, Prefix,
-        Reqid, Sa, SaId, Spi,
+        ReasonCode, Reqid, Sa, SaId, Spi,
     },
 };
 
@@ -142,9 +143,17 @@ impl<'a> Hold<'a> {
             Operation::Policy(PolicyChange::Create(policy)) => {
                 stands && (policy.is_for_icmp_errors() || policy.id.direction == Direction::Fwd)
             }
-            Operation::Policy(PolicyChange::Delete(_))
-            | Operation::Mtu(_)
-            | Operation::Chain(_) => false,
+            // Its pair is to send in the clear. Kept, it would ask for an SA that ends.
+            Operation::Policy(PolicyChange::Delete(policy)) => {
+                let is_before_send = |peer: &PeerName| {
+                    self.desired.stages.contains_key(peer) && !self.desired.stage(peer).sends()
+                };
+                stands
+                    && policy.id.direction == Direction::Out
+                    && change.reason.code == ReasonCode::Stage
+                    && change.peer.as_ref().is_some_and(is_before_send)
+            }
+            Operation::Mtu(_) | Operation::Chain(_) => false,
         }
     }
 

@@ -27,7 +27,8 @@ fn is_guarded(desired: &Desired) -> bool {
 
 /// Rules that are certain to take packets past the policies.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
-    if desired.traffic.is_none() || is_guarded(desired) {
+    // At stage receive packets leave in the clear in any case.
+    if desired.traffic.is_none() || is_guarded(desired) || !desired.sends() {
         return Vec::new();
     }
     let conflict = |translation: &Translation| Conflict {
@@ -50,6 +51,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
         return Vec::new();
     }
     let guarded = is_guarded(desired);
+    let is_conflict = !guarded && desired.sends();
     let fate = if guarded { "are blocked by the guard" } else { "leave in the clear" };
     let line = |found: &Translation| {
         let Translation { rule, certain, esp, .. } = found;
@@ -66,7 +68,8 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
         );
         Warning::new(WarningCode::Translated, text)
     };
-    let found = live.0.translations.iter().filter(|found| guarded || found.esp || !found.certain);
+    let found =
+        live.0.translations.iter().filter(|found| !is_conflict || found.esp || !found.certain);
     let mut lines = capped(found.map(line).collect(), WarningCode::Translated);
     if live.0.hidden.contains(&Hidden::Translations) {
         let text = "rules of iptables' nat table can't be read, so whether one gives packets to \

@@ -10,7 +10,8 @@ use super::warn::names;
 use crate::{
     desired::{Desired, Goal},
     model::{
-        Direction, Live, PeerName, Policy, PolicyRole, Reqid, Stage, State, Warning, WarningCode,
+        Direction, Live, PeerName, Policy, PolicyRole, Reqid, Sa, Stage, State, Warning,
+        WarningCode,
     },
 };
 
@@ -81,7 +82,10 @@ impl<'a> Found<'a> {
                 Direction::In => (selector.src, false),
                 Direction::Fwd => continue,
             };
-            let Some(peer) = desired.peers.get(&far.address) else { continue };
+            let paired = desired.peers.get(&far.address);
+            let Some(peer) = paired.or_else(|| desired.not_paired.get(&far.address)) else {
+                continue;
+            };
             let found = policies.entry(peer).or_default();
             found.out |= is_out;
             found.into |= !is_out;
@@ -166,7 +170,21 @@ impl<'a> Found<'a> {
                  the other end is at send or receive; {BY_STAGES}"
             )
         });
-        [unreceived, cut, unsent, down].into_iter().flatten().collect()
+        [unreceived, cut, unsent, down, self.parted()].into_iter().flatten().collect()
+    }
+
+    /// Pairs that `pairs` ends while packets leave encrypted.
+    fn parted(&self) -> Option<Warning> {
+        let sends = |peer: &&PeerName| self.policies.get(*peer).is_some_and(|found| found.out);
+        let peers: Peers<'_> = self.desired.not_paired.values().filter(sends).collect();
+        (!peers.is_empty()).then(|| {
+            let text = format!(
+                "no pair with {} any more: this host can't read encrypted packets from there, and at \
+                 stage enforce that end refuses those in the clear; {BY_STAGES}",
+                names(&peers)
+            );
+            Warning::new(WarningCode::StageSkipped, text)
+        })
     }
 
     /// A tunnel device of the kind that nothing of the mesh has guarded yet.
@@ -197,12 +215,24 @@ impl<'a> Found<'a> {
         })
     }
 
-    /// The peers from which packets have come under SAs of the mesh.
+    /// The peers from which packets have come under SAs of the mesh since this host sends to them
+    /// encrypted. Kernels before 6.2 tell that a packet has come, and not when.
     fn heard(&self, state: &State) -> Peers<'a> {
-        let used: BTreeSet<_> =
-            state.usage.iter().filter(|usage| usage.packets > 0).map(|usage| usage.id).collect();
-        let sas = state.sas_of(self.reqid).filter(|sa| used.contains(&sa.id));
-        sas.filter_map(|sa| self.desired.peers.get(&sa.src)).collect()
+        let usage: BTreeMap<_, _> = state.usage.iter().map(|usage| (usage.id, usage)).collect();
+        let sas = || state.sas_of(self.reqid);
+        let mut since = BTreeMap::new();
+        for sa in sas().filter(|sa| Some(sa.src) == self.desired.local) {
+            let added = usage.get(&sa.id).map(|usage| usage.added);
+            let first = since.entry(sa.id.dst).or_insert(added);
+            *first = (*first).min(added);
+        }
+        let is_news = |sa: &&Sa| {
+            usage.get(&sa.id).is_some_and(|usage| {
+                let since = since.get(&sa.src).copied().flatten();
+                usage.packets > 0 && usage.last.zip(since).is_none_or(|(last, since)| last >= since)
+            })
+        };
+        sas().filter(is_news).filter_map(|sa| self.desired.peers.get(&sa.src)).collect()
     }
 
     /// A destroy of a host that encrypts.

@@ -46,9 +46,9 @@ impl<'a> Tunnels<'a> {
 
     /// The fate of packets of the kind that no policy of a peer covers.
     fn fate(&self) -> &'static str {
-        match self.desired.guards.is_empty() && self.desired.chains.is_empty() {
-            true => "leave in the clear",
-            false => "are blocked by the guard",
+        match self.desired.is_guarded() {
+            false => "leave in the clear",
+            true => "are blocked by the guard",
         }
     }
 

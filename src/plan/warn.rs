@@ -86,10 +86,9 @@ fn keys_hidden(keys: usize) -> Option<Warning> {
 
 /// The fate of traffic with hosts that are not pairs.
 fn fate_without_a_pair(desired: &Desired) -> &'static str {
-    let guards = desired.chains.keys().any(|(_, role)| role.guards().is_some());
-    match desired.guards.is_empty() && !guards {
-        true => "is not protected",
-        false => "is blocked by the guard",
+    match desired.is_guarded() {
+        false => "is not protected",
+        true => "is blocked by the guard",
     }
 }
 
@@ -98,7 +97,8 @@ fn not_paired(desired: &Desired) -> Option<Warning> {
     let peers: BTreeSet<&PeerName> = desired.not_paired.values().collect();
     (!peers.is_empty()).then(|| {
         let (names, fate) = (names(&peers), fate_without_a_pair(desired));
-        let text = format!("no pair with {names}, as pairs in [mesh] says: traffic with it {fate}");
+        let text =
+            format!("pairs in [mesh] gives this host no pair with {names}: their traffic {fate}");
         Warning::new(WarningCode::NotPaired, text)
     })
 }
@@ -266,8 +266,7 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
 /// program chooses its address by bind, or a route does.
 fn other_addresses(desired: &Desired, live: &Live) -> Option<Warning> {
     let local = desired.local?;
-    let guarded = !desired.guards.is_empty() || !desired.chains.is_empty();
-    if guarded || desired.policies.is_empty() || desired.goal.is_before() {
+    if desired.is_guarded() || desired.policies.is_empty() || desired.goal.is_before() {
         return None;
     }
     let stays_here = |address: IpAddr| match address {

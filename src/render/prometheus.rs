@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::{Plain, status::StatusView};
 use crate::{
-    model::Time,
+    model::{Stage, Time},
     plan::Flow,
     verdict::{Judgement, PeerState, SaEvidence, Verdict},
 };
@@ -76,6 +76,13 @@ impl Page {
             for verdict in Verdict::ALL {
                 let labels = [("peer", peer.name.as_str()), ("verdict", verdict.word())];
                 self.sample("peer_verdict", &labels, u8::from(peer.verdict == verdict));
+            }
+        }
+        self.metric("peer_stage", "gauge", "1 for the stage that the file wants for a pair.");
+        for peer in &judged.peers {
+            for stage in Stage::ALL {
+                let labels = [("peer", peer.name.as_str()), ("stage", stage.name())];
+                self.sample("peer_stage", &labels, u8::from(peer.stage == stage));
             }
         }
         self.metric("peer_traffic", "gauge", "1 for what becomes of packets to a peer.");

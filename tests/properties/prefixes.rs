@@ -48,7 +48,12 @@ fn covers(config: &Config, packet: &Packet, from: Stage) -> bool {
     // The lowest of three; a guard, which only the last stage has, goes before that.
     let own = config.stage.min(local.stage);
     let is_guarded = config.guard.is_on() && own == Stage::Enforce;
-    let is_at = |peer: &Peer| own.min(peer.stage) >= from;
+    // Nobody sends clear text to a host with a guard.
+    let is_at = |peer: &Peer| {
+        let theirs = config.stage.min(peer.stage);
+        own.min(theirs) >= from
+            || config.guard.is_on() && theirs == Stage::Enforce && from == Stage::Send
+    };
     is_of_the_kind(config, packet) && (is_guarded || peer.is_some_and(is_at))
 }
 

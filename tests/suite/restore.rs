@@ -1,5 +1,7 @@
 //! Reverting an apply: the objects that a host held before come back, of any kind.
 
+mod clock;
+
 use crate::common::{REQID, VXLAN, applied, applied_host, host, mesh, observe, wanted, wanted_at};
 use meshsec::{
     apply::{Report, Target, apply},
@@ -8,7 +10,8 @@ use meshsec::{
     kernel::{Errno, Kernel, memory::Memory},
     model::{
         Action, Bypass, Cipher, Direction, Family, KeyView, Live, Mark, Mtu, Period, Policy,
-        PolicyId, PortMatch, Prefix, Replay, Rule, SaId, Selector, Spi, Start, State, Time, Unseen,
+        PolicyId, PortMatch, Prefix, Replay, Rule, SaId, Selector, Spi, Stage, Start, State, Time,
+        Unseen,
     },
     plan::{ConflictCode, Flow, Plan, StepKind, flow_out},
     render::{Verb, report_text},
@@ -44,6 +47,9 @@ fn files() -> Vec<(&'static str, Config)> {
         ("a mark", by_mark()),
         ("another port", Config { traffic: Traffic::Vxlan { port: 8472 }, ..lab(1) }),
         ("no guard", no_guard.clone()),
+        ("stage receive", Config { stage: Stage::Receive, ..lab(1) }),
+        ("stage send", Config { stage: Stage::Send, ..lab(1) }),
+        ("a mark at stage send", Config { stage: Stage::Send, ..by_mark() }),
         ("all traffic", Config { traffic: Traffic::All, ..no_guard }),
         ("a link", Config { link: link(Mtu::Auto), ..lab(1) }),
         ("another link", Config { link: link(Mtu::Exactly(1300)), ..lab(1) }),
@@ -534,61 +540,4 @@ fn what_is_protected_stays_so_where_the_guard_that_was_there_can_not_come_back()
     assert_ne!(flow, Flow::Clear);
     let left: Vec<String> = report.left.iter().map(|step| step.id()).collect();
     assert_eq!(left.len(), 2, "the policies in and out of that peer: {left:?}");
-}
-
-/// A file by the clock, and a host on which it was applied in generation 1000.
-fn by_the_clock() -> (Config, Memory, Period) {
-    let period = Period::new(600).unwrap();
-    let esp = Esp { replay: Replay { window: 64, esn: true }, ..lab(1).esp };
-    let clock = Config { rotation: Rotation::Period(period), esp, ..lab(1) };
-    let mut kernel = host(&clock);
-    kernel.set_now(Time::from_seconds(600 * 1000 + 10));
-    assert!(applied(&clock, &mut kernel).is_complete());
-    (clock, kernel, period)
-}
-
-#[test]
-fn what_comes_back_is_of_the_generation_of_now() {
-    let (clock, mut kernel, _) = by_the_clock();
-    let begin = kernel.now();
-    let live = observe(&mut kernel);
-    // Another kind of traffic, under the same keys.
-    let to = Config { traffic: Traffic::Vxlan { port: 8472 }, ..clock.clone() };
-    let then = wanted_at(&to, begin);
-    let plan = Plan::new(&then.0, &live, REQID);
-    let (mut back, mut keyring) = way_back(&live, wanted_at(&clock, begin).1, &plan, &then.0);
-    perform(&mut kernel, &then.0, &then.1);
-    // Two periods later all that was held outbound has ended.
-    let later = Time::from_seconds(600 * 1002 + 10);
-    kernel.set_now(later);
-    forget_ended(&mut back, later);
-    follow_the_clock(&mut back, &mut keyring, &then.0, &wanted_at(&to, later));
-    let report = go_back(&mut kernel, &back, &keyring);
-    assert!(report.is_restored(), "{:?}", report.unlike);
-    // All that a first apply of the old file would set up now, and no SA that peers don't take.
-    let plan = Plan::new(&wanted_at(&clock, later).0, &observe(&mut kernel), REQID);
-    assert!(plan.is_empty(), "{} changes", plan.changes.len());
-    let flow = flow_out(&observe(&mut kernel).0, &packet(PEERS[1]));
-    let spi = Spi::new(
-        meshsec::model::Generation::new(1002).unwrap(),
-        lab(1).peers[0].short_id,
-        lab(1).peers[1].short_id,
-    );
-    assert_eq!(flow, Flow::Protected(spi));
-}
-
-#[test]
-fn what_was_held_under_other_keys_stays_as_it_was() {
-    let (clock, mut kernel, _) = by_the_clock();
-    let begin = kernel.now();
-    let live = observe(&mut kernel);
-    let esp = Esp { cipher: Cipher::Aes128Gcm, ..clock.esp.clone() };
-    let to = Config { esp, ..clock.clone() };
-    let then = wanted_at(&to, begin);
-    let plan = Plan::new(&then.0, &live, REQID);
-    let (mut back, mut keyring) = way_back(&live, wanted_at(&clock, begin).1, &plan, &then.0);
-    let before: Vec<SaId> = back.sas.keys().copied().collect();
-    let later = Time::from_seconds(600 * 1001 + 10);
-    follow_the_clock(&mut back, &mut keyring, &then.0, &wanted_at(&to, later));
-    assert!(back.sas.keys().copied().eq(before));
 }

@@ -305,7 +305,10 @@ fn due(view: &StatusView<'_>) -> String {
 fn totals(view: &StatusView<'_>) -> String {
     let (all, asked) = (view.case.desired.peers.len(), view.judged.peers.len());
     if asked == 0 {
-        return "There is no peer, so nothing is protected.".into();
+        return match view.case.desired.not_paired.is_empty() {
+            true => "There is no peer, so nothing is protected.".into(),
+            false => "This host has no pair, so nothing is protected.".into(),
+        };
     }
     let of_all = match view.case.asked.is_empty() {
         true => count(all, "peer", "peers"),

@@ -35,6 +35,8 @@ fn every_plan_says_what_becomes_of_traffic_without_a_pair() {
     assert!(told(&without_c(open)).ends_with("is not protected"));
     let plan = crate::common::plan(&without_c(lab()), &mut applied_host(&lab()));
     assert!(plan.changes.iter().all(|change| change.reason.code == ReasonCode::PairGone));
+    // The other end may not have followed.
+    assert!(plan.warnings.iter().any(|line| line.code == WarningCode::StageSkipped));
 }
 
 /// Each of 16 hosts, in groups by the bits of its number, has the pairs that the others have with it.

@@ -3,7 +3,8 @@
 use super::*;
 use meshsec::{
     config::Select,
-    model::{PeerName, Stage, WarningCode},
+    model::{Bypass, PeerName, Stage, Translation, WarningCode},
+    plan::{Flow, flows_out},
 };
 
 use super::tunnels::vxlan;
@@ -152,6 +153,7 @@ fn peers_that_send_encrypted_need_no_warning() {
     assert!(unheard.text.contains("has come from c yet"), "{}", unheard.text);
 }
 
+/// Kinds without a guard: with one, a host at the last stage refuses clear text of all.
 #[test]
 fn a_pair_has_the_lowest_of_three_stages() {
     let stages = |mesh, a, c| {
@@ -165,4 +167,100 @@ fn a_pair_has_the_lowest_of_three_stages() {
     assert_eq!(stages(Send, Enforce, Receive), [Send, Receive]);
     assert_eq!(stages(Enforce, Receive, Enforce), [Receive, Receive]);
     assert_eq!(stages(Enforce, Enforce, Send), [Enforce, Send]);
+}
+
+/// The other end refuses all clear text, so that a host sends it none.
+#[test]
+fn packets_to_a_host_with_a_guard_leave_encrypted_at_any_stage() {
+    for config in [lab(), by_mark_at(Stage::Enforce)] {
+        let mut config = config;
+        config.peers[0].stage = Stage::Receive;
+        let (wanted, _) = crate::common::wanted(&config);
+        assert!(wanted.peers.values().all(|peer| wanted.stage(peer) == Stage::Send));
+        assert!(!wanted.is_guarded());
+        let mut kernel = applied_host(&config);
+        let plan = crate::common::plan(&config, &mut kernel);
+        assert!(plan.is_empty());
+        let flows = flows_out(&crate::common::observe(&mut kernel).0, &wanted, |_| true);
+        assert!(flows.values().all(|flow| matches!(flow, Flow::Protected(_))), "{flows:?}");
+    }
+}
+
+/// Nothing stops packets to strangers before the last stage, where a chain only marks.
+#[test]
+fn no_plan_says_that_a_chain_that_marks_blocks() {
+    let config = by_mark_at(Stage::Send);
+    let mut kernel = applied_host(&config);
+    let mut tunnel = vxlan("vxlan42", 4789);
+    tunnel.local = Some("198.51.100.7".parse().unwrap());
+    let state = kernel.state_mut();
+    state.tunnels = Some(vec![tunnel]);
+    state.addresses.push(crate::common::address("198.51.100.7".parse().unwrap()));
+    let plan = crate::common::plan(&config, &mut kernel);
+    let texts: Vec<&str> = plan.warnings.iter().map(|line| line.text.as_ref()).collect();
+    assert!(texts.iter().all(|text| !text.contains("blocked")), "{texts:#?}");
+    let codes: Vec<WarningCode> = plan.warnings.iter().map(|line| line.code).collect();
+    assert!(codes.contains(&WarningCode::OtherAddresses), "{codes:?}");
+}
+
+/// Packets of a time before this host began to send encrypted tell nothing.
+#[test]
+fn old_packets_do_not_show_that_a_peer_sends_encrypted() {
+    let config = at(Stage::Send);
+    let mut kernel = host(&config);
+    kernel.set_now(Time::from_seconds(100_000));
+    assert!(applied(&config, &mut kernel).is_complete());
+    for (last, unheard) in [(99_999, true), (100_000, false)] {
+        for usage in &mut kernel.state_mut().usage {
+            (usage.packets, usage.last) = (1, Some(Time::from_seconds(last)));
+            usage.added = Time::from_seconds(100_000);
+        }
+        let plan = crate::common::plan(&at(Stage::Enforce), &mut kernel);
+        let told = plan.warnings.iter().any(|line| line.code == WarningCode::NotHeardYet);
+        assert_eq!(told, unheard, "{last}");
+    }
+}
+
+/// A rule or sysctl that takes packets past policies is in nobody's way where they leave in the clear.
+#[test]
+fn nothing_that_lets_packets_out_in_the_clear_stops_stage_receive() {
+    let rule = "iptables-nft -t nat -A POSTROUTING -j MASQUERADE".into();
+    let translation = Translation { rule, chain: "POSTROUTING".into(), certain: true, esp: false };
+    let bypass = Bypass { device: "all".into(), ipv6: false, name: "disable_xfrm".into() };
+    for stage in Stage::ALL {
+        let mut kernel = host(&all_at(stage));
+        kernel.state_mut().translations = vec![translation.clone()];
+        let conflicts = |kernel: &mut Memory| {
+            let plan = crate::common::plan(&all_at(stage), kernel);
+            let told = plan.warnings.iter().any(|line| line.code == WarningCode::Translated);
+            (plan.conflicts.len(), told)
+        };
+        let found = if stage.sends() { (1, false) } else { (0, true) };
+        assert_eq!(conflicts(&mut kernel), found, "{stage}");
+        let state = kernel.state_mut();
+        state.translations.clear();
+        state.bypasses = vec![bypass.clone()];
+        assert_eq!(conflicts(&mut kernel).0, usize::from(stage.sends()), "{stage}");
+    }
+}
+
+/// Policies out that stay ask for SAs that go two generations later.
+#[test]
+fn a_conflict_keeps_no_policy_out_from_going_at_stage_receive() {
+    let file = |generation| Config {
+        rotation: mesh(generation, &["192.0.2.1"]).rotation,
+        ..all_at(Stage::Receive)
+    };
+    let mut kernel = applied_host(&all_at(Stage::Enforce));
+    let bypass = Bypass { device: "all".into(), ipv6: false, name: "disable_policy".into() };
+    kernel.state_mut().bypasses = vec![bypass];
+    for generation in 1..4 {
+        let report = applied(&file(generation), &mut kernel);
+        assert!(report.failed.is_empty());
+        let mut out =
+            kernel.state().policies.iter().filter(|policy| {
+                policy.id.direction == Direction::Out && !policy.templates.is_empty()
+            });
+        assert!(out.next().is_none(), "{generation}");
+    }
 }

@@ -200,11 +200,12 @@ impl<'a> Found<'a> {
 
     /// Peers whose clear text is refused from now on, and that were never heard under an SA.
     fn unheard(&self, state: &State) -> Option<Warning> {
-        let heard = self.heard(state);
-        let unheard = |peer: &&&PeerName| {
-            self.policies.get(**peer).is_some_and(|found| found.open) && !heard.contains(**peer)
-        };
-        let peers: Peers<'_> = self.refusing.iter().filter(unheard).copied().collect();
+        let is_open = |peer: &&&PeerName| self.policies.get(**peer).is_some_and(|found| found.open);
+        let mut peers: Peers<'_> = self.refusing.iter().filter(is_open).copied().collect();
+        if !peers.is_empty() {
+            let heard = self.heard(state);
+            peers.retain(|peer| !heard.contains(peer));
+        }
         (!peers.is_empty()).then(|| {
             let text = format!(
                 "no encrypted packet has come from {} yet, and its clear text is refused from now on: \

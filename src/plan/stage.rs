@@ -187,12 +187,13 @@ impl<'a> Found<'a> {
         })
     }
 
-    /// A tunnel device of the kind that nothing of the mesh has guarded yet.
+    /// A tunnel device of the kind, on a host without an object of the mesh: none was flushed.
     fn running(&self, state: &State) -> Option<String> {
         let (kind, port) = self.desired.traffic?.device()?;
         let is_guard = |policy: &Policy| policy.role_in(self.reqid) == Some(PolicyRole::Guard);
         let guarded = state.policies_of(self.reqid).any(is_guard)
-            || state.firewall.chains_of(self.reqid).next().is_some();
+            || state.firewall.chains_of(self.reqid).next().is_some()
+            || state.sas_of(self.reqid).next().is_some();
         let mut tunnels = state.tunnels.iter().flatten();
         let tunnel = tunnels.find(|tunnel| (tunnel.kind, tunnel.port) == (kind, port))?;
         (!guarded && !self.desired.guards.is_empty()).then(|| tunnel.device.clone())

@@ -22,7 +22,9 @@ fn is_told(lab: &Lab, lines: &[&str]) {
     let warnings = lab.plan(A)["warnings"].clone();
     let warnings = warnings.as_array().expect("a list");
     let text = |warning: &serde_json::Value| warning["text"].as_str().expect("a text").to_owned();
-    let warnings: Vec<String> = warnings.iter().map(text).collect();
+    // On a host without an object of the mesh its stages are a subject, and no flush is.
+    let about = |warning: &&serde_json::Value| warning["code"] != "stage-skipped";
+    let warnings: Vec<String> = warnings.iter().filter(about).map(text).collect();
     assert_eq!(warnings.len(), lines.len(), "{warnings:#?}");
     let text = lab.meshsec(A, &["plan"]).exits(0);
     for (warning, line) in warnings.iter().zip(lines) {

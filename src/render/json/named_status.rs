@@ -61,6 +61,8 @@ struct JsonSa {
 /// What the kernel tells of a mesh without its file, in the shape of its JSON.
 pub fn named_status_json(view: &NamedStatusView<'_>) -> impl Serialize {
     let (guards, chains) = view.guards();
+    let mut sas = view.sas();
+    let mut host = |peer: &NamedPeer| host(peer, &sas.remove(&peer.address).unwrap_or_default());
     JsonNamedStatus {
         format_version: FORMAT_VERSION,
         mesh: view.mesh.name.as_ref().map(ToString::to_string),
@@ -68,13 +70,13 @@ pub fn named_status_json(view: &NamedStatusView<'_>) -> impl Serialize {
         now: view.now.rfc3339(),
         guards,
         chains,
-        hosts: view.peers.iter().map(|peer| host(view, peer)).collect(),
+        hosts: view.peers.iter().map(&mut host).collect(),
         counters: view.counters,
         warnings: warnings(view.warnings),
     }
 }
 
-fn host(view: &NamedStatusView<'_>, peer: &NamedPeer) -> JsonHost {
+fn host(peer: &NamedPeer, sas: &[NamedSa<'_>]) -> JsonHost {
     let packets = |(selector, flow): &(Selector, Flow)| JsonPackets {
         selector: selector.to_string(),
         traffic: flow.word(),
@@ -82,7 +84,7 @@ fn host(view: &NamedStatusView<'_>, peer: &NamedPeer) -> JsonHost {
     JsonHost {
         address: peer.address,
         packets: peer.packets.iter().map(packets).collect(),
-        sas: view.sas(peer.address).iter().map(sa).collect(),
+        sas: sas.iter().map(sa).collect(),
     }
 }
 

@@ -49,26 +49,28 @@ pub(in crate::render) struct NamedSa<'a> {
 }
 
 impl<'a> NamedStatusView<'a> {
-    /// The SAs with a host, outbound ones first.
-    pub(in crate::render) fn sas(&self, peer: IpAddr) -> Vec<NamedSa<'a>> {
+    /// The SAs with each host, outbound ones first.
+    pub(in crate::render) fn sas(&self) -> BTreeMap<IpAddr, Vec<NamedSa<'a>>> {
         let live: &'a Live = self.live;
         let old = OldPairs::of(&live.0, self.mesh.reqid);
         let usage: BTreeMap<_, &'a Usage> =
             live.0.usage.iter().map(|usage| (usage.id, usage)).collect();
-        let found = live.0.sas_of(self.mesh.reqid).filter_map(|sa| {
+        let mut hosts = BTreeMap::<_, Vec<NamedSa<'a>>>::new();
+        for sa in live.0.sas_of(self.mesh.reqid) {
+            let Some(usage) = usage.get(&sa.id) else { continue };
             let direction = match (live.0.has_address(sa.src), live.0.has_address(sa.id.dst)) {
                 (true, _) => Some(Direction::Out),
                 (false, true) => Some(Direction::In),
                 (false, false) => None,
             };
             let far = if direction == Some(Direction::In) { sa.src } else { sa.id.dst };
-            let usage = *usage.get(&sa.id)?;
             let generation = old.generation_low(sa);
-            (far == peer).then_some(NamedSa { sa, direction, generation, usage })
-        });
-        let mut found: Vec<_> = found.collect();
-        found.sort_by_key(|found| found.direction != Some(Direction::Out));
-        found
+            hosts.entry(far).or_default().push(NamedSa { sa, direction, generation, usage });
+        }
+        for sas in hosts.values_mut() {
+            sas.sort_by_key(|found| found.direction != Some(Direction::Out));
+        }
+        hosts
     }
 
     /// The numbers of policies that guard and of chains.
@@ -94,8 +96,10 @@ pub fn named_status_text(view: &NamedStatusView<'_>) -> String {
     let guards = count(guards, "policy that guards", "policies that guard");
     let chains = count(chains, "chain", "chains");
     let _ = writeln!(page, "\n{guards}, {chains}");
+    let mut sas = view.sas();
     for peer in &view.peers {
-        write_peer(&mut page, view, peer);
+        let sas = sas.remove(&peer.address).unwrap_or_default();
+        write_peer(&mut page, view.now, peer, &sas);
     }
     if !view.counters.is_empty() {
         let _ = writeln!(page, "\n{BOLD}Refused packets, of all meshes{BOLD:#}");
@@ -110,7 +114,7 @@ pub fn named_status_text(view: &NamedStatusView<'_>) -> String {
     page
 }
 
-fn write_peer(page: &mut String, view: &NamedStatusView<'_>, peer: &NamedPeer) {
+fn write_peer(page: &mut String, now: Time, peer: &NamedPeer, sas: &[NamedSa<'_>]) {
     let _ = writeln!(page, "\n{BOLD}{}{BOLD:#}", peer.address);
     if peer.packets.is_empty() {
         wrap::write_paragraph(page, 2, "no policy of the mesh is for packets to it");
@@ -118,7 +122,7 @@ fn write_peer(page: &mut String, view: &NamedStatusView<'_>, peer: &NamedPeer) {
     for (packets, flow) in &peer.packets {
         wrap::write_paragraph(page, 2, &format!("{packets}: {flow}"));
     }
-    for NamedSa { sa, direction, generation: (low, cycle), usage } in view.sas(peer.address) {
+    for NamedSa { sa, direction, generation: (low, cycle), usage } in sas {
         let direction = direction.map_or_else(|| "-".into(), |direction| direction.to_string());
         let mut line = format!(
             "{direction:<3} SPI {}, generation {low} (modulo {cycle}), short_id {} to {}: {}, {} \
@@ -128,7 +132,7 @@ fn write_peer(page: &mut String, view: &NamedStatusView<'_>, peer: &NamedPeer) {
             sa.id.spi.to(),
             count(usage.packets as usize, "packet", "packets"),
             usage.bytes,
-            used(usage, view.now)
+            used(usage, now)
         );
         let refused = Refused {
             too_old: usage.too_old.into(),

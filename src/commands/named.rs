@@ -164,10 +164,7 @@ fn marking(live: &Live, reqid: Reqid) -> Option<Marking> {
 /// Warns where nothing is here of a mesh that was named: the name may be misspelt.
 pub(super) fn warning(live: &Live, mesh: &NamedMesh) -> Option<Warning> {
     let reqid = mesh.reqid;
-    let is_here = live.0.sas_of(reqid).next().is_some()
-        || live.0.policies_of(reqid).next().is_some()
-        || live.0.firewall.chains_of(reqid).next().is_some();
-    if is_here {
+    if live.0.has_objects_of(reqid) {
         return None;
     }
     let others = other_reqids(live);

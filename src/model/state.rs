@@ -208,6 +208,13 @@ impl State {
         self.sas.iter().filter(move |sa| sa.reqid == reqid)
     }
 
+    /// Whether the mesh with this reqid has an SA, a policy or a chain here.
+    pub fn has_objects_of(&self, reqid: Reqid) -> bool {
+        self.sas_of(reqid).next().is_some()
+            || self.policies_of(reqid).next().is_some()
+            || self.firewall.chains_of(reqid).next().is_some()
+    }
+
     /// The SAs of others.
     pub fn foreign_sas(&self, reqid: Reqid) -> impl Iterator<Item = &Sa> {
         self.sas.iter().filter(move |sa| sa.reqid != reqid)

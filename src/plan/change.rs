@@ -75,22 +75,23 @@ pub(super) fn sort(changes: &mut [Change]) {
 /// The reason of what goes with its pair.
 pub(super) const NOT_PAIRED: &str = "pairs in [mesh] has no such pair";
 
-/// Whether a peer without a pair is at the other end of packets between two addresses.
-pub(super) fn is_not_paired(desired: &Desired, src: IpAddr, dst: IpAddr) -> bool {
-    match desired.local {
-        Some(local) if src == local => desired.not_paired.contains_key(&dst),
-        Some(local) if dst == local => desired.not_paired.contains_key(&src),
-        _ => false,
+/// The far end of packets between two addresses, where one end is this host.
+fn far_end(desired: &Desired, src: IpAddr, dst: IpAddr) -> Option<IpAddr> {
+    match desired.local? {
+        local if src == local => Some(dst),
+        local if dst == local => Some(src),
+        _ => None,
     }
 }
 
-/// The peer at the far end, where one end is this host.
+/// Whether a peer without a pair is at the far end.
+pub(super) fn is_not_paired(desired: &Desired, src: IpAddr, dst: IpAddr) -> bool {
+    far_end(desired, src, dst).is_some_and(|far| desired.not_paired.contains_key(&far))
+}
+
+/// The peer at the far end.
 pub(super) fn peer_of(desired: &Desired, src: IpAddr, dst: IpAddr) -> Option<&PeerName> {
-    match desired.local {
-        Some(local) if src == local => desired.peers.get(&dst),
-        Some(local) if dst == local => desired.peers.get(&src),
-        _ => None,
-    }
+    desired.peers.get(&far_end(desired, src, dst)?)
 }
 
 /// The part of a plan that each kind of object has to answer for, in a file of its own.

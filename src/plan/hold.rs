@@ -37,14 +37,14 @@ use super::{
     chain::ChainChange,
     change::{self, Change, Operation},
     conflict::{Blocked, Found, TakenIdentities},
-    policy::{LETS_CLEAR_TEXT_PASS, PolicyChange, hardened},
+    policy::{LETS_CLEAR_TEXT_PASS, PolicyChange, hardened, is_of_a_later_stage},
     sa::SaChange,
 };
 use crate::{
     desired::Desired,
     model::{
         ConflictCode, Direction, IPPROTO_ESP, Live, Mark, PeerName, Policy, PolicyId, Prefix,
-        ReasonCode, Reqid, Sa, SaId, Spi,
+        Reqid, Sa, SaId, Spi,
     },
 };
 
@@ -145,13 +145,7 @@ impl<'a> Hold<'a> {
             }
             // Its pair is to send in the clear. Kept, it would ask for an SA that ends.
             Operation::Policy(PolicyChange::Delete(policy)) => {
-                let is_before_send = |peer: &PeerName| {
-                    self.desired.stages.contains_key(peer) && !self.desired.stage(peer).sends()
-                };
-                stands
-                    && policy.id.direction == Direction::Out
-                    && change.reason.code == ReasonCode::Stage
-                    && change.peer.as_ref().is_some_and(is_before_send)
+                stands && is_of_a_later_stage(self.desired, change.peer.as_ref(), &policy.id)
             }
             Operation::Mtu(_) | Operation::Chain(_) => false,
         }

@@ -20,15 +20,10 @@ fn remedy(desired: &Desired, Translation { rule, chain, .. }: &Translation) -> S
     )
 }
 
-/// Whether a guard stops the packets that a rule takes away from the policies.
-fn is_guarded(desired: &Desired) -> bool {
-    !desired.guards.is_empty()
-}
-
 /// Rules that are certain to take packets past the policies.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
     // At stage receive packets leave in the clear in any case.
-    if desired.traffic.is_none() || is_guarded(desired) || !desired.sends() {
+    if desired.traffic.is_none() || desired.is_guarded() || !desired.sends() {
         return Vec::new();
     }
     let conflict = |translation: &Translation| Conflict {
@@ -50,7 +45,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
     if desired.traffic.is_none() {
         return Vec::new();
     }
-    let guarded = is_guarded(desired);
+    let guarded = desired.is_guarded();
     let is_conflict = !guarded && desired.sends();
     let fate = if guarded { "are blocked by the guard" } else { "leave in the clear" };
     let line = |found: &Translation| {

@@ -292,7 +292,11 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
 }
 
 /// Whether a policy is one that later stages of a pair ask for.
-fn is_of_a_later_stage(desired: &Desired, peer: Option<&PeerName>, id: &PolicyId) -> bool {
+pub(super) fn is_of_a_later_stage(
+    desired: &Desired,
+    peer: Option<&PeerName>,
+    id: &PolicyId,
+) -> bool {
     let marking = desired.marking.map(|marking| marking.mark);
     id.direction == Direction::Out
         && peer.is_some_and(|peer| !desired.stage(peer).sends())

@@ -24,13 +24,13 @@ pub(super) const SENDS_CLEAR_TEXT: &str = "packets leave in the clear at stage r
 
 /// All warnings about stages.
 pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
-    let found = Found::of(desired, &live.0, reqid);
     match desired.goal {
         Goal::Mesh => {
+            let found = Found::of(desired, &live.0, reqid);
             let moves = found.moves(&live.0).into_iter().chain(found.unheard(&live.0));
             found.clear_text().into_iter().chain(moves).collect()
         }
-        Goal::Nothing => found.end(&live.0).into_iter().collect(),
+        Goal::Nothing => end(&live.0, reqid).into_iter().collect(),
         Goal::Before { .. } => Vec::new(),
     }
 }
@@ -65,8 +65,8 @@ struct Found<'a> {
     desired: &'a Desired,
     reqid: Reqid,
     policies: BTreeMap<&'a PeerName, Policies>,
-    /// Peers with policies for packets in that are to refuse clear text.
-    refusing: BTreeSet<&'a PeerName>,
+    /// The peers by their stages: in the kernel, and wanted.
+    stages: BTreeMap<(Option<Stage>, Stage), Peers<'a>>,
 }
 
 type Peers<'a> = BTreeSet<&'a PeerName>;
@@ -91,22 +91,12 @@ impl<'a> Found<'a> {
             found.into |= !is_out;
             found.open |= !is_out && policy.lets_clear_text_pass();
         }
-        let closes = |policy: &Policy| {
-            policy.id.direction == Direction::In && !policy.lets_clear_text_pass()
-        };
-        let refusing = desired.policies.values().filter(|wanted| closes(&wanted.policy));
-        let refusing = refusing.map(|wanted| &wanted.peer).collect();
-        Self { desired, reqid, policies, refusing }
-    }
-
-    fn live(&self, peer: &PeerName) -> Option<Stage> {
-        self.policies.get(peer).and_then(|found| found.stage())
-    }
-
-    /// The peers of a wanted stage that are at another in the kernel.
-    fn moving(&self, from: Option<Stage>, to: Stage) -> Peers<'a> {
-        let peers = self.desired.peers.values();
-        peers.filter(|peer| self.live(peer) == from && self.desired.stage(peer) == to).collect()
+        let mut stages = BTreeMap::<_, Peers<'_>>::new();
+        for peer in desired.peers.values() {
+            let live = policies.get(peer).and_then(|found| found.stage());
+            stages.entry((live, desired.stage(peer))).or_default().insert(peer);
+        }
+        Self { desired, reqid, policies, stages }
     }
 
     /// The peers of a stage before the last.
@@ -139,9 +129,8 @@ impl<'a> Found<'a> {
     /// Moves by more than one stage.
     fn moves(&self, state: &State) -> Vec<Warning> {
         let line = |from, to, text: &dyn Fn(&str) -> String| {
-            let peers = self.moving(from, to);
-            let warning = |names: &str| Warning::new(WarningCode::StageSkipped, text(names));
-            (!peers.is_empty()).then(|| warning(&names(&peers)))
+            let peers = self.stages.get(&(from, to))?;
+            Some(Warning::new(WarningCode::StageSkipped, text(&names(peers))))
         };
         let unreceived = line(None, Stage::Send, &|names| {
             format!(
@@ -190,19 +179,18 @@ impl<'a> Found<'a> {
     /// A tunnel device of the kind, on a host without an object of the mesh: none was flushed.
     fn running(&self, state: &State) -> Option<String> {
         let (kind, port) = self.desired.traffic?.device()?;
-        let is_guard = |policy: &Policy| policy.role_in(self.reqid) == Some(PolicyRole::Guard);
-        let guarded = state.policies_of(self.reqid).any(is_guard)
-            || state.firewall.chains_of(self.reqid).next().is_some()
-            || state.sas_of(self.reqid).next().is_some();
         let mut tunnels = state.tunnels.iter().flatten();
         let tunnel = tunnels.find(|tunnel| (tunnel.kind, tunnel.port) == (kind, port))?;
-        (!guarded && !self.desired.guards.is_empty()).then(|| tunnel.device.clone())
+        let is_new = !self.desired.guards.is_empty() && !state.has_objects_of(self.reqid);
+        is_new.then(|| tunnel.device.clone())
     }
 
     /// Peers whose clear text is refused from now on, and that were never heard under an SA.
     fn unheard(&self, state: &State) -> Option<Warning> {
-        let is_open = |peer: &&&PeerName| self.policies.get(**peer).is_some_and(|found| found.open);
-        let mut peers: Peers<'_> = self.refusing.iter().filter(is_open).copied().collect();
+        let is_open = |peer: &&PeerName| self.policies.get(*peer).is_some_and(|found| found.open);
+        let refusing = self.stages.iter().filter(|((_, wanted), _)| wanted.enforces());
+        let refusing = refusing.flat_map(|(_, peers)| peers.iter().copied());
+        let mut peers: Peers<'_> = refusing.filter(is_open).collect();
         if !peers.is_empty() {
             let heard = self.heard(state);
             peers.retain(|peer| !heard.contains(peer));
@@ -236,20 +224,19 @@ impl<'a> Found<'a> {
         };
         sas().filter(is_news).filter_map(|sa| self.desired.peers.get(&sa.src)).collect()
     }
+}
 
-    /// A destroy of a host that encrypts.
-    fn end(&self, state: &State) -> Option<Warning> {
-        let encrypts = |policy: &Policy| {
-            policy.id.direction == Direction::Out && is_of_a_pair(policy, self.reqid)
-        };
-        state.policies_of(self.reqid).any(encrypts).then(|| {
-            let text = format!(
-                "this host can't read any more what peers send encrypted, and peers at stage \
-                 enforce refuse what it sends in the clear; {BY_STAGES}"
-            );
-            Warning::new(WarningCode::StageSkipped, text)
-        })
-    }
+/// A destroy of a host that encrypts.
+fn end(state: &State, reqid: Reqid) -> Option<Warning> {
+    let encrypts =
+        |policy: &Policy| policy.id.direction == Direction::Out && is_of_a_pair(policy, reqid);
+    state.policies_of(reqid).any(encrypts).then(|| {
+        let text = format!(
+            "this host can't read any more what peers send encrypted, and peers at stage enforce \
+             refuse what it sends in the clear; {BY_STAGES}"
+        );
+        Warning::new(WarningCode::StageSkipped, text)
+    })
 }
 
 /// Whether a policy is for the traffic of a pair.

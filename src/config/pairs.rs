@@ -34,10 +34,8 @@ fn read_group(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<GroupNam
     };
     let name = GroupName::new(text);
     if name.is_none() {
-        let message = format!("{} can't be a group's name", mask::quote(text));
-        let near = lowered(text, true).and_then(|lowered| GroupName::new(&lowered));
-        let hint = near.map_or(GROUPS.write.into(), |near| format!("write \"{near}\""));
-        findings.wrong(value.span(), message, hint);
+        let near = lowered(text, true).filter(|lowered| GroupName::new(lowered).is_some());
+        findings.not_a_name((value, text), "a group's", near, GROUPS);
     }
     name
 }

@@ -184,12 +184,11 @@ fn name(findings: &mut Findings<'_>, value: &Value<'_>, seen: &mut Seen) -> Opti
     let text = findings.text(value, PEER_NAME)?;
     let name = PeerName::new(text);
     if name.is_none() {
-        let message = format!("{} can't be a peer's name", mask::quote(text));
         let near = lowered(text, true).and_then(|lowered| PeerName::new(&lowered));
         // A name that another peer has, or that another hint suggested, would be refused in turn.
         let free = near.filter(|near| !seen.names.has(near) && seen.offered.insert(near.clone()));
-        let hint = free.map_or(PEER_NAME.write.into(), |free| format!("write \"{free}\""));
-        findings.wrong(value.span(), message, hint);
+        let free = free.map(|free| free.to_string());
+        findings.not_a_name((value, text), "a peer's", free, PEER_NAME);
     }
     name
 }

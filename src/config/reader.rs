@@ -51,6 +51,20 @@ impl<'s> Findings<'s> {
         self.wrong(value.span(), format!("{title} must be {wanted}, not {is}"), write);
     }
 
+    /// Reports a text that can't be the name of something, such as `a peer's`. `near` is a name like
+    /// it that can.
+    pub(super) fn not_a_name(
+        &mut self,
+        (value, text): (&Value<'_>, &str),
+        whose: &str,
+        near: Option<String>,
+        field: Field,
+    ) {
+        let message = format!("{} can't be {whose} name", mask::quote(text));
+        let hint = near.map_or(field.write.into(), |near| format!("write \"{near}\""));
+        self.wrong(value.span(), message, hint);
+    }
+
     pub(super) fn text<'v>(&mut self, value: &'v Value<'_>, field: Field) -> Option<&'v str> {
         let text = value.get_ref().as_str();
         if text.is_none() {

@@ -222,10 +222,8 @@ fn read_mesh(
         let text = findings.text(value, MESH_NAME)?;
         let name = MeshName::new(text);
         if name.is_none() {
-            let message = format!("{} can't be a mesh's name", mask::quote(text));
-            let near = lowered(text, false).and_then(|lowered| MeshName::new(&lowered));
-            let hint = near.map_or(MESH_NAME.write.into(), |near| format!("write \"{near}\""));
-            findings.wrong(value.span(), message, hint);
+            let near = lowered(text, false).filter(|lowered| MeshName::new(lowered).is_some());
+            findings.not_a_name((value, text), "a mesh's", near, MESH_NAME);
         }
         name
     });

@@ -47,14 +47,13 @@ fn covers(config: &Config, packet: &Packet, from: Stage) -> bool {
     let peer = peer.filter(|peer| packet.src == local.address && is_pair(peer));
     // The lowest of three; a guard, which only the last stage has, goes before that.
     let own = config.stage.min(local.stage);
-    let is_guarded = config.guard.is_on() && own == Stage::Enforce;
     // Nobody sends clear text to a host with a guard.
     let is_at = |peer: &Peer| {
         let theirs = config.stage.min(peer.stage);
         own.min(theirs) >= from
             || config.guard.is_on() && theirs == Stage::Enforce && from == Stage::Send
     };
-    is_of_the_kind(config, packet) && (is_guarded || peer.is_some_and(is_at))
+    is_of_the_kind(config, packet) && (is_guarded(config) || peer.is_some_and(is_at))
 }
 
 /// Whether a file brings a host its guards.

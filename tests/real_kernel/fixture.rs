@@ -12,6 +12,8 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -21,10 +23,14 @@ use crate::{
     mesh_file::{MESH_KEY, MeshFile, Peer},
     namespace::Namespace,
     ping,
+    random::Random,
     shell::{self, Ran},
     wait::wait_for,
     xfrm,
 };
+
+/// How far apart hosts that do something at moments of their own do it, in milliseconds.
+const SPREAD: u64 = 300;
 
 /// The hosts, by their place.
 pub const A: usize = 0;
@@ -253,6 +259,20 @@ impl Lab {
         for place in self.places() {
             self.apply(place);
         }
+    }
+
+    /// meshsec with these words, which succeeds, on every host at a moment of its own.
+    pub fn all_at_random(&self, random: &mut Random, words: &[&str]) {
+        let pauses: Vec<Duration> =
+            self.places().map(|_| Duration::from_millis(random.below(SPREAD))).collect();
+        thread::scope(|scope| {
+            for (place, pause) in pauses.into_iter().enumerate() {
+                scope.spawn(move || {
+                    thread::sleep(pause);
+                    self.meshsec(place, words).exits(0);
+                });
+            }
+        });
     }
 
     /// The changes of `meshsec plan` on a host.

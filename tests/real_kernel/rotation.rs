@@ -3,7 +3,7 @@
 //! A hundred take an emulated machine half an hour, so that there are fewer by
 //! default; `MESHSEC_ROTATIONS=100` says how many.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::collections::BTreeMap;
 
 use crate::{
     fixture::{A, B, C, Lab},
@@ -14,24 +14,11 @@ use crate::{
 };
 
 const ROTATIONS: u32 = 5;
-/// How far apart in a generation the hosts apply.
-const SPREAD: Duration = Duration::from_millis(300);
 
 /// Every host goes to a generation at a moment of its own.
 fn move_all(lab: &Lab, generation: u64, random: &mut Random) {
-    let pauses: Vec<Duration> = lab
-        .places()
-        .map(|_| Duration::from_millis(random.below(SPREAD.as_millis() as u64)))
-        .collect();
     lab.write_all(&lab.mesh.of_generation(generation));
-    thread::scope(|scope| {
-        for (place, pause) in pauses.into_iter().enumerate() {
-            scope.spawn(move || {
-                thread::sleep(pause);
-                lab.apply(place);
-            });
-        }
-    });
+    lab.all_at_random(random, &["apply", "--auto-approve"]);
 }
 
 #[test]

@@ -3,8 +3,6 @@
 //! Ten rounds take an emulated machine some minutes, so that there are fewer by default;
 //! `MESHSEC_ENROLMENTS=10` says how many.
 
-use std::{thread, time::Duration};
-
 use crate::{
     fixture::{A, B, C, Lab, Underlay},
     iptables::{BY_MARK, Backend},
@@ -14,27 +12,11 @@ use crate::{
 };
 
 const ENROLMENTS: u32 = 1;
-/// How far apart the hosts apply a stage.
-const SPREAD: u64 = 300;
-
-/// Every host does something at a moment of its own.
-fn all_at_random(lab: &Lab, random: &mut Random, words: &[&str]) {
-    let pauses: Vec<Duration> =
-        lab.places().map(|_| Duration::from_millis(random.below(SPREAD))).collect();
-    thread::scope(|scope| {
-        for (place, pause) in pauses.into_iter().enumerate() {
-            scope.spawn(move || {
-                thread::sleep(pause);
-                lab.meshsec(place, words).exits(0);
-            });
-        }
-    });
-}
 
 /// Every host goes to a stage.
 fn move_all(lab: &Lab, stage: &'static str, random: &mut Random) {
     lab.write_all(&lab.mesh.at(stage));
-    all_at_random(lab, random, &["apply", "--auto-approve"]);
+    lab.all_at_random(random, &["apply", "--auto-approve"]);
 }
 
 /// Enrols the hosts of a lab and takes them out again, several times.
@@ -61,7 +43,7 @@ fn enrol_and_leave(lab: &Lab) {
         move_all(lab, "send", &mut random);
         capture.stop().has_only_esp(100);
         move_all(lab, "receive", &mut random);
-        all_at_random(lab, &mut random, &["destroy", "--auto-approve"]);
+        lab.all_at_random(&mut random, &["destroy", "--auto-approve"]);
         tcp.wait_for_more();
     }
     tcp.all_arrived();
@@ -109,7 +91,7 @@ fn a_host_joins_a_mesh_that_enforces_and_leaves_it_without_a_lost_packet() {
             let mut mesh = lab.mesh.clone();
             mesh.peers[C].stage = Some(stage);
             lab.write_all(&mesh);
-            all_at_random(&lab, &mut random, &["apply", "--auto-approve"]);
+            lab.all_at_random(&mut random, &["apply", "--auto-approve"]);
         }
     };
     stages(&["receive", "send", "enforce"]);

@@ -31,49 +31,49 @@ fn with_c_at(stage: Stage) -> Config {
     config
 }
 
-/// The first plan of a host on which the overlay runs.
+/// A host that goes from stage to stage, with the golden plan of each move and none behind it.
+fn goes_through(kernel: &mut Memory, at: fn(Stage) -> Config, moves: &[(&str, Stage)]) {
+    for (name, stage) in moves {
+        golden(name, &at(*stage), kernel);
+        assert!(applied(&at(*stage), kernel).is_complete());
+        assert!(crate::common::plan(&at(*stage), kernel).is_empty(), "{name}");
+    }
+}
+
+/// The first plan is that of a host on which the overlay runs.
 #[test]
 fn a_running_overlay_is_enrolled_and_left_stage_by_stage() {
     let mut kernel = host(&lab());
     kernel.state_mut().tunnels = Some(vec![vxlan("vxlan42", 4789)]);
-    for (name, stage) in [
+    let moves = [
         ("stages-1-receive", Stage::Receive),
         ("stages-2-send", Stage::Send),
         ("stages-3-enforce", Stage::Enforce),
         ("stages-4-send-again", Stage::Send),
         ("stages-5-receive-again", Stage::Receive),
-    ] {
-        golden(name, &at(stage), &mut kernel);
-        assert!(applied(&at(stage), &mut kernel).is_complete());
-        assert!(crate::common::plan(&at(stage), &mut kernel).is_empty(), "{name}");
-    }
+    ];
+    goes_through(&mut kernel, at, &moves);
 }
 
 #[test]
 fn all_traffic_is_enrolled_stage_by_stage() {
-    let mut kernel = host(&all_at(Stage::Enforce));
-    for (name, stage) in [
+    let moves = [
         ("stages-of-all-traffic-1-receive", Stage::Receive),
         ("stages-of-all-traffic-2-send", Stage::Send),
         ("stages-of-all-traffic-3-enforce", Stage::Enforce),
-    ] {
-        golden(name, &all_at(stage), &mut kernel);
-        assert!(applied(&all_at(stage), &mut kernel).is_complete());
-    }
+    ];
+    goes_through(&mut host(&all_at(Stage::Enforce)), all_at, &moves);
 }
 
 #[test]
 fn marked_traffic_is_enrolled_stage_by_stage() {
-    let mut kernel = host(&by_mark_at(Stage::Enforce));
-    for (name, stage) in [
+    let moves = [
         ("stages-by-mark-1-receive", Stage::Receive),
         ("stages-by-mark-2-send", Stage::Send),
         ("stages-by-mark-3-enforce", Stage::Enforce),
         ("stages-by-mark-4-receive-again", Stage::Receive),
-    ] {
-        golden(name, &by_mark_at(stage), &mut kernel);
-        assert!(applied(&by_mark_at(stage), &mut kernel).is_complete());
-    }
+    ];
+    goes_through(&mut host(&by_mark_at(Stage::Enforce)), by_mark_at, &moves);
 }
 
 /// A host with a guard refuses clear text in any case, so it sends encrypted to a new host of any

@@ -174,12 +174,16 @@ fn local_peer<'a>(
 ) -> Result<&'a Peer, LocalError> {
     let by_name = |error| match global.netns {
         Some(_) => Err(error),
-        None => config::peer_by_host_name(config, &linux::host_name()).ok_or(error),
+        None => config::peer_by_host_name(config, &linux::host_name())?.ok_or(error),
     };
     match config::local_peer(config, global.local.as_deref(), addresses) {
         Ok(peer) => Ok(peer),
         Err(error @ LocalError::NoAddress { .. }) => by_name(error),
-        Err(error @ (LocalError::Unknown { .. } | LocalError::Several { .. })) => Err(error),
+        Err(
+            error @ (LocalError::Unknown { .. }
+            | LocalError::Several { .. }
+            | LocalError::SameName { .. }),
+        ) => Err(error),
     }
 }
 

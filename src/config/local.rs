@@ -40,6 +40,17 @@ pub enum LocalError {
         /// These peers.
         candidates: String,
     },
+    /// This host has the short name of several peers.
+    #[error(
+        "this host has no peer's address, and its name {name} is that of several peers; use \
+         --local NAME with one of: {candidates}"
+    )]
+    SameName {
+        /// The host's name, in quotes.
+        name: String,
+        /// These peers.
+        candidates: String,
+    },
 }
 
 /// The peer that is named, or else the peer with an address of this host.
@@ -70,12 +81,32 @@ pub fn local_peer<'a>(
     }
 }
 
-/// The peer with the name of a host: as it is, or without its domain.
-pub fn peer_by_host_name<'a>(config: &'a Config, host_name: &str) -> Option<&'a Peer> {
+/// The peer with the name of a host: as it is, or without its domain, or the one peer with this name
+/// and any domain if the host's name has none. `None` if there is no such peer.
+///
+/// # Errors
+///
+/// Several peers have this name and a domain.
+pub fn peer_by_host_name<'a>(
+    config: &'a Config,
+    host_name: &str,
+) -> Result<Option<&'a Peer>, LocalError> {
     let full = host_name.to_ascii_lowercase();
     let short = full.split('.').next().unwrap_or_default();
     let named = |name: &str| config.peers.iter().find(|peer| peer.name.as_str() == name);
-    named(&full).or_else(|| named(short))
+    if let Some(peer) = named(&full).or_else(|| named(short)) {
+        return Ok(Some(peer));
+    }
+    let has_it = |peer: &&Peer| peer.name.as_str().split_once('.').is_some_and(|it| it.0 == full);
+    let with_domain: Vec<&Peer> = config.peers.iter().filter(has_it).collect();
+    match with_domain[..] {
+        [] => Ok(None),
+        [peer] => Ok(Some(peer)),
+        _ => {
+            let candidates = list(&with_domain);
+            Err(LocalError::SameName { name: mask::quote(host_name), candidates })
+        }
+    }
 }
 
 fn list(peers: &[&Peer]) -> String {
@@ -185,7 +216,7 @@ mod tests {
     fn a_host_name_is_a_peers_name_with_or_without_a_domain() {
         let mut config = config(2);
         let found = |config: &Config, host_name: &str| {
-            peer_by_host_name(config, host_name).map(|peer| peer.name.to_string())
+            peer_by_host_name(config, host_name).unwrap().map(|peer| peer.name.to_string())
         };
         for host_name in ["p2", "P2", "p2.example.org"] {
             assert_eq!(found(&config, host_name).as_deref(), Some("p2"), "{host_name}");
@@ -197,6 +228,29 @@ mod tests {
         config.peers[0].name = PeerName::new("p2.example.org").unwrap();
         assert_eq!(found(&config, "p2.example.org").as_deref(), Some("p2.example.org"));
         assert_eq!(found(&config, "p2.example.com").as_deref(), Some("p2"));
+    }
+
+    #[test]
+    fn a_host_name_without_a_domain_is_that_of_one_peer_or_an_error() {
+        let mut config = config(3);
+        config.peers[0].name = PeerName::new("web.a.example").unwrap();
+        let found = |config: &Config, host_name: &str| {
+            peer_by_host_name(config, host_name).map(|peer| peer.map(|peer| peer.address))
+        };
+        assert_eq!(found(&config, "WEB"), Ok(Some(IpAddr::from([192, 0, 2, 1]))));
+        for host_name in ["web.b.example", "we", "a", "", "web."] {
+            assert_eq!(found(&config, host_name), Ok(None), "{host_name}");
+        }
+        config.peers[1].name = PeerName::new("web.b.example").unwrap();
+        let error = found(&config, "web").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "this host has no peer's address, and its name \"web\" is that of several peers; use \
+             --local NAME with one of: web.a.example (192.0.2.1), web.b.example (192.0.2.2)"
+        );
+        // The name itself is nobody else's.
+        config.peers[2].name = PeerName::new("web").unwrap();
+        assert_eq!(found(&config, "web"), Ok(Some(IpAddr::from([192, 0, 2, 3]))));
     }
 
     #[test]

@@ -221,6 +221,18 @@ fn a_host_without_a_peers_address_is_the_peer_with_its_name() {
     }
     assert!(named("h3", "plan").contains("this host has no peer's address"));
     assert!(named("h2", "plan --live empty").contains("this host has no peer's address"));
+    let text = fs::read_to_string(dir.path().join("mesh.toml")).unwrap();
+    let with_domain = text.replace("\"h2\"", "\"h2.example.org\"");
+    fs::write(dir.path().join("mesh.toml"), &with_domain).unwrap();
+    let plan = named("h2", "plan");
+    assert!(plan.contains("this host has the name of h2.example.org, but not its"), "{plan}");
+    assert!(named("h2.example.net", "plan").contains("this host has no peer's address: it has"));
+    let two = with_domain.replace("\"h1\"", "\"h2.example.net\"");
+    fs::write(dir.path().join("mesh.toml"), two).unwrap();
+    let several = "its name \"h2\" is that of several peers; use --local NAME with one of: \
+                   h2.example.net (192.0.2.1), h2.example.org (192.0.2.2)";
+    assert!(named("h2", "plan").contains(several));
+    fs::write(dir.path().join("mesh.toml"), text).unwrap();
     ip("addr add 192.0.2.1/32 dev lo");
     let text = named("h2", "plan");
     assert!(text.contains("Peer h2") && !text.contains("has the name of"), "{text}");

@@ -99,6 +99,9 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
              the file with -c FILE",
         ));
     }
+    if let Some(what) = saved_plan_of_standard_input(cli) {
+        return Err(Error::request(ErrorCode::OptionsDisagree, what));
+    }
     let looks_at_a_host = !matches!(
         cli.command,
         Command::Genkey
@@ -129,6 +132,22 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Ratchet(command) => ratchet::run(&cli.global, command),
         Command::Spi(args) => spi::run(&cli.global, args),
     }
+}
+
+/// A saved plan holds for a file, which is there to be compared. Standard input is gone.
+fn saved_plan_of_standard_input(cli: &Cli) -> Option<&'static str> {
+    if cli.global.file() != Path::new(STANDARD_INPUT) {
+        return None;
+    }
+    if matches!(&cli.command, Command::Plan(args) if args.out.is_some()) {
+        return Some(
+            "--out saves a plan for a file, and standard input is none; name the file with -c FILE",
+        );
+    }
+    matches!(&cli.command, Command::Apply(args) if args.plan.is_some()).then_some(
+        "a saved plan is compared with its file, and standard input is none; name the file with \
+         -c FILE",
+    )
 }
 
 /// The mesh's file and its secrets. From then on the process has no more privilege than the kernel

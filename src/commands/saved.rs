@@ -9,7 +9,7 @@
 //! the byte, the one that would be saved now: so nobody gets another plan performed than the one
 //! that was looked at.
 
-use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path};
+use std::{borrow::Cow, collections::BTreeSet, fs, io::ErrorKind, path::Path};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -20,11 +20,12 @@ use super::{
     replace::Replacement,
 };
 use crate::{
-    config::{self, Clock, Loaded, Moment},
+    config::{self, Clock, IncludedFile, Loaded, Moment},
     error::Error,
     model::{Live, State, Time},
     render::{
-        FORMAT_VERSION, JsonPremises, JsonSavedPlan, Layout, Subject, View, json_text, plan_json,
+        FORMAT_VERSION, JsonIncluded, JsonPremises, JsonSavedPlan, Layout, Subject, View,
+        json_text, plan_json,
     },
 };
 
@@ -85,6 +86,7 @@ impl JsonPremises {
             generation: prepared.moment.generation.get(),
             made: made.seconds(),
             file: hex::encode(loaded.digest),
+            included: loaded.included.iter().map(included).collect(),
             keys: hex::encode(keys.finalize()),
             live: hex::encode(Sha256::digest(live)),
             plan: hex::encode(Sha256::digest(what.concat())),
@@ -92,11 +94,14 @@ impl JsonPremises {
     }
 
     /// The first premise that has changed, if any.
-    pub(super) fn change(&self, now: &Self) -> Option<&'static str> {
-        Some(if (&self.mesh, &self.local) != (&now.mesh, &now.local) {
+    pub(super) fn change(&self, now: &Self) -> Option<Cow<'static, str>> {
+        let included = change_of_included(&self.included, &now.included);
+        Some(Cow::from(if (&self.mesh, &self.local) != (&now.mesh, &now.local) {
             "it is of another mesh or another host"
         } else if self.file != now.file {
             "mesh.toml was changed"
+        } else if let Some(change) = included {
+            return Some(change.into());
         } else if self.generation != now.generation {
             "the generation is another one"
         } else if self.keys != now.keys {
@@ -105,8 +110,25 @@ impl JsonPremises {
             "the kernel's state was changed"
         } else {
             return None;
-        })
+        }))
     }
+}
+
+fn included(file: &IncludedFile) -> JsonIncluded {
+    JsonIncluded { name: file.name.clone(), sha256: hex::encode(file.digest) }
+}
+
+/// The first of the included files that was changed, came or went.
+fn change_of_included(before: &[JsonIncluded], now: &[JsonIncluded]) -> Option<String> {
+    let named = |list: &[JsonIncluded], name: &str| list.iter().any(|file| file.name == name);
+    if let Some(gone) = before.iter().find(|file| !named(now, &file.name)) {
+        return Some(format!("{} was removed from the included files", config::quoted(&gone.name)));
+    }
+    if let Some(new) = now.iter().find(|file| !named(before, &file.name)) {
+        return Some(format!("{} was added to the included files", config::quoted(&new.name)));
+    }
+    let changed = before.iter().find(|file| !now.contains(file));
+    changed.map(|file| format!("{} was changed", config::quoted(&file.name)))
 }
 
 /// Refuses a saved plan that is not the one that was just made.
@@ -123,7 +145,7 @@ pub(super) fn check(
     let (saved, text) = read_saved_plan(path)?;
     let now = JsonSavedPlan::new(loaded, prepared, live, Time::from_seconds(saved.premises.made))?;
     match saved.premises.change(&now.premises) {
-        Some(change) => Err(stale(path, change)),
+        Some(change) => Err(stale(path, &change)),
         None => same(path, &saved, &text, &now),
     }
 }
@@ -196,6 +218,7 @@ impl JsonPremises {
             generation: self.generation,
             made: self.made,
             file: text(&self.file),
+            included: self.included.clone(),
             keys: text(&self.keys),
             live: text(&self.live),
             plan: text(&self.plan) + "0",
@@ -218,6 +241,10 @@ fn stale(path: &Path, change: &str) -> Error {
 mod tests {
     use super::*;
 
+    fn file(name: &str) -> JsonIncluded {
+        JsonIncluded { name: name.into(), sha256: "00".into() }
+    }
+
     fn premises() -> JsonPremises {
         let text = |text: &str| text.to_owned();
         JsonPremises {
@@ -226,6 +253,7 @@ mod tests {
             generation: 1,
             made: 0,
             file: text("00"),
+            included: ["a.toml", "b.json"].map(file).into(),
             keys: text("01"),
             live: text("02"),
             plan: text("03"),
@@ -248,6 +276,24 @@ mod tests {
         assert_eq!(changed(|_| {}), None);
         assert!(changed(|now| now.local = "b".into()).unwrap().contains("another host"));
         assert!(changed(|now| now.file = "x".into()).unwrap().contains("mesh.toml"));
+        let included = |change: fn(&mut Vec<JsonIncluded>)| {
+            let mut now = premises();
+            change(&mut now.included);
+            premises().change(&now).unwrap()
+        };
+        assert_eq!(included(|files| files[1].sha256 = "01".into()), "\"b.json\" was changed");
+        assert_eq!(
+            included(|files| drop(files.remove(0))),
+            "\"a.toml\" was removed from the included files"
+        );
+        assert_eq!(
+            included(|files| files.push(file("c.toml"))),
+            "\"c.toml\" was added to the included files"
+        );
+        assert_eq!(
+            included(|files| files.clear()),
+            "\"a.toml\" was removed from the included files"
+        );
         assert!(changed(|now| now.generation = 2).unwrap().contains("generation"));
         assert!(changed(|now| now.keys = "x".into()).unwrap().contains("keys"));
         assert!(changed(|now| now.live = "x".into()).unwrap().contains("state"));

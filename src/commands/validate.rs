@@ -3,7 +3,7 @@
 use super::{Status, moment, print, print_json};
 use crate::{
     cli::{Format, Global},
-    config::{Config, KeySource, Loaded, Secrets, SecretsMode},
+    config::{Config, KeySource, Loaded, PeersOf, Secrets, SecretsMode},
     error::Error,
     kernel::linux,
     model::{Warning, WarningCode},
@@ -28,14 +28,22 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
                 config.peers.len(),
                 generation(moment)
             );
+            if !loaded.included.is_empty() {
+                text.extend(loaded.peers_by_file().iter().map(line));
+            }
             for warning in &loaded.warnings {
                 text.push_str(&format!("Warning: {}\n", Plain(warning)));
             }
             print(&text)?;
         }
-        Format::Json => print_json(&validate_json(config, moment, &loaded.warnings))?,
+        Format::Json => print_json(&validate_json(&loaded, moment))?,
     }
     Ok(Status::Done)
+}
+
+fn line(PeersOf { file, peers }: &PeersOf) -> String {
+    let plural = if *peers == 1 { "" } else { "s" };
+    format!("    {peers} peer{plural} in {}\n", Plain(file))
 }
 
 /// X25519 is the one public-key step that a mesh can have.

@@ -32,7 +32,7 @@ pub(super) enum FindingKind {
 }
 
 /// An error at a place of the text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Finding {
     pub weight: FindingKind,
     pub span: Range<usize>,
@@ -41,17 +41,42 @@ pub(super) struct Finding {
     pub hint: String,
 }
 
+/// The language of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Syntax {
+    Toml,
+    Json,
+}
+
 /// A text and the offsets of its lines.
 pub(super) struct Source<'s> {
     pub text: &'s str,
+    pub syntax: Syntax,
+    /// 0 for mesh.toml, and from 1 for the files that it includes.
+    pub file: usize,
+    /// The file's name as errors show it.
+    pub name: &'s str,
     starts: Vec<usize>,
 }
 
 impl<'s> Source<'s> {
+    /// That of mesh.toml.
     pub(super) fn new(text: &'s str) -> Self {
+        Self::included(text, Syntax::Toml, 0, "mesh.toml")
+    }
+
+    /// That of a file that mesh.toml includes.
+    pub(super) fn included(text: &'s str, syntax: Syntax, file: usize, name: &'s str) -> Self {
         let after = |(at, _)| at + 1;
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(after)).collect();
-        Self { text, starts }
+        Self { text, syntax, file, name, starts }
+    }
+
+    fn mask(&self) -> Mask {
+        match self.syntax {
+            Syntax::Toml => Mask::of(self.text),
+            Syntax::Json => Mask::of_json(self.text),
+        }
     }
 
     /// The line of a byte, counted from 1.
@@ -68,7 +93,7 @@ impl<'s> Source<'s> {
     }
 }
 
-/// All errors of a mesh.toml, in the order of the file.
+/// All errors of a mesh.toml and of the files that it includes, in their order.
 #[derive(Debug)]
 pub struct ConfigError {
     path: String,
@@ -79,33 +104,65 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error of the file as a whole.
     pub(super) fn file(path: &Path, message: String, hint: String) -> Self {
-        let shown = vec![Diagnostic { message, hint, place: None }];
-        Self { path: mask::path(path), shown, total: 1 }
+        let path = mask::path(path);
+        let shown = vec![Diagnostic { file: path.clone(), message, hint, place: None }];
+        Self { path, shown, total: 1 }
     }
 
-    /// Errors at places of the file.
-    pub(super) fn located(path: &Path, source: &Source<'_>, mut findings: Vec<Finding>) -> Self {
-        findings.sort_by_key(|finding| finding.span.start);
-        let total = findings.len();
-        findings.truncate(SHOWN);
-        let mask = Mask::of(source.text);
-        let mut columns = Columns::default();
-        let shown = findings
-            .into_iter()
-            .map(|finding| {
-                let place = Some(Place::new(source, &mask, &mut columns, &finding.span));
-                Diagnostic { message: finding.message, hint: finding.hint, place }
-            })
-            .collect();
-        Self { path: mask::path(path), shown, total }
+    /// Errors at places of one file.
+    pub(super) fn located(path: &Path, source: &Source<'_>, findings: Vec<Finding>) -> Self {
+        Self::of_files(path, vec![(source, findings)])
     }
+
+    /// Errors at places of several files. `path` is that of mesh.toml.
+    pub(super) fn of_files(path: &Path, files: Vec<(&Source<'_>, Vec<Finding>)>) -> Self {
+        let path = mask::path(path);
+        let total = files.iter().map(|(_, findings)| findings.len()).sum();
+        let mut shown = Vec::new();
+        for (source, findings) in files {
+            let file = if source.file == 0 { &path } else { source.name };
+            let room = SHOWN - shown.len();
+            shown.extend(diagnostics(file, source, findings, room));
+        }
+        Self { path, shown, total }
+    }
+
+    /// The files that have errors.
+    fn subject(&self) -> String {
+        let first = self.shown.first().map_or(&self.path, |diagnostic| &diagnostic.file);
+        match self.shown.iter().all(|diagnostic| diagnostic.file == *first) {
+            true => first.clone(),
+            false => format!("{} and the files that it includes", self.path),
+        }
+    }
+}
+
+/// The first findings of a file, in its order.
+fn diagnostics(
+    file: &str,
+    source: &Source<'_>,
+    mut findings: Vec<Finding>,
+    most: usize,
+) -> Vec<Diagnostic> {
+    findings.sort_by_key(|finding| finding.span.start);
+    findings.truncate(most);
+    if findings.is_empty() {
+        return Vec::new();
+    }
+    let mask = source.mask();
+    let mut columns = Columns::default();
+    let diagnostic = |finding: Finding| {
+        let place = Some(Place::new(source, &mask, &mut columns, &finding.span));
+        Diagnostic { file: file.into(), message: finding.message, hint: finding.hint, place }
+    };
+    findings.into_iter().map(diagnostic).collect()
 }
 
 impl ConfigError {
     /// Its parts, for programs: the first hundred errors.
     pub fn located_errors(&self) -> impl Iterator<Item = LocatedError<'_>> {
         self.shown.iter().map(|diagnostic| LocatedError {
-            file: &self.path,
+            file: &diagnostic.file,
             line: diagnostic.place.as_ref().map(|place| place.line),
             column: diagnostic.place.as_ref().map(|place| place.column),
             text: &diagnostic.message,
@@ -134,11 +191,10 @@ impl std::error::Error for ConfigError {}
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for diagnostic in &self.shown {
-            diagnostic.fmt(f, &self.path)?;
-            f.write_str("\n\n")?;
+            write!(f, "{diagnostic}\n\n")?;
         }
         let plural = if self.total == 1 { "" } else { "s" };
-        write!(f, "{}: {} error{plural}", self.path, self.total)?;
+        write!(f, "{}: {} error{plural}", self.subject(), self.total)?;
         if self.total > self.shown.len() {
             write!(f, ", of which the first {} are shown", self.shown.len())?;
         }
@@ -149,21 +205,23 @@ impl fmt::Display for ConfigError {
 /// One error.
 #[derive(Debug)]
 struct Diagnostic {
+    /// The file's name as it is shown.
+    file: String,
     message: String,
     hint: String,
     place: Option<Place>,
 }
 
-impl Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
-        let Self { message, hint, place } = self;
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, message, hint, place } = self;
         writeln!(f, "error: {message}")?;
         let Some(Place { line, column, text, before, carets }) = place else {
-            writeln!(f, "  --> {path}")?;
+            writeln!(f, "  --> {file}")?;
             return write!(f, "   = {hint}");
         };
         let gutter = line.to_string().len().max(2);
-        writeln!(f, "{:gutter$}--> {path}:{line}:{column}", "")?;
+        writeln!(f, "{:gutter$}--> {file}:{line}:{column}", "")?;
         writeln!(f, "{:gutter$} |", "")?;
         writeln!(f, "{}", format!("{line:<gutter$} | {text}").trim_end())?;
         write!(f, "{:gutter$} | {:before$}{} {hint}", "", "", "^".repeat(*carets))

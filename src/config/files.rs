@@ -7,11 +7,13 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, StatVfsMountFlags};
 use zeroize::Zeroizing;
+
+use super::include::{FoundFile, MOST_FILES, Pattern};
 
 /// 4 MiB: six times the size of the largest mesh with its 4,096 peers.
 pub(super) const MESH_LIMIT: usize = 4 << 20;
@@ -20,7 +22,7 @@ pub(super) const SECRET_LIMIT: usize = 4 << 10;
 
 /// The reason why a file wasn't read. The caller adds the path.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(crate) enum FileError {
     #[error("no such file")]
     Absent,
     #[error("it is a directory")]
@@ -29,6 +31,11 @@ pub(super) enum FileError {
     Special,
     #[error("it is larger than {0} KiB")]
     Large(usize),
+    /// One of several files, which are limited together.
+    #[error("with mesh.toml and the files before it, it is larger than {} KiB", MESH_LIMIT >> 10)]
+    LargeTogether,
+    #[error("more than {MOST_FILES} files have such a name")]
+    Many,
     #[error("it grows while it is read")]
     Growing,
     #[error("group or others may use it (mode {0:04o})")]
@@ -38,6 +45,8 @@ pub(super) enum FileError {
     LooseVolume(u32),
     #[error("group or others can write it (mode {0:04o})")]
     Writable(u32),
+    #[error("others can replace it: they can write its directory (mode {1:04o})")]
+    OpenDirectory(PathBuf, u32),
     #[error("it belongs to user {0}, who is neither root nor the one who runs this")]
     Owner(u32),
     #[error("permission denied")]
@@ -64,6 +73,106 @@ pub(super) fn standard_input() -> Result<Zeroizing<Vec<u8>>, FileError> {
         return Err(FileError::Large(MESH_LIMIT >> 10));
     }
     Ok(bytes)
+}
+
+/// The directory in which the names of included files begin: that of mesh.toml, with its links
+/// followed if it is one.
+pub(super) fn directory_of(path: &Path) -> Result<PathBuf, FileError> {
+    let is_link = std::fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink());
+    let file = if is_link { std::fs::canonicalize(path)? } else { path.into() };
+    Ok(file.parent().unwrap_or(Path::new("")).into())
+}
+
+/// Reads the files that a name or a pattern means, for commands that only look at them.
+pub(super) fn included_of_anybody(
+    dir: &Path,
+    pattern: &Pattern<'_>,
+    room: usize,
+) -> Result<Vec<FoundFile>, FileError> {
+    included(dir, pattern, room, Permissions::Any)
+}
+
+/// Reads the files that a name or a pattern means. Users that can write them, or put others in their
+/// place, decide who is a member of the mesh.
+pub(super) fn included_of_owner(
+    dir: &Path,
+    pattern: &Pattern<'_>,
+    room: usize,
+) -> Result<Vec<FoundFile>, FileError> {
+    included(dir, pattern, room, Permissions::OwnerWrites)
+}
+
+/// The files in the order of their names, together of no more bytes than there is room.
+fn included(
+    dir: &Path,
+    pattern: &Pattern<'_>,
+    mut room: usize,
+    permissions: Permissions,
+) -> Result<Vec<FoundFile>, FileError> {
+    let mut found = Vec::new();
+    for name in names(dir, pattern)? {
+        let path = dir.join(&name);
+        let bytes = not_replaced_by_others(&path, permissions).and_then(|()| {
+            read_file(&path, room, permissions).map_err(|error| {
+                let is_large = matches!(error, FileError::Large(_));
+                if is_large { FileError::LargeTogether } else { error }
+            })
+        });
+        room -= bytes.as_ref().map_or(0, |bytes| bytes.len().min(room));
+        found.push(FoundFile { name, bytes });
+    }
+    Ok(found)
+}
+
+/// The names that a pattern means, sorted. A name without an asterisk means itself.
+fn names(dir: &Path, pattern: &Pattern<'_>) -> Result<Vec<String>, FileError> {
+    if !pattern.has_asterisk() {
+        return Ok(vec![pattern.text.into()]);
+    }
+    let directory = dir.join(pattern.directory());
+    // An empty path is no name of the working directory.
+    let here = if directory == Path::new("") { Path::new(".") } else { &directory };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(here).map_err(unlisted)? {
+        let name = entry?.file_name();
+        if !pattern.matches(&name.to_string_lossy()) {
+            continue;
+        }
+        let Some(name) = name.to_str() else {
+            return Err(io::Error::other("the name of a file is not UTF-8").into());
+        };
+        if names.len() == MOST_FILES {
+            return Err(FileError::Many);
+        }
+        names.push(format!("{}{name}", pattern.directory()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn unlisted(error: io::Error) -> FileError {
+    match rustix::io::Errno::from_io_error(&error) {
+        Some(errno) => unopened(errno),
+        None => error.into(),
+    }
+}
+
+/// Whoever can write a directory can give a file's name to another file, unless the directory is
+/// sticky. The directories of a link and of its target both count.
+fn not_replaced_by_others(path: &Path, permissions: Permissions) -> Result<(), FileError> {
+    if permissions != Permissions::OwnerWrites {
+        return Ok(());
+    }
+    // A file that is not there has its error where it is opened.
+    let Ok(target) = std::fs::canonicalize(path) else { return Ok(()) };
+    for directory in [path, &target].into_iter().filter_map(Path::parent) {
+        let here = if directory == Path::new("") { Path::new(".") } else { directory };
+        let mode = rustix::fs::stat(here).map_err(io::Error::from)?.st_mode & 0o7777;
+        if mode & 0o1002 == 0o0002 {
+            return Err(FileError::OpenDirectory(here.into(), mode));
+        }
+    }
+    Ok(())
 }
 
 /// Reads a secret that the operator keeps.

@@ -8,10 +8,29 @@ use crate::{keys::ratchet::MOST_STEPS, model::Generation};
 use super::{
     ConfigError, Loaded, Peer, Rotation, Secrets,
     diagnostic::{Finding, FindingKind, Source},
-    raise,
+    mask, raise,
 };
 
+/// The peers of one file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PeersOf {
+    /// The file: mesh.toml as it was named, or another from the directory of mesh.toml.
+    pub file: String,
+    /// Their number.
+    pub peers: usize,
+}
+
 impl Loaded {
+    /// How many peers are in mesh.toml, and in each of the files that it includes.
+    pub fn peers_by_file(&self) -> Vec<PeersOf> {
+        let included = self.included.iter();
+        let included = included.map(|file| PeersOf { file: file.name.clone(), peers: file.peers });
+        let elsewhere: usize = self.included.iter().map(|file| file.peers).sum();
+        let own = self.config.peers.len() - elsewhere;
+        let mesh = PeersOf { file: mask::path(&self.path), peers: own };
+        std::iter::once(mesh).chain(included).collect()
+    }
+
     /// Checks that the private key is the local peer's.
     ///
     /// # Errors
@@ -31,9 +50,9 @@ impl Loaded {
             }
             None => format!("write \"{belonging}\", or put the right private key in place"),
         };
-        let span = self.public_keys.get(&local.name).cloned().unwrap_or(0..0);
+        let (file, span) = self.public_keys.get(&local.name).cloned().unwrap_or_default();
         let message = format!("the private key at hand does not belong to {}", local.name);
-        Err(self.refused(span, message, hint))
+        Err(self.refused_in(file, span, message, hint))
     }
 
     /// Checks that the keys of a generation can still be derived, and soon enough.
@@ -94,11 +113,24 @@ impl Loaded {
         Ok(Raised { before, after, read: &self.bytes, contents })
     }
 
-    /// An error at a place of the file, and its correction.
+    /// An error at a place of mesh.toml, and its correction.
     fn refused(&self, span: Range<usize>, message: String, hint: impl Into<String>) -> ConfigError {
+        self.refused_in(0, span, message, hint)
+    }
+
+    /// The same of a file that it includes, by its number.
+    fn refused_in(
+        &self,
+        file: usize,
+        span: Range<usize>,
+        message: String,
+        hint: impl Into<String>,
+    ) -> ConfigError {
         let text = String::from_utf8_lossy(&self.bytes);
+        let included = file.checked_sub(1).and_then(|index| self.included.get(index));
+        let source = included.map_or_else(|| Source::new(&text), |included| included.source(file));
         let finding = Finding { weight: FindingKind::Wrong, span, message, hint: hint.into() };
-        ConfigError::located(&self.path, &Source::new(&text), vec![finding])
+        ConfigError::located(&self.path, &source, vec![finding])
     }
 }
 

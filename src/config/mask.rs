@@ -35,14 +35,30 @@ impl Mask {
         for statement in scan::statements(text) {
             whole.statement(text, 0, &statement, &mut hidden);
         }
-        let mut by_line = Reading::default();
-        let mut start = 0;
+        by_line(text, &mut hidden);
+        Self(merged(hidden))
+    }
+
+    /// The same of a text that is JSON, or damaged JSON: its members, with a sign of equality, are
+    /// those of TOML.
+    pub(super) fn of_json(text: &str) -> Self {
+        let mut like_toml = String::with_capacity(text.len());
         for line in text.split_inclusive('\n') {
-            for statement in scan::statements(line) {
-                by_line.statement(line, start, &statement, &mut hidden);
+            let (mut within, mut escaped) = (false, false);
+            for c in line.chars() {
+                match c {
+                    _ if escaped => escaped = false,
+                    '\\' => escaped = within,
+                    '"' => within = !within,
+                    _ => {}
+                }
+                like_toml.push(if c == ':' && !within { '=' } else { c });
             }
-            start += line.len();
         }
+        let mut hidden = Vec::new();
+        runs(&like_toml, |run| hidden.push(run));
+        by_line(&like_toml, &mut hidden);
+        secretive_members(&like_toml, &mut hidden);
         Self(merged(hidden))
     }
 
@@ -50,6 +66,48 @@ impl Mask {
     pub(super) fn hides(&self, offset: usize) -> bool {
         let next = self.0.partition_point(|range| range.start <= offset);
         next > 0 && self.0[next - 1].contains(&offset)
+    }
+}
+
+/// Reads a text line by line.
+fn by_line(text: &str, hidden: &mut Vec<Range<usize>>) {
+    let mut reading = Reading::default();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        for statement in scan::statements(line) {
+            reading.statement(line, start, &statement, hidden);
+        }
+        start += line.len();
+    }
+}
+
+/// Finds the values of members with secretive names, over all of their lines. All of a JSON text is
+/// one statement, so that a reading as a whole would hide all that follows the first of them.
+fn secretive_members(text: &str, hidden: &mut Vec<Range<usize>>) {
+    let tokens: Vec<Token> =
+        scan::statements(text).into_iter().flat_map(|statement| statement.tokens).collect();
+    let mut depth = 0_usize;
+    // The brackets around the member.
+    let mut within: Option<usize> = None;
+    for (i, token) in tokens.iter().enumerate() {
+        match token.kind {
+            TokenKind::Sign(b'{' | b'[') => depth += 1,
+            TokenKind::Sign(b'}' | b']') => {
+                depth = depth.saturating_sub(1);
+                within = within.filter(|member| depth >= *member);
+            }
+            TokenKind::Sign(b',') if within == Some(depth) => within = None,
+            TokenKind::Sign(_) => {}
+            TokenKind::Text { .. } | TokenKind::Word | TokenKind::Comment => {
+                let next = tokens.get(i + 1).map(|token| token.kind);
+                let is_name = next == Some(TokenKind::Sign(b'='));
+                if !is_name && within.is_some() {
+                    hidden.push(inside(token));
+                } else if is_name && is_secretive(&text[token.range.clone()]) {
+                    within = within.or(Some(depth));
+                }
+            }
+        }
     }
 }
 
@@ -325,6 +383,37 @@ mod tests {
         assert_eq!(masked("psk:hunter2"), "***********");
         assert_eq!(masked("name:psk:hunter2"), "*".repeat(16));
         assert_eq!(masked("keys: { psk: hunter2 }"), "***** { **** ******* }");
+    }
+
+    #[test]
+    fn json_is_shown_and_hidden_as_toml_is() {
+        let masked = |text: &str| {
+            let mask = Mask::of_json(text);
+            let shown = |(at, c)| if mask.hides(at) { '*' } else { c };
+            text.char_indices().map(shown).collect::<String>()
+        };
+        for text in [
+            "{\n  \"name\": \"a:b\",\n  \"short_id\": 1\n}",
+            "{ \"peer\": [ { \"name\": \"a\" } ] }",
+        ] {
+            assert_eq!(masked(text), text);
+        }
+        assert_eq!(masked("{\n\"psk\": \"hunter2\"\n}"), "{\n\"psk\": \"*******\"\n}");
+        assert_eq!(
+            masked("{\"name\":\"a\",\"psk\":\"hunter2\"}"),
+            "{\"name\":\"a\",\"psk\":\"*******\"}"
+        );
+        let members = "{\n\"psk\": {\n\"x\": \"hunter2\"\n},\n\"a\": \"b\"\n}";
+        assert_eq!(masked(members), members.replace("hunter2", "*******"));
+        for text in [
+            "{ \"psk: \"hunter2\" }",
+            "\"psk\":\n\"hunter2\"",
+            "\"psk\"\n: \"hunter2\"",
+            "\"psk\" \"hunter2\"",
+            "{\"a\": \"\\\", \"psk\": \"hunter2\"}",
+        ] {
+            assert!(!masked(text).contains("hunter2"), "{}", masked(text));
+        }
     }
 
     #[test]

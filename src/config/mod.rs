@@ -11,6 +11,8 @@
 mod address;
 mod diagnostic;
 mod files;
+mod include;
+mod json;
 mod loaded;
 mod local;
 mod malformed;
@@ -34,7 +36,10 @@ use zeroize::Zeroizing;
 
 pub use diagnostic::{ConfigError, LocatedError};
 pub use files::fill;
-pub use loaded::Raised;
+pub use include::IncludedFile;
+#[cfg(any(test, fuzzing))]
+pub(crate) use include::{FoundFile, Pattern};
+pub use loaded::{PeersOf, Raised};
 pub use local::{LocalError, local_peer, peer_by_host_name};
 pub use malformed::{Form, Malformed};
 pub use mask::{printable, quote as quoted, readable};
@@ -46,12 +51,13 @@ pub use types::{
 
 use crate::model::{Warning, without_traces};
 
-use diagnostic::{Finding, FindingKind, Source};
+use diagnostic::{Source, Syntax};
 use files::FileError;
+use include::{Find, Included, Tree};
 use peers::PublicKeySpans;
 use reader::Findings;
 use secrets::Spans;
-use tables::Draft;
+use tables::{Draft, Others};
 
 /// A command's need for the secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +80,8 @@ pub struct Loaded {
     pub warnings: Vec<Warning>,
     /// SHA-256 of the file's bytes.
     pub digest: [u8; 32],
+    /// The files with peers that it includes, in its order.
+    pub included: Vec<IncludedFile>,
     /// The file, for errors that are found later.
     path: PathBuf,
     bytes: Zeroizing<Vec<u8>>,
@@ -101,19 +109,35 @@ fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Lo
         SecretsMode::Optional => files::mesh_of_anybody(path),
         SecretsMode::Required | SecretsMode::Ignored => files::mesh(path),
     };
-    let bytes = bytes.map_err(|error| unread(path, &error))?;
-    parse(path, bytes, mode, env)
+    let read = bytes.and_then(|bytes| Ok((bytes, files::directory_of(path)?)));
+    let (bytes, dir) = read.map_err(|error| unread(path, &error))?;
+    match mode {
+        SecretsMode::Optional => parse(
+            (path, bytes),
+            mode,
+            env,
+            (&dir, &|pattern, room| files::included_of_anybody(&dir, pattern, room)),
+        ),
+        SecretsMode::Required | SecretsMode::Ignored => parse(
+            (path, bytes),
+            mode,
+            env,
+            (&dir, &|pattern, room| files::included_of_owner(&dir, pattern, room)),
+        ),
+    }
 }
 
-/// The same for a file that was read already. It opens no file if secrets are ignored.
+/// The same for a file that was read already. It opens no file if secrets are ignored, as `find`
+/// reads the files that it includes. Their names begin at the directory beside `find`.
 pub(crate) fn parse(
-    path: &Path,
-    bytes: Zeroizing<Vec<u8>>,
+    (path, bytes): (&Path, Zeroizing<Vec<u8>>),
     mode: SecretsMode,
     env: secrets::Env<'_>,
+    (base, find): (&Path, Find<'_>),
 ) -> Result<Loaded, ConfigError> {
     let text = text(path, &bytes)?;
-    let source = Source::new(text);
+    let shown = mask::path(path);
+    let source = Source::included(text, Syntax::Toml, 0, &shown);
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut findings = Findings::new(&source, syntax::findings(&source, &errors));
     if root.get_ref().is_empty() && errors.is_empty() {
@@ -121,8 +145,16 @@ pub(crate) fn parse(
         return Err(ConfigError::located(path, &source, findings.list));
     }
     let dir = path.parent().unwrap_or(Path::new(""));
+    let mut files = include::read(&mut findings, root.get_ref(), (base, bytes.len()), find);
+    let sources: Vec<Source<'_>> =
+        files.list.iter().zip(1..).map(|(file, number)| file.source(number)).collect();
+    let trees: Vec<Tree<'_>> =
+        sources.iter().zip(&files.list).map(|(source, file)| Tree::of(source, file)).collect();
+    let mut peers: Vec<_> =
+        trees.iter().zip(&sources).map(|(tree, source)| tree.peers(source)).collect();
+    let mut others = Others { files: &mut peers, are_named: files.are_named, lacks: files.lacks };
     let Draft { config, keys, public_keys, mut warnings } =
-        tables::read(&mut findings, root.get_ref(), dir);
+        tables::read(&mut findings, root.get_ref(), dir, &mut others);
     let (source_of_keys, secret_places) = keys.unzip();
     let secret_places = secret_places.unwrap_or_default();
     let secrets = source_of_keys.filter(|_| mode != SecretsMode::Ignored).and_then(|keys| {
@@ -132,23 +164,27 @@ pub(crate) fn parse(
     if let (Some(config), Some(Secrets::Ratchet(ratchet))) = (&config, &secrets) {
         secrets::same_mesh(&mut findings, &config.mesh, ratchet, &secret_places);
     }
-    let list = syntax::without_follow_ups(&source, findings.list);
+    let counts: Vec<usize> = peers.iter().map(Included::count).collect();
+    let mut lists = vec![(&source, syntax::without_follow_ups(&source, findings.list))];
+    lists.extend(sources.iter().zip(peers.into_iter().map(Included::list)));
     match config {
-        Some(config) if list.is_empty() => {
+        Some(config) if lists.iter().all(|(_, list)| list.is_empty()) => {
             let digest = Sha256::digest(&bytes[..]).into();
+            files.list.iter_mut().zip(counts).for_each(|(file, count)| file.peers = count);
             let path = path.to_owned();
             Ok(Loaded {
                 config,
                 secrets,
                 warnings,
                 digest,
+                included: files.list,
                 path,
                 bytes,
                 public_keys,
                 secret_places,
             })
         }
-        _ => Err(ConfigError::located(path, &source, list)),
+        _ => Err(ConfigError::of_files(path, lists)),
     }
 }
 
@@ -164,7 +200,7 @@ fn unread(path: &Path, error: &FileError) -> ConfigError {
         FileError::Special => {
             "name a regular file with -c FILE: pipes, as <(COMMAND) gives them, are not read"
         }
-        FileError::Large(_) => {
+        FileError::Large(_) | FileError::LargeTogether | FileError::Many => {
             "a mesh of 4096 peers needs less than 1 MiB; is this the right file?"
         }
         FileError::Growing => "try again when it is complete",
@@ -186,9 +222,10 @@ fn unread(path: &Path, error: &FileError) -> ConfigError {
             );
         }
         FileError::Denied => "run as root (sudo), or make it readable for this user",
-        FileError::Loose(_) | FileError::LooseVolume(_) | FileError::Io(_) => {
-            "see to it that this user can read it"
-        }
+        FileError::Loose(_)
+        | FileError::LooseVolume(_)
+        | FileError::OpenDirectory(..)
+        | FileError::Io(_) => "see to it that this user can read it",
     };
     ConfigError::file(path, format!("cannot read {}: {error}", mask::path(path)), hint.into())
 }
@@ -196,13 +233,7 @@ fn unread(path: &Path, error: &FileError) -> ConfigError {
 /// The file's text; its first byte that is not UTF-8 is an error like any other.
 fn text<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, ConfigError> {
     std::str::from_utf8(bytes).map_err(|error| {
-        let at = error.valid_up_to();
-        let finding = Finding {
-            weight: FindingKind::Syntax,
-            span: at..at + 1,
-            message: "the file is not UTF-8 from here on".into(),
-            hint: "save the file as UTF-8".into(),
-        };
+        let finding = syntax::not_utf8(error.valid_up_to());
         // All up to this byte is the same in the lossy text, so that places stay.
         ConfigError::located(path, &Source::new(&String::from_utf8_lossy(bytes)), vec![finding])
     })

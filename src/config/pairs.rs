@@ -41,9 +41,8 @@ fn read_group(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<GroupNam
 }
 
 /// A name in `pairs` means one thing, so no group has the name of a peer. `list` is the value of
-/// `[[peer]]`.
-pub(super) fn check_groups(findings: &mut Findings<'_>, list: &Value<'_>, peers: &[Peer]) {
-    let names: BTreeSet<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+/// `[[peer]]` in one file, and `names` are those of the peers of all files.
+pub(super) fn check_groups(findings: &mut Findings<'_>, list: &Value<'_>, names: &BTreeSet<&str>) {
     let tables = list.get_ref().as_array().into_iter().flat_map(|array| array.iter());
     let groups = tables.filter_map(|peer| peer.get_ref().as_table()?.get(GROUPS.name));
     let groups = groups.filter_map(|groups| groups.get_ref().as_array());

@@ -13,6 +13,8 @@ use crate::model::{PeerName, PublicKey, ShortId};
 
 use super::{
     address,
+    diagnostic::{Source, Syntax},
+    include::NO_PEER,
     malformed::Malformed,
     mask, pairs,
     reader::{Findings, Section, Value, lowered},
@@ -22,49 +24,67 @@ use super::{
     types::Peer,
 };
 
-/// The place of each peer's public key.
-pub(super) type PublicKeySpans = BTreeMap<PeerName, Range<usize>>;
+/// The place of each peer's public key: the file's number, and the place in it.
+pub(super) type PublicKeySpans = BTreeMap<PeerName, (usize, Range<usize>)>;
 
 const WRITE: &str = "write [[peer]], with two brackets, once for each peer";
+const WRITE_JSON: &str = "write \"peer\": [ { … } ], with an object for each peer";
 
-/// All peers without errors, sorted by name.
+/// The peers of the files that were read.
+#[derive(Default)]
+pub(super) struct Peers<'s> {
+    /// Those without errors.
+    pub list: Vec<Peer>,
+    /// The number of all.
+    pub tables: usize,
+    pub public_keys: PublicKeySpans,
+    seen: Seen<'s>,
+}
+
+/// Adds the peers of one file.
 ///
 /// Whether they need public keys depends on `[keys]`. If that is unknown, only the public keys that
 /// are there are checked.
-pub(super) fn read(
-    findings: &mut Findings<'_>,
+pub(super) fn read<'s>(
+    findings: &mut Findings<'s>,
     value: &Value<'_>,
     keys: Option<KeyMethod>,
-    public_keys: &mut PublicKeySpans,
-) -> Vec<Peer> {
+    peers: &mut Peers<'s>,
+) {
+    let file = findings.source.file;
     let Some(array) = value.get_ref().as_array() else {
-        findings.not_a(value, "peer", "an array of tables", WRITE);
-        return Vec::new();
+        findings.not_a(value, "peer", "an array of tables", write(findings));
+        peers.tables += 1;
+        return;
     };
     if array.is_empty() {
-        findings.missing(value.span(), "a mesh needs peers".into(), WRITE);
+        let message = if file == 0 { "a mesh needs peers" } else { NO_PEER };
+        findings.missing(value.span(), message.into(), write(findings));
     }
-    let mut seen = Seen::default();
-    let mut peers = Vec::new();
     for value in array.iter() {
-        let Some((peer, span)) = peer(findings, &mut seen, value, keys) else { continue };
-        public_keys.extend(span.map(|span| (peer.name.clone(), span)));
-        peers.push(peer);
+        peers.tables += 1;
+        let Some((peer, span)) = peer(findings, &mut peers.seen, value, keys) else { continue };
+        peers.public_keys.extend(span.map(|span| (peer.name.clone(), (file, span))));
+        peers.list.push(peer);
     }
-    peers.sort_by(|a, b| a.name.cmp(&b.name));
-    pairs::check_groups(findings, value, &peers);
-    peers
+}
+
+fn write(findings: &Findings<'_>) -> &'static str {
+    match findings.source.syntax {
+        Syntax::Toml => WRITE,
+        Syntax::Json => WRITE_JSON,
+    }
 }
 
 /// A peer, and the place of its public key.
-fn peer(
-    findings: &mut Findings<'_>,
-    seen: &mut Seen,
+fn peer<'s>(
+    findings: &mut Findings<'s>,
+    seen: &mut Seen<'s>,
     value: &Value<'_>,
     keys: Option<KeyMethod>,
 ) -> Option<(Peer, Option<Range<usize>>)> {
     let DeValue::Table(table) = value.get_ref() else {
-        findings.not_a(value, "peer", "an array of tables", WRITE);
+        findings.not_a(value, "peer", "an array of tables", write(findings));
         return None;
     };
     let section = Section::open(findings, Table::Peer, value.span(), table);
@@ -138,25 +158,25 @@ fn public_key(
 
 /// The values that the peers before this one have taken.
 #[derive(Default)]
-struct Seen {
-    names: FirstUses<PeerName>,
+struct Seen<'s> {
+    names: FirstUses<'s, PeerName>,
     /// Names that hints have suggested.
     offered: BTreeSet<PeerName>,
-    short_ids: FirstUses<ShortId>,
-    addresses: FirstUses<IpAddr>,
-    public_keys: FirstUses<PublicKey>,
+    short_ids: FirstUses<'s, ShortId>,
+    addresses: FirstUses<'s, IpAddr>,
+    public_keys: FirstUses<'s, PublicKey>,
 }
 
-/// Values, each with the place where it was first seen.
-struct FirstUses<T>(BTreeMap<T, usize>);
+/// Values, each with the file and the place where it was first seen.
+struct FirstUses<'s, T>(BTreeMap<T, (&'s Source<'s>, usize)>);
 
-impl<T> Default for FirstUses<T> {
+impl<T> Default for FirstUses<'_, T> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<T: Ord + Clone> FirstUses<T> {
+impl<'s, T: Ord + Clone> FirstUses<'s, T> {
     fn has(&self, value: &T) -> bool {
         self.0.contains_key(value)
     }
@@ -164,23 +184,25 @@ impl<T: Ord + Clone> FirstUses<T> {
     /// Returns a new value. Reports a value that another peer has already, and calls it `what`.
     fn unique(
         &mut self,
-        findings: &mut Findings<'_>,
+        findings: &mut Findings<'s>,
         span: Range<usize>,
         what: String,
         value: T,
     ) -> Option<T> {
-        let first = *self.0.entry(value.clone()).or_insert(span.start);
-        if first == span.start {
+        let here = findings.source;
+        let (file, first) = *self.0.entry(value.clone()).or_insert((here, span.start));
+        if (file.file, first) == (here.file, span.start) {
             return Some(value);
         }
-        let line = findings.source.line(first);
-        let message = format!("{what} is already taken by the peer on line {line}");
+        let line = file.line(first);
+        let of = if file.file == here.file { String::new() } else { format!(" of {}", file.name) };
+        let message = format!("{what} is already taken by the peer on line {line}{of}");
         findings.wrong(span, message, "write another; it is unique in the mesh");
         None
     }
 }
 
-fn name(findings: &mut Findings<'_>, value: &Value<'_>, seen: &mut Seen) -> Option<PeerName> {
+fn name(findings: &mut Findings<'_>, value: &Value<'_>, seen: &mut Seen<'_>) -> Option<PeerName> {
     let text = findings.text(value, PEER_NAME)?;
     let name = PeerName::new(text);
     if name.is_none() {

@@ -47,7 +47,11 @@ impl<'s> Findings<'s> {
 
     /// Reports a value of a wrong type; `title` names it.
     pub(super) fn not_a(&mut self, value: &Value<'_>, title: &str, wanted: &str, write: &str) {
-        let is = type_name(value.get_ref());
+        // TOML has no null, and its tree no place for one.
+        let is = match self.source.text.get(value.span()) {
+            Some("null") => "null",
+            _ => type_name(value.get_ref()),
+        };
         self.wrong(value.span(), format!("{title} must be {wanted}, not {is}"), write);
     }
 
@@ -265,7 +269,8 @@ pub(super) fn lowered(text: &str, dots: bool) -> Option<String> {
     (lower.is_ascii() && lower.contains(allowed)).then_some(lowered)
 }
 
-fn type_name(value: &DeValue<'_>) -> &'static str {
+/// The kind of a value, as errors say it.
+pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",

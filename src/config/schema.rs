@@ -195,6 +195,12 @@ pub(super) const PAIRS: Field = Field::new(
     Form::List,
     "write pairs such as [[\"hub\", \"*\"], [\"dc1\", \"dc1\"]], or leave it out: all are pairs",
 );
+pub(super) const INCLUDE: Field = Field::new(
+    Table::Mesh,
+    "include",
+    Form::List,
+    "write paths such as [\"peers.d/*.toml\", \"peers.json\"], or leave it out",
+);
 pub(super) const GROUPS: Field = Field::new(
     Table::Peer,
     "groups",
@@ -345,6 +351,7 @@ pub(super) const FIELDS: &[Field] = &[
     REQID,
     MESH_STAGE,
     PAIRS,
+    INCLUDE,
     KIND,
     PORT,
     SELECT,

@@ -196,7 +196,11 @@ fn of_file(error: &FileError, name: &str, path: &str, whose: &str, prints: &str)
              pipes and sockets are not read"
         ),
         FileError::Io(_) | FileError::Growing => "see to it that the file can be read".into(),
-        FileError::Directory | FileError::Large(_) => {
+        FileError::Directory
+        | FileError::Large(_)
+        | FileError::LargeTogether
+        | FileError::Many
+        | FileError::OpenDirectory(..) => {
             format!("write the path of a file that holds {EXPECTED}")
         }
     }

@@ -26,7 +26,7 @@ pub(super) fn findings(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<F
         return Vec::new();
     }
     let statements = scan::statements(source.text);
-    if let Some(finding) = other_format(source.text, &statements) {
+    if let Some(finding) = other_format(source, &statements) {
         return vec![finding];
     }
     let place = |error: &toml::de::Error| error.span().unwrap_or(0..0);
@@ -41,6 +41,16 @@ pub(super) fn findings(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<F
         .into_iter()
         .map(|(index, at, message)| finding(source.text, statements.get(index), message, at))
         .collect()
+}
+
+/// The first byte of a text that is not UTF-8.
+pub(super) fn not_utf8(at: usize) -> Finding {
+    Finding {
+        weight: FindingKind::Syntax,
+        span: at..at + 1,
+        message: "the file is not UTF-8 from here on".into(),
+        hint: "save the file as UTF-8".into(),
+    }
 }
 
 /// A second `[peer]` is one error: its keys are not those of the first one.
@@ -69,7 +79,8 @@ fn is_single_peer(text: &str, statement: &Statement) -> bool {
 }
 
 /// Another format than TOML, recognised by the beginning of the text: one error for all of it.
-fn other_format(text: &str, statements: &[Statement]) -> Option<Finding> {
+fn other_format(source: &Source<'_>, statements: &[Statement]) -> Option<Finding> {
+    let text = source.text;
     let word = |token: &Token| &text[token.range.clone()];
     let statement = statements.iter().find(|s| s.tokens[0].kind != TokenKind::Comment)?;
     let first = &statement.tokens[0];
@@ -81,8 +92,20 @@ fn other_format(text: &str, statements: &[Statement]) -> Option<Finding> {
             return None;
         }
     };
-    let message = format!("this looks like {format}, and mesh.toml is TOML");
-    let hint = "write [mesh] and name = \"lab\" below it, and so on: see meshsec.toml(5)";
+    let (file, hint) = match source.file {
+        0 => (
+            "mesh.toml",
+            "write [mesh] and name = \"lab\" below it, and so on: see meshsec.toml(5)",
+        ),
+        _ if format == "JSON" => {
+            ("a file named .toml", "give the file a name that ends with .json")
+        }
+        _ => (
+            "a file named .toml",
+            "write [[peer]] and name = \"a\" below it, and so on: see meshsec.toml(5)",
+        ),
+    };
+    let message = format!("this looks like {format}, and {file} is TOML");
     Some(Finding {
         weight: FindingKind::Syntax,
         span: first.range.clone(),

@@ -1,4 +1,4 @@
-//! mesh.toml, from any bytes to errors or a plan that converges.
+//! mesh.toml, and the files that it includes, from any bytes to errors or a plan that converges.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::{NOW, harmless_and_secretless, harmless_with_styles, number};
 use crate::{
     apply::{Target, apply},
-    config::{self, Config, ConfigError, Loaded, Secrets, SecretsMode},
+    config::{self, Config, ConfigError, FoundFile, Loaded, Pattern, Secrets, SecretsMode},
     desired::desired,
     kernel::{Kernel, Memory},
     model::{Key, Link, LocalAddress, Warning},
@@ -29,9 +29,24 @@ pub fn mesh_toml(input: &[u8]) {
     }
 }
 
+/// The line of an input behind which the contents of each included file begin.
+const INCLUDED: &[u8] = b"\n# included\n";
+
+/// The parts of an input: mesh.toml, and the contents of each file that it includes.
+pub(super) fn parts(input: &[u8]) -> (&[u8], &[u8]) {
+    let end = input.windows(INCLUDED.len()).position(|line| line == INCLUDED);
+    end.map_or((input, &[]), |end| (&input[..end], &input[end + INCLUDED.len()..]))
+}
+
 pub(super) fn parsed(input: &[u8]) -> Result<Loaded, ConfigError> {
-    let bytes = Zeroizing::new(input.to_vec());
-    config::parse(Path::new(FILE), bytes, SecretsMode::Ignored, &|_| None)
+    let (mesh, included) = parts(input);
+    let bytes = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
+    let find = |pattern: &Pattern<'_>, _| {
+        let name = pattern.text.replace('*', "a");
+        Ok(vec![FoundFile { name, bytes: Ok(bytes(included)) }])
+    };
+    let file = (Path::new(FILE), bytes(mesh));
+    config::parse(file, SecretsMode::Ignored, &|_| None, (Path::new(""), &find))
 }
 
 /// Checks an error about a file.
@@ -41,17 +56,18 @@ pub(super) fn check_error(input: &[u8], error: &ConfigError) {
     if number(input).is_multiple_of(SAMPLE) {
         harmless_and_secretless(&format!("{error:?}"));
     }
-    let text = String::from_utf8_lossy(input);
     let places = shown.lines().filter_map(|line| line.trim_start().strip_prefix("--> "));
     let errors = shown.lines().filter(|line| line.starts_with("error: ")).count();
-    let placed = places.inspect(|place| assert_in_file(&text, place)).count();
+    let placed = places.inspect(|place| assert_in_a_file(input, place)).count();
     assert!(errors > 0 && errors == placed, "an error has no place: {shown}");
 }
 
-/// Checks that `mesh.toml:LINE:COLUMN` is there.
-fn assert_in_file(text: &str, place: &str) {
-    let numbers = place.strip_prefix(FILE).and_then(|rest| rest.strip_prefix(':'));
-    let (line, column) = numbers.and_then(|numbers| numbers.split_once(':')).expect(place);
+/// Checks that `mesh.toml:LINE:COLUMN` is there, or this place of an included file.
+fn assert_in_a_file(input: &[u8], place: &str) {
+    let (file, column) = place.rsplit_once(':').expect(place);
+    let (file, line) = file.rsplit_once(':').expect(place);
+    let (mesh, included) = parts(input);
+    let text = String::from_utf8_lossy(if file == FILE { mesh } else { included });
     let (line, column): (usize, usize) = (line.parse().expect(place), column.parse().expect(place));
     let there = text.split('\n').nth(line.checked_sub(1).expect(place)).expect(place);
     assert!((1..=there.chars().count() + 1).contains(&column), "{place} of {there:?}");

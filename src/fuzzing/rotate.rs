@@ -1,6 +1,6 @@
 //! Raising the generation in the text of a mesh.toml.
 
-use super::mesh_toml::{check_error, parsed};
+use super::mesh_toml::{check_error, parsed, parts};
 use crate::config::{Config, Rotation};
 
 /// Only the digits of the generation change. Then the file's contents are the same, apart from the
@@ -11,11 +11,13 @@ pub fn rotate(input: &[u8]) {
         Ok(raised) => raised,
         Err(error) => return check_error(input, &error),
     };
-    assert_eq!(raised.read, input, "it was read whole");
-    let (before, after) = changed(input, raised.contents.as_bytes());
+    let (mesh, _) = parts(input);
+    assert_eq!(raised.read, mesh, "it was read whole");
+    let (before, after) = changed(mesh, raised.contents.as_bytes());
     let digits = |bytes: &[u8]| bytes.iter().all(|c| c.is_ascii_hexdigit() || *c == b'_');
     assert!(digits(before) && digits(after) && !after.is_empty(), "{before:?} -> {after:?}");
-    let again = parsed(raised.contents.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let next = [raised.contents.as_bytes(), &input[mesh.len()..]].concat();
+    let again = parsed(&next).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(loaded.config.rotation, Rotation::Generation(raised.before));
     assert_eq!(raised.after.get(), raised.before.get() + 1);
     let wanted = Config { rotation: Rotation::Generation(raised.after), ..loaded.config };

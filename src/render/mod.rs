@@ -17,9 +17,9 @@ use crate::{
 };
 
 pub use json::{
-    FORMAT_VERSION, JsonError, JsonPremises, JsonSavedPlan, JsonSnapshot, confirm_json,
-    errors_json, mtu_json, named_status_json, plan_json, ratchet_advance_json, ratchet_init_json,
-    report_json, rotate_json, show_json, spi_json, status_json, validate_json,
+    FORMAT_VERSION, JsonError, JsonIncluded, JsonPremises, JsonSavedPlan, JsonSnapshot,
+    confirm_json, errors_json, mtu_json, named_status_json, plan_json, ratchet_advance_json,
+    ratchet_init_json, report_json, rotate_json, show_json, spi_json, status_json, validate_json,
 };
 pub use mtu::{Underlay, mtu_text};
 pub use plain::{Layout, Plain, json_text};

@@ -80,6 +80,9 @@ fn outcome(dir: &Path, name: &str, mode: SecretsMode) -> Result<String, String> 
             for warning in loaded.warnings {
                 writeln!(text, "warning: {warning}").unwrap();
             }
+            for file in loaded.included {
+                writeln!(text, "peers of {}: {}", file.name, file.peers).unwrap();
+            }
             Ok(shown(text))
         }
         Err(error) => {
@@ -115,14 +118,33 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
+/// Copies the files of a case, apart from its result, and says where they are.
+fn copy(case: &Path, to: &Path) -> Vec<PathBuf> {
+    fs::create_dir_all(to).unwrap();
+    let mut copied = Vec::new();
+    for entry in fs::read_dir(case).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copied.extend(copy(&path, &target));
+        } else if path.extension().is_none_or(|extension| extension != "txt") {
+            fs::copy(&path, &target).unwrap();
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
+            copied.push(target);
+        }
+    }
+    copied
+}
+
 #[test]
 fn files_come_out_as_the_cases_say() {
     let dir = directory();
     let mut differences = Vec::new();
     for case in cases() {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();
-        fs::copy(case.join("mesh.toml"), dir.path().join("mesh.toml")).unwrap();
+        let copied = copy(&case, dir.path());
         let outcome = outcome(dir.path(), "mesh.toml", mode(&name));
+        copied.iter().for_each(|path| fs::remove_file(path).unwrap());
         let (file, other) = match outcome {
             Ok(_) => ("ok.txt", "error.txt"),
             Err(_) => ("error.txt", "ok.txt"),
@@ -279,10 +301,23 @@ fn file_with_secrets() -> String {
     )
 }
 
+/// The same in a file of peers.
+fn json_with_secrets() -> String {
+    format!(
+        "{{\n  \"peer\": [\n    {{\n      \"name\": \"a\",\n      \"short_id\": 1,\n      \
+         \"mesh_key\": {{\n        \"value\": [\n          \"correct\"\n        ]\n      }},\n      \
+         \"address\": \"192.0.2.1\"\n    }},\n    {{ \"name\": \"b\", \"psk\": \"horse\", \"short_id\": 2, \
+         \"private_key\": \"{BASE64}\" }},\n    {{ \"name\": \"c\", \"x\": \"{HEX}\", \"ratchet\":\n\
+         \"correct\" }}\n  ]\n}}\n"
+    )
+}
+
 /// Damages a text between its secrets, which stay whole.
 fn damaged(text: &str, numbers: &mut Numbers) -> String {
-    const PIECES: [&str; 16] =
-        ["\"", "'", "\"\"\"", "'''", "\n", "=", "{", "}", "[", "]", ",", "#", ".", "\\", "é", "\t"];
+    const PIECES: [&str; 17] = [
+        ":", "\"", "'", "\"\"\"", "'''", "\n", "=", "{", "}", "[", "]", ",", "#", ".", "\\", "é",
+        "\t",
+    ];
     let mut text = text.to_owned();
     for _ in 0..=numbers.below(4) {
         let mut at = numbers.below(text.len());
@@ -310,9 +345,20 @@ fn no_damage_to_a_file_brings_a_secret_out() {
     let path = dir.path().join("mesh.toml");
     let mut numbers = Numbers(1);
     let runs = std::env::var("MESHSEC_DAMAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
-    for _ in 0..runs {
-        let text = damaged(&file_with_secrets(), &mut numbers);
-        fs::write(&path, &text).unwrap();
+    let including = "[mesh]\nname = \"lab\"\ninclude = [\"peers.json\"]\n";
+    for run in 0..runs {
+        let text = if run % 2 == 0 {
+            let text = damaged(&file_with_secrets(), &mut numbers);
+            fs::write(&path, &text).unwrap();
+            text
+        } else {
+            let text = damaged(&json_with_secrets(), &mut numbers);
+            fs::write(dir.path().join("peers.json"), &text).unwrap();
+            fs::set_permissions(dir.path().join("peers.json"), fs::Permissions::from_mode(0o644))
+                .unwrap();
+            fs::write(&path, including).unwrap();
+            text
+        };
         let error = load(&path, SecretsMode::Ignored).err().unwrap();
         for output in [error.to_string(), format!("{error:?}")] {
             for marker in MARKERS {

@@ -14,6 +14,7 @@ mod examples;
 mod failures;
 mod flushes;
 mod foreign_text;
+mod include;
 mod key_schedule;
 mod keys;
 mod lockdown;

@@ -183,6 +183,24 @@ fn the_file_may_come_from_standard_input() {
         fed(&["-c", "-", "validate"], &text.replace("short_id = 2", "short_id = 1"));
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("--> -:"), "{said}");
+    // So are the files that it includes.
+    let peer = |id| {
+        format!(
+            "{{ \"peer\": [ {{ \"name\": \"c\", \"short_id\": {id}, \"address\": \"192.0.2.9\" }} ] }}"
+        )
+    };
+    let including = text.replace("[mesh]", "[mesh]\ninclude = [\"peers.json\"]");
+    fs::write(dir.path().join("peers.json"), peer(9)).unwrap();
+    let (status, said) = fed(&plan, &including);
+    assert!(status == Some(0) && said.contains("Peer c (192.0.2.9)"), "{said}");
+    fs::write(dir.path().join("peers.json"), peer(1)).unwrap();
+    let (status, said) = fed(&plan, &including);
+    assert!(status == Some(1) && said.contains("taken by the peer on line 10 of -\n"), "{said}");
+    for words in [&["plan", "--out", "plan.json"][..], &["apply", "plan.json"]] {
+        let (status, said) = fed(&[&["-c", "-"], words].concat(), &text);
+        assert!(status == Some(1) && said.contains("standard input is none"), "{said}");
+        assert!(!dir.path().join("plan.json").exists());
+    }
     for words in [&["rotate"][..], &["ratchet", "init"]] {
         let (status, said) = fed(&[&["-c", "-"], words].concat(), &text);
         assert_eq!(status, Some(1), "{said}");

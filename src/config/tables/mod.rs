@@ -7,15 +7,17 @@ mod link;
 mod rotation;
 mod traffic;
 
-use std::{ops::Range, path::Path};
+use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use toml::de::{DeTable, DeValue};
 
 use crate::model::{MeshName, Replay, Reqid, Stage, Warning, WarningCode};
 
 use super::{
-    address, mask, pairs,
-    peers::{self, PublicKeySpans},
+    address,
+    include::Included,
+    mask, pairs,
+    peers::{self, Peers, PublicKeySpans},
     reader::{Findings, Section, Value, lowered, nearest},
     schema::{self, Field, MESH_NAME, MESH_STAGE, PAIRS, REQID, Table},
     secrets::Spans,
@@ -36,8 +38,14 @@ pub(super) struct Draft {
     pub warnings: Vec<Warning>,
 }
 
-/// Reads the whole tree; `dir` is the directory of mesh.toml.
-pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) -> Draft {
+/// Reads the whole tree; `dir` is the directory of mesh.toml, and `others` are the files with peers
+/// that mesh.toml includes.
+pub(super) fn read<'s>(
+    findings: &mut Findings<'s>,
+    root: &DeTable<'_>,
+    dir: &Path,
+    others: &mut Others<'_, 's>,
+) -> Draft {
     let start = if findings.source.text.starts_with('\u{feff}') { 3 } else { 0 };
     let top = Top { root, start: start..start, guessed: unknown_tables(findings, root) };
     let mesh = top.section(findings, Table::Mesh, true);
@@ -58,16 +66,14 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
     let link = link.map_or(Some(None), |section| {
         link::read(findings, &section, traffic.map(|(traffic, ..)| traffic)).map(Some)
     });
-    let mut public_keys = PublicKeySpans::new();
-    let peers = top
-        .require(findings, Table::Peer)
-        .map(|value| (value, peers::read(findings, value, keys.kind, &mut public_keys)));
-    let all = |(value, peers): &(&Value<'_>, Vec<Peer>)| {
-        value.get_ref().as_array().is_some_and(|array| array.len() == peers.len())
+    let own = match others.are_named {
+        true => root.get(Table::Peer.name()),
+        false => top.require(findings, Table::Peer),
     };
-    let whole = peers.as_ref().filter(|peers| all(peers)).map(|(_, peers)| peers.as_slice());
+    let Peers { list, tables, public_keys, .. } = read_peers(findings, own, keys.kind, others);
+    let peers = (own.is_some() || others.are_named).then_some(list);
+    let whole = peers.as_deref().filter(|list| list.len() == tables && !others.lack_any());
     let pairs = pairs::read_pairs(findings, pairs, whole);
-    let peers = peers.map(|(_, peers)| peers);
 
     let config = (|| {
         let (mesh, reqid, stage) = mesh?;
@@ -92,6 +98,49 @@ pub(super) fn read(findings: &mut Findings<'_>, root: &DeTable<'_>, dir: &Path) 
     let warnings = config.as_ref().map(warnings).unwrap_or_default();
     let keys = keys.source.map(|source| (source, keys.spans));
     Draft { config, keys, public_keys, warnings }
+}
+
+/// The files with peers that mesh.toml includes.
+pub(super) struct Others<'f, 's> {
+    pub files: &'f mut [Included<'s, 's>],
+    /// Whether mesh.toml names any.
+    pub are_named: bool,
+    /// Whether one that it names was not read.
+    pub lacks: bool,
+}
+
+impl Others<'_, '_> {
+    /// Whether there may be peers that nobody has read.
+    fn lack_any(&self) -> bool {
+        self.lacks || self.files.iter().any(|file| file.is_damaged)
+    }
+}
+
+/// The peers of mesh.toml and of the other files, sorted by name.
+fn read_peers<'s>(
+    findings: &mut Findings<'s>,
+    own: Option<&Value<'_>>,
+    keys: Option<KeyMethod>,
+    others: &mut Others<'_, 's>,
+) -> Peers<'s> {
+    let mut peers = Peers::default();
+    if let Some(value) = own {
+        peers::read(findings, value, keys, &mut peers);
+    }
+    for file in others.files.iter_mut() {
+        let Some(value) = file.peers else { continue };
+        peers::read(&mut file.findings, value, keys, &mut peers);
+    }
+    peers.list.sort_by(|a, b| a.name.cmp(&b.name));
+    let names: BTreeSet<&str> = peers.list.iter().map(|peer| peer.name.as_str()).collect();
+    if let Some(value) = own {
+        pairs::check_groups(findings, value, &names);
+    }
+    for file in others.files.iter_mut() {
+        let Some(value) = file.peers else { continue };
+        pairs::check_groups(&mut file.findings, value, &names);
+    }
+    peers
 }
 
 fn warnings(config: &Config) -> Vec<Warning> {

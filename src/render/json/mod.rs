@@ -31,7 +31,7 @@ pub use plan::plan_json;
 pub use ratchet::{ratchet_advance_json, ratchet_init_json};
 pub use report::report_json;
 pub use rotate::rotate_json;
-pub use saved_plan::{JsonPremises, JsonSavedPlan};
+pub use saved_plan::{JsonIncluded, JsonPremises, JsonSavedPlan};
 pub use show::show_json;
 pub use snapshot::JsonSnapshot;
 pub use spi::spi_json;

@@ -15,6 +15,16 @@ pub struct JsonSavedPlan {
     pub plan: Value,
 }
 
+/// A file that mesh.toml includes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JsonIncluded {
+    /// Its path from the directory of mesh.toml.
+    pub name: String,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+}
+
 /// The premises of a plan.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +39,10 @@ pub struct JsonPremises {
     pub made: u64,
     /// SHA-256 of mesh.toml.
     pub file: String,
+    /// The files that it includes. Plans that were saved without this list are of a file that
+    /// includes none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub included: Vec<JsonIncluded>,
     /// SHA-256 of the SAs that should be there and their keys' fingerprints.
     pub keys: String,
     /// SHA-256 of the objects of the live state, without counters.

@@ -37,6 +37,13 @@ impl Host {
         let ratchet = "ratchet = { file = \"ratchet\" }";
         host.write("ratchet.toml", &mesh_toml(ratchet, "generation = 3"));
         host.write("wrong.toml", &mesh_toml("", "generation = -3"));
+        let including = "include = [\"peers.json\"]\n[keys]";
+        host.write(
+            "including.toml",
+            &mesh_toml(MESH_KEY, "generation = 3").replace("[keys]", including),
+        );
+        let peer = r#"{ "peer": [ { "name": "c", "short_id": 3, "address": "192.0.2.3" } ] }"#;
+        host.write("peers.json", peer);
         host
     }
 
@@ -81,7 +88,7 @@ fn documents_of_commands_are_as_their_schemas_say() {
     ip("address add 192.0.2.1/24 dev lo");
     ip("link set lo up");
     let host = Host::new();
-    for mesh in ["period", "generation"] {
+    for mesh in ["period", "generation", "including"] {
         host.prints("validate", mesh, "validate");
         host.prints("plan", mesh, "plan");
         host.prints("plan", mesh, "plan --live empty");
@@ -94,6 +101,8 @@ fn documents_of_commands_are_as_their_schemas_say() {
     host.prints("errors", "generation", "show --mesh lab");
     host.prints("plan", "period", "plan --out plan.json");
     assert_strict("saved-plan", &read(&host.at("plan.json")));
+    host.prints("plan", "including", "plan --out including.json");
+    assert_strict("saved-plan", &read(&host.at("including.json")));
     let snapshot = host.prints("snapshot", "period", "snapshot");
     host.write("live.json", &snapshot.to_string());
     host.prints("plan", "period", "plan --live live.json");

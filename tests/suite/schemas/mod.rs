@@ -17,7 +17,8 @@ use crate::schema::{SCHEMAS, assert_valid, is_valid};
 use documents::{documents, read};
 
 /// Names that a document may lack, each behind the name of the member that it is in; `*` is any.
-const OPTIONAL: [&str; 28] = [
+const OPTIONAL: [&str; 29] = [
+    "premises/included",
     "/foreign",
     "/from_peer",
     "/to_peer",

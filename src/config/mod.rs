@@ -4,8 +4,9 @@
 //! file and its secrets are reported in one run, each with its line and a caret.
 //!
 //! The way of a file: `files` reads it, `toml` parses it, `syntax` words the parser's messages,
-//! `tables` and `peers` read the tree through `reader`, `secrets` fetches the secrets, `diagnostic`
-//! shows the errors, and `mask` hides secrets. Nothing here looks at the kernel.
+//! `include` has the files of further peers read and parsed, some by `json`, `tables` and `peers`
+//! read the trees through `reader`, `secrets` fetches the secrets, `diagnostic` shows the errors, and
+//! `mask` hides secrets. Nothing here looks at the kernel.
 #![forbid(unsafe_code)]
 
 mod address;
@@ -70,7 +71,7 @@ pub enum SecretsMode {
     Ignored,
 }
 
-/// A mesh.toml and its secrets and warnings.
+/// A mesh.toml, the files that it includes, its secrets and its warnings.
 pub struct Loaded {
     /// The checked contents of the file.
     pub config: Config,

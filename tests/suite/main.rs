@@ -15,6 +15,7 @@ mod failures;
 mod flushes;
 mod foreign_text;
 mod include;
+mod inventories;
 mod key_schedule;
 mod keys;
 mod lockdown;

@@ -24,12 +24,13 @@ const MACHINE: [Package; 2] = [
 ];
 
 /// The packages for the tests and the demo.
-const TOOLS: [Package; 12] = [
+const TOOLS: [Package; 13] = [
     Package { name: "iproute2", present: || has("ip") },
     Package { name: "iputils-ping", present: || has("ping") },
     Package { name: "strace", present: || has("strace") },
     Package { name: "tcpdump", present: || has("tcpdump") },
     Package { name: "iptables", present: || has("iptables") },
+    Package { name: "jq", present: || has("jq") },
     Package { name: "mandoc", present: || has("mandoc") },
     Package { name: "systemd", present: || has("systemd-analyze") },
     Package { name: "charon-systemd", present: || has("charon-systemd") },

@@ -161,14 +161,21 @@ fn files_have_the_limits_of_mesh_toml_together() {
     let host = Host::new("[\"*.json\"]");
     host.write_peer("b.json", "b", 2);
     host.write_peer("c.json", "c", 3);
-    let padded = |size: usize| fs::read_to_string(host.at("c.json")).unwrap() + &" ".repeat(size);
-    host.write("c.json", &padded(3 << 20), 0o644);
+    let pad = |name: &str, size: usize| {
+        let padded = fs::read_to_string(host.at(name)).unwrap() + &" ".repeat(size);
+        host.write(name, &padded, 0o644);
+    };
+    pad("b.json", 3 << 20);
     assert!(host.peers().is_ok());
-    host.write("c.json", &padded(1 << 20), 0o644);
-    let error = host.peers().unwrap_err();
+    pad("c.json", 2 << 20);
     let together = "cannot read c.json: with mesh.toml and the files before it, it is larger than \
                     4096 KiB";
-    assert!(error.contains(together), "{error}");
+    for include in ["[\"*.json\"]", "[\"b.json\", \"c.json\"]"] {
+        host.write_mesh(include);
+        let error = host.peers().unwrap_err();
+        assert!(error.contains(together), "{include}: {error}");
+    }
+    host.write_mesh("[\"*.json\"]");
     // More than there can be peers.
     for i in 0..4096 {
         host.write(&format!("d{i}.json"), "", 0o644);

@@ -275,6 +275,14 @@ fn is_path(run: &[u8]) -> bool {
         && run.split(|&c| c == b'/').all(|part| part.len() < RUN)
 }
 
+/// Whether a part of a text may be a key. Such a text is not turned into a suggestion: one that is
+/// put otherwise is not hidden any more.
+pub(super) fn may_be_a_key(text: &str) -> bool {
+    let mut found = false;
+    runs(text, |_| found = true);
+    found
+}
+
 /// Input as messages show it: in quotes, keys masked, control characters
 /// replaced, cut if it is long.
 pub fn quote(input: &str) -> String {

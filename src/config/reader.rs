@@ -65,6 +65,7 @@ impl<'s> Findings<'s> {
         field: Field,
     ) {
         let message = format!("{} can't be {whose} name", mask::quote(text));
+        let near = near.filter(|_| !mask::may_be_a_key(text));
         let hint = near.map_or(field.write.into(), |near| format!("write \"{near}\""));
         self.wrong(value.span(), message, hint);
     }

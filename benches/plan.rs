@@ -89,6 +89,7 @@ fn config() -> Config {
         public_key: None,
         groups: std::collections::BTreeSet::new(),
         stage: Stage::Enforce,
+        outside: None,
     };
     Config {
         mesh: MeshName::new("bench").expect("a name"),
@@ -102,6 +103,7 @@ fn config() -> Config {
             cipher: Cipher::Aes256Gcm,
             replay: Replay { window: 0, esn: false },
             offload: None,
+            encap: None,
         },
         keys: KeySource::MeshKey(SecretSource::Env("KEY".into())),
         rotation: Rotation::Generation(Generation::new(1).expect("small")),

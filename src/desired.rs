@@ -13,9 +13,10 @@ use crate::{
     config::{Clock, Config, Guard, Moment, Peer, Secrets, Select, Traffic},
     keys::{Ratchet, Session},
     model::{
-        Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView,
-        Level, Mark, Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix, Reqid,
-        Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways, without_traces,
+        Action, ChainId, ChainRole, Direction, Encap, Family, Generation, IPPROTO_UDP, Key,
+        KeyView, Level, Mark, Member, Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy,
+        PolicyId, Prefix, Reqid, Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways,
+        without_traces,
     },
     mtu,
 };
@@ -34,8 +35,9 @@ pub struct Desired {
     pub policies: BTreeMap<PolicyId, WantedPolicy>,
     /// Block policies for unprotected traffic; empty if the file wants none.
     pub guards: BTreeMap<PolicyId, Policy>,
-    /// Policies that let neighbour discovery pass; only where all of IPv6 is protected.
-    pub discovery: BTreeMap<PolicyId, Policy>,
+    /// Policies that let packets pass untransformed, only where everything is protected: over IPv6
+    /// neighbour discovery, and with `encap` the datagrams that hold ESP.
+    pub passages: BTreeMap<PolicyId, Policy>,
     /// The device with an MTU to keep right, if the file names one.
     pub link: Option<WantedLink>,
     /// Chains of the firewall, in the system's backend: those that mark, if a mark selects the
@@ -55,10 +57,23 @@ pub struct Desired {
     pub goal: Goal,
     /// The clock that sets the generation, if one does.
     pub clock: Option<Clock>,
+    /// The UDP port at which this host takes ESP; `None` where it takes plain ESP only.
+    pub encap: Option<EncapPort>,
     /// Peers of the other address family, with which it forms none.
     pub unpaired: BTreeSet<PeerName>,
     /// Peers with which `pairs` has it form none, by address.
     pub not_paired: BTreeMap<IpAddr, PeerName>,
+}
+
+/// The UDP port at which a host takes ESP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncapPort {
+    /// The port.
+    pub port: u16,
+    /// The first generation that comes there.
+    pub from: Generation,
+    /// Whether SAs of this plan are in UDP: those of the next generation come first.
+    pub is_used: bool,
 }
 
 /// The goal of a plan.
@@ -170,7 +185,11 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
     };
     Ways {
         local: config.peers.iter().find(named).map(|peer| peer.address),
-        members: config.peers.iter().map(|peer| peer.address).collect(),
+        members: config
+            .peers
+            .iter()
+            .map(|peer| Member { address: peer.address, reached_at: peer.reached_at() })
+            .collect(),
         tunnel: config.traffic.device().map(|(kind, _)| kind),
         port,
     }
@@ -196,6 +215,8 @@ pub struct WantedLink {
     pub address: IpAddr,
     /// The headers that the tunnel puts before an inner packet.
     pub tunnel: &'static [mtu::Part],
+    /// Whether ESP is in UDP, in this generation or in a later one.
+    pub encap: bool,
 }
 
 /// The keys of the SAs that should be there.
@@ -280,19 +301,23 @@ fn work_out(
     let (clock, address) = (moment.clock, Some(local.address));
     let traffic = Some(config.traffic);
     let mut wanted = Desired { traffic, local: address, clock, marking, ..Desired::default() };
+    wanted.encap = config.esp.encap.map(|encap| {
+        let is_used = encap.from <= moment.generation.next();
+        EncapPort { port: encap.port, from: encap.from, is_used }
+    });
     let links = links(moment.generation, secrets);
     let mesh = Mesh { config, moment, local, secrets, links: &links };
     let mut keyring = Keyring::default();
     for peer in config.peers.iter().filter(|peer| peer.name != local.name) {
         if !config.is_pair(local, peer) {
-            wanted.not_paired.insert(peer.address, peer.name.clone());
+            wanted.not_paired.insert(peer.reached_at(), peer.name.clone());
             continue;
         }
         if peer.address.is_ipv4() != local.address.is_ipv4() {
             wanted.unpaired.insert(peer.name.clone());
             continue;
         }
-        wanted.peers.insert(peer.address, peer.name.clone());
+        wanted.peers.insert(peer.reached_at(), peer.name.clone());
         let stage = config.stage_between(local, peer);
         if !stage.enforces() {
             wanted.stages.insert(peer.name.clone(), stage);
@@ -304,8 +329,15 @@ fn work_out(
         }
     }
     if config.traffic == Traffic::All && wanted.policies.keys().any(|id| !id.selector.is_ipv4()) {
-        wanted.discovery =
+        wanted.passages =
             Policy::discovery(config.reqid).map(|policy| (policy.id, policy)).collect();
+    }
+    if let (Traffic::All, Some(EncapPort { port, is_used: true, .. })) =
+        (config.traffic, wanted.encap)
+        && !wanted.peers.is_empty()
+    {
+        let policy = Policy::encap(config.reqid, local.address, port);
+        wanted.passages.insert(policy.id, policy);
     }
     let link = config.link.as_ref().zip(config.traffic.tunnel());
     wanted.link = link.map(|(link, tunnel)| WantedLink {
@@ -313,6 +345,7 @@ fn work_out(
         mtu: link.mtu,
         address: local.address,
         tunnel,
+        encap: config.esp.encap.is_some(),
     });
     if config.is_guarded(local) {
         wanted.guards = guards(config.traffic, config.reqid);
@@ -378,7 +411,7 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
     let sends = config.stage_between(local, peer).sends();
     if moment.clock.is_some() && sends {
         let next = Spi::new(moment.generation.next(), local.short_id, peer.short_id);
-        wanted.kept.insert(SaId::esp(peer.address, next));
+        wanted.kept.insert(SaId::esp(peer.reached_at(), next));
     }
     let session = secrets.and_then(|secrets| session(config, local, peer, secrets));
     let now = moment.generation;
@@ -386,8 +419,13 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
         .received()
         .map(|generation| (Direction::In, generation, peer, local))
         .chain(sends.then_some((Direction::Out, now, local, peer)));
+    let (near, far) = (local.address, peer.reached_at());
     for (direction, generation, from, to) in ends {
-        let id = SaId::esp(to.address, Spi::new(generation, from.short_id, to.short_id));
+        let (src, dst) = match direction {
+            Direction::Out => (near, far),
+            Direction::In | Direction::Fwd => (far, near),
+        };
+        let id = SaId::esp(dst, Spi::new(generation, from.short_id, to.short_id));
         let clock = moment.clock.filter(|_| direction == Direction::Out);
         let period = clock.map(|clock| clock.period);
         let start = period.map_or(Start::Fresh, |period| Start::Seed { generation, period });
@@ -399,10 +437,10 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
         });
         let sa = Sa {
             id,
-            src: from.address,
+            src,
             reqid: config.reqid,
             mode: Mode::Transport,
-            selector: Some(Selector::hosts(from.address, to.address)),
+            selector: Some(Selector::hosts(src, dst)),
             algorithm: config.esp.cipher.algorithm(),
             key: key.as_ref().map_or(KeyView::NotChecked, |key| KeyView::Known(key.fingerprint())),
             replay: config.esp.replay,
@@ -412,6 +450,7 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
                 .offload
                 .clone()
                 .map(|device| Offload { device, inbound: direction == Direction::In }),
+            encap: config.esp.port_at(generation).map(|port| encap(port, peer, direction)),
             extras: BTreeSet::new(),
         };
         let peer = peer.name.clone();
@@ -419,6 +458,15 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
         if let Some(key) = key {
             keyring.0.insert(id, Arc::new(key));
         }
+    }
+}
+
+/// The ports of an SA in UDP. A port forward before the other host may have a port of its own.
+fn encap(port: u16, peer: &Peer, direction: Direction) -> Encap {
+    let far = peer.outside.map_or(port, |outside| outside.port());
+    match direction {
+        Direction::Out => Encap { sport: port, dport: far },
+        Direction::In | Direction::Fwd => Encap { sport: far, dport: port },
     }
 }
 
@@ -453,11 +501,10 @@ fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     let any_spi = Spi::from_raw(0);
     let stage = config.stage_between(local, peer);
     let level = if stage.enforces() { Level::Required } else { Level::Use };
-    let out = (Direction::Out, local.address, peer.address, out_spi, Level::Required);
-    let ends = [
-        (Direction::In, peer.address, local.address, any_spi, level),
-        (Direction::Fwd, peer.address, local.address, any_spi, level),
-    ];
+    let (near, far) = (local.address, peer.reached_at());
+    let out = (Direction::Out, near, far, out_spi, Level::Required);
+    let ends =
+        [(Direction::In, far, near, any_spi, level), (Direction::Fwd, far, near, any_spi, level)];
     let out = stage.sends().then_some(out);
     for (direction, src, dst, spi, level) in out.into_iter().chain(ends) {
         for id in policy_ids(config, direction, src, dst) {
@@ -481,7 +528,7 @@ fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
 /// error would show its contents. Kind "all" covers errors like everything else.
 fn add_icmp_errors(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, .. } = *mesh;
-    let (src, dst) = (local.address, peer.address);
+    let (src, dst) = (local.address, peer.reached_at());
     let spi = Spi::new(moment.generation, local.short_id, peer.short_id);
     for selector in Selector::icmp_errors(src, dst, config.reqid) {
         let id = PolicyId::new(Direction::Out, selector);

@@ -71,10 +71,11 @@ pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
         kept: _,
         policies: _,
         guards: _,
-        discovery: _,
+        passages: _,
         chains: _,
         link: _,
         // These are not objects.
+        encap: _,
         marking: _,
         traffic: _,
         local: _,
@@ -120,11 +121,11 @@ impl Comparison<'_> {
     }
 
     fn unlike_policies(&self) -> Vec<String> {
-        let Desired { policies, guards, discovery, .. } = self.before;
+        let Desired { policies, guards, passages, .. } = self.before;
         let policies = policies.values().map(|wanted| &wanted.policy);
         let expected: BTreeMap<PolicyId, &Policy> = policies
             .chain(guards.values())
-            .chain(discovery.values())
+            .chain(passages.values())
             .map(|policy| (policy.id, policy))
             .collect();
         let found: BTreeMap<PolicyId, &Policy> =
@@ -320,7 +321,7 @@ impl Observed<'_> {
             let (id, selector) = (policy.id, policy.id.selector);
             match policy.role() {
                 PolicyRole::Guard => _ = before.guards.insert(id, policy),
-                PolicyRole::Discovery => _ = before.discovery.insert(id, policy),
+                PolicyRole::Passage(_) => _ = before.passages.insert(id, policy),
                 PolicyRole::Peer => {
                     let peer = self.peer(selector.src.address, selector.dst.address);
                     before.policies.insert(id, WantedPolicy { policy, peer });

@@ -303,7 +303,7 @@ fn prepare_destroy<'a>(
     let others = config.peers.iter().filter(|peer| local.is_none_or(|l| l.name != peer.name));
     let desired = Desired {
         local: local.map(|peer| peer.address),
-        peers: others.map(|peer| (peer.address, peer.name.clone())).collect(),
+        peers: others.map(|peer| (peer.reached_at(), peer.name.clone())).collect(),
         goal: Goal::Nothing,
         marking: Marking::of(config),
         ..Desired::default()

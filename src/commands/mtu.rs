@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     kernel::linux::surroundings,
     model::{ErrorCode, Link, Mtu, Warning, WarningCode},
-    mtu::{fit, needed},
+    mtu::{Headers, fit, needed},
     plan::underlay,
     privilege::Files,
     render::{Underlay, mtu_json, mtu_text},
@@ -28,8 +28,9 @@ pub(super) fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
         .map(|peer| peer.address)
         .ok_or_else(|| Error::request(ErrorCode::MtuUnknown, "no peer"))?;
     let tunnel = config.traffic.tunnel().unwrap_or_default();
+    let headers = Headers { address, encap: config.esp.encap.is_some(), tunnel };
     let given = match args.inner_mtu {
-        Some(inner) => Some(needed(inner, address, tunnel).ok_or_else(|| {
+        Some(inner) => Some(needed(inner, &headers).ok_or_else(|| {
             Error::request(
                 ErrorCode::MtuUnknown,
                 format!("no IP packet carries {inner} bytes inside"),
@@ -47,7 +48,7 @@ pub(super) fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
         _ => None,
     };
     let mtu = given.or(device.map(|link| link.mtu)).unwrap_or_default();
-    let fit = fit(mtu, address, tunnel);
+    let fit = fit(mtu, &headers);
     // Another host's device of that name tells nothing about this one.
     let here = local.is_some_and(|local| state.has_address(local.address));
     let link = config.link.as_ref().filter(|_| here).and_then(|link| state.link(&link.device));

@@ -222,7 +222,7 @@ mod tests {
     fn live(mesh: &Mesh) -> Live {
         let desired = &mesh.desired;
         let policies = desired.policies.values().map(|wanted| &wanted.policy);
-        let policies = policies.chain(desired.guards.values()).chain(desired.discovery.values());
+        let policies = policies.chain(desired.guards.values()).chain(desired.passages.values());
         let address = mesh.local().address;
         Live(State {
             sas: desired.sas.values().map(|wanted| wanted.sa.clone()).collect(),

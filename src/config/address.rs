@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::{
     mask,
     reader::{Findings, Value},
-    schema::ADDRESS,
+    schema::{ADDRESS, OUTSIDE},
 };
 
 const GLOBAL: &str = "write an address of this host that routers know, in quotes";
@@ -32,6 +32,34 @@ pub(super) fn read(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<IpA
     findings.wrong(value.span(), format!("{} is {is}", mask::quote(text)), hint);
     None
 }
+
+/// An address that others can send to, and a port: `203.0.113.5:4500`, `[2001:db8::5]:4500`.
+pub(super) fn read_with_port(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<SocketAddr> {
+    let text = findings.text(value, OUTSIDE)?;
+    let Problem { is, hint } = match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
+        (Ok(socket), _) if socket.port() == 0 => problem("of port 0", OUTSIDE.write),
+        (Ok(SocketAddr::V6(socket)), _) if socket.scope_id() != 0 => {
+            problem("an address with a zone", OUTSIDE.write)
+        }
+        (Ok(socket), _) => match unsuitable(socket.ip()) {
+            None => return Some(socket),
+            Some(Problem { is, .. }) => problem(is, OUTSIDE.write),
+        },
+        (Err(_), Ok(address)) if unsuitable(address).is_none() => {
+            let hint = format!(
+                "write \"{}\", with the port that is forwarded",
+                SocketAddr::new(address, DEFAULT_PORT)
+            );
+            problem("an address without a port", hint)
+        }
+        (Err(_), _) => problem("not an address and a port", OUTSIDE.write),
+    };
+    findings.wrong(value.span(), format!("{} is {is}", mask::quote(text)), hint);
+    None
+}
+
+/// The port of IPsec behind NAT (RFC 3948), for hints.
+const DEFAULT_PORT: u16 = 4500;
 
 /// The kind of a text that is not a host's address, and its correction.
 struct Problem {

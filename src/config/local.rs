@@ -155,6 +155,7 @@ mod tests {
             public_key: None,
             groups: BTreeSet::new(),
             stage: Stage::Enforce,
+            outside: None,
         };
         Config {
             mesh: MeshName::new("lab").unwrap(),
@@ -168,6 +169,7 @@ mod tests {
                 cipher: Cipher::Aes256Gcm,
                 replay: Replay { window: 0, esn: false },
                 offload: None,
+                encap: None,
             },
             keys: KeySource::MeshKey(SecretSource::Env("X".into())),
             rotation: Rotation::Generation(Generation::new(1).unwrap()),

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     ops::Range,
 };
 
@@ -18,7 +18,7 @@ use super::{
     malformed::Malformed,
     mask, pairs,
     reader::{Findings, Section, Value, lowered},
-    schema::{ADDRESS, PEER_NAME, PEER_STAGE, PUBLIC_KEY, SHORT_ID, Table},
+    schema::{ADDRESS, OUTSIDE, PEER_NAME, PEER_STAGE, PUBLIC_KEY, SHORT_ID, Table},
     secrets,
     tables::{KeyMethod, read_stage},
     types::Peer,
@@ -29,6 +29,17 @@ pub(super) type PublicKeySpans = BTreeMap<PeerName, (usize, Range<usize>)>;
 
 const WRITE: &str = "write [[peer]], with two brackets, once for each peer";
 const WRITE_JSON: &str = "write \"peer\": [ { … } ], with an object for each peer";
+
+/// The parts of other tables that decide which keys a peer may have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OtherTables {
+    /// The method of `[keys]`. If it is unknown, only the public keys that are there are checked.
+    pub keys: Option<KeyMethod>,
+    /// Whether `[esp]` has `encap`, if that is known.
+    pub has_encap: Option<bool>,
+    /// The UDP port of the protected traffic, if there is one.
+    pub udp_port: Option<u16>,
+}
 
 /// The peers of the files that were read.
 #[derive(Default)]
@@ -42,13 +53,10 @@ pub(super) struct Peers<'s> {
 }
 
 /// Adds the peers of one file.
-///
-/// Whether they need public keys depends on `[keys]`. If that is unknown, only the public keys that
-/// are there are checked.
 pub(super) fn read<'s>(
     findings: &mut Findings<'s>,
     value: &Value<'_>,
-    keys: Option<KeyMethod>,
+    others: OtherTables,
     peers: &mut Peers<'s>,
 ) {
     let file = findings.source.file;
@@ -63,7 +71,7 @@ pub(super) fn read<'s>(
     }
     for value in array.iter() {
         peers.tables += 1;
-        let Some((peer, span)) = peer(findings, &mut peers.seen, value, keys) else { continue };
+        let Some((peer, span)) = peer(findings, &mut peers.seen, value, others) else { continue };
         peers.public_keys.extend(span.map(|span| (peer.name.clone(), (file, span))));
         peers.list.push(peer);
     }
@@ -81,7 +89,7 @@ fn peer<'s>(
     findings: &mut Findings<'s>,
     seen: &mut Seen<'s>,
     value: &Value<'_>,
-    keys: Option<KeyMethod>,
+    others: OtherTables,
 ) -> Option<(Peer, Option<Range<usize>>)> {
     let DeValue::Table(table) = value.get_ref() else {
         findings.not_a(value, "peer", "an array of tables", write(findings));
@@ -102,6 +110,10 @@ fn peer<'s>(
         let address = address::read(findings, value)?;
         seen.addresses.unique(findings, value.span(), format!("address {address}"), address)
     });
+    let outside = section.get(OUTSIDE.name).map_or(Some(None), |value| {
+        read_outside(findings, seen, value, (address, others)).map(Some)
+    });
+    let keys = others.keys;
     let stage = read_stage(findings, &section, PEER_STAGE);
     let groups = pairs::read_groups(findings, &section);
     let given = section.get(PUBLIC_KEY.name);
@@ -119,8 +131,40 @@ fn peer<'s>(
         public_key: public_key.flatten(),
         groups: groups?,
         stage: stage?,
+        outside: outside?,
     };
     Some((peer, given.map(|value| value.span())))
+}
+
+/// The outer side of a static port forward, next to the peer's own address.
+fn read_outside<'s>(
+    findings: &mut Findings<'s>,
+    seen: &mut Seen<'s>,
+    value: &Value<'_>,
+    (address, others): (Option<IpAddr>, OtherTables),
+) -> Option<SocketAddr> {
+    if others.has_encap == Some(false) {
+        let message = "outside needs encap in [esp]: no port forward passes on plain ESP".into();
+        findings.wrong(value.span(), message, "write encap = 4500 in [esp], or leave outside out");
+        return None;
+    }
+    let outside = address::read_with_port(findings, value)?;
+    let (ip, port) = (outside.ip(), outside.port());
+    if address.is_some_and(|address| address.is_ipv4() != ip.is_ipv4()) {
+        let message = format!("outside {ip} and address are of different families, IPv4 and IPv6");
+        findings.wrong(value.span(), message, "write an outside address of address's family");
+        return None;
+    }
+    if others.udp_port == Some(port) {
+        let message = format!("UDP port {port} is the port of the protected traffic");
+        let hint = "forward another port to the host, and write that one";
+        findings.wrong(value.span(), message, hint);
+        return None;
+    }
+    let hint = "write another: two hosts behind one address can't be told apart in transport mode; \
+                ESP IN UDP in meshsec(8) tells what to do instead";
+    let what = format!("outside address {ip}");
+    seen.addresses.unique_or(findings, value.span(), what, ip, hint).map(|_| outside)
 }
 
 /// The public key that is given, if it is right and needed.
@@ -189,6 +233,19 @@ impl<'s, T: Ord + Clone> FirstUses<'s, T> {
         what: String,
         value: T,
     ) -> Option<T> {
+        let hint = "write another; it is unique in the mesh";
+        self.unique_or(findings, span, what, value, hint)
+    }
+
+    /// The same with another hint.
+    fn unique_or(
+        &mut self,
+        findings: &mut Findings<'s>,
+        span: Range<usize>,
+        what: String,
+        value: T,
+        hint: &str,
+    ) -> Option<T> {
         let here = findings.source;
         let (file, first) = *self.0.entry(value.clone()).or_insert((here, span.start));
         if (file.file, first) == (here.file, span.start) {
@@ -197,7 +254,7 @@ impl<'s, T: Ord + Clone> FirstUses<'s, T> {
         let line = file.line(first);
         let of = if file.file == here.file { String::new() } else { format!(" of {}", file.name) };
         let message = format!("{what} is already taken by the peer on line {line}{of}");
-        findings.wrong(span, message, "write another; it is unique in the mesh");
+        findings.wrong(span, message, hint);
         None
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum Table {
     Kind,
     /// `offload = { … }` in `[esp]`.
     Offload,
+    /// `encap = { … }` in `[esp]`.
+    Encap,
     /// `{ file = … }`, the value of each key in `[keys]`.
     Secret,
 }
@@ -46,6 +48,7 @@ impl Table {
             Self::Peer => "peer",
             Self::Kind => "kind",
             Self::Offload => "offload",
+            Self::Encap => "encap",
             Self::Secret => "secret",
         }
     }
@@ -60,7 +63,7 @@ impl Table {
             Self::Rotation => "[rotation]",
             Self::Link => "[link]",
             Self::Peer => "[[peer]]",
-            Self::Kind | Self::Offload | Self::Secret => self.name(),
+            Self::Kind | Self::Offload | Self::Encap | Self::Secret => self.name(),
         }
     }
 
@@ -69,6 +72,7 @@ impl Table {
         match self {
             Self::Kind => "kind = { … } of [traffic]",
             Self::Offload => "offload = { … } of [esp]",
+            Self::Encap => "encap = { … } of [esp]",
             Self::Mesh
             | Self::Traffic
             | Self::Esp
@@ -92,6 +96,7 @@ impl Table {
             Self::Peer => "write a [[peer]] for each host, with name, short_id and address",
             Self::Kind => KIND.write,
             Self::Offload => OFFLOAD.write,
+            Self::Encap => ENCAP.write,
             Self::Secret => MESH_KEY.write,
         }
     }
@@ -275,6 +280,20 @@ pub(super) const OFFLOAD_MODE: Field = Field::new(
     "write \"crypto\", or leave it out",
 );
 
+pub(super) const ENCAP: Field = Field::new(
+    Table::Esp,
+    "encap",
+    number(1, 65535),
+    "write a UDP port, such as 4500, or { port = 4500, from = 12 }",
+);
+pub(super) const ENCAP_PORT: Field = Field { table: Table::Encap, ..PORT };
+pub(super) const ENCAP_FROM: Field = Field::new(
+    Table::Encap,
+    "from",
+    number(0, Generation::MAX),
+    "write the first generation in UDP, such as from = 12, or leave it out",
+);
+
 pub(super) const MESH_KEY: Field =
     Field::new(Table::Keys, "mesh_key", Form::Secret, "write mesh_key = { file = \"mesh.key\" }");
 pub(super) const PRIVATE_KEY: Field = Field::new(
@@ -338,6 +357,12 @@ pub(super) const ADDRESS: Field = Field::new(
     Form::Text,
     "write an IPv4 or IPv6 address in quotes, such as \"192.0.2.1\"",
 );
+pub(super) const OUTSIDE: Field = Field::new(
+    Table::Peer,
+    "outside",
+    Form::Text,
+    "write the address and port of the port forward, such as \"203.0.113.5:4500\"",
+);
 pub(super) const PUBLIC_KEY: Field = Field::new(
     Table::Peer,
     "public_key",
@@ -365,6 +390,9 @@ pub(super) const FIELDS: &[Field] = &[
     OFFLOAD,
     OFFLOAD_DEVICE,
     OFFLOAD_MODE,
+    ENCAP,
+    ENCAP_PORT,
+    ENCAP_FROM,
     MESH_KEY,
     PRIVATE_KEY,
     PSK,
@@ -382,6 +410,7 @@ pub(super) const FIELDS: &[Field] = &[
     PUBLIC_KEY,
     PEER_STAGE,
     GROUPS,
+    OUTSIDE,
 ];
 
 /// The table that a key belongs to, for errors; `None` for a key of several tables.
@@ -423,7 +452,9 @@ mod tests {
 
     #[test]
     fn every_table_has_keys_and_every_key_is_there_once() {
-        for table in Table::TOP.into_iter().chain([Table::Kind, Table::Offload, Table::Secret]) {
+        for table in
+            Table::TOP.into_iter().chain([Table::Kind, Table::Offload, Table::Encap, Table::Secret])
+        {
             let mut keys = table.keys();
             assert!(!keys.is_empty(), "{table:?}");
             let count = keys.len();

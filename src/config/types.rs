@@ -1,7 +1,11 @@
 //! The contents of a mesh.toml, once all of it is known to be right.
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use crate::keys::Ratchet;
 use crate::model::{
@@ -237,6 +241,16 @@ impl Traffic {
         }
     }
 
+    /// The UDP port that policies of this kind are for, as source or destination.
+    pub fn udp_port(self) -> Option<u16> {
+        match self {
+            Self::Vxlan { port }
+            | Self::Geneve { port }
+            | Self::Port { protocol: Protocol::Udp, port } => Some(port),
+            Self::All | Self::Port { protocol: Protocol::Tcp, .. } => None,
+        }
+    }
+
     /// Whether there may be a guard. A guard blocks the kind of traffic from and to every host,
     /// which only tunnels can bear.
     pub fn can_be_guarded(self) -> bool {
@@ -292,6 +306,24 @@ pub struct Esp {
     pub replay: Replay,
     /// `[esp] offload`: the device that encrypts and decrypts, if there is one.
     pub offload: Option<String>,
+    /// `[esp] encap`: ESP in UDP, if hosts send it so.
+    pub encap: Option<EncapWish>,
+}
+
+impl Esp {
+    /// The UDP port of a generation's SAs; `None` where they are plain ESP.
+    pub fn port_at(&self, generation: Generation) -> Option<u16> {
+        self.encap.filter(|encap| encap.from <= generation).map(|encap| encap.port)
+    }
+}
+
+/// `[esp] encap`: ESP in UDP (RFC 3948).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncapWish {
+    /// `port`: the UDP port at which every host takes ESP. 1 to 65535.
+    pub port: u16,
+    /// `from`: the first generation in UDP.
+    pub from: Generation,
 }
 
 /// `[link]`: a device with an MTU that meshsec sets.
@@ -318,6 +350,16 @@ pub struct Peer {
     pub groups: BTreeSet<GroupName>,
     /// `stage`: the highest stage of this host.
     pub stage: Stage,
+    /// `outside`: the address and the UDP port under which others reach this host, where a static
+    /// port forward stands before it. Of the address's family; there with `encap` and only then.
+    pub outside: Option<SocketAddr>,
+}
+
+impl Peer {
+    /// The address that other hosts send to, and that they receive from.
+    pub fn reached_at(&self) -> IpAddr {
+        self.outside.map_or(self.address, |outside| outside.ip())
+    }
 }
 
 /// The source of the SAs' keys.

@@ -73,6 +73,7 @@ fn config(addresses: &[&str]) -> Config {
         public_key: None,
         groups: std::collections::BTreeSet::new(),
         stage: Stage::Enforce,
+        outside: None,
     });
     Config {
         mesh: MeshName::new("lab").expect("a name"),
@@ -86,6 +87,7 @@ fn config(addresses: &[&str]) -> Config {
             cipher: Cipher::Aes256Gcm,
             replay: Replay { window: 0, esn: false },
             offload: None,
+            encap: None,
         },
         keys: KeySource::MeshKey(SecretSource::Env("MESH_KEY".into())),
         rotation: Rotation::Generation(Generation::new(1).expect("a generation")),

@@ -141,6 +141,7 @@ codes! {
         Cipher "cipher" "Its cipher differs.",
         Key "key" "Its key differs.",
         Offload "offload" "Its offload differs.",
+        Encap "encap" "Its UDP encapsulation differs.",
         ReplayWindow "replay-window" "Its anti-replay window or ESN differs.",
         Lifetime "lifetime" "Its lifetime differs.",
         OtherGeneration "other-generation" "It is of a generation that is not in use any more.",

@@ -30,14 +30,14 @@ pub use ids::{Generation, GroupName, MeshName, NamedMesh, PeerName, Reqid, Short
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use layout::OldPairs;
 pub use number::number;
-pub use policy::{Action, Direction, Level, Policy, PolicyId, PolicyRole, Template};
-pub use sa::{Algorithm, Cipher, Mode, Offload, Replay, Sa, SaId, Start, Usage};
+pub use policy::{Action, Direction, Level, Passage, Policy, PolicyId, PolicyRole, Template};
+pub use sa::{Algorithm, Cipher, Encap, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector};
 pub use stage::Stage;
 pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, Queue, State};
 pub use step::*;
 pub use time::{Period, Time};
-pub use way::{Destination, Route, Translation, Tunnel, TunnelKind, Ways};
+pub use way::{Destination, Member, Route, Translation, Tunnel, TunnelKind, Ways};
 pub use x25519::{PrivateKey, PublicKey, PublicKeyError};
 
 /// ESP's number as an IP protocol (RFC 4303).

@@ -3,14 +3,15 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
-    IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, Mark, Mode, PEER_PRIORITY, Prefix, Reqid, Selector,
-    Spi,
+    IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, Mark, Mode, PEER_PRIORITY, Prefix,
+    Reqid, Selector, Spi,
 };
 
 /// ICMPv6 types of neighbour discovery between two hosts (RFC 4861).
@@ -194,10 +195,29 @@ pub struct Policy {
 pub enum PolicyRole {
     /// It blocks unprotected traffic of all hosts.
     Guard,
-    /// It lets neighbour discovery pass.
-    Discovery,
+    /// It lets some packets pass untransformed, ahead of the peers' policies.
+    Passage(Passage),
     /// It asks for the protection of a peer's traffic.
     Peer,
+}
+
+/// The packets that pass untransformed where a mesh protects everything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Passage {
+    /// Neighbour discovery (RFC 4861).
+    Discovery,
+    /// UDP datagrams that hold ESP (RFC 3948).
+    Encap,
+}
+
+impl Passage {
+    /// Its packets, as texts name them.
+    pub fn packets(self) -> &'static str {
+        match self {
+            Self::Discovery => "neighbour discovery",
+            Self::Encap => "ESP in UDP",
+        }
+    }
 }
 
 impl Policy {
@@ -206,15 +226,22 @@ impl Policy {
     ///
     /// * A guard blocks, has no template, and has the reqid as its priority. Any other policy with
     ///   that priority is foreign: another program has chosen the same number.
-    /// * A policy for neighbour discovery has an index that is made of the reqid.
+    /// * A policy that lets packets pass has an index that is made of the reqid.
     /// * A peer's policy has the reqid in a template.
     pub fn role_in(&self, reqid: Reqid) -> Option<PolicyRole> {
         let role = self.role();
         let is_ours = match role {
             PolicyRole::Guard => self.priority == reqid.0,
-            PolicyRole::Discovery => {
+            PolicyRole::Passage(passage) => {
                 let is_self = |ours: Self| ours.id == self.id && ours.index == self.index;
-                self.index.is_some() && Self::discovery(reqid).any(is_self)
+                self.index.is_some()
+                    && match passage {
+                        Passage::Discovery => Self::discovery(reqid).any(is_self),
+                        Passage::Encap => {
+                            let Selector { dst, dport, .. } = self.id.selector;
+                            is_self(Self::encap(reqid, dst.address, dport.port))
+                        }
+                    }
             }
             PolicyRole::Peer => self.templates.iter().any(|template| template.reqid == reqid),
         };
@@ -225,7 +252,10 @@ impl Policy {
     pub fn role(&self) -> PolicyRole {
         match (self.templates.is_empty(), self.action) {
             (true, Action::Block) => PolicyRole::Guard,
-            (true, Action::Allow) => PolicyRole::Discovery,
+            (true, Action::Allow) if self.id.selector.proto == IPPROTO_UDP => {
+                PolicyRole::Passage(Passage::Encap)
+            }
+            (true, Action::Allow) => PolicyRole::Passage(Passage::Discovery),
             (false, Action::Block | Action::Allow) => PolicyRole::Peer,
         }
     }
@@ -245,9 +275,12 @@ impl Policy {
         self.role() == PolicyRole::Guard
     }
 
-    /// Whether it lets neighbour discovery pass, if it is known to be the mesh's.
-    pub fn is_discovery(&self) -> bool {
-        self.role() == PolicyRole::Discovery
+    /// The packets that it lets pass untransformed, if it is known to be the mesh's.
+    pub fn passage(&self) -> Option<Passage> {
+        match self.role() {
+            PolicyRole::Passage(passage) => Some(passage),
+            PolicyRole::Guard | PolicyRole::Peer => None,
+        }
     }
 
     /// Whether it is for ICMP errors to a peer, if it is known to be the mesh's.
@@ -288,9 +321,34 @@ impl Policy {
         })
     }
 
-    /// Whether it is one of the mesh's policies for neighbour discovery, of any priority.
-    pub fn is_discovery_of(&self, reqid: Reqid) -> bool {
-        self.role_in(reqid) == Some(PolicyRole::Discovery)
+    /// The policy that lets UDP datagrams to an address and port in, where policies would else ask
+    /// them for an SA: the kernel asks about the datagram before it takes the ESP out of it
+    /// (`udp_queue_rcv_one_skb`). Only the socket gets the other datagrams that pass.
+    ///
+    /// Its index is made of the reqid and the selector, so that it is known from itself alone.
+    pub fn encap(reqid: Reqid, address: IpAddr, port: u16) -> Self {
+        let any = Prefix::any(match address {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        });
+        let selector = Selector::between(any, Prefix::host(address)).to_port(IPPROTO_UDP, port);
+        let id = PolicyId::new(Direction::In, selector);
+        Self {
+            id,
+            priority: PEER_PRIORITY - 1,
+            action: Action::Allow,
+            index: Some(index_of(reqid, &id)),
+            templates: Vec::new(),
+            extras: BTreeSet::new(),
+        }
+    }
+
+    /// The packets that it lets pass untransformed, of any priority, if it is of this mesh.
+    pub fn passage_in(&self, reqid: Reqid) -> Option<Passage> {
+        match self.role_in(reqid)? {
+            PolicyRole::Passage(passage) => Some(passage),
+            PolicyRole::Guard | PolicyRole::Peer => None,
+        }
     }
 
     /// Whether it has the effect of `other`, for any owner, at a priority ahead of the peers'
@@ -324,6 +382,23 @@ impl Policy {
     }
 }
 
+/// The index of a policy without a template: the top bit, 28 bits of SHA-256 of the reqid and the
+/// selector, and the direction in the low three bits (`xfrm_gen_index`).
+fn index_of(reqid: Reqid, id: &PolicyId) -> u32 {
+    let mut hash = Sha256::new();
+    hash.update("meshsec/v1 index");
+    hash.update(reqid.0.to_be_bytes());
+    hash.update(id.selector.to_string());
+    let hash: [u8; 32] = hash.finalize().into();
+    let [a, b, c, d] = [hash[0], hash[1], hash[2], hash[3]];
+    let direction = match id.direction {
+        Direction::In => 0,
+        Direction::Out => 1,
+        Direction::Fwd => 2,
+    };
+    1 << 31 | (u32::from_be_bytes([a, b, c, d]) >> 4) << 3 | direction
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,6 +419,29 @@ mod tests {
                 (to(136, "in"), 0xd53a_5118),
                 (to(136, "out"), 0xd53a_5119),
             ]
+        );
+    }
+
+    #[test]
+    fn a_policy_for_esp_in_udp_is_known_by_its_index() {
+        let (ours, other) = (Reqid(0x4d53_0001), Reqid(0x4d53_0002));
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let address: IpAddr = address.parse().unwrap();
+            let policy = Policy::encap(ours, address, 4500);
+            let index = policy.index.unwrap();
+            assert_eq!((index >> 31, index & 7), (1, 0), "{index:#x}");
+            assert_eq!(policy.passage_in(ours), Some(Passage::Encap));
+            assert!(!policy.belongs_to(other));
+            let elsewhere = Policy { id: Policy::encap(ours, address, 4501).id, ..policy.clone() };
+            assert!(!elsewhere.belongs_to(ours), "an index of another port");
+            assert!(!Policy { index: None, ..policy.clone() }.belongs_to(ours));
+            assert!(!Policy { action: Action::Block, ..policy }.belongs_to(ours));
+        }
+        // printf 'meshsec/v1 index\x4d\x53\x00\x01src 0.0.0.0/0 dst 192.0.2.1/32 proto udp dport 4500' | sha256sum
+        let of_four = Policy::encap(ours, "192.0.2.1".parse().unwrap(), 4500);
+        assert_eq!(
+            of_four.id.to_string(),
+            "src 0.0.0.0/0 dst 192.0.2.1/32 proto udp dport 4500 dir in"
         );
     }
 

@@ -173,6 +173,23 @@ impl fmt::Display for Offload {
     }
 }
 
+/// UDP around ESP (RFC 3948), in the words of `ip xfrm`: `encap espinudp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encap {
+    /// The source port of its packets. The kernel does not compare it with that of packets that
+    /// arrive.
+    pub sport: u16,
+    /// The destination port.
+    pub dport: u16,
+}
+
+impl fmt::Display for Encap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "espinudp sport {} dport {}", self.sport, self.dport)
+    }
+}
+
 /// The configuration of a security association.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -200,7 +217,11 @@ pub struct Sa {
     /// The device that does its cryptography; `None` is the processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offload: Option<Offload>,
-    /// Names and values of attributes that this type can't express (an if_id, a limit of bytes, UDP
+    /// The UDP header before ESP; `None` is plain ESP. The kernel refuses a packet that comes in the
+    /// other form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encap: Option<Encap>,
+    /// Names and values of attributes that this type can't express (an if_id, a limit of bytes, TCP
     /// encapsulation, …). A mesh's SAs have none.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub extras: BTreeSet<String>,

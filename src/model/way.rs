@@ -11,8 +11,8 @@ use super::{IPPROTO_UDP, LocalAddress};
 pub struct Ways {
     /// The local peer's address, if the peer was named.
     pub local: Option<IpAddr>,
-    /// The addresses of all peers.
-    pub members: Vec<IpAddr>,
+    /// All peers.
+    pub members: Vec<Member>,
     /// The kind of tunnels that the mesh protects, if it protects tunnels.
     pub tunnel: Option<TunnelKind>,
     /// Protocol and destination port of the packets, where they are known.
@@ -25,21 +25,32 @@ impl Ways {
         if self.local.is_some() {
             return self.local;
         }
-        let here = |member: &&IpAddr| addresses.iter().any(|local| local.address == **member);
-        let mut found = self.members.iter().filter(here);
-        found.next().copied().filter(|_| found.next().is_none())
+        let here = |member: &IpAddr| addresses.iter().any(|local| local.address == *member);
+        let mut found = self.members.iter().map(|member| member.address).filter(here);
+        found.next().filter(|_| found.next().is_none())
     }
 
-    /// The members with which an address forms a pair.
+    /// The addresses at which the host with an address reaches the members that it forms pairs
+    /// with.
     pub fn peers_of(&self, local: IpAddr) -> impl Iterator<Item = IpAddr> {
-        let others = self.members.iter().copied().filter(move |member| *member != local);
-        others.filter(move |member| member.is_ipv4() == local.is_ipv4())
+        let others = self.members.iter().filter(move |member| member.address != local);
+        let family = move |member: &&Member| member.address.is_ipv4() == local.is_ipv4();
+        others.filter(family).map(|member| member.reached_at)
     }
 
     /// Whether a device makes tunnels that the mesh protects.
     pub fn is_of_mesh(&self, tunnel: &Tunnel) -> bool {
         self.tunnel == Some(tunnel.kind) && self.port == Some((IPPROTO_UDP, tunnel.port))
     }
+}
+
+/// A peer of the mesh, as routes know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its own address.
+    pub address: IpAddr,
+    /// The address that others send to.
+    pub reached_at: IpAddr,
 }
 
 /// The way of packets from one address to another, as the kernel routes them.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     desired::{Desired, Keyring},
-    model::{Direction, Live, PeerName, Policy, Reason, Reqid, Selector, State, StepKind},
+    model::{Direction, Live, Passage, PeerName, Policy, Reason, Reqid, Selector, State, StepKind},
 };
 
 /// One object that isn't as it should be.
@@ -68,7 +68,7 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> 
 
 /// Puts changes into the order in which people read them.
 pub(super) fn sort(changes: &mut [Change]) {
-    let rank = |change: &Change| (change.kind().rank(), change.is_discovery());
+    let rank = |change: &Change| (change.kind().rank(), change.passage());
     changes.sort_by(|a, b| (&a.peer, rank(a)).cmp(&(&b.peer, rank(b))));
 }
 
@@ -269,8 +269,8 @@ impl Change {
         }
     }
 
-    /// Whether it is of a policy that lets neighbour discovery pass.
-    pub fn is_discovery(&self) -> bool {
-        self.policy().is_some_and(Policy::is_discovery)
+    /// The packets that its policy lets pass untransformed, if it is such a policy.
+    pub fn passage(&self) -> Option<Passage> {
+        self.policy().and_then(Policy::passage)
     }
 }

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        ConflictCode, Direction, Live, Mark, PEER_PRIORITY, PeerName, Policy, PolicyId, Reqid, Sa,
-        SaId, Selector,
+        ConflictCode, Direction, Live, Mark, PEER_PRIORITY, Passage, PeerName, Policy, PolicyId,
+        Reqid, Sa, SaId, Selector,
     },
 };
 
@@ -103,7 +103,7 @@ impl Found {
             return true;
         }
         let Some(conflict) = taken_index(desired, policy) else { return false };
-        let wanted = desired.discovery.values().filter(|wanted| wanted.index == policy.index);
+        let wanted = desired.passages.values().filter(|wanted| wanted.index == policy.index);
         self.taken.policies.extend(wanted.map(|wanted| wanted.id));
         self.conflicts.push(conflict);
         true
@@ -160,26 +160,31 @@ fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<(SaId, Conflict
 /// A foreign policy with the index by which one of ours is to be recognised. The kernel would
 /// silently give ours another index, and nobody would recognise it.
 fn taken_index(desired: &Desired, policy: &Policy) -> Option<Conflict> {
-    let taken = desired.discovery.values().any(|wanted| wanted.index == policy.index);
-    taken.then(|| Conflict {
+    let taken = desired.passages.values().find(|wanted| wanted.index == policy.index)?;
+    let packets = taken.passage().map_or("packets", Passage::packets);
+    Some(Conflict {
         code: ConflictCode::IndexTaken,
         stops: Stops::All,
         object: describe(policy),
-        text: "a foreign policy has the index of the one that lets neighbour discovery pass; \
-                 delete it, or give the mesh another reqid"
-            .into(),
+        text: format!(
+            "a foreign policy has the index of the one that lets {packets} pass; delete it, or give \
+             the mesh another reqid"
+        ),
     })
 }
 
 /// A foreign policy with the very identity of one of ours.
 fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Conflict> {
-    let discovery = desired.discovery.get(&policy.id);
-    if discovery.is_some_and(|wanted| policy.serves_as(wanted)) {
+    let passage = desired.passages.get(&policy.id);
+    if passage.is_some_and(|wanted| policy.serves_as(wanted)) {
         return None;
     }
     let (stops, what) = match desired.policies.get(&policy.id) {
         Some(wanted) => (Stops::peer(&wanted.peer), "policy"),
-        None if discovery.is_some() => (Stops::All, "policy for neighbour discovery"),
+        None if passage.is_some() => match passage.and_then(Policy::passage) {
+            Some(Passage::Encap) => (Stops::All, "policy for ESP in UDP"),
+            Some(Passage::Discovery) | None => (Stops::All, "policy for neighbour discovery"),
+        },
         None => desired.guards.get(&policy.id).map(|_| (Stops::All, "guard"))?,
     };
     // A guard has its mesh's reqid as its priority.
@@ -210,10 +215,10 @@ fn outranking(desired: &Desired, reach: &Reach, policy: &Policy, reqid: Reqid) -
         return None;
     }
     // Packets that ours let pass as well are not a conflict.
-    let discovery = |ours: &PolicyId| {
+    let passes_too = |ours: &PolicyId| {
         ours.direction == policy.id.direction && ours.selector.covers(&policy.id.selector)
     };
-    if desired.discovery.keys().any(discovery) {
+    if desired.passages.keys().any(passes_too) {
         return None;
     }
     let same_packets = |direction: Direction, selector: &Selector| {

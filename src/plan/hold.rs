@@ -157,7 +157,7 @@ impl<'a> Hold<'a> {
             && match &change.operation {
                 // A policy that refuses nothing may still protect, where an SA is at hand.
                 Operation::Policy(PolicyChange::Delete(policy)) => {
-                    change.is_discovery()
+                    change.passage().is_some()
                         || policy.refuses()
                         || without_clear_text(policy).is_some()
                         || self.desired.guards.is_empty()

@@ -191,13 +191,15 @@ pub(super) fn fitting_any<'s>(desired: &Desired, state: &'s State) -> Option<(&'
     let tunnel = desired.traffic?.tunnel()?;
     let address = desired.local?;
     let underlay = underlay(state, address).ok()?;
-    let inner = mtu::fit(underlay.mtu, address, tunnel).inner?;
+    let headers = mtu::Headers { address, encap: desired.encap.is_some(), tunnel };
+    let inner = mtu::fit(underlay.mtu, &headers).inner?;
     (inner >= mtu::SMALLEST).then_some((underlay, inner))
 }
 
 /// The underlay's device and the MTU that fits it, or why that isn't known.
 fn fitting<'s>(wanted: &WantedLink, state: &'s State) -> Result<(&'s Link, u32), Warning> {
-    let WantedLink { device, address, .. } = wanted;
+    let WantedLink { device, mtu: _, address, tunnel, encap } = wanted;
+    let headers = mtu::Headers { address: *address, encap: *encap, tunnel };
     let underlay = underlay(state, *address).map_err(|why| {
         let text = format!(
             "{why}, so the MTU of {device} is left alone; write it as a number in [link], which \
@@ -205,7 +207,7 @@ fn fitting<'s>(wanted: &WantedLink, state: &'s State) -> Result<(&'s Link, u32),
         );
         Warning::new(WarningCode::UnderlayUnknown, text)
     })?;
-    match mtu::fit(underlay.mtu, *address, wanted.tunnel).inner {
+    match mtu::fit(underlay.mtu, &headers).inner {
         Some(inner) if inner >= mtu::SMALLEST => Ok((underlay, inner)),
         _ => {
             let text = format!(

@@ -20,8 +20,8 @@ use crate::{
     desired::{Desired, Goal, Keyring},
     model::{
         Action, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6,
-        Level, Live, Mode, PeerName, Policy, PolicyId, PolicyRole, PolicyStep, PortMatch, Reason,
-        ReasonCode, Reqid, Rule, Selector, State, StepKind, Template,
+        Level, Live, Mode, Passage, PeerName, Policy, PolicyId, PolicyRole, PolicyStep, PortMatch,
+        Reason, ReasonCode, Reqid, Rule, Selector, State, StepKind, Template,
     },
 };
 
@@ -59,7 +59,7 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> 
     for guard in desired.guards.values() {
         changes.extend(wanted_policy(None, guard, policies.get(&guard.id).copied()));
     }
-    for policy in desired.discovery.values() {
+    for policy in desired.passages.values() {
         let ours = policies.get(&policy.id).copied();
         // A policy that another mesh has made on this host need not be made twice.
         let served = || live.0.policies.iter().any(|foreign| foreign.serves_as(policy));
@@ -94,7 +94,7 @@ impl Difference for PolicyChange {
     fn kind(&self) -> ObjectKind {
         match self.policy().role() {
             PolicyRole::Guard => ObjectKind::Guard,
-            PolicyRole::Discovery | PolicyRole::Peer => ObjectKind::Policy,
+            PolicyRole::Passage(_) | PolicyRole::Peer => ObjectKind::Policy,
         }
     }
 
@@ -251,7 +251,7 @@ fn policy_difference(live: &Policy, wanted: &Policy) -> Reason {
 fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     if desired.policies.contains_key(&policy.id)
         || desired.guards.contains_key(&policy.id)
-        || desired.discovery.contains_key(&policy.id)
+        || desired.passages.contains_key(&policy.id)
     {
         return None;
     }
@@ -275,8 +275,10 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
         )
     } else if guard {
         (ReasonCode::Unwanted, "nothing in mesh.toml asks for this guard")
-    } else if role == PolicyRole::Discovery {
+    } else if role == PolicyRole::Passage(Passage::Discovery) {
         (ReasonCode::Unwanted, "no policy of the mesh covers neighbour discovery any more")
+    } else if role == PolicyRole::Passage(Passage::Encap) {
+        (ReasonCode::Unwanted, "no policy of the mesh covers this ESP in UDP any more")
     } else if peer.is_some() {
         (ReasonCode::Unwanted, "nothing in mesh.toml asks for this selector")
     } else if of_two && is_not_paired(desired, selector.src.address, selector.dst.address) {
@@ -334,7 +336,8 @@ fn phases(change: &PolicyChange, context: &Context<'_>) -> [Phase; 2] {
             [Phase::Guards, Phase::Guards]
         }
         (_, PolicyRole::Guard) => [Phase::Guards, Phase::DeleteGuards],
-        (_, PolicyRole::Discovery) => [Phase::Discovery, Phase::DeleteDiscovery],
+        (_, PolicyRole::Passage(Passage::Discovery)) => [Phase::Discovery, Phase::DeleteDiscovery],
+        (_, PolicyRole::Passage(Passage::Encap)) => [Phase::Encap, Phase::DeleteEncap],
         (_, PolicyRole::Peer) if change.policy().covers_icmp_errors() => {
             [Phase::IcmpErrors, Phase::DeleteIcmpErrors]
         }

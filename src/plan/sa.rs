@@ -215,6 +215,8 @@ fn difference(live: &Sa, wanted: &Sa) -> Option<Reason> {
         (ReasonCode::Key, "its key differs")
     } else if live.offload != wanted.offload {
         (ReasonCode::Offload, "its offload to a device differs")
+    } else if live.encap != wanted.encap {
+        (ReasonCode::Encap, "its UDP encapsulation differs")
     } else if live.replay != wanted.replay {
         (ReasonCode::ReplayWindow, "its anti-replay window differs")
     } else if !live.expires_like(wanted) {
@@ -288,6 +290,7 @@ fn of_sa(sa: &Sa) -> Fields {
     ];
     fields.extend(sa.ends.map(|time| ("ends", time.rfc3339())));
     fields.extend(sa.offload.as_ref().map(|offload| ("offload", offload.to_string())));
+    fields.extend(sa.encap.map(|encap| ("encap", encap.to_string())));
     fields.extend(fields::extras(&sa.extras));
     fields
 }

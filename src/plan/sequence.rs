@@ -53,6 +53,8 @@ pub enum Phase {
     OutboundSas,
     /// Neighbour discovery is let pass.
     Discovery,
+    /// The datagrams that hold ESP are let in.
+    Encap,
     /// Policies that cover ICMP errors are added and updated.
     IcmpErrors,
     /// Inbound SAs are added and replaced.
@@ -81,6 +83,8 @@ pub enum Phase {
     DeleteGuards,
     /// Policies for neighbour discovery are deleted, as nothing needs them any more.
     DeleteDiscovery,
+    /// Policies that let ESP in UDP in are deleted, as nothing refuses it any more.
+    DeleteEncap,
 }
 
 impl Phase {
@@ -99,6 +103,7 @@ impl Phase {
             }
             Self::InboundSas => "inbound SAs before anybody sends under them",
             Self::Discovery => "neighbour discovery, which no host can do without, before policies",
+            Self::Encap => "datagrams that hold ESP, before policies ask them for an SA",
             Self::Policies => "policies once their SAs are there; each switches atomically",
             Self::LateGuards => {
                 "guards in place of the chains that go, once no packet needs its mark"
@@ -119,6 +124,7 @@ impl Phase {
             Self::DeleteOutboundSas => "SAs that no policy asks for any more",
             Self::DeleteGuards => "guards last",
             Self::DeleteDiscovery => "neighbour discovery, which no policy covers any more",
+            Self::DeleteEncap => "ESP in UDP, which no policy covers any more",
         }
     }
 }
@@ -134,6 +140,7 @@ impl fmt::Display for Phase {
             Self::IcmpErrors => "protect ICMP errors",
             Self::InboundSas => "add inbound SAs",
             Self::Discovery => "let neighbour discovery pass",
+            Self::Encap => "let ESP in UDP in",
             Self::Policies => "switch policies",
             Self::LateGuards => "put up guards in place of chains",
             Self::Mark => "mark the traffic",
@@ -146,6 +153,7 @@ impl fmt::Display for Phase {
             Self::DeleteOutboundSas => "delete outbound SAs",
             Self::DeleteGuards => "take down guards",
             Self::DeleteDiscovery => "delete neighbour discovery",
+            Self::DeleteEncap => "stop letting ESP in UDP in",
         })
     }
 }

@@ -7,7 +7,7 @@ use anstyle::Style;
 use super::{Plain, Subject, text};
 use crate::{
     config::Peer,
-    model::{Chain, Link, Live, OldPairs, PeerName, Policy, Reqid, Sa},
+    model::{Chain, Link, Live, OldPairs, Passage, PeerName, Policy, Reqid, Sa},
 };
 
 const BOLD: Style = Style::new().bold();
@@ -15,8 +15,8 @@ const BOLD: Style = Style::new().bold();
 /// One live object.
 pub(super) struct Object {
     pub(super) kind: &'static str,
-    /// Whether it lets neighbour discovery pass.
-    pub(super) discovery: bool,
+    /// The packets that it lets pass untransformed.
+    pub(super) passage: Option<Passage>,
     pub(super) id: String,
     pub(super) peer: Option<PeerName>,
     pub(super) direction: Option<String>,
@@ -51,9 +51,10 @@ pub fn show_text(shown: &ShowView<'_>) -> String {
             (None, "guard") => 0,
             (None, "chain") => 1,
             (None, "link") => 2,
-            (None, "policy") if object.discovery => 3,
-            (Some(_), _) => 4,
-            (None, _) => 5,
+            (None, "policy") if object.passage == Some(Passage::Discovery) => 3,
+            (None, "policy") if object.passage == Some(Passage::Encap) => 4,
+            (Some(_), _) => 5,
+            (None, _) => 6,
         };
         groups.entry((rank, object.peer.as_ref())).or_default().push(object);
     }
@@ -63,7 +64,8 @@ pub fn show_text(shown: &ShowView<'_>) -> String {
             (None, 0) => "Guards".into(),
             (None, 1) => "Chains".into(),
             (None, 2) => "Link".into(),
-            (None, 3) => "Neighbour discovery".into(),
+            (None, 3) => text::passage_title(Passage::Discovery).into(),
+            (None, 4) => text::passage_title(Passage::Encap).into(),
             (None, _) => match subject {
                 Subject::File { .. } => "Of no peer of the file".into(),
                 Subject::Named(_) => "SAs and policies".into(),
@@ -99,7 +101,7 @@ pub(super) fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
         .peers()
         .iter()
         .filter(|peer| local.is_none_or(|local| local.name != peer.name))
-        .map(|peer| (peer.address, &peer.name))
+        .map(|peer| (peer.reached_at(), &peer.name))
         .collect();
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
     let old = OldPairs::of(&live.0, reqid);
@@ -133,7 +135,7 @@ pub(super) fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
 fn link_object(link: &Link) -> Object {
     Object {
         kind: "link",
-        discovery: false,
+        passage: None,
         id: format!("dev {}", link.name),
         peer: None,
         direction: None,
@@ -158,7 +160,7 @@ fn chain_object(chain: &Chain) -> Object {
         direction: None,
         generation: None,
         key: None,
-        discovery: false,
+        passage: None,
         description: words.join(", "),
     }
 }
@@ -194,13 +196,14 @@ fn sa_object(
     });
     words.extend(sa.ends.map(|end| format!("ends {} UTC", end.utc())));
     words.extend(sa.offload.as_ref().map(|offload| format!("offload {offload}")));
+    words.extend(sa.encap.map(|encap| format!("encap {encap}")));
     if !mine {
         words.push(format!("reqid {} mode {}", sa.reqid, sa.mode));
     }
     words.extend(sa.extras.iter().cloned());
     Object {
         kind: "sa",
-        discovery: false,
+        passage: None,
         id: sa.id.to_string(),
         peer: if mine { peer } else { None },
         direction: direction.map(String::from),
@@ -241,7 +244,7 @@ fn policy_object(
     words.extend(policy.extras.iter().cloned());
     Object {
         kind: if guard { "guard" } else { "policy" },
-        discovery: mine && policy.is_discovery_of(reqid),
+        passage: policy.passage_in(reqid).filter(|_| mine),
         id: policy.id.to_string(),
         peer: if mine && !guard { peer.map(|name| (*name).clone()) } else { None },
         direction: Some(policy.id.direction.to_string()),

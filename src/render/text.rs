@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use super::{Plain, Subject, View};
 use crate::{
     config::{Config, Moment, Peer, Select, Traffic},
-    model::{PeerName, Reason, Reqid},
+    model::{Passage, PeerName, Reason, Reqid},
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan},
 };
 
@@ -101,7 +101,8 @@ struct Group<'a> {
 }
 
 fn groups<'a>(view: &View<'a>) -> Vec<Group<'a>> {
-    let addresses = view.subject.peers().iter().map(|peer| (&peer.name, peer.address)).collect();
+    let addresses =
+        view.subject.peers().iter().map(|peer| (&peer.name, peer.reached_at())).collect();
     let titles: Vec<String> =
         view.plan.changes.iter().map(|change| group_title(&addresses, change)).collect();
     let mut rest = view.plan.changes.as_slice();
@@ -137,10 +138,20 @@ fn group_title(addresses: &BTreeMap<&PeerName, IpAddr>, change: &Change) -> Stri
             format!("{BOLD}Peer {name}{address}{BOLD:#}")
         }
         (None, ObjectKind::Link) => format!("{BOLD}Link{BOLD:#}"),
-        (None, _) if change.is_discovery() => format!("{BOLD}Neighbour discovery{BOLD:#}"),
         (None, ObjectKind::Guard) => format!("{BOLD}Guards{BOLD:#}"),
         (None, ObjectKind::Chain) => format!("{BOLD}Chains{BOLD:#}"),
-        (None, _) => format!("{BOLD}Of no peer{BOLD:#}"),
+        (None, ObjectKind::Sa | ObjectKind::Policy) => match change.passage() {
+            Some(passage) => format!("{BOLD}{}{BOLD:#}", passage_title(passage)),
+            None => format!("{BOLD}Of no peer{BOLD:#}"),
+        },
+    }
+}
+
+/// The title above policies that let packets pass untransformed.
+pub(super) fn passage_title(passage: Passage) -> &'static str {
+    match passage {
+        Passage::Discovery => "Neighbour discovery",
+        Passage::Encap => "ESP in UDP",
     }
 }
 

@@ -39,6 +39,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         public_key: None,
         groups: std::collections::BTreeSet::new(),
         stage: Stage::Enforce,
+        outside: None,
     });
     Config {
         mesh: MeshName::new("lab").unwrap(),
@@ -52,6 +53,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
             cipher: Cipher::Aes256Gcm,
             replay: Replay { window: 0, esn: false },
             offload: None,
+            encap: None,
         },
         keys: KeySource::MeshKey(SecretSource::Env("MESH_KEY".into())),
         rotation: Rotation::Generation(Generation::new(generation).unwrap()),

@@ -80,6 +80,7 @@ impl Bench for Memory {
             replay: Replay { window: 0, esn: false },
             ends: None,
             offload: None,
+            encap: None,
             extras: Default::default(),
         });
     }

@@ -11,7 +11,7 @@ use meshsec::{
         Errno, Kernel, KernelError, Linux,
         linux::{local_addresses, lock},
     },
-    model::{Algorithm, KeyView, Level, Live, Mark, Policy, Replay, Sa, Start},
+    model::{Algorithm, Encap, KeyView, Level, Live, Mark, Policy, Replay, Sa, Start},
     plan::{PolicyStep, SaStep, Step, StepKind},
 };
 
@@ -82,7 +82,7 @@ fn udp_encapsulation_and_older_transforms_are_named() {
             enc cbc(aes) 0x0102030405060708090a0b0c0d0e0f10 replay-window 16 \
             encap espinudp 4500 4501 0.0.0.0");
         let sa = only_sa();
-        has(&sa.extras, &["encap udp 4500->4501"]);
+        assert_eq!(sa.encap, Some(Encap { sport: 4500, dport: 4501 }));
         let name = "auth hmac(sha256) 256 bits icv 128 crypt cbc(aes) 128 bits";
         assert_eq!(sa.algorithm, Algorithm::Other(name.into()));
         assert_eq!((sa.key, sa.replay), (KeyView::Unknown, Replay { window: 16, esn: false }));

@@ -60,6 +60,7 @@ pub fn sa(cipher: Cipher, ipv6: bool, spi: u32) -> (Sa, Arc<Key>) {
         replay: Replay { window: 0, esn: false },
         ends: None,
         offload: None,
+        encap: None,
         extras: Default::default(),
     };
     (sa, key)

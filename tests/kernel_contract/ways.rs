@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use meshsec::{
     kernel::{Kernel, Linux},
-    model::{State, TunnelKind, Ways},
+    model::{Member, State, TunnelKind, Ways},
 };
 
 use crate::{
@@ -17,7 +17,10 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn observe(members: &[&str]) -> State {
-    let members = members.iter().map(|member| address(member)).collect();
+    let members = members
+        .iter()
+        .map(|member| Member { address: address(member), reached_at: address(member) })
+        .collect();
     let ways = Ways { members, tunnel: Some(TunnelKind::Vxlan), ..Ways::default() };
     Linux::open()
         .unwrap()

@@ -172,7 +172,7 @@ pub fn fill(state: &mut State, wanted: &Desired) {
     state.sas = wanted.sas.values().map(|wanted| wanted.sa.clone()).collect();
     state.usage = state.sas.iter().map(|sa| used(sa, wanted)).collect();
     let policies = wanted.policies.values().map(|wanted| &wanted.policy);
-    let policies = policies.chain(wanted.guards.values()).chain(wanted.discovery.values());
+    let policies = policies.chain(wanted.guards.values()).chain(wanted.passages.values());
     state.policies = policies.cloned().collect();
     let chains = wanted.chains.iter().map(|((family, role), rules)| Chain {
         id: ChainId::new(Backend::NfTables, *family, *role, REQID),

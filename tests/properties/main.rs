@@ -216,6 +216,7 @@ fn add_foreign(kernel: &mut Memory) {
         replay: Replay { window: 32, esn: false },
         ends: None,
         offload: None,
+        encap: None,
         extras: BTreeSet::new(),
     });
     kernel.state_mut().policies.push(Policy {

@@ -408,6 +408,7 @@ fn large_mesh() -> Config {
         public_key: None,
         groups: BTreeSet::new(),
         stage: Stage::Enforce,
+        outside: None,
     });
     let traffic = Traffic::All;
     Config { guard: Guard::Off, traffic, peers: peers.collect(), ..mesh(5, &HOSTS) }

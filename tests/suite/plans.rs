@@ -94,6 +94,7 @@ fn foreign_sa(dst: &str, spi: u32, reqid: u32) -> Sa {
         replay: Replay { window: 32, esn: false },
         ends: None,
         offload: None,
+        encap: None,
         extras: BTreeSet::new(),
     }
 }

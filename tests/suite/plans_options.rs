@@ -93,7 +93,7 @@ fn all_edited(name: &str, edit: impl FnOnce(&mut State)) {
 }
 
 fn is_discovery(policy: &Policy) -> bool {
-    policy.is_discovery_of(crate::common::REQID)
+    policy.passage_in(crate::common::REQID).is_some()
 }
 
 #[test]

@@ -5,10 +5,13 @@ use super::{link::device_name, word};
 use crate::{
     config::{
         reader::{Findings, Section, Value},
-        schema::{CIPHER, ESN, OFFLOAD, OFFLOAD_DEVICE, OFFLOAD_MODE, REPLAY_WINDOW, Table},
-        types::Esp,
+        schema::{
+            CIPHER, ENCAP, ENCAP_FROM, ENCAP_PORT, ESN, Field, OFFLOAD, OFFLOAD_DEVICE,
+            OFFLOAD_MODE, REPLAY_WINDOW, Table,
+        },
+        types::{EncapWish, Esp, Traffic},
     },
-    model::{Cipher, Replay},
+    model::{Cipher, Generation, Replay},
 };
 
 /// The default where there is no such table.
@@ -16,18 +19,21 @@ use crate::{
 /// With a period, a restarted host goes on with sequence numbers that it can't have used yet.
 /// Without a period the numbers begin again, and a window would lock the host out.
 pub(super) fn default(by_clock: bool) -> Esp {
-    Esp { cipher: Cipher::Aes256Gcm, replay: default_replay(by_clock), offload: None }
+    let replay = default_replay(by_clock);
+    Esp { cipher: Cipher::Aes256Gcm, replay, offload: None, encap: None }
 }
 
 fn default_replay(by_clock: bool) -> Replay {
     if by_clock { Replay { window: 1024, esn: true } } else { Replay { window: 0, esn: false } }
 }
 
-/// Reads the table; `by_clock` tells whether there is a `[rotation] period`.
+/// Reads the table; `by_clock` tells whether there is a `[rotation] period`, and `traffic` is what
+/// the mesh protects, if that could be read.
 pub(super) fn read(
     findings: &mut Findings<'_>,
     section: &Section<'_, '_>,
     by_clock: bool,
+    traffic: Option<Traffic>,
 ) -> Option<Esp> {
     let cipher = section.get("cipher").map_or(Some(Cipher::Aes256Gcm), |value| {
         let name = word(findings, value, CIPHER)?;
@@ -40,10 +46,60 @@ pub(super) fn read(
         .map_or(Some(default.window), |value| read_window(findings, value));
     let offload =
         section.get("offload").map_or(Some(None), |value| read_offload(findings, value).map(Some));
+    let encap = section
+        .get(ENCAP.name)
+        .map_or(Some(None), |value| read_encap(findings, value, traffic).map(Some));
     let replay = Replay { window: window?, esn: esn? };
     check_replay(findings, section, replay, by_clock)?;
     check_offload(findings, section, by_clock)?;
-    Some(Esp { cipher: cipher?, replay, offload: offload? })
+    check_both(findings, section)?;
+    Some(Esp { cipher: cipher?, replay, offload: offload?, encap: encap? })
+}
+
+/// A port, or a table with a port and the first generation that is in UDP.
+fn read_encap(
+    findings: &mut Findings<'_>,
+    value: &Value<'_>,
+    traffic: Option<Traffic>,
+) -> Option<EncapWish> {
+    let Some(table) = value.get_ref().as_table() else {
+        let port = read_encap_port(findings, value, ENCAP, traffic)?;
+        return Some(EncapWish { port, from: Generation::default() });
+    };
+    let section = Section::open(findings, Table::Encap, value.span(), table);
+    let from = section.get(ENCAP_FROM.name).map_or(Some(Generation::default()), |value| {
+        findings.number(value, ENCAP_FROM).and_then(Generation::new)
+    });
+    let port = section
+        .require(findings, ENCAP_PORT)
+        .and_then(|value| read_encap_port(findings, value, ENCAP_PORT, traffic));
+    Some(EncapWish { port: port?, from: from? })
+}
+
+/// A policy that protects UDP of this port would refuse the datagrams that hold ESP.
+fn read_encap_port(
+    findings: &mut Findings<'_>,
+    value: &Value<'_>,
+    field: Field,
+    traffic: Option<Traffic>,
+) -> Option<u16> {
+    let port = findings.number(value, field).and_then(|port| u16::try_from(port).ok())?;
+    if traffic.and_then(Traffic::udp_port) == Some(port) {
+        let message = format!("UDP port {port} is the port of the protected traffic");
+        let hint = "write another, such as 4500: each host takes ESP there, and nothing else";
+        findings.wrong(value.span(), message, hint);
+        return None;
+    }
+    Some(port)
+}
+
+/// `xfrm_dev_state_add` refuses an SA with both.
+fn check_both(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<()> {
+    let both = section.get(ENCAP.name).zip(section.get(OFFLOAD.name));
+    let Some((_, offload)) = both else { return Some(()) };
+    let message = "the kernel offloads no ESP in UDP to a device".into();
+    findings.wrong(offload.span(), message, "leave offload out, or leave encap out");
+    None
 }
 
 /// A device's name, or a table with the name and a mode.

@@ -17,7 +17,7 @@ use super::{
     address,
     include::Included,
     mask, pairs,
-    peers::{self, Peers, PublicKeySpans},
+    peers::{self, OtherTables, Peers, PublicKeySpans},
     reader::{Findings, Section, Value, lowered, nearest},
     schema::{self, Field, MESH_NAME, MESH_STAGE, PAIRS, REQID, Table},
     secrets::Spans,
@@ -60,19 +60,24 @@ pub(super) fn read<'s>(
     let by_clock = rotation.as_ref().is_some_and(|section| section.get("period").is_some());
     let rotation = rotation.and_then(|section| rotation::read(findings, &section));
     let esp = top.section(findings, Table::Esp, false);
-    let esp =
-        esp.map_or(Some(esp::default(by_clock)), |section| esp::read(findings, &section, by_clock));
-    let link = top.section(findings, Table::Link, false);
-    let link = link.map_or(Some(None), |section| {
-        link::read(findings, &section, traffic.map(|(traffic, ..)| traffic)).map(Some)
+    let kind = traffic.map(|(traffic, ..)| traffic);
+    let esp = esp.map_or(Some(esp::default(by_clock)), |section| {
+        esp::read(findings, &section, by_clock, kind)
     });
+    let link = top.section(findings, Table::Link, false);
+    let link = link.map_or(Some(None), |section| link::read(findings, &section, kind).map(Some));
+    let tables = OtherTables {
+        keys: keys.kind,
+        has_encap: esp.as_ref().map(|esp| esp.encap.is_some()),
+        udp_port: kind.and_then(Traffic::udp_port),
+    };
     let own = match others.are_named {
         true => root.get(Table::Peer.name()),
         false => top.require(findings, Table::Peer),
     };
-    let Peers { list, tables, public_keys, .. } = read_peers(findings, own, keys.kind, others);
+    let Peers { list, tables: number, public_keys, .. } = read_peers(findings, own, tables, others);
     let peers = (own.is_some() || others.are_named).then_some(list);
-    let whole = peers.as_deref().filter(|list| list.len() == tables && !others.lack_any());
+    let whole = peers.as_deref().filter(|list| list.len() == number && !others.lack_any());
     let pairs = pairs::read_pairs(findings, pairs, whole);
 
     let config = (|| {
@@ -120,16 +125,16 @@ impl Others<'_, '_> {
 fn read_peers<'s>(
     findings: &mut Findings<'s>,
     own: Option<&Value<'_>>,
-    keys: Option<KeyMethod>,
+    tables: OtherTables,
     others: &mut Others<'_, 's>,
 ) -> Peers<'s> {
     let mut peers = Peers::default();
     if let Some(value) = own {
-        peers::read(findings, value, keys, &mut peers);
+        peers::read(findings, value, tables, &mut peers);
     }
     for file in others.files.iter_mut() {
         let Some(value) = file.peers else { continue };
-        peers::read(&mut file.findings, value, keys, &mut peers);
+        peers::read(&mut file.findings, value, tables, &mut peers);
     }
     peers.list.sort_by(|a, b| a.name.cmp(&b.name));
     let names: BTreeSet<&str> = peers.list.iter().map(|peer| peer.name.as_str()).collect();

@@ -6,18 +6,19 @@
 
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::{
-    Address, AlgAead, LifetimeConfig, Mark as XfrmMark, Replay as ReplayState, ReplayEsn,
-    Selector as XfrmSelector, UserOffloadDev, UserPolicyId, UserPolicyInfo, UserPolicyType,
-    UserSaId, UserSaInfo, UserTemplate, XfrmAttrs, constants as xfrm, policy, state,
+    Address, AlgAead, EncapTmpl, LifetimeConfig, Mark as XfrmMark, Replay as ReplayState,
+    ReplayEsn, Selector as XfrmSelector, UserOffloadDev, UserPolicyId, UserPolicyInfo,
+    UserPolicyType, UserSaId, UserSaInfo, UserTemplate, XfrmAttrs, constants as xfrm, policy,
+    state,
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     kernel::rules::{InitialValues, MAX_LEGACY_WINDOW, MAX_WINDOW},
     model::{
-        Action, Algorithm, Direction, Key, Level, Mark, Mode, Offload, Policy, PolicyId, Replay,
-        Sa, SaId, Selector, Template,
+        Action, Algorithm, Direction, Encap, Key, Level, Mark, Mode, Offload, Policy, PolicyId,
+        Replay, Sa, SaId, Selector, Template,
     },
 };
 
@@ -111,7 +112,22 @@ fn sa_message(sa: &Sa, key: &Key, begin: InitialValues) -> state::ModifyMessage 
         nlas.extend(legacy_numbers(begin));
     }
     nlas.extend(sa.offload.as_ref().map(|to| offload(to, sa.id.dst.is_ipv4(), begin.device)));
+    nlas.extend(sa.encap.map(|ports| encap(ports, &sa.id.dst)));
     state::ModifyMessage { user_sa_info: info, nlas }
+}
+
+/// `struct xfrm_encap_tmpl`, without an original address.
+fn encap(ports: Encap, destination: &IpAddr) -> XfrmAttrs {
+    let unspecified = match destination {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    XfrmAttrs::EncapsulationTemplate(EncapTmpl {
+        encap_type: xfrm::UDP_ENCAP_ESPINUDP,
+        encap_sport: ports.sport,
+        encap_dport: ports.dport,
+        encap_oa: Address::from_ip(&unspecified),
+    })
 }
 
 /// `struct xfrm_user_offload`.

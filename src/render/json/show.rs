@@ -34,8 +34,7 @@ struct JsonObject {
 
 impl From<Object> for JsonObject {
     fn from(object: Object) -> Self {
-        let Object { kind, discovery: _, id, peer, direction, generation, key, description } =
-            object;
+        let Object { kind, passage: _, id, peer, direction, generation, key, description } = object;
         let peer = peer.map(|peer| peer.to_string());
         Self { kind, id, peer, direction, generation, key, description }
     }

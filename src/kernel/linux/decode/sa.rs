@@ -1,5 +1,7 @@
 //! `XFRM_MSG_NEWSA` to [`Sa`].
 
+use std::net::IpAddr;
+
 use netlink_packet_core::Nla;
 use netlink_packet_xfrm::{
     EncapTmpl, LifetimeConfig, UserSaInfo, XFRM_ALG_AEAD_HEADER_LEN, XFRM_ALG_HEADER_LEN,
@@ -10,8 +12,8 @@ use zeroize::Zeroize;
 use crate::{
     kernel::KernelError,
     model::{
-        Algorithm, IPPROTO_ESP, Key, KeyView, Mark, Offload, Replay, Reqid, Sa, SaId, Spi, Time,
-        Usage,
+        Algorithm, Encap, IPPROTO_ESP, Key, KeyView, Mark, Offload, Replay, Reqid, Sa, SaId, Spi,
+        Time, Usage,
     },
 };
 
@@ -97,6 +99,7 @@ pub(crate) fn sa_and_key(
         replay,
         ends: ends(&info),
         offload,
+        encap: found.encap,
         extras,
     };
     Ok((sa, usage, key))
@@ -152,6 +155,7 @@ struct Found {
     output_mask: Option<u32>,
     algorithms: Algorithms,
     offload: Option<(u32, bool)>,
+    encap: Option<Encap>,
     extras: Extras,
 }
 
@@ -181,6 +185,16 @@ impl Found {
                 let named = OFFLOAD_INBOUND | OFFLOAD_IPV6;
                 if flags & !named != 0 {
                     self.extras.insert(format!("offload flags {:#x}", flags & !named));
+                }
+            }
+            XfrmAttrs::EncapsulationTemplate(encap) => {
+                let original = family.address(&encap.encap_oa);
+                let is_plain = encap.encap_type == xfrm::UDP_ENCAP_ESPINUDP;
+                if is_plain && original.is_unspecified() {
+                    let (sport, dport) = (encap.encap_sport, encap.encap_dport);
+                    self.encap = Some(Encap { sport, dport });
+                } else {
+                    self.extras.insert(encapsulation(encap, original));
                 }
             }
             XfrmAttrs::EncryptionAlgAead(aead) => {
@@ -310,7 +324,6 @@ fn extra(attribute: &XfrmAttrs, family: Family) -> Result<Option<String>, Kernel
             flags(*set, EXTRA_FLAGS, "extra-flags", &mut words);
             words.into_iter().collect::<Vec<_>>().join(" ")
         }
-        XfrmAttrs::EncapsulationTemplate(encap) => encapsulation(encap, family),
         XfrmAttrs::CareOfAddr(address) => format!("care-of {}", family.address(address)),
         XfrmAttrs::SecurityContext(_) => "security context".into(),
         XfrmAttrs::Other(other) => return newer(attribute, other),
@@ -319,14 +332,14 @@ fn extra(attribute: &XfrmAttrs, family: Family) -> Result<Option<String>, Kernel
     Ok(Some(text))
 }
 
-fn encapsulation(encap: &EncapTmpl, family: Family) -> String {
+/// An encapsulation that no SA of a mesh has.
+fn encapsulation(encap: &EncapTmpl, original: IpAddr) -> String {
     let kind = match encap.encap_type {
         xfrm::UDP_ENCAP_ESPINUDP_NON_IKE => "udp-nonike".into(),
         xfrm::UDP_ENCAP_ESPINUDP => "udp".into(),
         xfrm::TCP_ENCAP_ESPINTCP => "tcp".into(),
         other => format!("type {other}"),
     };
-    let original = family.address(&encap.encap_oa);
     let mut text = format!("encap {kind} {}->{}", encap.encap_sport, encap.encap_dport);
     if !original.is_unspecified() {
         text += &format!(" oa {original}");

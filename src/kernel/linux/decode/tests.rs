@@ -10,8 +10,8 @@ use crate::{
         rules::InitialValues,
     },
     model::{
-        Action, Algorithm, Cipher, Direction, Fingerprint, Key, KeyView, Level, Mark, Policy,
-        PolicyId, Replay, Reqid, Sa, SaId, Spi, Template, Time,
+        Action, Algorithm, Cipher, Direction, Encap, Fingerprint, Key, KeyView, Level, Mark,
+        Policy, PolicyId, Replay, Reqid, Sa, SaId, Spi, Template, Time,
     },
 };
 
@@ -71,6 +71,7 @@ fn ours(src: &str, dst: &str, replay: Replay) -> Sa {
         replay,
         ends: None,
         offload: None,
+        encap: None,
         extras: Extras::new(),
     }
 }
@@ -129,10 +130,10 @@ fn what_the_model_has_no_field_for_is_named() {
     let found = sa(&mut fixture!("sa_extras"), OURS).unwrap();
     assert_eq!(found.id.mark, Mark { value: 1, mask: 0xff });
     assert_eq!((found.mode, found.key), (Mode::Tunnel, KeyView::Unknown));
+    assert_eq!(found.encap, Some(Encap { sport: 4500, dport: 4501 }));
     assert_eq!(
         words(&found.extras),
         [
-            "encap udp 4500->4501",
             "flag decap-dscp",
             "flag dont-encap-dscp",
             "flag noecn",
@@ -295,6 +296,22 @@ fn an_offload_is_encoded_by_index_and_read_back_by_name() {
             let unnamed = super::sa(&mut message, OURS, &Names::new()).unwrap().0;
             assert_eq!(unnamed.offload.unwrap().device, "index 7");
         }
+    }
+}
+
+#[test]
+fn udp_around_esp_is_encoded_as_the_kernel_reads_it() {
+    for (src, dst) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+        let encap = Some(Encap { sport: 4500, dport: 4501 });
+        let wanted = Sa { encap, ..ours(src, dst, Replay { window: 0, esn: false }) };
+        let mut message = encode::new_sa(&wanted, &key(), InitialValues::default()).body;
+        // struct xfrm_encap_tmpl: the type in the host's order, two ports, two bytes of padding, and
+        // no original address.
+        let ports = [2, 0, 0x11, 0x94, 0x11, 0x95, 0, 0];
+        let at = message.windows(8).position(|bytes| bytes == ports).unwrap();
+        assert_eq!(message[at - 4..at], [28, 0, 4, 0], "XFRMA_ENCAP of 24 bytes");
+        assert_eq!(message[at + 8..at + 24], [0; 16]);
+        assert_eq!(sa(&mut message, OURS).unwrap(), wanted);
     }
 }
 

@@ -25,6 +25,9 @@ _meshsec() {
             meshsec,destroy)
                 cmd="meshsec__subcmd__destroy"
                 ;;
+            meshsec,encap-socket)
+                cmd="meshsec__subcmd__encap__subcmd__socket"
+                ;;
             meshsec,genkey)
                 cmd="meshsec__subcmd__genkey"
                 ;;
@@ -72,6 +75,9 @@ _meshsec() {
                 ;;
             meshsec__subcmd__help,destroy)
                 cmd="meshsec__subcmd__help__subcmd__destroy"
+                ;;
+            meshsec__subcmd__help,encap-socket)
+                cmd="meshsec__subcmd__help__subcmd__encap__subcmd__socket"
                 ;;
             meshsec__subcmd__help,genkey)
                 cmd="meshsec__subcmd__help__subcmd__genkey"
@@ -143,7 +149,7 @@ _meshsec() {
 
     case "${cmd}" in
         meshsec)
-            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help"
+            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -302,6 +308,40 @@ _meshsec() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        meshsec__subcmd__encap__subcmd__socket)
+            opts="-c -h --config --local --netns --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --local)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json prometheus" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         meshsec__subcmd__genkey)
             opts="-c -h --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -371,7 +411,7 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help)
-            opts="validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi help"
+            opts="validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -413,6 +453,20 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help__subcmd__destroy)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        meshsec__subcmd__help__subcmd__encap__subcmd__socket)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

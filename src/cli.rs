@@ -92,6 +92,8 @@ pub enum Command {
     Ratchet(RatchetCommand),
     /// Decode an SPI into generation, lane, from and to
     Spi(SpiArgs),
+    /// Make the sockets that systemd passes take ESP out of UDP; for meshsec-encap@.service
+    EncapSocket,
 }
 
 /// The commands of `ratchet`.

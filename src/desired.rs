@@ -192,6 +192,7 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
             .collect(),
         tunnel: config.traffic.device().map(|(kind, _)| kind),
         port,
+        encap: config.esp.encap.map(|encap| encap.port),
     }
 }
 

@@ -105,7 +105,11 @@ fn needs(cli: &Cli) -> CapabilitySet {
         None => CapabilitySet::empty(),
     };
     let (files, kernel) = match &cli.command {
-        Command::Genkey | Command::Genpsk | Command::Pubkey | Command::Spi(_) => {
+        Command::Genkey
+        | Command::Genpsk
+        | Command::Pubkey
+        | Command::Spi(_)
+        | Command::EncapSocket => {
             return CapabilitySet::empty();
         }
         Command::Rotate | Command::Ratchet(_) => {

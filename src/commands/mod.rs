@@ -5,6 +5,7 @@ mod change;
 mod confirm;
 mod destroy;
 mod document;
+mod encap_socket;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod generate;
@@ -110,6 +111,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
             | Command::Rotate
             | Command::Ratchet(_)
             | Command::Spi(_)
+            | Command::EncapSocket
     );
     if let (true, Some(name)) = (looks_at_a_host, &cli.global.netns) {
         netns::enter(name)?;
@@ -131,6 +133,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Rotate => rotate::run(&cli.global),
         Command::Ratchet(command) => ratchet::run(&cli.global, command),
         Command::Spi(args) => spi::run(&cli.global, args),
+        Command::EncapSocket => encap_socket::run(),
     }
 }
 

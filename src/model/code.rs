@@ -91,6 +91,9 @@ codes! {
         NumbersNearlySpent "numbers-nearly-spent" "An SA without ESN has used half of its sequence numbers.",
         KernelWillRefuse "kernel-will-refuse" "The kernel is kept from loading ESP, or its mode forbids the cipher.",
         OffloadDeviceMissing "offload-device-missing" "The device of [esp] offload is not there.",
+        EncapSocketMissing "encap-socket-missing" "No socket of the host takes ESP out of UDP, so that what peers send is lost.",
+        EncapSocketUnknown "encap-socket-unknown" "Whether a socket of the host takes ESP out of UDP is not known.",
+        EncapRefused "encap-refused" "A foreign policy refuses the UDP datagrams that hold ESP.",
         Translated "translated" "A rule of the nat table gives packets to peers another address, or may.",
         TranslationsHidden "translations-hidden" "Rules of the nat table can't be read.",
         // Tunnel devices.

@@ -7,6 +7,7 @@
 
 mod chain;
 mod code;
+mod encap;
 mod ids;
 mod key;
 mod layout;
@@ -26,6 +27,7 @@ pub use chain::{
     Unseen,
 };
 pub use code::{ConflictCode, ErrorCode, Reason, ReasonCode, Warning, WarningCode};
+pub use encap::{Answers, EncapSocket};
 pub use ids::{Generation, GroupName, MeshName, NamedMesh, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use layout::OldPairs;

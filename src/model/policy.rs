@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
 };
 
 use serde::{Deserialize, Serialize};
@@ -327,11 +327,8 @@ impl Policy {
     ///
     /// Its index is made of the reqid and the selector, so that it is known from itself alone.
     pub fn encap(reqid: Reqid, address: IpAddr, port: u16) -> Self {
-        let any = Prefix::any(match address {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        });
-        let selector = Selector::between(any, Prefix::host(address)).to_port(IPPROTO_UDP, port);
+        let selector = Selector::between(Prefix::any(address), Prefix::host(address))
+            .to_port(IPPROTO_UDP, port);
         let id = PolicyId::new(Direction::In, selector);
         Self {
             id,

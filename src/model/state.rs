@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Firewall, KeyView, Policy, Reqid, Route, Sa, Translation, Tunnel, Usage};
+use super::{EncapSocket, Firewall, KeyView, Policy, Reqid, Route, Sa, Translation, Tunnel, Usage};
 
 /// An address of this host and the device that carries it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -144,6 +144,9 @@ pub struct State {
     /// The usage of the mesh's SAs.
     #[serde(default)]
     pub usage: Vec<Usage>,
+    /// Whether ESP in UDP is taken in, where the mesh has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encap: Option<EncapSocket>,
     /// The meshes' chains in iptables, and the foreign rules that matter to them.
     #[serde(default)]
     pub firewall: Firewall,
@@ -198,6 +201,7 @@ impl State {
             translations,
             hidden,
             usage: _,
+            encap: _,
             firewall,
         } = self;
         (sas, policies, bypasses, routes, tunnels, translations, hidden, firewall)

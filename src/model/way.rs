@@ -17,6 +17,8 @@ pub struct Ways {
     pub tunnel: Option<TunnelKind>,
     /// Protocol and destination port of the packets, where they are known.
     pub port: Option<(u8, u16)>,
+    /// The UDP port at which the mesh's hosts take ESP, if they do.
+    pub encap: Option<u16>,
 }
 
 impl Ways {

@@ -60,8 +60,9 @@ impl Difference for MtuChange {
     }
 
     fn steps(&self, _: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {
-        let Self { device, after, .. } = self;
-        vec![(Phase::Link, StepKind::Mtu(MtuStep { device: device.clone(), mtu: *after }))]
+        let Self { device, before, after } = self;
+        let phase = if after > before { Phase::RaiseMtu } else { Phase::LowerMtu };
+        vec![(phase, StepKind::Mtu(MtuStep { device: device.clone(), mtu: *after }))]
     }
 
     /// A device is of no peer.

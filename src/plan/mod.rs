@@ -7,6 +7,7 @@ mod bypass;
 mod chain;
 mod change;
 mod conflict;
+mod encap;
 mod fields;
 mod firewall;
 mod flow;
@@ -38,7 +39,9 @@ pub use crate::model::{
 };
 pub use chain::ChainChange;
 pub use change::{Change, ChangeAction, ObjectKind, Operation};
+
 pub use conflict::{Blocked, Conflict};
+pub use encap::socket as encap_socket;
 pub use fields::Field;
 pub use firewall::Lack;
 pub use flow::{Flow, flow_out, flows_out, packets_out};

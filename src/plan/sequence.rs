@@ -2,7 +2,8 @@
 //!
 //! 1. Guards and the chains that guard go in first, and policies that let clear text pass ahead of
 //!    them are closed: from then on unprotected traffic is blocked.
-//! 2. The tunnel's MTU, before any of its packets is protected and so longer.
+//! 2. A smaller MTU of the tunnel, before any of its packets is protected and so longer. A larger one
+//!    comes last.
 //! 3. Outbound SAs, then policies that let neighbour discovery pass and those that cover ICMP
 //!    errors, then inbound SAs: from the first decrypted packet on, no error that quotes it is in
 //!    the clear. An SA without a policy harms nothing, while a policy without its SA drops packets,
@@ -43,8 +44,8 @@ pub enum Phase {
     /// Guards are added and repaired, and so are the chains that guard. Policies of the mesh that
     /// let clear text pass ahead of them are closed.
     Guards,
-    /// The tunnel's device gets its MTU.
-    Link,
+    /// The tunnel's device gets a smaller MTU.
+    LowerMtu,
     /// SAs with the SPI of a marked one are deleted.
     EvictSas,
     /// The marked ones are deleted.
@@ -85,6 +86,8 @@ pub enum Phase {
     DeleteDiscovery,
     /// Policies that let ESP in UDP in are deleted, as nothing refuses it any more.
     DeleteEncap,
+    /// The tunnel's device gets a larger MTU.
+    RaiseMtu,
 }
 
 impl Phase {
@@ -92,7 +95,8 @@ impl Phase {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Guards => "guards first: what is not protected is blocked from here on",
-            Self::Link => "the MTU before packets grow by encryption",
+            Self::LowerMtu => "the MTU before packets grow by encryption",
+            Self::RaiseMtu => "a larger MTU once packets of that size fit",
             Self::EvictSas => {
                 "an SA without mark is deleted before its marked twin, or goes with it"
             }
@@ -133,7 +137,8 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Guards => "put up guards",
-            Self::Link => "set the MTU",
+            Self::LowerMtu => "lower the MTU",
+            Self::RaiseMtu => "raise the MTU",
             Self::EvictSas => "clear SAs with marked twins",
             Self::EvictTwins => "delete marked SAs",
             Self::OutboundSas => "add outbound SAs",

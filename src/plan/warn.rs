@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use super::{
     bypass, chain,
     change::{Change, Operation},
+    encap,
     firewall::{self, Lack},
     flush, layout, link, nat,
     policy::{self, PolicyChange},
@@ -17,7 +18,7 @@ use crate::{
     desired::Desired,
     model::{
         Action, Direction, Family, IPPROTO_TCP, Live, PEER_PRIORITY, PeerName, Policy, PolicyId,
-        Reqid, Rule, Selector, Spi, Usage, Warning, WarningCode,
+        ReasonCode, Reqid, Rule, Selector, Spi, Usage, Warning, WarningCode,
     },
 };
 
@@ -58,6 +59,7 @@ pub(super) fn warnings(
     lines.extend(route::warnings(desired, live));
     lines.extend(ahead_of_the_clock(desired, live));
     lines.extend(nearly_spent(desired, live));
+    lines.extend(encap::warnings(desired, live, reqid));
     lines.extend(link::warnings(desired, live));
     lines.extend(tunnel::warnings(desired, live));
     lines.extend(nat::warnings(desired, live));
@@ -223,9 +225,14 @@ fn replaced(changes: &[Change], other_layout: &BTreeSet<&PeerName>) -> Option<Wa
         .filter(|peer| !other_layout.contains(peer))
         .collect();
     (!peers.is_empty()).then(|| {
+        let moves = changes.iter().any(|change| change.reason.code == ReasonCode::Encap);
+        let until = match moves {
+            true => "agree on ESP in UDP, by this file",
+            false => "hold the same keys",
+        };
         let text = format!(
             "SAs with {} are deleted and made anew under the same SPI: packets are dropped, never \
-             sent in the clear, until both ends hold the same keys",
+             sent in the clear, until both ends {until}",
             names(&peers)
         );
         Warning::new(WarningCode::SasReplaced, text)

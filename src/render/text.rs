@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{Plain, Subject, View};
 use crate::{
-    config::{Config, Moment, Peer, Select, Traffic},
+    config::{Config, EncapWish, Moment, Peer, Select, Traffic},
     model::{Passage, PeerName, Reason, Reqid},
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan},
 };
@@ -58,14 +58,26 @@ pub(super) fn title(subject: Subject<'_>, local: Option<&Peer>) -> String {
     };
     let local = local.map(|peer| format!(", peer {} ({})", peer.name, peer.address));
     format!(
-        "{BOLD}Mesh {}{}, {}{BOLD:#}: {}, {}, reqid {}\n",
+        "{BOLD}Mesh {}{}, {}{BOLD:#}: {}, {}{}, reqid {}\n",
         config.mesh,
         local.unwrap_or_default(),
         generation(moment),
         traffic(config),
         config.esp.cipher.name(),
+        encap(config, moment),
         config.reqid,
     )
+}
+
+/// ESP in UDP, in words: the port, and the first generation where that is still to come.
+fn encap(config: &Config, Moment { generation, clock }: Moment) -> String {
+    let Some(EncapWish { port, from }) = config.esp.encap else { return String::new() };
+    if from <= generation {
+        return format!(" in UDP port {port}");
+    }
+    let begin = clock.and_then(|clock| Some(clock.period.end(from.previous()?)));
+    let begin = begin.map(|begin| format!(" ({} UTC)", begin.utc())).unwrap_or_default();
+    format!(" in UDP port {port} from generation {from}{begin}")
 }
 
 /// The generation, and where the clock says so, its end.

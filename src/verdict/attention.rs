@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Case, PeerState, Verdict};
 use crate::{
     config::{Protocol, Traffic},
-    model::Stage,
+    model::{Answers, Stage},
 };
 
 /// A reason for exit status 2.
@@ -19,6 +19,8 @@ pub enum Reason {
     Changes(usize),
     /// So many foreign objects are in the way.
     Conflicts(usize),
+    /// No socket takes ESP out of UDP at this port.
+    EncapSocket(u16),
 }
 
 impl Reason {
@@ -29,6 +31,7 @@ impl Reason {
             Self::NotHeard(_) => "not_heard_in_time",
             Self::Changes(_) => "changes_due",
             Self::Conflicts(_) => "conflicts",
+            Self::EncapSocket(_) => "encap_socket",
         }
     }
 }
@@ -48,6 +51,7 @@ impl fmt::Display for Reason {
             Self::Conflicts(count) => {
                 write!(f, "{count} {}", plural(count, "conflict", "conflicts"))
             }
+            Self::EncapSocket(port) => write!(f, "ESP in UDP port {port} is not taken in"),
         }
     }
 }
@@ -86,7 +90,12 @@ pub(super) fn reasons(case: &Case<'_>, peers: &[PeerState]) -> Vec<Reason> {
     let verdicts = Verdict::ALL.map(|verdict| Reason::Peers(verdict, alarms(verdict))).into_iter();
     let due =
         [Reason::Changes(case.plan.changes.len()), Reason::Conflicts(case.plan.conflicts.len())];
-    verdicts.chain(due).filter(|reason| reason.count() > 0).collect()
+    let is_lost = case.encap().filter(|encap| {
+        let is_needed = encap.is_used && !case.desired.peers.is_empty();
+        is_needed && encap.socket.answers == Answers::No
+    });
+    let lost = is_lost.map(|encap| Reason::EncapSocket(encap.port));
+    verdicts.chain(due).filter(|reason| reason.count() > 0).chain(lost).collect()
 }
 
 impl Reason {
@@ -96,6 +105,7 @@ impl Reason {
             | Self::NotHeard(count)
             | Self::Changes(count)
             | Self::Conflicts(count) => count,
+            Self::EncapSocket(_) => 1,
         }
     }
 }

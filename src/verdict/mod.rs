@@ -15,12 +15,12 @@ use std::{
 
 use crate::{
     config::{Config, Moment, Peer, Traffic},
-    desired::{Desired, WantedPolicy},
+    desired::{Desired, EncapPort, WantedPolicy},
     model::{
-        Direction, Generation, Live, PeerName, Prefix, Selector, Spi, Stage, State, Time, Tunnel,
-        TunnelKind,
+        Direction, EncapSocket, Generation, Live, PeerName, Prefix, Selector, Spi, Stage, State,
+        Time, Tunnel, TunnelKind,
     },
-    plan::{Flow, Plan, flow_out, packets_out},
+    plan::{Flow, Plan, encap_socket, flow_out, packets_out},
 };
 
 pub use attention::{Reason, answers};
@@ -48,6 +48,28 @@ pub struct Case<'a> {
     pub asked: &'a BTreeSet<PeerName>,
     /// Whether every silent peer is an alarm.
     pub strict: bool,
+}
+
+impl Case<'_> {
+    /// How the host takes ESP out of UDP, where the file asks for that.
+    pub fn encap(&self) -> Option<EncapState> {
+        let EncapPort { port, from, is_used } = self.desired.encap?;
+        let socket = encap_socket(self.desired.encap?, self.live);
+        Some(EncapState { port, from, is_used, socket })
+    }
+}
+
+/// ESP in UDP, as a host takes it in.
+#[derive(Debug, Clone, Copy)]
+pub struct EncapState {
+    /// The port.
+    pub port: u16,
+    /// The first generation in UDP.
+    pub from: Generation,
+    /// Whether SAs of now, or of the next generation, are in UDP.
+    pub is_used: bool,
+    /// The socket.
+    pub socket: EncapSocket,
 }
 
 /// The findings about all peers.

@@ -86,7 +86,7 @@ fn read_encap_port(
     let port = findings.number(value, field).and_then(|port| u16::try_from(port).ok())?;
     if traffic.and_then(Traffic::udp_port) == Some(port) {
         let message = format!("UDP port {port} is the port of the protected traffic");
-        let hint = "write another, such as 4500: each host takes ESP there, and nothing else";
+        let hint = "write another port, at which each host takes ESP and nothing else";
         findings.wrong(value.span(), message, hint);
         return None;
     }

@@ -6,10 +6,11 @@
 //! and back. `perform` has the rules of each step, `explain` the meaning of error numbers, and
 //! `modules` the reasons why the kernel loads no module. `host` reads sysctls, `link` devices and
 //! their addresses, `tunnels` VXLAN and Geneve devices, and `routes` the ways to peers. `iptables`
-//! has the chains.
+//! has the chains, and `encap` the socket for ESP in UDP.
 
 pub mod clock;
 mod decode;
+mod encap;
 mod encode;
 mod explain;
 #[cfg(any(test, fuzzing))]
@@ -34,11 +35,14 @@ use std::{
 
 use netlink_packet_xfrm::constants as xfrm;
 
-use crate::model::{Hidden, Key, Live, Reqid, Route, Sa, SaId, State, Step, Usage, Ways};
+use crate::model::{
+    Answers, EncapSocket, Hidden, Key, Live, Reqid, Route, Sa, SaId, State, Step, Usage, Ways,
+};
 
 use super::{Kernel, KernelError};
 
 use decode::Owner;
+pub use encap::set_up as encap_socket;
 pub use host::counters;
 use link::Devices;
 pub use link::{devices_and_addresses, local_addresses};
@@ -145,6 +149,7 @@ fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables:
         protocol: ways.port.map(|(protocol, _)| protocol),
         port: ways.port.filter(|_| ways.tunnel.is_some()).map(|(_, port)| port),
         esp: false,
+        encap: ways.encap,
         devices: all_known
             .then(|| routes.iter().flat_map(|route| route.devices.iter().cloned()).collect()),
         addresses,
@@ -161,13 +166,18 @@ impl Kernel for Linux {
             Some(packets) => self.iptables.translations(&packets),
             None => Ok(Vec::new()),
         };
+        let local = self.ways.local_among(&devices.addresses);
         let Devices { names, links, addresses, .. } = devices;
         let sas = engine
             .dump(LIST_SAS, &[], "SAs", |message| decode::sa(message, reqid, &names).map(Some))
             .map_err(explain::of_access)?;
         let ours = |(sa, usage): &(Sa, Usage)| (sa.reqid == reqid).then_some(*usage);
         let usage = sas.iter().filter_map(ours).collect();
-        let sas = sas.into_iter().map(|(sa, _)| sa).collect();
+        let sas: Vec<Sa> = sas.into_iter().map(|(sa, _)| sa).collect();
+        let encap = self.ways.encap.map(|port| match local {
+            Some(local) => encap::observe(port, local, &sas),
+            None => EncapSocket { port, answers: Answers::Unknown, is_bound: false },
+        });
         let policies = engine
             .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message).map(Some))
             .map_err(explain::of_access)?;
@@ -200,6 +210,7 @@ impl Kernel for Linux {
             translations,
             hidden,
             usage,
+            encap,
             firewall,
         };
         Ok(Live(state.sorted()))

@@ -21,6 +21,8 @@ struct JsonStatus<'a> {
     generation: u64,
     kernel_generations: Vec<u64>,
     clock: Option<JsonClock>,
+    /// Null where the mesh has plain ESP alone.
+    encap: Option<JsonEncap>,
     peers: Vec<JsonPeer<'a>>,
     other_sas: Vec<JsonSa>,
     sas_not_wanted: usize,
@@ -91,6 +93,17 @@ struct JsonSa {
 }
 
 #[derive(Serialize)]
+struct JsonEncap {
+    port: u16,
+    /// The first generation in UDP.
+    from: u64,
+    /// Whether a socket takes ESP out of UDP: `yes`, `no` or `unknown`.
+    answers: &'static str,
+    /// Whether a socket has the port.
+    bound: bool,
+}
+
+#[derive(Serialize)]
 struct JsonExit {
     status: u8,
     reasons: Vec<JsonCoded>,
@@ -107,6 +120,12 @@ pub fn status_json(view: &StatusView<'_>) -> impl Serialize {
         generation: case.moment.generation.get(),
         kernel_generations: judged.generations().iter().map(|it| it.get()).collect(),
         clock: JsonClock::of(case.moment),
+        encap: case.encap().map(|encap| JsonEncap {
+            port: encap.port,
+            from: encap.from.get(),
+            answers: encap.socket.answers.word(),
+            bound: encap.socket.is_bound,
+        }),
         peers: judged.peers.iter().map(peer).collect(),
         other_sas: judged.others.iter().map(sa).collect(),
         sas_not_wanted: judged.unwanted(),

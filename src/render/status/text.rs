@@ -7,10 +7,10 @@ use anstyle::{AnsiColor, Style};
 use super::{StatusView, counters::write_counters, details, wrap};
 use crate::{
     config::Moment,
-    model::{Generation, PeerName, Stage},
+    model::{Answers, Generation, PeerName, Stage},
     plan::Flow,
     render::{Plain, text::YELLOW},
-    verdict::{Came, PeerState, Verdict, seconds_since},
+    verdict::{Came, EncapState, PeerState, Verdict, seconds_since},
 };
 
 pub(super) const BOLD: Style = Style::new().bold();
@@ -44,12 +44,28 @@ pub fn status_text(view: &StatusView<'_>) -> String {
 fn headline(view: &StatusView<'_>) -> String {
     let local = view.case.local;
     format!(
-        "{BOLD}Mesh {}, peer {} ({}){BOLD:#}\n{}\n",
+        "{BOLD}Mesh {}, peer {} ({}){BOLD:#}\n{}\n{}",
         view.case.config.mesh,
         local.name,
         local.address,
-        generations(view)
+        generations(view),
+        encap(view)
     )
+}
+
+/// The line about ESP in UDP, where the mesh has it.
+fn encap(view: &StatusView<'_>) -> String {
+    let Some(EncapState { port, from, is_used, socket }) = view.case.encap() else {
+        return String::new();
+    };
+    let takes = match (socket.answers, socket.is_bound) {
+        (Answers::Yes, _) => "a socket takes it",
+        (Answers::No, true) => "the socket of that port does not take it",
+        (Answers::No, false) => "no socket takes it",
+        (Answers::Unknown, _) => "whether a socket takes it is not known",
+    };
+    let begins = if is_used { String::new() } else { format!(" from generation {from} on") };
+    format!("ESP in UDP port {port}{begins}: {takes}\n")
 }
 
 /// The generation of the file or clock, and the one under which packets leave where it differs.
@@ -239,9 +255,14 @@ fn write_hints(page: &mut String, view: &StatusView<'_>) {
     let stopped = of(&[Verdict::Blocked]);
     let mut hints = Vec::new();
     if let Some(first) = unheard.first() {
+        let case = &view.case;
+        let esp = match case.config.esp.port_at(case.moment.generation) {
+            None => "ESP (IP protocol 50)".into(),
+            Some(port) => format!("UDP port {port}, which holds ESP"),
+        };
         hints.push(format!(
-            "Nothing comes in from {}: does a firewall drop ESP (IP protocol 50), here, there or \
-             on the way? Run meshsec status on {first}: what it refuses, and why, is counted there.",
+            "Nothing comes in from {}: does a firewall drop {esp}, here, there or on the way? Run \
+             meshsec status on {first}: what it refuses, and why, is counted there.",
             list(&unheard)
         ));
     }

@@ -17,7 +17,7 @@ use crate::schema::{SCHEMAS, assert_valid, is_valid};
 use documents::{documents, read};
 
 /// Names that a document may lack, each behind the name of the member that it is in; `*` is any.
-const OPTIONAL: [&str; 29] = [
+const OPTIONAL: [&str; 31] = [
     "premises/included",
     "/foreign",
     "/from_peer",
@@ -27,12 +27,14 @@ const OPTIONAL: [&str; 29] = [
     "id/mark",
     "sas/ends",
     "sas/offload",
+    "sas/encap",
     "sas/extras",
     "policies/index",
     "policies/extras",
     "state/socket_policies",
     "state/translations",
     "state/hidden",
+    "state/encap",
     "links/kind",
     "links/queue",
     "routes/no_carrier",

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::parse::{Line, Table, Target};
-use crate::model::{Backend, Family, IPPROTO_ESP, Prefix, Translation};
+use crate::model::{Backend, Family, IPPROTO_ESP, IPPROTO_UDP, Prefix, Translation};
 
 /// The limit of rules: more than anybody reads.
 const MOST_RULES: usize = 32;
@@ -34,6 +34,8 @@ pub(crate) struct Packets {
     pub devices: Option<BTreeSet<String>>,
     /// Whether they are the ESP packets that come from the SAs.
     pub esp: bool,
+    /// The destination port of datagrams that hold ESP, if there are any.
+    pub encap: Option<u16>,
     /// The addresses of each device, those of its own link left out.
     pub addresses: BTreeMap<String, BTreeSet<IpAddr>>,
 }
@@ -88,13 +90,17 @@ pub(super) fn translations(
     let place = format!("{}-{} -t nat", family.program(), backend.suffix());
     let mut walk = Walk { table, packets, place, base: "", found: Vec::new() };
     walk.all();
-    // An encrypted packet meets the rules once more, as an ESP packet.
-    let esp = Packets { protocol: Some(IPPROTO_ESP), port: None, esp: true, ..packets.clone() };
-    let mut again = Walk { table, packets: &esp, base: "", found: Vec::new(), ..walk };
-    again.all();
-    again.found.retain(|esp| !walk.found.iter().any(|found| found.rule == esp.rule));
-    let mut found = walk.found;
-    found.extend(again.found);
+    let Walk { place, mut found, .. } = walk;
+    // An encrypted packet meets the rules once more, as an ESP packet or a datagram that holds one.
+    let in_udp = packets.encap.map(|port| (IPPROTO_UDP, Some(port)));
+    for (protocol, port) in [Some((IPPROTO_ESP, None)), in_udp].into_iter().flatten() {
+        let esp = Packets { protocol: Some(protocol), port, esp: true, ..packets.clone() };
+        let place = place.clone();
+        let mut again = Walk { table, packets: &esp, place, base: "", found: Vec::new() };
+        again.all();
+        again.found.retain(|esp| !found.iter().any(|known| known.rule == esp.rule));
+        found.extend(again.found);
+    }
     found.truncate(MOST_RULES);
     found
 }
@@ -322,6 +328,7 @@ mod tests {
             protocol: None,
             port: None,
             esp: false,
+            encap: None,
             devices: Some(["u0".to_owned()].into()),
             addresses: [("u0".to_owned(), device_has.iter().map(address).collect())].into(),
         }

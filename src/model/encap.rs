@@ -1,0 +1,38 @@
+//! The socket that takes ESP out of UDP.
+
+use serde::{Deserialize, Serialize};
+
+/// Whether ESP that arrives at a UDP port of this host gets to the kernel's IPsec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncapSocket {
+    /// The port.
+    pub port: u16,
+    /// Whether it does.
+    pub answers: Answers,
+    /// Whether a socket has the port at all.
+    pub is_bound: bool,
+}
+
+/// The result of sending ESP to oneself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answers {
+    /// The kernel's IPsec got it.
+    Yes,
+    /// It did not.
+    No,
+    /// The kernel does not tell, or the process may not send.
+    Unknown,
+}
+
+impl Answers {
+    /// Its name in JSON and for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+        }
+    }
+}

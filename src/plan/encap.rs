@@ -57,7 +57,15 @@ fn without_socket(encap: EncapPort, socket: EncapSocket) -> Option<Warning> {
                  firewall drop UDP from lo?"
             ),
         ),
-        (Answers::Unknown, _) => (
+        (Answers::Unknown, true) => (
+            WarningCode::EncapSocketUnknown,
+            format!(
+                "a socket has UDP port {port}, but whether it takes ESP is not known before the kernel \
+                 has loaded ESP: plan again after apply; {begins}without such a socket what peers send \
+                 is lost"
+            ),
+        ),
+        (Answers::Unknown, false) => (
             WarningCode::EncapSocketUnknown,
             format!(
                 "whether a socket of this host takes ESP out of UDP port {port} is not known; \

@@ -39,6 +39,7 @@ fn another(lab: &Lab, generation: &mut u64, random: &mut Random) -> MeshFile {
             address: format!("192.0.2.{}", 100 + number),
             public_key: None,
             stage: None,
+            outside: None,
         });
     }
     mesh

@@ -99,6 +99,7 @@ impl Lab {
             address: underlay.address(place),
             public_key: None,
             stage: None,
+            outside: None,
         });
         let directory = tempfile::tempdir().expect("a directory can be made");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))

@@ -90,6 +90,7 @@ fn large(lab: &mut Lab) {
         address: format!("203.0.{}.{}", i / 250, 1 + i % 250),
         public_key: None,
         stage: None,
+        outside: None,
     }));
     lab.write(A, &lab.mesh);
 }

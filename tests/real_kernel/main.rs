@@ -39,6 +39,7 @@ mod crashes;
 mod crashes_at_random;
 mod destroy;
 mod drift;
+mod encap;
 mod firewalls;
 mod forwarded;
 mod full_mesh;

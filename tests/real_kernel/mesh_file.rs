@@ -35,6 +35,7 @@ pub struct Peer {
     pub address: String,
     pub public_key: Option<String>,
     pub stage: Option<&'static str>,
+    pub outside: Option<&'static str>,
 }
 
 impl MeshFile {
@@ -76,13 +77,16 @@ impl MeshFile {
         if !self.link.is_empty() {
             let _ = write!(text, "\n[link]\n{}\n", self.link);
         }
-        for Peer { name, short_id, address, public_key, stage: at } in &self.peers {
+        for Peer { name, short_id, address, public_key, stage: at, outside } in &self.peers {
             let _ = write!(
                 text,
                 "\n[[peer]]\nname = \"{name}\"\nshort_id = {short_id}\naddress = \"{address}\"\n"
             );
             if let Some(public_key) = public_key {
                 let _ = writeln!(text, "public_key = \"{public_key}\"");
+            }
+            if let Some(outside) = outside {
+                let _ = writeln!(text, "outside = \"{outside}\"");
             }
             text.push_str(&stage_line(*at));
         }

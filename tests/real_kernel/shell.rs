@@ -43,6 +43,14 @@ impl Ran {
         self
     }
 
+    /// Fails if this is somewhere in the output.
+    #[track_caller]
+    pub fn lacks(self, text: &str) -> Self {
+        let said = self.stdout.contains(text) || self.stderr.contains(text);
+        assert!(!said, "did not want {text:?} from {self}");
+        self
+    }
+
     /// Standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {

@@ -22,15 +22,16 @@ use rustix::net::{RecvFlags, SocketType, ipproto, recv, sockopt};
 use super::host::{counters, read_if_any};
 use crate::{
     kernel::{KernelError, SystemCause},
-    model::{Answers, EncapSocket, Sa, Spi},
+    model::{Answers, EncapSocket, IPPROTO_ESP, Sa, Spi},
 };
 
 /// `XfrmInNoStates`: no SA was found for a packet.
 const NO_STATE: &str = "XfrmInNoStates";
 /// The datagrams of a probe. One that others send at the same time must not pass for an answer.
 const DATAGRAMS: u64 = 3;
-/// The length of each: the kernel looks for an SA only behind the headers of ESP and some payload.
-const LENGTH: usize = 36;
+/// The length of each. The kernel takes none for ESP that is shorter than 40 bytes over IPv6, or 36
+/// over IPv4 (seen on 6.12).
+const LENGTH: usize = 64;
 /// The time before a probe in which nobody else's packet may be refused.
 const QUIET: Duration = Duration::from_millis(10);
 /// The time given to a datagram to come in. It crosses no device but lo.
@@ -50,11 +51,15 @@ pub(super) fn observe(port: u16, local: IpAddr, sas: &[Sa]) -> EncapSocket {
     let Some(to) = hearing(&bound, local) else {
         return EncapSocket { port, answers: Answers::No, is_bound: !bound.is_empty() };
     };
+    // Before the first SA of the family the kernel may not have loaded ESP, which counts.
+    let has_esp = sas.iter().any(|sa| {
+        sa.id.proto == IPPROTO_ESP && sa.id.dst.is_ipv4() == local.is_ipv4() && !sa.is_larval()
+    });
     let spi = unused_spi(sas);
     let answers = match probe(SocketAddr::new(to, port), spi) {
         Ok(Some(true)) => Answers::Yes,
-        Ok(Some(false)) => Answers::No,
-        Ok(None) | Err(_) => Answers::Unknown,
+        Ok(Some(false)) if has_esp => Answers::No,
+        Ok(Some(false) | None) | Err(_) => Answers::Unknown,
     };
     EncapSocket { port, answers, is_bound: true }
 }

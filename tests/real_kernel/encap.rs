@@ -42,10 +42,10 @@ time.sleep(3600)
 ";
 
 /// A socket that takes ESP out of UDP, as long as this lives.
-struct Holder(Child);
+pub struct Holder(Child);
 
 impl Holder {
-    fn start(host: &Namespace, underlay: Underlay, port: u16) -> Self {
+    pub fn start(host: &Namespace, underlay: Underlay, port: u16) -> Self {
         let (family, any) = match underlay {
             Underlay::V4 => ("4", "0.0.0.0"),
             Underlay::V6 => ("6", "::"),

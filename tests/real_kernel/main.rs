@@ -40,6 +40,7 @@ mod crashes_at_random;
 mod destroy;
 mod drift;
 mod encap;
+mod encap_systemd;
 mod firewalls;
 mod forwarded;
 mod full_mesh;

@@ -72,9 +72,9 @@ const BUILD: [&str; 5] = ["--lib", "--test", "kernel_contract", "--test", "real_
 /// Those programs' targets.
 const TARGETS: [&str; 3] = ["meshsec", "kernel_contract", "real_kernel"];
 
-/// Tests in these modules set the clock, or change modules and limits of the whole machine, so only
-/// a guest can run them.
-const FOR_GUESTS: [&str; 2] = ["clock::", "machine::"];
+/// Tests in these modules set the clock, change modules and limits of the whole machine, or run a
+/// systemd of their own, so only a guest can run them.
+const FOR_GUESTS: [&str; 3] = ["clock::", "encap_systemd::", "machine::"];
 
 /// The programs with tests for real kernels.
 struct Suite {

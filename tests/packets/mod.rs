@@ -17,7 +17,7 @@ pub mod bypasses;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use meshsec::model::{
-    Action, Algorithm, Chain, Direction, Family, Jump, Level, Mark, Mode, Policy, PortMatch,
+    Action, Algorithm, Chain, Direction, Encap, Family, Jump, Level, Mark, Mode, Policy, PortMatch,
     Prefix, Reqid, Rule, Sa, Selector, Spi, State, Template,
 };
 
@@ -130,10 +130,35 @@ pub fn is_forwarded_in_clear(state: &State, packet: &Packet) -> bool {
 }
 
 /// Whether a packet that arrives inside ESP, under an SPI and from somebody with its key, may be
-/// taken. Nobody looks at the addresses of the outside.
+/// taken. Nobody looks at the addresses of the outside. It comes in UDP if the SA wants that.
 pub fn arrives_under(state: &State, packet: &Packet, spi: Spi) -> bool {
+    arrives_in(state, packet, spi, |sa| sa.encap)
+}
+
+/// The same of a packet that was sent in UDP, or as plain ESP.
+pub fn arrives_as_sent(state: &State, packet: &Packet, spi: Spi, sent: Option<Encap>) -> bool {
+    arrives_in(state, packet, spi, |_| sent)
+}
+
+/// `xfrm_input` refuses the form that the SA does not have. Policies are asked about a datagram
+/// before the ESP is taken out of it, at a socket of the very port (`udp_queue_rcv_one_skb`).
+fn arrives_in(
+    state: &State,
+    packet: &Packet,
+    spi: Spi,
+    form: impl Fn(&Sa) -> Option<Encap>,
+) -> bool {
+    let comes = |sa: &Sa| match (form(sa), sa.encap) {
+        (None, None) => true,
+        (Some(Encap { sport, dport }), Some(wanted)) => {
+            let datagram = Packet { proto: UDP, sport, dport, mark: 0, ..*packet };
+            dport == wanted.dport && arrives_in_clear(state, &datagram)
+        }
+        (None, Some(_)) | (Some(_), None) => false,
+    };
     state.sas.iter().any(|sa| {
         (sa.id.dst, sa.id.proto, sa.id.spi) == (packet.dst, ESP, spi)
+            && comes(sa)
             && packet.mark & sa.id.mark.mask == sa.id.mark.value
             && sa.algorithm != Algorithm::Larval
             && passes_chains(state, packet, &[sa.reqid])

@@ -5,14 +5,16 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use meshsec::{
-    config::{Config, Guard, LinkWish, Members, Pairs, Protocol, Rotation, Select, Traffic},
+    config::{
+        Config, EncapWish, Guard, LinkWish, Members, Pairs, Protocol, Rotation, Select, Traffic,
+    },
     desired::Desired,
     kernel::memory::Memory,
     model::{
-        Action, Algorithm, Backend, Bypass, Chain, ChainId, ChainRole, Cipher, Direction, Family,
-        Fingerprint, Generation, Jump, KeyView, Level, Link, Mark, Mode, Mtu, Period, Policy,
-        PortMatch, Prefix, Queue, Replay, Reqid, Rule, Sa, Selector, ShortId, Spi, Stage, Start,
-        State, Template, Time, Usage,
+        Action, Algorithm, Backend, Bypass, Chain, ChainId, ChainRole, Cipher, Direction, Encap,
+        Family, Fingerprint, Generation, Jump, KeyView, Level, Link, Mark, Mode, Mtu, Period,
+        Policy, PortMatch, Prefix, Queue, Replay, Reqid, Rule, Sa, Selector, ShortId, Spi, Stage,
+        Start, State, Template, Time, Usage,
     },
 };
 use proptest::prelude::*;
@@ -79,6 +81,10 @@ pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
     };
     config.esp.cipher = pick(&Cipher::ALL, n[6]);
     config.esp.offload = (n[7] % 8 == 7).then(|| "eth0".into());
+    // A quarter of the meshes is in UDP, some from a later generation on.
+    let from = Generation::new(pick(&[0, 2, 3, 31], n[7] >> 5)).unwrap();
+    let encap = n[7] % 4 == 2;
+    config.esp.encap = encap.then_some(EncapWish { port: pick(&[4500, 4501], n[7] >> 3), from });
     let mtu = pick(&[Mtu::Auto, Mtu::Exactly(1300)], n[8]);
     let link = LinkWish { device: common::VXLAN.into(), mtu };
     // Half of the meshes are at the last stage.
@@ -313,6 +319,7 @@ fn edit_sa(sa: &mut Sa, field: u8, by: u8) {
         9 => sa.key = pick(&[KeyView::Unknown, KeyView::Known(Fingerprint::of(b"another"))], by),
         10 => sa.replay = Replay { window: 32, esn: false },
         11 => sa.extras = BTreeSet::from([pick(&["if_id 0x7", "flag nopmtudisc"], by).into()]),
+        14 => sa.encap = pick(&[None, Some(Encap { sport: 4500, dport: 4500 })], by),
         12 => sa.algorithm = Algorithm::Other("crypt cbc(aes) 128 bits".into()),
         13 => sa.src = Prefix::any(sa.src).address,
         _ => {}

@@ -7,6 +7,7 @@
 mod agreement;
 #[path = "../common/mod.rs"]
 mod common;
+mod encap;
 mod found;
 mod hosts;
 #[path = "../packets/mod.rs"]

@@ -15,7 +15,7 @@ use meshsec::{
 
 use crate::{
     common::{REQID, applied_host, host, mesh, observe, wanted},
-    packets::{Fate, Packet, arrives_in_clear, arrives_under, leaves},
+    packets::{Fate, Packet, arrives_as_sent, arrives_in_clear, leaves},
     prefixes::nothing,
 };
 
@@ -25,7 +25,7 @@ type At = Option<Stage>;
 const ALL: [At; 4] = [None, Some(Stage::Receive), Some(Stage::Send), Some(Stage::Enforce)];
 
 /// The kinds of meshes.
-fn kinds() -> Vec<(Traffic, Select, Guard)> {
+pub fn kinds() -> Vec<(Traffic, Select, Guard)> {
     let mark = Select::Mark(Mark { value: 0x20000, mask: 0x20000 });
     let (vxlan, geneve) = (Traffic::Vxlan { port: 4789 }, Traffic::Geneve { port: 6081 });
     let port = |protocol| Traffic::Port { protocol, port: 443 };
@@ -58,7 +58,7 @@ fn file(
 }
 
 /// Packets of a kind from one host to the other.
-fn packets(traffic: Traffic, src: IpAddr, dst: IpAddr) -> Vec<Packet> {
+pub fn packets(traffic: Traffic, src: IpAddr, dst: IpAddr) -> Vec<Packet> {
     let packet = |proto, sport, dport| Packet { src, dst, proto, sport, dport, mark: 0 };
     match traffic {
         Traffic::Vxlan { port } | Traffic::Geneve { port } => vec![packet(17, 49_152, port)],
@@ -71,9 +71,13 @@ fn packets(traffic: Traffic, src: IpAddr, dst: IpAddr) -> Vec<Packet> {
 }
 
 /// Whether a packet gets from one host to the other, in every case that their states leave open.
-fn arrives(from: &State, to: &State, packet: &Packet) -> bool {
+pub fn arrives(from: &State, to: &State, packet: &Packet) -> bool {
     leaves(from, packet).iter().all(|fate| match fate {
-        Fate::Protected(spi) => arrives_under(to, packet, *spi),
+        Fate::Protected(spi) => {
+            let mut sas = from.sas.iter();
+            let sa = sas.find(|sa| (sa.id.dst, sa.id.spi) == (packet.dst, *spi)).unwrap();
+            arrives_as_sent(to, packet, *spi, sa.encap)
+        }
         Fate::Leaks => arrives_in_clear(to, packet),
         Fate::Dropped => false,
     })

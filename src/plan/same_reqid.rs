@@ -40,7 +40,7 @@ pub(super) fn conflict(desired: &Desired, live: &Live, reqid: Reqid) -> Option<C
     let told = |policy: &&Policy| {
         policy.belongs_to(reqid)
             && policy.id.mark.is_none()
-            && !policy.passage_in(reqid).is_some()
+            && policy.passage_in(reqid).is_none()
             && !policy.is_for_icmp_errors()
     };
     let ours: Vec<&Policy> = live.0.policies.iter().filter(told).collect();

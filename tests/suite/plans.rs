@@ -5,6 +5,7 @@
 //! difference before you commit it.
 
 mod bypasses;
+mod encap;
 mod in_the_way;
 mod layout;
 mod marks;

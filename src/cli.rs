@@ -86,7 +86,9 @@ pub enum Command {
     /// Print the public key of a private key on standard input, as wg pubkey does
     Pubkey,
     /// Raise generation in the file by one, and change nothing else in it
-    Rotate,
+    Rotate(EvidenceArgs),
+    /// Tell whether all hosts have applied the generation; exit with 2 if they are not known to
+    Settled(EvidenceArgs),
     /// Make the ratchet of the file, or turn it
     #[command(subcommand)]
     Ratchet(RatchetCommand),
@@ -249,6 +251,30 @@ fn interval(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| format!("{error}; {hint}"))?;
     let allowed = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
     if allowed.contains(&time) { Ok(time) } else { Err("it is from 1s to 24h".into()) }
+}
+
+/// Arguments of `rotate` and `settled`.
+#[derive(Debug, Args)]
+pub struct EvidenceArgs {
+    /// Look at this host's kernel; settled does so where no --seen is given
+    #[arg(long)]
+    pub here: bool,
+    /// Snapshots of hosts, as meshsec snapshot prints them
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub seen: Vec<PathBuf>,
+    /// No packet may have come under another generation for this time; by default 1m
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub quiet: Option<Duration>,
+    /// Look at the kernel again and again, until this time is up
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub wait: Option<Duration>,
+}
+
+impl EvidenceArgs {
+    /// Whether there is anything to look at.
+    pub fn is_given(&self) -> bool {
+        self.here || !self.seen.is_empty()
+    }
 }
 
 /// Arguments of `mtu`.

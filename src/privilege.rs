@@ -11,7 +11,7 @@ use rustix::{
 };
 
 use crate::{
-    cli::{Cli, Command, DestroyArgs, ShowArgs, StatusArgs},
+    cli::{Cli, Command, DestroyArgs, EvidenceArgs, ShowArgs, StatusArgs},
     config::{Config, Guard, Select},
 };
 
@@ -112,8 +112,12 @@ fn needs(cli: &Cli) -> CapabilitySet {
         | Command::EncapSocket => {
             return CapabilitySet::empty();
         }
-        Command::Rotate | Command::Ratchet(_) => {
+        Command::Ratchet(_) | Command::Rotate(EvidenceArgs { here: false, .. }) => {
             return Files::Replaces.needs();
+        }
+        Command::Rotate(EvidenceArgs { here: true, .. }) => (Files::Replaces, PROGRAMS),
+        Command::Settled(args) if !args.here && args.is_given() => {
+            (Files::Reads, CapabilitySet::empty())
         }
         // Not used, but shown: by it the apply that waits knows that this process may confirm.
         Command::Confirm => (Files::Neither, CapabilitySet::NET_ADMIN),
@@ -133,6 +137,7 @@ fn needs(cli: &Cli) -> CapabilitySet {
         | Command::Destroy(_)
         | Command::Show(_)
         | Command::Status(_)
+        | Command::Settled(_)
         | Command::Snapshot => (Files::Reads, PROGRAMS),
     };
     namespace | files.needs() | kernel

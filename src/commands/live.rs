@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::document::{DocumentKind, unread};
 use crate::{
     cli::Global,
-    config::{self, Config},
+    config::{self, Config, LocalError, Peer},
     error::Error,
     kernel::{Kernel, linux},
     model::{Live, State, Time},
@@ -40,23 +40,51 @@ impl From<&str> for Source {
 }
 
 /// A snapshot of now.
-pub(super) fn snapshot(config: &Config, live: Live) -> JsonSnapshot {
+pub(super) fn snapshot(config: &Config, local: Option<&Peer>, live: Live) -> JsonSnapshot {
     JsonSnapshot {
         format_version: FORMAT_VERSION.into(),
         taken: linux::clock::now().seconds(),
         mesh: config.mesh.to_string(),
+        local: local.map(|peer| peer.name.to_string()),
         state: live.0,
     }
 }
 
-/// The contents of a snapshot, and when it was taken; one of another mesh is an error.
-fn contents(snapshot: JsonSnapshot, path: &Path, config: &Config) -> Result<(State, Time), Error> {
+/// Fails unless a snapshot is of the mesh.
+fn is_of(snapshot: &JsonSnapshot, path: &Path, config: &Config) -> Result<(), Error> {
     if snapshot.mesh != config.mesh.as_str() {
         let (theirs, ours) = (config::quoted(&snapshot.mesh), &config.mesh);
         let reason = format!("taken for mesh {theirs}, not for {ours}: take one with this file");
         return Err(unread(path, reason));
     }
+    Ok(())
+}
+
+/// The contents of a snapshot, and when it was taken; one of another mesh is an error.
+fn contents(snapshot: JsonSnapshot, path: &Path, config: &Config) -> Result<(State, Time), Error> {
+    is_of(&snapshot, path, config)?;
     Ok((snapshot.state.sorted(), Time::from_seconds(snapshot.taken)))
+}
+
+/// A snapshot, and the host that it is of: the peer that it names, or else the one with an address
+/// of that host.
+pub(super) fn seen<'a>(path: &Path, config: &'a Config) -> Result<(&'a Peer, State, Time), Error> {
+    let snapshot: JsonSnapshot = SNAPSHOT.read(path)?;
+    is_of(&snapshot, path, config)?;
+    let local = snapshot.local.as_deref();
+    let host = config::local_peer(config, local, &snapshot.state.addresses).map_err(|error| {
+        let reason = match error {
+            LocalError::Unknown { name, .. } => format!("taken on {name}, which the file lacks"),
+            LocalError::NoAddress { .. } => {
+                "it has the address of no peer, and does not tell which host it is of".into()
+            }
+            LocalError::Several { candidates } => format!(
+                "it has the addresses of several peers ({candidates}): take one with --local NAME"
+            ),
+        };
+        unread(path, reason)
+    })?;
+    Ok((host, snapshot.state.sorted(), Time::from_seconds(snapshot.taken)))
 }
 
 /// The live state, from its source, and when it was taken.

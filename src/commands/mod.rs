@@ -22,6 +22,7 @@ mod replace;
 mod revert;
 mod rotate;
 mod saved;
+mod settled;
 mod show;
 mod snapshot;
 mod spi;
@@ -38,7 +39,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    cli::{Cli, Command, Format, Global},
+    cli::{Cli, Command, EvidenceArgs, Format, Global},
     config::{self, Config, Guard, Loaded, LocalError, Peer, STANDARD_INPUT, SecretsMode, Select},
     desired,
     error::Error,
@@ -64,7 +65,7 @@ pub enum Status {
     Error,
     /// `plan --detailed-exitcode`: changes are pending.
     Pending,
-    /// `status`: somebody should look.
+    /// `status`: somebody should look. `settled`, `rotate`: hosts are not known to have followed.
     Attention,
     /// A part was done.
     Partial,
@@ -92,7 +93,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
             "--format prometheus is for status; use text or json",
         ));
     }
-    let needs_a_file = matches!(cli.command, Command::Rotate | Command::Ratchet(_));
+    let needs_a_file = matches!(cli.command, Command::Rotate(_) | Command::Ratchet(_));
     if needs_a_file && cli.global.file() == Path::new(STANDARD_INPUT) {
         return Err(Error::request(
             ErrorCode::OptionsDisagree,
@@ -108,7 +109,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Genkey
             | Command::Genpsk
             | Command::Pubkey
-            | Command::Rotate
+            | Command::Rotate(EvidenceArgs { here: false, .. })
             | Command::Ratchet(_)
             | Command::Spi(_)
             | Command::EncapSocket
@@ -130,7 +131,8 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Genkey => generate::genkey(),
         Command::Genpsk => generate::genpsk(),
         Command::Pubkey => generate::pubkey(),
-        Command::Rotate => rotate::run(&cli.global),
+        Command::Rotate(args) => rotate::run(&cli.global, args),
+        Command::Settled(args) => settled::run(&cli.global, args),
         Command::Ratchet(command) => ratchet::run(&cli.global, command),
         Command::Spi(args) => spi::run(&cli.global, args),
         Command::EncapSocket => encap_socket::run(),

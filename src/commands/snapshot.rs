@@ -16,6 +16,7 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
     // Unlike a plan it has all of iptables, even if the file needs none of it today.
     let ways = desired::ways(&config, global.local.as_deref());
     let live = Linux::open()?.asking_for(ways).observe(config.reqid)?;
-    print_json(&snapshot(&config, live))?;
+    let local = super::local_if_any(global, &config, &live)?;
+    print_json(&snapshot(&config, local, live))?;
     Ok(Status::Done)
 }

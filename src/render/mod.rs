@@ -6,6 +6,7 @@ mod mtu;
 mod plain;
 mod prometheus;
 mod report;
+mod settled;
 mod show;
 mod status;
 mod text;
@@ -19,12 +20,14 @@ use crate::{
 pub use json::{
     FORMAT_VERSION, JsonError, JsonIncluded, JsonPremises, JsonSavedPlan, JsonSnapshot,
     confirm_json, errors_json, mtu_json, named_status_json, plan_json, ratchet_advance_json,
-    ratchet_init_json, report_json, rotate_json, show_json, spi_json, status_json, validate_json,
+    ratchet_init_json, report_json, rotate_json, settled_json, show_json, spi_json, status_json,
+    validate_json,
 };
 pub use mtu::{Underlay, mtu_text};
 pub use plain::{Layout, Plain, json_text};
 pub use prometheus::status_prometheus;
 pub use report::{ConfirmationOutcome, RatchetAdvance, Verb, report_text};
+pub use settled::{SettledView, settled_text};
 pub use show::{ShowView, show_text};
 pub use status::{NamedPeer, NamedStatusView, Sample, StatusView, named_status_text, status_text};
 use text::YELLOW;

@@ -6,6 +6,7 @@
 
 mod attention;
 mod evidence;
+mod settled;
 mod sightings;
 
 use std::{
@@ -25,7 +26,11 @@ use crate::{
 
 pub use attention::{Reason, answers};
 pub use evidence::{Came, Refused, SaEvidence, seconds_since};
-pub use sightings::Sightings;
+pub use settled::{
+    Doubt, DoubtKind, EvidenceOfHost, Known, NotCounted, OLDEST_EVIDENCE, Question, Settlement,
+    Sighted, settle,
+};
+pub use sightings::{LastUse, Sightings};
 
 /// The facts to be judged.
 #[derive(Clone, Copy)]

@@ -13,6 +13,7 @@ mod hosts;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod prefixes;
+mod settled;
 mod stages;
 
 use std::{

@@ -1,4 +1,4 @@
-//! The document that `snapshot` prints, and `plan --live FILE` reads.
+//! The document that `snapshot` prints, and `plan --live FILE` and `settled --seen FILE` read.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ pub struct JsonSnapshot {
     pub taken: u64,
     /// The mesh with keys that have fingerprints.
     pub mesh: String,
+    /// The host, where it was known; older versions don't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
     /// The host's objects.
     pub state: State,
 }

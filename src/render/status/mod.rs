@@ -5,7 +5,7 @@ mod counters;
 mod details;
 mod named;
 mod text;
-mod wrap;
+pub(super) mod wrap;
 
 use std::collections::BTreeMap;
 

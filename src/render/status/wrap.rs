@@ -30,13 +30,13 @@ pub(super) fn write_wrapped(page: &mut String, used: usize, indent: usize, text:
 }
 
 /// A paragraph of its own.
-pub(super) fn write_paragraph(page: &mut String, indent: usize, text: &str) {
+pub(in crate::render) fn write_paragraph(page: &mut String, indent: usize, text: &str) {
     let _ = write!(page, "{:indent$}", "");
     write_wrapped(page, indent, indent, text);
 }
 
 /// A duration in words: without seconds where there are hours.
-pub(super) fn duration(seconds: u64) -> String {
+pub(in crate::render) fn duration(seconds: u64) -> String {
     let coarse = match seconds {
         0..3600 => seconds,
         3600..86_400 => seconds - seconds % 60,

@@ -52,6 +52,9 @@ _meshsec() {
             meshsec,rotate)
                 cmd="meshsec__subcmd__rotate"
                 ;;
+            meshsec,settled)
+                cmd="meshsec__subcmd__settled"
+                ;;
             meshsec,show)
                 cmd="meshsec__subcmd__show"
                 ;;
@@ -103,6 +106,9 @@ _meshsec() {
             meshsec__subcmd__help,rotate)
                 cmd="meshsec__subcmd__help__subcmd__rotate"
                 ;;
+            meshsec__subcmd__help,settled)
+                cmd="meshsec__subcmd__help__subcmd__settled"
+                ;;
             meshsec__subcmd__help,show)
                 cmd="meshsec__subcmd__help__subcmd__show"
                 ;;
@@ -149,7 +155,7 @@ _meshsec() {
 
     case "${cmd}" in
         meshsec)
-            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help"
+            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -411,7 +417,7 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help)
-            opts="validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help"
+            opts="validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -607,6 +613,20 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help__subcmd__rotate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        meshsec__subcmd__help__subcmd__settled)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -971,12 +991,70 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__rotate)
-            opts="-c -h --config --local --netns --format --help"
+            opts="-c -h --here --seen --for --wait --config --local --netns --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --seen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --local)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json prometheus" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        meshsec__subcmd__settled)
+            opts="-c -h --here --seen --for --wait --config --local --netns --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --seen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

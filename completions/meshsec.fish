@@ -45,6 +45,7 @@ complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "genkey" -d 'Print a
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
+complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "settled" -d 'Tell whether all hosts have applied the generation; exit with 2 if they are not known to'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "spi" -d 'Decode an SPI into generation, lane, from and to'
 complete -c meshsec -n "__fish_meshsec_needs_command" -f -a "encap-socket" -d 'Make the sockets that systemd passes take ESP out of UDP; for meshsec-encap@.service'
@@ -155,13 +156,28 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand pubkey" -l format -d 'Ho
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand pubkey" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l seen -d 'Snapshots of hosts, as meshsec snapshot prints them' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l for -d 'No packet may have come under another generation for this time; by default 1m' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l wait -d 'Look at the kernel again and again, until this time is up' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l format -d 'How to print' -r -f -a "text\t'For people'
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -l here -d 'Look at this host\'s kernel; settled does so where no --seen is given'
 complete -c meshsec -n "__fish_meshsec_using_subcommand rotate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c meshsec -n "__fish_meshsec_using_subcommand settled" -l seen -d 'Snapshots of hosts, as meshsec snapshot prints them' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand settled" -l for -d 'No packet may have come under another generation for this time; by default 1m' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand settled" -l wait -d 'Look at the kernel again and again, until this time is up' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand settled" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
+complete -c meshsec -n "__fish_meshsec_using_subcommand settled" -l local -d 'The peer that this host is; by default the one whose address it has' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand settled" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
+complete -c meshsec -n "__fish_meshsec_using_subcommand settled" -l format -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'
+prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
+complete -c meshsec -n "__fish_meshsec_using_subcommand settled" -l here -d 'Look at this host\'s kernel; settled does so where no --seen is given'
+complete -c meshsec -n "__fish_meshsec_using_subcommand settled" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -l local -d 'The peer that this host is; by default the one whose address it has' -r
 complete -c meshsec -n "__fish_meshsec_using_subcommand ratchet; and not __fish_seen_subcommand_from init advance help" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
@@ -197,29 +213,22 @@ complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -l format -d 'How t
 json\t'For programs'
 prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
 complete -c meshsec -n "__fish_meshsec_using_subcommand spi" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand encap-socket" -s c -l config -d 'The mesh\'s file, or - for standard input; by default /etc/meshsec/mesh.toml' -r -F
-complete -c meshsec -n "__fish_meshsec_using_subcommand encap-socket" -l local -d 'The peer that this host is; by default the one whose address it has' -r
-complete -c meshsec -n "__fish_meshsec_using_subcommand encap-socket" -l netns -d 'Work in this network namespace, as `ip netns` names it' -r
-complete -c meshsec -n "__fish_meshsec_using_subcommand encap-socket" -l format -d 'How to print' -r -f -a "text\t'For people'
-json\t'For programs'
-prometheus\t'For Prometheus, by node_exporter\'s textfile collector; status only'"
-complete -c meshsec -n "__fish_meshsec_using_subcommand encap-socket" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "validate" -d 'Check the file and its secrets; needs no privilege'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "plan" -d 'Show what apply would do'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "apply" -d 'Show the plan, ask, do it and prove that it is done'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "confirm" -d 'Keep what an apply or destroy with --confirm-within has done'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "show" -d 'Show live objects in the file\'s words'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "status" -d 'Show whether each peer is protected; exit with 2 if somebody should look'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "mtu" -d 'Show how large a packet may be, part by part; needs no privilege'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "spi" -d 'Decode an SPI into generation, lane, from and to'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "encap-socket" -d 'Make the sockets that systemd passes take ESP out of UDP; for meshsec-encap@.service'
-complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate ratchet spi encap-socket help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "validate" -d 'Check the file and its secrets; needs no privilege'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "plan" -d 'Show what apply would do'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "apply" -d 'Show the plan, ask, do it and prove that it is done'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "destroy" -d 'Remove everything of this mesh from this host; needs no secret'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "confirm" -d 'Keep what an apply or destroy with --confirm-within has done'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "show" -d 'Show live objects in the file\'s words'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "status" -d 'Show whether each peer is protected; exit with 2 if somebody should look'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "snapshot" -d 'Print the live state as JSON, without keys: input of plan --live FILE'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "mtu" -d 'Show how large a packet may be, part by part; needs no privilege'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "genkey" -d 'Print a new X25519 private key, as wg genkey does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "genpsk" -d 'Print a new 32-byte secret, as wg genpsk does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "pubkey" -d 'Print the public key of a private key on standard input, as wg pubkey does'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "rotate" -d 'Raise generation in the file by one, and change nothing else in it'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "settled" -d 'Tell whether all hosts have applied the generation; exit with 2 if they are not known to'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "ratchet" -d 'Make the ratchet of the file, or turn it'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "spi" -d 'Decode an SPI into generation, lane, from and to'
+complete -c meshsec -n "__fish_meshsec_using_subcommand help; and not __fish_seen_subcommand_from validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and __fish_seen_subcommand_from ratchet" -f -a "init" -d 'Make the file from the mesh key on standard input'
 complete -c meshsec -n "__fish_meshsec_using_subcommand help; and __fish_seen_subcommand_from ratchet" -f -a "advance" -d 'Destroy the keys of all generations before this one'

@@ -200,6 +200,7 @@ fn commands_that_look_at_no_kernel_have_no_power_over_it() {
     let file = mesh(directory.path(), BY_PORT, MESH_KEY);
     let (_reader, mut full) = io::pipe().unwrap();
     full.write_all(&[0; 64 << 10]).unwrap();
+    let snapshot = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots/every-name.json");
     for (words, set) in [
         (&["genkey"][..], 0),
         (&["genpsk"], 0),
@@ -207,6 +208,7 @@ fn commands_that_look_at_no_kernel_have_no_power_over_it() {
         (&["validate"], 0),
         (&["mtu", "--underlay-mtu=1500"], 0),
         (&["plan", "--live=empty", "--local=a"], 0),
+        (&["settled", "--seen", snapshot], 0),
     ] {
         let mut command = meshsec(&file, words);
         command.stdout(full.try_clone().unwrap());
@@ -217,8 +219,13 @@ fn commands_that_look_at_no_kernel_have_no_power_over_it() {
     write_secret(&draft, "");
     let locked = File::open(&draft).unwrap();
     locked.lock().unwrap();
-    let rotate = meshsec(&file, &["rotate"]);
-    assert_eq!(may(rotate), sets(REPLACING, REPLACING, 0, 0));
+    for words in [&["rotate"][..], &["rotate", "--seen", snapshot]] {
+        assert_eq!(may(meshsec(&file, words)), sets(REPLACING, REPLACING, 0, 0));
+    }
+    // One that looks at the kernel keeps that right, and no other.
+    let programs = NET_ADMIN | NET_RAW | SYS_MODULE;
+    let here = sets(programs | REPLACING, NET_ADMIN | REPLACING, programs, programs);
+    assert_eq!(may(meshsec(&file, &["rotate", "--here"])), here);
 }
 
 /// Whether a process without capabilities may look into another of its user.

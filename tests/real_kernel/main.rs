@@ -72,6 +72,7 @@ mod rotation;
 mod saved_plans;
 mod second_guard;
 mod secrecy;
+mod settled;
 mod snapshots;
 mod spoofing;
 mod squatters;

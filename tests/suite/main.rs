@@ -28,6 +28,7 @@ mod restore;
 mod rotate;
 mod saved_plans;
 mod schemas;
+mod settled;
 mod socket_policies;
 mod status;
 mod systemd;

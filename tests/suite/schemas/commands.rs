@@ -112,6 +112,13 @@ fn documents_of_commands_are_as_their_schemas_say() {
     let text = [applied.stdout, applied.stderr].concat();
     assert_strict(name, &serde_json::from_slice(&text).unwrap());
     host.prints("report", "generation", "destroy --auto-approve");
+    let live = host.prints("snapshot", "generation", "snapshot");
+    assert_eq!(live["local"], "a");
+    host.write("a.json", &live.to_string());
+    host.prints("settled", "generation", "settled --seen a.json");
+    host.prints("settled", "generation", "settled --here --seen a.json");
+    host.prints("settled", "period", "settled");
+    host.prints("settled", "generation", "rotate --here");
     host.prints("rotate", "generation", "rotate");
     host.prints("ratchet-init", "ratchet", "ratchet init");
     host.prints("ratchet-advance", "ratchet", "ratchet advance --to 2");

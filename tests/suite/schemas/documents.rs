@@ -104,6 +104,7 @@ fn of_snapshot(kernel: &mut Memory) -> Value {
         format_version: meshsec::render::FORMAT_VERSION.into(),
         taken: 0,
         mesh: "lab".into(),
+        local: Some("a".into()),
         state: observe(kernel).0,
     })
 }

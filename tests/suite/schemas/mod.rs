@@ -17,9 +17,10 @@ use crate::schema::{SCHEMAS, assert_valid, is_valid};
 use documents::{documents, read};
 
 /// Names that a document may lack, each behind the name of the member that it is in; `*` is any.
-const OPTIONAL: [&str; 31] = [
+const OPTIONAL: [&str; 32] = [
     "premises/included",
     "/foreign",
+    "/local",
     "/from_peer",
     "/to_peer",
     "counters/*",

@@ -176,7 +176,7 @@ impl Host {
 }
 
 /// Every command, with everything that changes its output.
-const COMMANDS: [&[&str]; 41] = [
+const COMMANDS: [&[&str]; 44] = [
     &["validate"],
     &["validate", "--format=json"],
     &["plan"],
@@ -213,6 +213,9 @@ const COMMANDS: [&[&str]; 41] = [
     &["ratchet", "init"],
     &["ratchet", "advance", "--to=4", "--format=json"],
     &["ratchet", "advance", "--to=5"],
+    &["settled"],
+    &["settled", "--format=json"],
+    &["rotate", "--here"],
     &["rotate"],
     &["rotate", "--format=json"],
     &["pubkey"],

@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     kernel::{Kernel, Linux, linux::clock},
     model::{ErrorCode, Live, PeerName, Time},
-    privilege::Files,
+    privilege::{self, Files},
     render::{SettledView, settled_json, settled_text},
     verdict::{EvidenceOfHost, Question, Settlement, Sightings, settle},
 };
@@ -31,7 +31,10 @@ pub(super) fn run(global: &Global, args: &EvidenceArgs) -> Result<Status, Error>
     check(args)?;
     let later = if args.seen.is_empty() { Files::Neither } else { Files::Reads };
     let config = super::load(global, SecretsMode::Ignored, later)?.config;
-    Gathering::begin(global, args, &config)?.answer(show(global.format))
+    let gathering = Gathering::begin(global, args, &config)?;
+    // The snapshots are read.
+    privilege::file_read(&config, Files::Neither).map_err(Error::Privilege)?;
+    gathering.answer(show(global.format))
 }
 
 /// Whether the evidence that was asked for says that the mesh is settled. If not, it is shown.

@@ -27,7 +27,9 @@
 //! Its limits: evidence is of the hosts that it is about, and of those that they hear. A pair of two
 //! others, one of which has switched some of its pairs and not all, is seen in their snapshots
 //! alone. An SPI tells a generation modulo 32. Times are those of each host's clock. Snapshots are
-//! believed. A host that applies an older copy of the file after a newer one breaks the rule.
+//! believed, and so are packets that somebody replays where no window refuses them, which proves as
+//! much unless the file was put back. A host that applies an older copy of the file after a newer one
+//! breaks the rule.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -38,8 +40,8 @@ use std::{
 use super::{Case, LastUse, SaEvidence, Sightings, evidence, seconds_since};
 use crate::{
     config::{Config, Moment, Peer},
-    desired::{Desired, desired},
-    model::{Direction, Generation, Live, PeerName, Stage, Time},
+    desired::desired,
+    model::{Direction, Generation, Live, PeerName, Policy, PolicyId, Spi, Stage, Time},
     plan::Plan,
 };
 
@@ -71,7 +73,7 @@ pub struct EvidenceOfHost<'a> {
     pub taken: Time,
     /// Whether it counts.
     pub not_counted: Option<NotCounted>,
-    pairs: Vec<Pair>,
+    pairs: BTreeMap<PeerName, Pair>,
     has_counters: bool,
 }
 
@@ -90,7 +92,6 @@ pub enum NotCounted {
 
 /// The pair of such a host with a peer.
 struct Pair {
-    peer: PeerName,
     stage: Stage,
     /// Whether the SAs and policies of the generation are there.
     is_applied: bool,
@@ -205,9 +206,10 @@ impl<'a> EvidenceOfHost<'a> {
             strict: false,
         };
         let (mut sas, _) = evidence::by_peer(&case);
+        let behind = not_switched(&case);
         let pair = |peer: &PeerName| {
             let sas = sas.remove(peer).unwrap_or_default();
-            pair(&case, peer, &sas, sightings)
+            (peer.clone(), pair(&case, peer, &sas, !behind.contains(peer), sightings))
         };
         let pairs = wanted.peers.values().map(pair).collect();
         let has_counters = live.0.sas_of(config.reqid).next().is_none() || !live.0.usage.is_empty();
@@ -215,12 +217,12 @@ impl<'a> EvidenceOfHost<'a> {
     }
 
     fn pair(&self, peer: &PeerName) -> Option<&Pair> {
-        self.pairs.iter().find(|pair| pair.peer == *peer)
+        self.pairs.get(peer)
     }
 
     /// When it has applied the generation, if it has.
     fn applied(&self) -> Option<Time> {
-        self.pairs.iter().filter_map(|pair| pair.applied).max()
+        self.pairs.values().filter_map(|pair| pair.applied).max()
     }
 
     /// Why it counts for nothing by itself.
@@ -236,7 +238,13 @@ impl<'a> EvidenceOfHost<'a> {
     }
 }
 
-fn pair(case: &Case<'_>, peer: &PeerName, sas: &[SaEvidence], sightings: &Sightings) -> Pair {
+fn pair(
+    case: &Case<'_>,
+    peer: &PeerName,
+    sas: &[SaEvidence],
+    is_switched: bool,
+    sightings: &Sightings,
+) -> Pair {
     let Case { moment, desired, .. } = *case;
     // An SA of another generation can have a wanted SPI only if 32 lie between.
     let added = |direction, generation| {
@@ -250,9 +258,8 @@ fn pair(case: &Case<'_>, peer: &PeerName, sas: &[SaEvidence], sightings: &Sighti
     let has_sas = received.iter().all(Option::is_some) && (sends.is_some() || !stage.sends());
     let heard = sas.iter().filter(|sa| sa.direction == Some(Direction::In));
     let heard = heard.filter_map(|sa| Some((sa.generation, sightings.last_use(&sa.usage)?)));
-    let is_applied = has_sas && are_switched(case, peer);
+    let is_applied = has_sas && is_switched;
     Pair {
-        peer: peer.clone(),
         stage,
         is_applied,
         applied: sends.max(received[1]).filter(|_| is_applied),
@@ -261,19 +268,20 @@ fn pair(case: &Case<'_>, peer: &PeerName, sas: &[SaEvidence], sightings: &Sighti
     }
 }
 
-/// Whether all packets to a peer would leave under the generation.
-fn are_switched(case: &Case<'_>, peer: &PeerName) -> bool {
-    let Desired { policies, .. } = case.desired;
-    let live: BTreeMap<_, _> =
-        case.live.0.policies_of(case.config.reqid).map(|policy| (policy.id, policy)).collect();
-    let mut wanted = policies.values().filter(|wanted| wanted.peer == *peer);
-    wanted.all(|wanted| {
-        let spis = |policy: &crate::model::Policy| -> Vec<_> {
-            policy.templates.iter().map(|template| template.spi).collect()
-        };
-        let there = live.get(&wanted.policy.id).map(|policy| spis(policy));
-        wanted.policy.id.direction != Direction::Out || there == Some(spis(&wanted.policy))
-    })
+/// The peers to which some packets would not leave under the generation.
+fn not_switched(case: &Case<'_>) -> BTreeSet<PeerName> {
+    let spis = |policy: &Policy| -> Vec<Spi> {
+        policy.templates.iter().map(|template| template.spi).collect()
+    };
+    let live = case.live.0.policies_of(case.config.reqid);
+    let live: BTreeMap<PolicyId, &Policy> = live.map(|policy| (policy.id, policy)).collect();
+    let wanted = case.desired.policies.values();
+    let out = wanted.filter(|wanted| wanted.policy.id.direction == Direction::Out);
+    let behind = out.filter(|wanted| {
+        let there = live.get(&wanted.policy.id);
+        there.is_none_or(|there| spis(there) != spis(&wanted.policy))
+    });
+    behind.map(|wanted| wanted.peer.clone()).collect()
 }
 
 /// Whether every host of the mesh is known to have applied the generation of now.
@@ -329,8 +337,8 @@ fn judge_host(
     let own = counted.iter().find(|of_host| of_host.host.name == peer.name);
     let missing: Vec<PeerName> = own
         .into_iter()
-        .flat_map(|own| own.pairs.iter().filter(|pair| !pair.is_applied))
-        .map(|pair| pair.peer.clone())
+        .flat_map(|own| own.pairs.iter().filter(|(_, pair)| !pair.is_applied))
+        .map(|(other, _)| other.clone())
         .collect();
     let by_itself = own.is_some() && missing.is_empty();
     let heard = counted.iter().filter_map(|by| {

@@ -3,15 +3,15 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Status, live, moment, print, print_json};
+use super::{Status, document::unread, live, moment, print, print_json};
 use crate::{
     cli::{EvidenceArgs, Format, Global},
-    config::{Config, Peer, SecretsMode},
+    config::{Config, Moment, SecretsMode},
     error::Error,
     kernel::{Kernel, Linux, linux::clock},
     model::{ErrorCode, Live, PeerName, Time},
@@ -68,16 +68,15 @@ pub(super) fn check(args: &EvidenceArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// A state, when it was seen, and the file that it is from.
-type Look = (Time, Live, String);
-
 /// The evidence while it comes together.
 struct Gathering<'a> {
     global: &'a Global,
     args: &'a EvidenceArgs,
     config: &'a Config,
-    /// The snapshots of each host, in the order in which they were taken.
-    snapshots: BTreeMap<PeerName, (&'a Peer, Vec<Look>)>,
+    /// The generation that it is about, however long the wait.
+    moment: Moment,
+    /// Evidence of snapshots.
+    seen: Vec<EvidenceOfHost<'a>>,
     /// This host's kernel, if it is looked at.
     kernel: Option<Linux>,
     sightings: Sightings,
@@ -91,8 +90,10 @@ impl<'a> Gathering<'a> {
     ) -> Result<Self, Error> {
         let looks = args.here || args.seen.is_empty();
         let kernel = looks.then(|| super::kernel_for(global, config)).transpose()?;
-        let snapshots = snapshots(&args.seen, config)?;
-        Ok(Self { global, args, config, snapshots, kernel, sightings: Sightings::default() })
+        let moment = moment::now(config)?;
+        let seen = snapshots(&args.seen, config, moment)?;
+        let sightings = Sightings::default();
+        Ok(Self { global, args, config, moment, seen, kernel, sightings })
     }
 
     /// Looks until the mesh is settled, or time is up, and shows the last look.
@@ -114,60 +115,57 @@ impl<'a> Gathering<'a> {
     }
 
     fn look(&mut self) -> Result<(Question<'a>, Settlement<'a>), Error> {
-        let config = self.config;
+        let (config, moment) = (self.config, self.moment);
+        let mut evidence = self.seen.clone();
         let here = match &mut self.kernel {
             Some(kernel) => Some(kernel.observe(config.reqid)?),
             None => None,
         };
         let now = clock::now();
-        let moment = moment::at(config, now)?;
-        let quiet = self.args.quiet.unwrap_or(QUIET);
-        let question = Question { config, moment, now, quiet };
-        let mut evidence = Vec::new();
-        let mut local = None;
         if let Some(mut live) = here {
             let host = super::local_peer(self.global, config, &live.0.addresses)?;
             self.sightings.complete(&mut live.0, now);
+            // Its own snapshot is older.
+            evidence.retain(|of_host| of_host.host.name != host.name);
             let look = (&live, now);
-            evidence.push(EvidenceOfHost::new(&question, host, look, &self.sightings, None));
-            local = Some(&host.name);
+            let of_here = EvidenceOfHost::new((config, moment), host, look, &self.sightings, None);
+            evidence.insert(0, of_here);
         }
-        let others = self.snapshots.values().filter(|(host, _)| Some(&host.name) != local);
-        evidence.extend(others.filter_map(|(host, looks)| of_snapshots(&question, host, looks)));
+        let quiet = self.args.quiet.unwrap_or(QUIET);
+        let question = Question { config, moment, now, quiet };
         let settlement = settle(&question, evidence);
         Ok((question, settlement))
     }
 }
 
-/// Snapshots by the hosts that they are of.
+/// The evidence of the newest snapshot of each host. Those before it tell which counters have
+/// risen. One state is held at a time, as those of a large mesh are large.
 fn snapshots<'a>(
     files: &[PathBuf],
     config: &'a Config,
-) -> Result<BTreeMap<PeerName, (&'a Peer, Vec<Look>)>, Error> {
-    let mut hosts = BTreeMap::<PeerName, (&Peer, Vec<Look>)>::new();
+    moment: Moment,
+) -> Result<Vec<EvidenceOfHost<'a>>, Error> {
+    let mut hosts = BTreeMap::<&PeerName, Vec<(Time, &Path)>>::new();
     for path in files {
-        let (host, state, taken) = live::seen(path, config)?;
-        let (_, looks) = hosts.entry(host.name.clone()).or_insert((host, Vec::new()));
-        looks.push((taken, Live(state), path.display().to_string()));
+        let (host, _, taken) = live::seen(path, config)?;
+        hosts.entry(&host.name).or_default().push((taken, path));
     }
-    hosts.values_mut().for_each(|(_, looks)| looks.sort_by_key(|(taken, ..)| *taken));
-    Ok(hosts)
-}
-
-/// The newest snapshot of a host. Those before it tell which counters have risen.
-fn of_snapshots<'a>(
-    question: &Question<'a>,
-    host: &'a Peer,
-    looks: &[Look],
-) -> Option<EvidenceOfHost<'a>> {
-    let mut sightings = Sightings::default();
-    let mut evidence = None;
-    for (taken, live, source) in looks {
-        let mut live = live.clone();
-        sightings.complete(&mut live.0, *taken);
-        let look = (&live, *taken);
-        evidence =
-            Some(EvidenceOfHost::new(question, host, look, &sightings, Some(source.clone())));
-    }
-    evidence
+    let newest = hosts.into_values().map(|mut files| {
+        files.sort();
+        let mut sightings = Sightings::default();
+        let mut newest = None;
+        for (time, path) in files {
+            let (host, mut state, taken) = live::seen(path, config)?;
+            if taken != time {
+                return Err(unread(path, "another program has changed it".into()));
+            }
+            sightings.complete(&mut state, taken);
+            newest = Some((host, Live(state), taken, path.display().to_string()));
+        }
+        Ok(newest.map(|(host, live, taken, source)| {
+            let look = (&live, taken);
+            EvidenceOfHost::new((config, moment), host, look, &sightings, Some(source))
+        }))
+    });
+    newest.filter_map(Result::transpose).collect()
 }

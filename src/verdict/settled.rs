@@ -64,6 +64,7 @@ pub struct Question<'a> {
 }
 
 /// The state of one host, as evidence.
+#[derive(Clone)]
 pub struct EvidenceOfHost<'a> {
     /// The host.
     pub host: &'a Peer,
@@ -91,6 +92,7 @@ pub enum NotCounted {
 }
 
 /// The pair of such a host with a peer.
+#[derive(Clone)]
 struct Pair {
     stage: Stage,
     /// Whether the SAs and policies of the generation are there.
@@ -186,18 +188,17 @@ impl<'a> EvidenceOfHost<'a> {
     /// What a state tells of its host and of the hosts that it hears. The uses of its SAs are
     /// completed from the looks before.
     pub fn new(
-        question: &Question<'a>,
+        (config, moment): (&'a Config, Moment),
         host: &'a Peer,
         (live, taken): (&Live, Time),
         sightings: &Sightings,
         source: Option<String>,
     ) -> Self {
-        let Question { config, moment, now, .. } = *question;
         let (wanted, _) = desired(config, moment, host, None);
         let case = Case {
             config,
             moment,
-            now,
+            now: taken,
             local: host,
             desired: &wanted,
             live,

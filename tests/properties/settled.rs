@@ -176,7 +176,7 @@ impl World {
                 last = Some((live, taken));
             }
             let (live, taken) = last.unwrap();
-            EvidenceOfHost::new(&question, peer.unwrap(), (&live, taken), &sightings, None)
+            EvidenceOfHost::new((&config, moment), peer.unwrap(), (&live, taken), &sightings, None)
         });
         settle(&question, evidence.collect()).is_settled()
     }

@@ -18,7 +18,8 @@ use crate::{
 };
 
 const BOLD: Style = Style::new().bold();
-/// The number of peers that a doubt about one host names before it counts the rest.
+/// The number of peers that a doubt about one host names before it counts the rest, and the number
+/// of lines of evidence that counts.
 const NAMES_SHOWN: usize = 8;
 
 /// The question and its answer.
@@ -57,8 +58,13 @@ pub fn settled_text(view: &SettledView<'_>) -> String {
         write_paragraph(&mut page, 0, &hint);
     }
     page.push('\n');
-    for of_host in &view.settlement.evidence {
+    let (counted, rest): (Vec<_>, Vec<_>) =
+        view.settlement.evidence.iter().partition(|of_host| of_host.not_counted.is_none());
+    for of_host in counted.iter().take(NAMES_SHOWN).chain(&rest) {
         write_paragraph(&mut page, 0, &Plain(evidence(view, of_host)).to_string());
+    }
+    if let more @ 1.. = counted.len().saturating_sub(NAMES_SHOWN) {
+        write_paragraph(&mut page, 0, &format!("And evidence of {more} more hosts"));
     }
     page
 }
@@ -104,6 +110,11 @@ pub(super) fn text(view: &SettledView<'_>, doubt: &Doubt) -> String {
         DoubtKind::OtherUntold(Sighted { generation, by, .. }) => format!(
             "has sent under generation {generation}, and the kernel of {by} does not tell when"
         ),
+        DoubtKind::NotHeard(by) if by.is_empty() => {
+            format!(
+                "not heard: no host with evidence and a pair with it has applied generation {now}"
+            )
+        }
         DoubtKind::NotHeard(by) => {
             let by: Vec<&PeerName> = by.iter().collect();
             let by = names(&by, NAMES_SHOWN);

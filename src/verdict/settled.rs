@@ -123,7 +123,8 @@ pub enum DoubtKind {
     Other(Sighted),
     /// A packet has once come from it under another generation, and when is not known.
     OtherUntold(Sighted),
-    /// No packet has come from it, at the hosts that have a pair with it.
+    /// No packet has come from it, at the hosts that have applied the generation and have a pair
+    /// with it.
     NotHeard(Vec<PeerName>),
     /// Packets have come from it at this host, and whether any came since is not known.
     HeardUntold(PeerName),
@@ -386,7 +387,8 @@ fn why_unheard(generation: Generation, peer: &Peer, counted: &[&EvidenceOfHost<'
     let pairs = counted.iter().filter_map(|by| Some((by, by.pair(&peer.name)?)));
     let pairs: Vec<_> = pairs.collect();
     let is_untold = |(_, pair): &&(&&EvidenceOfHost<'_>, &Pair)| {
-        pair.heard.iter().any(|(under, last)| *under == generation && !last.is_seen)
+        pair.is_applied
+            && pair.heard.iter().any(|(under, last)| *under == generation && !last.is_seen)
     };
     if pairs.is_empty() {
         DoubtKind::NoPair
@@ -395,6 +397,7 @@ fn why_unheard(generation: Generation, peer: &Peer, counted: &[&EvidenceOfHost<'
     } else if let Some((by, _)) = pairs.iter().find(is_untold) {
         DoubtKind::HeardUntold(by.host.name.clone())
     } else {
-        DoubtKind::NotHeard(pairs.iter().map(|(by, _)| by.host.name.clone()).collect())
+        let applied = pairs.iter().filter(|(_, pair)| pair.is_applied);
+        DoubtKind::NotHeard(applied.map(|(by, _)| by.host.name.clone()).collect())
     }
 }

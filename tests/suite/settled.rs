@@ -182,6 +182,8 @@ fn a_host_that_has_not_applied_is_named_and_the_file_stays() {
     let of_all = ["a", "b", "c"].map(|host| doubt(host, "not_applied")).to_vec();
     (A..=C).for_each(|place| lab.snapshot(place, &format!("{}.json", NAMES[place]), 1));
     assert_eq!(lab.doubts("rotate --seen a.json b.json c.json"), of_all, "nobody has 8");
+    let said = lab.says(2, "settled --seen a.json");
+    assert!(said.contains("b, c: not heard: no host with evidence and a pair with it"), "{said}");
 }
 
 #[test]

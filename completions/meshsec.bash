@@ -155,7 +155,7 @@ _meshsec() {
 
     case "${cmd}" in
         meshsec)
-            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help"
+            opts="-c -h -V --config --local --netns --format --help --version validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi encap-socket help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -417,7 +417,7 @@ _meshsec() {
             return 0
             ;;
         meshsec__subcmd__help)
-            opts="validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi help"
+            opts="validate plan apply destroy confirm show status snapshot mtu genkey genpsk pubkey rotate settled ratchet spi encap-socket help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

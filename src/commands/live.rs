@@ -78,7 +78,7 @@ pub(super) fn seen<'a>(path: &Path, config: &'a Config) -> Result<(&'a Peer, Sta
             LocalError::NoAddress { .. } => {
                 "it has the address of no peer, and does not tell which host it is of".into()
             }
-            LocalError::Several { candidates } => format!(
+            LocalError::Several { candidates } | LocalError::SameName { candidates, .. } => format!(
                 "it has the addresses of several peers ({candidates}): take one with --local NAME"
             ),
         };

@@ -109,5 +109,6 @@ fn config() -> Config {
         rotation: Rotation::Generation(Generation::new(1).expect("small")),
         link: None,
         peers: (0..=PEERS).map(peer).collect(),
+        exceptions: Vec::new(),
     }
 }

@@ -3,9 +3,11 @@
 //! Pure. The keys stay apart, in a [`Keyring`], so that all parts of a plan can be shown.
 #![forbid(unsafe_code)]
 
+mod passages;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -13,10 +15,9 @@ use crate::{
     config::{Clock, Config, Guard, Moment, Peer, Secrets, Select, Traffic},
     keys::{Ratchet, Session},
     model::{
-        Action, ChainId, ChainRole, Direction, Encap, Family, Generation, IPPROTO_UDP, Key,
-        KeyView, Level, Mark, Member, Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy,
-        PolicyId, Prefix, Reqid, Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways,
-        without_traces,
+        Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView,
+        Level, Mark, Member, Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix,
+        Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways, icmp_echo, without_traces,
     },
     mtu,
 };
@@ -57,12 +58,23 @@ pub struct Desired {
     pub goal: Goal,
     /// The clock that sets the generation, if one does.
     pub clock: Option<Clock>,
+    /// The packets that exceptions let pass, in words, and with whom.
+    pub exceptions: BTreeMap<String, Excepted>,
     /// The UDP port at which this host takes ESP; `None` where it takes plain ESP only.
     pub encap: Option<EncapPort>,
     /// Peers of the other address family, with which it forms none.
     pub unpaired: BTreeSet<PeerName>,
     /// Peers with which `pairs` has it form none, by address.
     pub not_paired: BTreeMap<IpAddr, PeerName>,
+}
+
+/// The hosts that an exception is about, seen from one.
+#[derive(Debug, Clone, Default)]
+pub struct Excepted {
+    /// The other ends.
+    pub peers: BTreeSet<PeerName>,
+    /// Those of them that offer the service to this host.
+    pub servers: BTreeSet<PeerName>,
 }
 
 /// The UDP port at which a host takes ESP.
@@ -325,13 +337,13 @@ fn work_out(
         }
         add_sas(&mut wanted, &mut keyring, &mesh, peer);
         add_policies(&mut wanted, &mesh, peer);
+        passages::add_exceptions(&mut wanted, &mesh, peer);
         if config.traffic != Traffic::All && stage.sends() {
             add_icmp_errors(&mut wanted, &mesh, peer);
         }
     }
     if config.traffic == Traffic::All && wanted.policies.keys().any(|id| !id.selector.is_ipv4()) {
-        wanted.passages =
-            Policy::discovery(config.reqid).map(|policy| (policy.id, policy)).collect();
+        wanted.passages.extend(Policy::discovery(config.reqid).map(|policy| (policy.id, policy)));
     }
     if let (Traffic::All, Some(EncapPort { port, is_used: true, .. })) =
         (config.traffic, wanted.encap)
@@ -349,7 +361,7 @@ fn work_out(
         encap: config.esp.encap.is_some(),
     });
     if config.is_guarded(local) {
-        wanted.guards = guards(config.traffic, config.reqid);
+        wanted.guards = passages::guards(config.traffic, config.reqid);
     }
     let sends = config.stage_of(local).sends()
         || wanted.peers.values().any(|peer| wanted.stage(peer).sends());
@@ -451,7 +463,10 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
                 .offload
                 .clone()
                 .map(|device| Offload { device, inbound: direction == Direction::In }),
-            encap: config.esp.port_at(generation).map(|port| encap(port, peer, direction)),
+            encap: config
+                .esp
+                .port_at(generation)
+                .map(|port| passages::ports(port, peer, direction)),
             extras: BTreeSet::new(),
         };
         let peer = peer.name.clone();
@@ -459,15 +474,6 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
         if let Some(key) = key {
             keyring.0.insert(id, Arc::new(key));
         }
-    }
-}
-
-/// The ports of an SA in UDP. A port forward before the other host may have a port of its own.
-fn encap(port: u16, peer: &Peer, direction: Direction) -> Encap {
-    let far = peer.outside.map_or(port, |outside| outside.port());
-    match direction {
-        Direction::Out => Encap { sport: port, dport: far },
-        Direction::In | Direction::Fwd => Encap { sport: far, dport: port },
     }
 }
 
@@ -555,28 +561,4 @@ fn policy_ids(config: &Config, direction: Direction, src: IpAddr, dst: IpAddr) -
     }
     let selectors = config.traffic.selectors(Prefix::host(src), Prefix::host(dst));
     selectors.into_iter().map(|selector| PolicyId::new(direction, selector)).collect()
-}
-
-/// Block policies for the kind's traffic, any address, both families and
-/// directions. Their priority is the reqid: a large number, so they rank last.
-fn guards(traffic: Traffic, reqid: Reqid) -> BTreeMap<PolicyId, Policy> {
-    let families = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    let mut guards = BTreeMap::new();
-    for any in families.map(Prefix::any) {
-        for selector in traffic.selectors(any, any) {
-            for direction in [Direction::In, Direction::Out] {
-                let id = PolicyId::new(direction, selector);
-                let guard = Policy {
-                    id,
-                    priority: reqid.0,
-                    action: Action::Block,
-                    index: None,
-                    templates: Vec::new(),
-                    extras: BTreeSet::new(),
-                };
-                guards.insert(id, guard);
-            }
-        }
-    }
-    guards
 }

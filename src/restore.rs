@@ -76,6 +76,7 @@ pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
         link: _,
         // These are not objects.
         encap: _,
+        exceptions: _,
         marking: _,
         traffic: _,
         local: _,

@@ -175,6 +175,7 @@ mod tests {
             rotation: Rotation::Generation(Generation::new(1).unwrap()),
             link: None,
             peers: (1..=peers).map(peer).collect(),
+            exceptions: Vec::new(),
         }
     }
 

@@ -46,8 +46,8 @@ pub use malformed::{Form, Malformed};
 pub use mask::{printable, quote as quoted, readable};
 pub use secrets::{RatchetError, read_ratchet, secret};
 pub use types::{
-    Clock, Config, EncapWish, Esp, Guard, KeySource, LinkWish, Members, Moment, Pairs, Peer,
-    Protocol, Rotation, SecretSource, Secrets, Select, Traffic,
+    Clock, Config, EncapWish, Esp, Exception, Guard, KeySource, LinkWish, Members, Moment, Pairs,
+    Peer, Protocol, Rotation, SecretSource, Secrets, Select, Traffic,
 };
 
 use crate::model::{Warning, without_traces};

@@ -8,7 +8,7 @@ use crate::model::{GroupName, PeerName};
 use super::{
     mask,
     reader::{Findings, Section, Value, lowered},
-    schema::{GROUPS, PAIRS},
+    schema::{Field, GROUPS, PAIRS},
     types::{Members, Pairs, Peer},
 };
 
@@ -86,7 +86,9 @@ fn read_pair(
         findings.wrong(value.span(), message, PAIRS.write);
         return None;
     };
-    let [one, other] = [0, 1].map(|at| two.get(at).and_then(|name| member(findings, name, peers)));
+    let [one, other] = [0, 1].map(|at| {
+        two.get(at).and_then(|name| member(findings, name, peers, (PAIRS, "a name in pairs")))
+    });
     let (one, other) = (one?, other?);
     if let (Members::Peer(name), true) = (&one, one == other) {
         let message = format!("pairs has {} with itself", mask::plain(name.as_str()));
@@ -96,14 +98,15 @@ fn read_pair(
     Some([one, other])
 }
 
-/// One side of a pair.
-fn member(
+/// The hosts that a name means; the key, and the name's place in it, are for errors.
+pub(super) fn member(
     findings: &mut Findings<'_>,
     value: &Value<'_>,
     peers: Option<&[Peer]>,
+    (field, place): (Field, &str),
 ) -> Option<Members> {
     let Some(text) = value.get_ref().as_str() else {
-        findings.not_a(value, "a name in pairs", "a string", PAIRS.write);
+        findings.not_a(value, place, "a string", field.write);
         return None;
     };
     if text == "*" {

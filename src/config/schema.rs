@@ -21,6 +21,8 @@ pub(super) enum Table {
     Rotation,
     Link,
     Peer,
+    /// `[[except]]`.
+    Except,
     /// `kind = { … }` in `[traffic]`.
     Kind,
     /// `offload = { … }` in `[esp]`.
@@ -33,8 +35,16 @@ pub(super) enum Table {
 
 impl Table {
     /// The tables with a header of their own, in the order in which errors list them.
-    pub(super) const TOP: [Self; 7] =
-        [Self::Mesh, Self::Traffic, Self::Esp, Self::Keys, Self::Rotation, Self::Link, Self::Peer];
+    pub(super) const TOP: [Self; 8] = [
+        Self::Mesh,
+        Self::Traffic,
+        Self::Esp,
+        Self::Keys,
+        Self::Rotation,
+        Self::Link,
+        Self::Peer,
+        Self::Except,
+    ];
 
     /// The table's name, without brackets.
     pub(super) fn name(self) -> &'static str {
@@ -46,6 +56,7 @@ impl Table {
             Self::Rotation => "rotation",
             Self::Link => "link",
             Self::Peer => "peer",
+            Self::Except => "except",
             Self::Kind => "kind",
             Self::Offload => "offload",
             Self::Encap => "encap",
@@ -63,6 +74,7 @@ impl Table {
             Self::Rotation => "[rotation]",
             Self::Link => "[link]",
             Self::Peer => "[[peer]]",
+            Self::Except => "[[except]]",
             Self::Kind | Self::Offload | Self::Encap | Self::Secret => self.name(),
         }
     }
@@ -80,6 +92,7 @@ impl Table {
             | Self::Rotation
             | Self::Link
             | Self::Peer
+            | Self::Except
             | Self::Secret => self.title(),
         }
     }
@@ -94,6 +107,9 @@ impl Table {
             Self::Rotation => "write [rotation] and generation = 1 or period = \"1h\" below it",
             Self::Link => "write [link] and device = \"vxlan42\" below it",
             Self::Peer => "write a [[peer]] for each host, with name, short_id and address",
+            Self::Except => {
+                "write [[except]], with two brackets, and protocol, port and serves below it"
+            }
             Self::Kind => KIND.write,
             Self::Offload => OFFLOAD.write,
             Self::Encap => ENCAP.write,
@@ -363,6 +379,20 @@ pub(super) const OUTSIDE: Field = Field::new(
     Form::Text,
     "write the address and port of the port forward, such as \"203.0.113.5:4500\"",
 );
+pub(super) const EXCEPT_PROTOCOL: Field = Field { table: Table::Except, ..KIND_PROTOCOL };
+pub(super) const EXCEPT_PORT: Field = Field { table: Table::Except, ..PORT };
+pub(super) const SERVES: Field = Field::new(
+    Table::Except,
+    "serves",
+    Form::List,
+    "write the hosts that offer the service, such as serves = [\"b\"], or [\"*\"] for all",
+);
+pub(super) const EXCEPT_ICMP: Field = Field::new(
+    Table::Except,
+    "icmp",
+    Form::Boolean,
+    "write icmp = true, for echo requests and replies, or leave it out",
+);
 pub(super) const PUBLIC_KEY: Field = Field::new(
     Table::Peer,
     "public_key",
@@ -411,17 +441,23 @@ pub(super) const FIELDS: &[Field] = &[
     PEER_STAGE,
     GROUPS,
     OUTSIDE,
+    EXCEPT_PROTOCOL,
+    EXCEPT_PORT,
+    SERVES,
+    EXCEPT_ICMP,
 ];
 
 /// The table that a key belongs to, for errors; `None` for a key of several tables.
 pub(super) fn belongs(key: &str) -> Option<Table> {
-    let top = |field: &&Field| Table::TOP.contains(&field.table);
+    // Exceptions, which are rare, have keys of [traffic] as well.
+    let is_top = |table: Table| Table::TOP.contains(&table) && table != Table::Except;
+    let top = |field: &&Field| is_top(field.table);
     let named = || FIELDS.iter().filter(move |field| field.name == key);
     // A key that a table within a table has as well belongs to the table with a header.
     let mut tables = named().filter(top).chain(named().filter(|field| !top(field)));
     let first = tables.next()?.table;
     let second = tables.next().map(|field| field.table);
-    let is_ambiguous = second.is_some_and(|table| Table::TOP.contains(&table));
+    let is_ambiguous = second.is_some_and(is_top);
     (!is_ambiguous && first != Table::Secret).then_some(first)
 }
 

@@ -41,6 +41,24 @@ pub struct Config {
     pub link: Option<LinkWish>,
     /// `[[peer]]`, sorted by name.
     pub peers: Vec<Peer>,
+    /// `[[except]]`, with kind "all" and only then.
+    pub exceptions: Vec<Exception>,
+}
+
+/// Traffic between two hosts that passes unprotected where all else is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exception {
+    /// Conversations with a port of hosts that offer a service.
+    Port {
+        /// `protocol`.
+        protocol: Protocol,
+        /// `port`: 1 to 65535.
+        port: u16,
+        /// `serves`: the hosts that offer the service.
+        serves: Vec<Members>,
+    },
+    /// `icmp`: echo requests and replies, never errors.
+    Echo,
 }
 
 /// The hosts that protect traffic with each other.
@@ -64,7 +82,8 @@ pub enum Members {
 }
 
 impl Members {
-    fn has(&self, peer: &Peer) -> bool {
+    /// Whether a host is meant.
+    pub fn has(&self, peer: &Peer) -> bool {
         match self {
             Self::Everybody => true,
             Self::Peer(name) => *name == peer.name,

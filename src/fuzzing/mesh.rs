@@ -93,5 +93,6 @@ fn config(addresses: &[&str]) -> Config {
         rotation: Rotation::Generation(Generation::new(1).expect("a generation")),
         link: Some(LinkWish { device: "vxlan42".into(), mtu: Mtu::Auto }),
         peers: peers.collect(),
+        exceptions: Vec::new(),
     }
 }

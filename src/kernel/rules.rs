@@ -45,6 +45,10 @@ pub(super) fn may_update(found: &Policy, wanted: &Policy) -> bool {
     if wanted.index.is_some() {
         return found.index == wanted.index;
     }
+    // Its identity holds a hash that only its own mesh gives it.
+    if wanted.passage().is_some() {
+        return found.id == wanted.id && found.passage() == wanted.passage();
+    }
     if wanted.templates.is_empty() {
         return found.belongs_to(Reqid(wanted.priority));
     }

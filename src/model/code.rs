@@ -59,6 +59,8 @@ codes! {
         SasReplaced "sas-replaced" "SAs are deleted and made anew under their SPIs.",
         ClearTextStops "clear-text-stops" "What flowed in the clear stops until the peer has applied too.",
         ClearTextAccepted "clear-text-accepted" "A stage before enforce lets clear text pass, as the file asks.",
+        Excepted "excepted" "An exception lets packets pass in the clear, as the file asks.",
+        ExceptionChanges "exception-changes" "Packets of an exception are lost until the other end has applied the file too.",
         StageSkipped "stage-skipped" "A stage is skipped, so that packets are lost until the other end has followed.",
         NotHeardYet "not-heard-yet" "Clear text of peers is refused from now on that were never heard encrypted.",
         LeftInTheClear "left-in-the-clear" "Packets that were protected or blocked leave in the clear afterwards.",

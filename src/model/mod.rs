@@ -34,7 +34,7 @@ pub use layout::OldPairs;
 pub use number::number;
 pub use policy::{Action, Direction, Level, Passage, Policy, PolicyId, PolicyRole, Template};
 pub use sa::{Algorithm, Cipher, Encap, Mode, Offload, Replay, Sa, SaId, Start, Usage};
-pub use selector::{Mark, PortMatch, Prefix, Selector};
+pub use selector::{Mark, PortMatch, Prefix, Selector, icmp_echo};
 pub use stage::Stage;
 pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, Queue, State};
 pub use step::*;

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, Mark, Mode, PEER_PRIORITY, Prefix,
-    Reqid, Selector, Spi,
+    IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, Mark, Mode, PEER_PRIORITY, PortMatch,
+    Prefix, Reqid, Selector, Spi,
 };
 
 /// ICMPv6 types of neighbour discovery between two hosts (RFC 4861).
@@ -208,6 +208,8 @@ pub enum Passage {
     Discovery,
     /// UDP datagrams that hold ESP (RFC 3948).
     Encap,
+    /// An exception of the file.
+    Exception,
 }
 
 impl Passage {
@@ -216,6 +218,7 @@ impl Passage {
         match self {
             Self::Discovery => "neighbour discovery",
             Self::Encap => "ESP in UDP",
+            Self::Exception => "an exception",
         }
     }
 }
@@ -226,22 +229,20 @@ impl Policy {
     ///
     /// * A guard blocks, has no template, and has the reqid as its priority. Any other policy with
     ///   that priority is foreign: another program has chosen the same number.
-    /// * A policy that lets packets pass has an index that is made of the reqid.
+    /// * A policy for neighbour discovery has an index that is made of the reqid. Others that let
+    ///   packets pass have a hash of the reqid and of their packets, as the user's number.
     /// * A peer's policy has the reqid in a template.
     pub fn role_in(&self, reqid: Reqid) -> Option<PolicyRole> {
         let role = self.role();
         let is_ours = match role {
             PolicyRole::Guard => self.priority == reqid.0,
-            PolicyRole::Passage(passage) => {
+            PolicyRole::Passage(Passage::Discovery) => {
                 let is_self = |ours: Self| ours.id == self.id && ours.index == self.index;
-                self.index.is_some()
-                    && match passage {
-                        Passage::Discovery => Self::discovery(reqid).any(is_self),
-                        Passage::Encap => {
-                            let Selector { dst, dport, .. } = self.id.selector;
-                            is_self(Self::encap(reqid, dst.address, dport.port))
-                        }
-                    }
+                self.index.is_some() && Self::discovery(reqid).any(is_self)
+            }
+            PolicyRole::Passage(Passage::Encap | Passage::Exception) => {
+                let PolicyId { direction, selector, .. } = self.id;
+                selector.user == tag(reqid, direction, selector)
             }
             PolicyRole::Peer => self.templates.iter().any(|template| template.reqid == reqid),
         };
@@ -252,10 +253,11 @@ impl Policy {
     pub fn role(&self) -> PolicyRole {
         match (self.templates.is_empty(), self.action) {
             (true, Action::Block) => PolicyRole::Guard,
-            (true, Action::Allow) if self.id.selector.proto == IPPROTO_UDP => {
-                PolicyRole::Passage(Passage::Encap)
-            }
-            (true, Action::Allow) => PolicyRole::Passage(Passage::Discovery),
+            (true, Action::Allow) => PolicyRole::Passage(match self.id.selector {
+                selector if selector.user == 0 => Passage::Discovery,
+                Selector { src: Prefix { length: 0, .. }, .. } => Passage::Encap,
+                _ => Passage::Exception,
+            }),
             (false, Action::Block | Action::Allow) => PolicyRole::Peer,
         }
     }
@@ -321,23 +323,37 @@ impl Policy {
         })
     }
 
-    /// The policy that lets UDP datagrams to an address and port in, where policies would else ask
-    /// them for an SA: the kernel asks about the datagram before it takes the ESP out of it
-    /// (`udp_queue_rcv_one_skb`). Only the socket gets the other datagrams that pass.
-    ///
-    /// Its index is made of the reqid and the selector, so that it is known from itself alone.
-    pub fn encap(reqid: Reqid, address: IpAddr, port: u16) -> Self {
-        let selector = Selector::between(Prefix::any(address), Prefix::host(address))
-            .to_port(IPPROTO_UDP, port);
-        let id = PolicyId::new(Direction::In, selector);
+    /// A policy that lets packets pass untransformed, ahead of the peers' policies. It has no template
+    /// that could hold the reqid. So the field of the selector that the kernel compares with no packet
+    /// holds a hash, by which a policy that somebody has edited is not taken for the mesh's.
+    pub fn passing(reqid: Reqid, direction: Direction, selector: Selector) -> Self {
         Self {
-            id,
+            id: PolicyId::new(
+                direction,
+                Selector { user: tag(reqid, direction, selector), ..selector },
+            ),
             priority: PEER_PRIORITY - 1,
             action: Action::Allow,
-            index: Some(index_of(reqid, &id)),
+            index: None,
             templates: Vec::new(),
             extras: BTreeSet::new(),
         }
+    }
+
+    /// The policy that lets UDP datagrams to an address and port in, where policies would else ask
+    /// them for an SA: the kernel asks about the datagram before it takes the ESP out of it
+    /// (`udp_queue_rcv_one_skb`). Only the socket gets the other datagrams that pass.
+    pub fn encap(reqid: Reqid, address: IpAddr, port: u16) -> Self {
+        let selector = Selector::between(Prefix::any(address), Prefix::host(address));
+        Self::passing(reqid, Direction::In, selector.to_port(IPPROTO_UDP, port))
+    }
+
+    /// Whether it lets IPv4's echo replies out. Their type is 0, as that of a flow without a type.
+    pub fn passes_echo_replies(&self) -> bool {
+        let Selector { proto, sport, .. } = self.id.selector;
+        self.id.direction == Direction::Out
+            && self.passage() == Some(Passage::Exception)
+            && (proto, sport) == (IPPROTO_ICMP, PortMatch::exactly(0))
     }
 
     /// The packets that it lets pass untransformed, of any priority, if it is of this mesh.
@@ -379,21 +395,14 @@ impl Policy {
     }
 }
 
-/// The index of a policy without a template: the top bit, 28 bits of SHA-256 of the reqid and the
-/// selector, and the direction in the low three bits (`xfrm_gen_index`).
-fn index_of(reqid: Reqid, id: &PolicyId) -> u32 {
+/// The first four bytes of a hash of the reqid and of the packets that a policy lets pass.
+fn tag(reqid: Reqid, direction: Direction, selector: Selector) -> u32 {
     let mut hash = Sha256::new();
-    hash.update("meshsec/v1 index");
+    hash.update("meshsec/v1 passage");
     hash.update(reqid.0.to_be_bytes());
-    hash.update(id.selector.to_string());
+    hash.update(PolicyId::new(direction, Selector { user: 0, ..selector }).to_string());
     let hash: [u8; 32] = hash.finalize().into();
-    let [a, b, c, d] = [hash[0], hash[1], hash[2], hash[3]];
-    let direction = match id.direction {
-        Direction::In => 0,
-        Direction::Out => 1,
-        Direction::Fwd => 2,
-    };
-    1 << 31 | (u32::from_be_bytes([a, b, c, d]) >> 4) << 3 | direction
+    u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
 
 #[cfg(test)]
@@ -420,26 +429,26 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_for_esp_in_udp_is_known_by_its_index() {
+    fn a_policy_that_lets_packets_pass_is_known_by_its_selector() {
         let (ours, other) = (Reqid(0x4d53_0001), Reqid(0x4d53_0002));
-        for address in ["192.0.2.1", "2001:db8::1"] {
-            let address: IpAddr = address.parse().unwrap();
-            let policy = Policy::encap(ours, address, 4500);
-            let index = policy.index.unwrap();
-            assert_eq!((index >> 31, index & 7), (1, 0), "{index:#x}");
-            assert_eq!(policy.passage_in(ours), Some(Passage::Encap));
+        let [here, there]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|one| one.parse().unwrap());
+        let exception = Selector::hosts(there, here).to_port(6, 22);
+        for (policy, passage) in [
+            (Policy::encap(ours, here, 4500), Passage::Encap),
+            (Policy::passing(ours, Direction::In, exception), Passage::Exception),
+        ] {
+            assert_eq!(policy.passage_in(ours), Some(passage));
             assert!(!policy.belongs_to(other));
-            let elsewhere = Policy { id: Policy::encap(ours, address, 4501).id, ..policy.clone() };
-            assert!(!elsewhere.belongs_to(ours), "an index of another port");
-            assert!(!Policy { index: None, ..policy.clone() }.belongs_to(ours));
-            assert!(!Policy { action: Action::Block, ..policy }.belongs_to(ours));
+            assert!(!Policy { action: Action::Block, ..policy.clone() }.belongs_to(ours));
+            let mut nobodys = policy.clone();
+            nobodys.id.selector.user = 0;
+            assert!(!nobodys.belongs_to(ours));
+            let mut edited = policy;
+            edited.id.selector.dport = PortMatch::ANY;
+            assert!(!edited.belongs_to(ours));
         }
-        // printf 'meshsec/v1 index\x4d\x53\x00\x01src 0.0.0.0/0 dst 192.0.2.1/32 proto udp dport 4500' | sha256sum
-        let of_four = Policy::encap(ours, "192.0.2.1".parse().unwrap(), 4500);
-        assert_eq!(
-            of_four.id.to_string(),
-            "src 0.0.0.0/0 dst 192.0.2.1/32 proto udp dport 4500 dir in"
-        );
+        // printf 'meshsec/v1 passage\x4d\x53\x00\x01src 0.0.0.0/0 dst 192.0.2.1/32 proto udp dport 4500 dir in' | sha256sum
+        assert_eq!(Policy::encap(ours, here, 4500).id.selector.user, 0xab30_8e96);
     }
 
     #[test]

@@ -14,6 +14,15 @@ const ICMP_ERRORS: [u16; 3] = [3, 11, 12];
 /// exceeded, parameter problem (RFC 4443).
 const ICMPV6_ERRORS: [u16; 4] = [1, 2, 3, 4];
 
+/// Protocol and types of echo requests and replies of a family. In a flow the type has the place of the
+/// source port.
+pub fn icmp_echo(like: IpAddr) -> [(u8, u16); 2] {
+    match like {
+        IpAddr::V4(_) => [8, 0].map(|kind| (IPPROTO_ICMP, kind)),
+        IpAddr::V6(_) => [128, 129].map(|kind| (IPPROTO_ICMPV6, kind)),
+    }
+}
+
 /// An address and the number of its leading bits that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

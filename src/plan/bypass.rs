@@ -194,6 +194,11 @@ fn lost_in_a_queue(place: &Place<'_>) -> Option<&'static str> {
             "without the type of ICMP errors, and these, which quote decrypted packets, pass all \
              policies",
         ),
+        // An echo reply has type 0.
+        false if desired.passages.values().any(Policy::passes_echo_replies) => Some(
+            "without the type of ICMP, so that errors, which quote decrypted packets, pass in the \
+             clear like the echo replies of [[except]]",
+        ),
         false => None,
     }
 }

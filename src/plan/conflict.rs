@@ -103,7 +103,7 @@ impl Found {
             return true;
         }
         let Some(conflict) = taken_index(desired, policy) else { return false };
-        let wanted = desired.passages.values().filter(|wanted| wanted.index == policy.index);
+        let wanted = desired.passages.values().filter(|wanted| has_index_of(policy, wanted));
         self.taken.policies.extend(wanted.map(|wanted| wanted.id));
         self.conflicts.push(conflict);
         true
@@ -157,10 +157,15 @@ fn taken_spi(desired: &Desired, sa: &Sa, reqid: Reqid) -> Option<(SaId, Conflict
     Some((unmarked, conflict))
 }
 
+/// Whether a foreign policy has the index that its maker wants for another.
+fn has_index_of(policy: &Policy, wanted: &Policy) -> bool {
+    wanted.index.is_some() && wanted.index == policy.index
+}
+
 /// A foreign policy with the index by which one of ours is to be recognised. The kernel would
 /// silently give ours another index, and nobody would recognise it.
 fn taken_index(desired: &Desired, policy: &Policy) -> Option<Conflict> {
-    let taken = desired.passages.values().find(|wanted| wanted.index == policy.index)?;
+    let taken = desired.passages.values().find(|wanted| has_index_of(policy, wanted))?;
     let packets = taken.passage().map_or("packets", Passage::packets);
     Some(Conflict {
         code: ConflictCode::IndexTaken,
@@ -183,6 +188,7 @@ fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Co
         Some(wanted) => (Stops::peer(&wanted.peer), "policy"),
         None if passage.is_some() => match passage.and_then(Policy::passage) {
             Some(Passage::Encap) => (Stops::All, "policy for ESP in UDP"),
+            Some(Passage::Exception) => (Stops::All, "policy for an exception"),
             Some(Passage::Discovery) | None => (Stops::All, "policy for neighbour discovery"),
         },
         None => desired.guards.get(&policy.id).map(|_| (Stops::All, "guard"))?,

@@ -8,6 +8,7 @@ mod chain;
 mod change;
 mod conflict;
 mod encap;
+mod exception;
 mod fields;
 mod firewall;
 mod flow;

@@ -279,6 +279,8 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
         (ReasonCode::Unwanted, "no policy of the mesh covers neighbour discovery any more")
     } else if role == PolicyRole::Passage(Passage::Encap) {
         (ReasonCode::Unwanted, "no policy of the mesh covers this ESP in UDP any more")
+    } else if role == PolicyRole::Passage(Passage::Exception) {
+        (ReasonCode::Unwanted, "mesh.toml has no such exception")
     } else if peer.is_some() {
         (ReasonCode::Unwanted, "nothing in mesh.toml asks for this selector")
     } else if of_two && is_not_paired(desired, selector.src.address, selector.dst.address) {
@@ -338,6 +340,9 @@ fn phases(change: &PolicyChange, context: &Context<'_>) -> [Phase; 2] {
         (_, PolicyRole::Guard) => [Phase::Guards, Phase::DeleteGuards],
         (_, PolicyRole::Passage(Passage::Discovery)) => [Phase::Discovery, Phase::DeleteDiscovery],
         (_, PolicyRole::Passage(Passage::Encap)) => [Phase::Encap, Phase::DeleteEncap],
+        (_, PolicyRole::Passage(Passage::Exception)) => {
+            [Phase::Exceptions, Phase::DeleteExceptions]
+        }
         (_, PolicyRole::Peer) if change.policy().covers_icmp_errors() => {
             [Phase::IcmpErrors, Phase::DeleteIcmpErrors]
         }

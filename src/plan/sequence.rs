@@ -56,6 +56,8 @@ pub enum Phase {
     Discovery,
     /// The datagrams that hold ESP are let in.
     Encap,
+    /// Exceptions are let pass.
+    Exceptions,
     /// Policies that cover ICMP errors are added and updated.
     IcmpErrors,
     /// Inbound SAs are added and replaced.
@@ -86,6 +88,8 @@ pub enum Phase {
     DeleteDiscovery,
     /// Policies that let ESP in UDP in are deleted, as nothing refuses it any more.
     DeleteEncap,
+    /// Policies for exceptions are deleted.
+    DeleteExceptions,
     /// The tunnel's device gets a larger MTU.
     RaiseMtu,
 }
@@ -108,6 +112,7 @@ impl Phase {
             Self::InboundSas => "inbound SAs before anybody sends under them",
             Self::Discovery => "neighbour discovery, which no host can do without, before policies",
             Self::Encap => "datagrams that hold ESP, before policies ask them for an SA",
+            Self::Exceptions => "exceptions before policies would stop them",
             Self::Policies => "policies once their SAs are there; each switches atomically",
             Self::LateGuards => {
                 "guards in place of the chains that go, once no packet needs its mark"
@@ -128,6 +133,9 @@ impl Phase {
             Self::DeleteOutboundSas => "SAs that no policy asks for any more",
             Self::DeleteGuards => "guards last",
             Self::DeleteDiscovery => "neighbour discovery, which no policy covers any more",
+            Self::DeleteExceptions => {
+                "exceptions last: what they let pass is protected, or nothing is"
+            }
             Self::DeleteEncap => "ESP in UDP, which no policy covers any more",
         }
     }
@@ -146,6 +154,7 @@ impl fmt::Display for Phase {
             Self::InboundSas => "add inbound SAs",
             Self::Discovery => "let neighbour discovery pass",
             Self::Encap => "let ESP in UDP in",
+            Self::Exceptions => "let exceptions pass",
             Self::Policies => "switch policies",
             Self::LateGuards => "put up guards in place of chains",
             Self::Mark => "mark the traffic",
@@ -158,6 +167,7 @@ impl fmt::Display for Phase {
             Self::DeleteOutboundSas => "delete outbound SAs",
             Self::DeleteGuards => "take down guards",
             Self::DeleteDiscovery => "delete neighbour discovery",
+            Self::DeleteExceptions => "stop letting exceptions pass",
             Self::DeleteEncap => "stop letting ESP in UDP in",
         })
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use super::{
     bypass, chain,
     change::{Change, Operation},
-    encap,
+    encap, exception,
     firewall::{self, Lack},
     flush, layout, link, nat,
     policy::{self, PolicyChange},
@@ -52,6 +52,7 @@ pub(super) fn warnings(
     lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
     lines.extend(stage::warnings(desired, live, reqid));
+    lines.extend(exception::warnings(desired, changes));
     lines.extend(other_addresses(desired, live));
     lines.extend(outranked(desired, live, reqid));
     lines.extend(dropped(desired, live, reqid));

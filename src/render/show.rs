@@ -53,8 +53,9 @@ pub fn show_text(shown: &ShowView<'_>) -> String {
             (None, "link") => 2,
             (None, "policy") if object.passage == Some(Passage::Discovery) => 3,
             (None, "policy") if object.passage == Some(Passage::Encap) => 4,
-            (Some(_), _) => 5,
-            (None, _) => 6,
+            (_, "policy") if object.passage == Some(Passage::Exception) => 5,
+            (Some(_), _) => 6,
+            (None, _) => 7,
         };
         groups.entry((rank, object.peer.as_ref())).or_default().push(object);
     }
@@ -66,6 +67,7 @@ pub fn show_text(shown: &ShowView<'_>) -> String {
             (None, 2) => "Link".into(),
             (None, 3) => text::passage_title(Passage::Discovery).into(),
             (None, 4) => text::passage_title(Passage::Encap).into(),
+            (None, 5) => text::passage_title(Passage::Exception).into(),
             (None, _) => match subject {
                 Subject::File { .. } => "Of no peer of the file".into(),
                 Subject::Named(_) => "SAs and policies".into(),
@@ -246,7 +248,11 @@ fn policy_object(
         kind: if guard { "guard" } else { "policy" },
         passage: policy.passage_in(reqid).filter(|_| mine),
         id: policy.id.to_string(),
-        peer: if mine && !guard { peer.map(|name| (*name).clone()) } else { None },
+        peer: if mine && !guard && policy.passage().is_none() {
+            peer.map(|name| (*name).clone())
+        } else {
+            None
+        },
         direction: Some(policy.id.direction.to_string()),
         generation: None,
         key: None,

@@ -164,6 +164,7 @@ pub(super) fn passage_title(passage: Passage) -> &'static str {
     match passage {
         Passage::Discovery => "Neighbour discovery",
         Passage::Encap => "ESP in UDP",
+        Passage::Exception => "Exceptions",
     }
 }
 

@@ -59,6 +59,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         rotation: Rotation::Generation(Generation::new(generation).unwrap()),
         link: None,
         peers: peers.collect(),
+        exceptions: Vec::new(),
     }
 }
 

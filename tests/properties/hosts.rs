@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use meshsec::{
     config::{
-        Config, EncapWish, Guard, LinkWish, Members, Pairs, Protocol, Rotation, Select, Traffic,
+        Config, EncapWish, Exception, Guard, LinkWish, Members, Pairs, Protocol, Rotation, Select,
+        Traffic,
     },
     desired::Desired,
     kernel::memory::Memory,
@@ -70,6 +71,12 @@ pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
         1 => (Select::Port, Guard::Off),
         _ => (Select::Port, Guard::Policies),
     };
+    if config.traffic == Traffic::All && n[1] & 0x40 != 0 {
+        let one = Members::Peer(config.peers[0].name.clone());
+        let serves = vec![if n[1] & 0x80 == 0 { Members::Everybody } else { one }];
+        let ssh = Exception::Port { protocol: Protocol::Tcp, port: 22, serves };
+        config.exceptions = vec![ssh, Exception::Echo];
+    }
     let generation = Generation::new(pick(&[1, 2, 0, 3, 30, 31, 32, 43], n[3])).unwrap();
     config.esp.replay = pick(
         &[(0, false), (1024, false), (64, true)].map(|(window, esn)| Replay { window, esn }),

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use meshsec::{
-    config::{Config, Guard, Pairs, Peer, Traffic},
+    config::{Config, Exception, Guard, Members, Pairs, Peer, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::{Kernel, memory::Memory},
     model::{Bypass, ChainRole, Direction, Family, PeerName, Policy, Stage, State},
@@ -53,7 +53,26 @@ fn covers(config: &Config, packet: &Packet, from: Stage) -> bool {
         own.min(theirs) >= from
             || config.guard.is_on() && theirs == Stage::Enforce && from == Stage::Send
     };
-    is_of_the_kind(config, packet) && (is_guarded(config) || peer.is_some_and(is_at))
+    is_of_the_kind(config, packet)
+        && (is_guarded(config) || peer.is_some_and(is_at) && !is_excepted(config, packet))
+}
+
+/// Whether a file lets a packet out of the local peer pass in the clear, as one of tcp port 22 whose
+/// service one of the ends offers.
+fn is_excepted(config: &Config, packet: &Packet) -> bool {
+    let local = &config.peers[0];
+    let offers = |address| {
+        config.exceptions.iter().any(|exception| match exception {
+            Exception::Port { serves, .. } => serves.iter().any(|members| match members {
+                Members::Everybody => true,
+                Members::Peer(name) => *name == local.name && address == local.address,
+                Members::Group(_) => false,
+            }),
+            Exception::Echo => false,
+        })
+    };
+    packet.proto == 6
+        && (packet.dport == 22 && offers(packet.dst) || packet.sport == 22 && offers(packet.src))
 }
 
 /// Whether a file brings a host its guards.
@@ -95,7 +114,7 @@ pub fn packets(before: &Config, after: &Config) -> Vec<Packet> {
 fn samples(traffic: Traffic) -> Vec<(u8, u16, u16)> {
     match traffic {
         Traffic::Vxlan { port } | Traffic::Geneve { port } => vec![(17, 49_152, port)],
-        Traffic::All => vec![(6, 50_000, 22)],
+        Traffic::All => vec![(6, 50_000, 22), (6, 22, 50_000), (17, 50_000, 53)],
         Traffic::Port { protocol, port } => {
             vec![(protocol.number(), 50_000, port), (protocol.number(), port, 50_000)]
         }

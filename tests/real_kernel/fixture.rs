@@ -119,6 +119,7 @@ impl Lab {
                 guard: "true",
                 link: "",
                 peers: peers.collect(),
+                tail: "",
             },
             hidden: Vec::new(),
             directory,

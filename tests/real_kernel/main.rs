@@ -41,6 +41,7 @@ mod destroy;
 mod drift;
 mod encap;
 mod encap_systemd;
+mod exceptions;
 mod firewalls;
 mod forwarded;
 mod full_mesh;

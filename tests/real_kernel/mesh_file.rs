@@ -25,6 +25,8 @@ pub struct MeshFile {
     /// Lines of `[link]`; without any there is no such table.
     pub link: &'static str,
     pub peers: Vec<Peer>,
+    /// Whatever follows the peers.
+    pub tail: &'static str,
 }
 
 /// One `[[peer]]`.
@@ -90,6 +92,7 @@ impl MeshFile {
             }
             text.push_str(&stage_line(*at));
         }
+        text.push_str(self.tail);
         text
     }
 }

@@ -6,6 +6,7 @@
 
 mod bypasses;
 mod encap;
+mod exceptions;
 mod in_the_way;
 mod layout;
 mod marks;

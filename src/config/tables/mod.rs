@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod esp;
+mod except;
 mod keys;
 mod link;
 mod rotation;
@@ -79,6 +80,11 @@ pub(super) fn read<'s>(
     let peers = (own.is_some() || others.are_named).then_some(list);
     let whole = peers.as_deref().filter(|list| list.len() == number && !others.lack_any());
     let pairs = pairs::read_pairs(findings, pairs, whole);
+    let encap = esp.as_ref().and_then(|esp| esp.encap);
+    let tables = except::OtherTables { traffic: kind, encap, peers: whole };
+    let exceptions = root
+        .get(Table::Except.name())
+        .map_or(Some(Vec::new()), |value| except::read(findings, value, &tables));
 
     let config = (|| {
         let (mesh, reqid, stage) = mesh?;
@@ -98,6 +104,7 @@ pub(super) fn read<'s>(
             rotation,
             link,
             peers,
+            exceptions: exceptions?,
         })
     })();
     let warnings = config.as_ref().map(warnings).unwrap_or_default();

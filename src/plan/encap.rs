@@ -22,7 +22,8 @@ pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warn
         return Vec::new();
     }
     let mut lines = Vec::new();
-    lines.extend(without_socket(encap, socket(encap, live)));
+    let is_ipv6 = desired.local.is_some_and(|local| local.is_ipv6());
+    lines.extend(without_socket(encap, socket(encap, live), is_ipv6));
     if let Some(local) = desired.local {
         lines.extend(refused(desired, live, reqid, (local, encap.port)));
     }
@@ -35,10 +36,11 @@ pub fn socket(encap: EncapPort, live: &Live) -> EncapSocket {
     live.0.encap.filter(|socket| socket.port == encap.port).unwrap_or(unknown)
 }
 
-fn without_socket(encap: EncapPort, socket: EncapSocket) -> Option<Warning> {
+fn without_socket(encap: EncapPort, socket: EncapSocket, is_ipv6: bool) -> Option<Warning> {
     let EncapPort { port, from, is_used } = encap;
     let begins = if is_used { String::new() } else { format!("from generation {from} on, ") };
-    let unit = format!("systemctl enable --now meshsec-encap@{port}.socket");
+    let template = if is_ipv6 { "meshsec-encap6" } else { "meshsec-encap" };
+    let unit = format!("systemctl enable --now {template}@{port}.socket");
     let lost = format!("{begins}ESP that peers send to UDP port {port} is lost");
     let (code, text) = match (socket.answers, socket.is_bound) {
         (Answers::Yes, _) => return None,

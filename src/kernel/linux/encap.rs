@@ -49,7 +49,9 @@ pub(super) fn observe(port: u16, local: IpAddr, sas: &[Sa]) -> EncapSocket {
         }
     };
     let Some(to) = hearing(&bound, local) else {
-        return EncapSocket { port, answers: Answers::No, is_bound: !bound.is_empty() };
+        // One of the other family leaves the port free.
+        let is_bound = bound.iter().any(|address| address.is_ipv4() == local.is_ipv4());
+        return EncapSocket { port, answers: Answers::No, is_bound };
     };
     // Before the first SA of the family the kernel may not have loaded ESP, which counts.
     let has_esp = sas.iter().any(|sa| {
@@ -59,6 +61,10 @@ pub(super) fn observe(port: u16, local: IpAddr, sas: &[Sa]) -> EncapSocket {
     let answers = match probe(SocketAddr::new(to, port), spi) {
         Ok(Some(true)) => Answers::Yes,
         Ok(Some(false)) if has_esp => Answers::No,
+        // Of IPv6 alone, that socket does not hear IPv4.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            return EncapSocket { port, answers: Answers::No, is_bound: false };
+        }
         Ok(Some(false) | None) | Err(_) => Answers::Unknown,
     };
     EncapSocket { port, answers, is_bound: true }
@@ -127,16 +133,21 @@ fn probe(to: SocketAddr, spi: Spi) -> io::Result<Option<bool>> {
         return Ok(None);
     }
     let socket = UdpSocket::bind((any, 0))?;
+    // A connected socket hears that the port is free.
+    socket.connect(to)?;
     let mut datagram = [0; LENGTH];
     datagram[..4].copy_from_slice(&spi.raw().to_be_bytes());
     for _ in 0..DATAGRAMS {
-        socket.send_to(&datagram, to)?;
+        socket.send(&datagram)?;
     }
     let begun = Instant::now();
     loop {
         let Some(now) = refused()? else { return Ok(None) };
         if now >= before + DATAGRAMS {
             return Ok(Some(true));
+        }
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
         }
         if begun.elapsed() > PATIENCE {
             return Ok(Some(false));
@@ -227,6 +238,8 @@ fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Resul
 
 #[cfg(test)]
 mod tests {
+    use rustix::net::{AddressFamily, bind};
+
     use super::*;
 
     #[test]
@@ -268,6 +281,21 @@ mod tests {
         let found = observe(port, Ipv4Addr::LOCALHOST.into(), &[]);
         assert!(found.is_bound && found.answers != Answers::Yes, "{found:?}");
         drop(socket);
+        let nobody = EncapSocket { port, answers: Answers::No, is_bound: false };
+        let found = observe(port, Ipv4Addr::LOCALHOST.into(), &[]);
+        assert_eq!(found, nobody);
+    }
+
+    #[test]
+    fn a_socket_of_the_other_family_leaves_the_port_free() {
+        let of_four = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = of_four.local_addr().unwrap().port();
+        let found = observe(port, Ipv6Addr::LOCALHOST.into(), &[]);
+        assert_eq!(found, EncapSocket { port, answers: Answers::No, is_bound: false });
+        drop(of_four);
+        let of_six = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None).unwrap();
+        sockopt::set_ipv6_v6only(&of_six, true).unwrap();
+        bind(&of_six, &SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).unwrap();
         let found = observe(port, Ipv4Addr::LOCALHOST.into(), &[]);
         assert_eq!(found, EncapSocket { port, answers: Answers::No, is_bound: false });
     }

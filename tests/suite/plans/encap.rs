@@ -6,6 +6,8 @@ use meshsec::{
     model::{Answers, EncapSocket, Generation, Mtu, Passage, WarningCode},
 };
 
+const LAB6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
+
 fn encap(port: u16, from: u64) -> Option<EncapWish> {
     Some(EncapWish { port, from: Generation::new(from).unwrap() })
 }
@@ -100,6 +102,16 @@ fn a_socket_is_there_or_not_or_not_known() {
             assert!(said.contains(text) && found.len() <= 1, "{said}");
             assert_eq!(said.contains("from generation 3 on"), begins && code.is_some(), "{said}");
         }
+    }
+    // Each family has a unit of its own.
+    for (peers, unit) in
+        [(&LAB[..], "meshsec-encap@4500.socket"), (&LAB6, "meshsec-encap6@4500.socket")]
+    {
+        let config = Config { peers: mesh(1, peers).peers, ..lab_from(0, 1) };
+        let mut kernel = host(&config);
+        kernel.state_mut().encap = socket(4500, No, false);
+        let plan = crate::common::plan(&config, &mut kernel);
+        assert!(plan.warnings.iter().any(|line| line.text.to_string().contains(unit)), "{unit}");
     }
     // Without a peer nothing comes in, and nothing is said.
     let mut alone = lab_from(0, 1);

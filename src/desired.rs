@@ -200,7 +200,11 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
         members: config
             .peers
             .iter()
-            .map(|peer| Member { address: peer.address, reached_at: peer.reached_at() })
+            .map(|peer| Member {
+                address: peer.address,
+                reached_at: peer.reached_at(),
+                port: peer.outside.map(|outside| outside.port()),
+            })
             .collect(),
         tunnel: config.traffic.device().map(|(kind, _)| kind),
         port,

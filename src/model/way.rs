@@ -1,6 +1,9 @@
 //! The way that packets take: routes to peers, and devices that make tunnels.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,9 +38,23 @@ impl Ways {
     /// The addresses at which the host with an address reaches the members that it forms pairs
     /// with.
     pub fn peers_of(&self, local: IpAddr) -> impl Iterator<Item = IpAddr> {
+        self.others(local).map(|member| member.reached_at)
+    }
+
+    /// The same addresses by the UDP port that ESP is sent to there, if the mesh sends it in UDP.
+    pub fn encap_of(&self, local: IpAddr) -> BTreeMap<u16, Vec<IpAddr>> {
+        let mut found = BTreeMap::<u16, Vec<IpAddr>>::new();
+        for member in self.others(local) {
+            if let Some(port) = member.port.or(self.encap) {
+                found.entry(port).or_default().push(member.reached_at);
+            }
+        }
+        found
+    }
+
+    fn others(&self, local: IpAddr) -> impl Iterator<Item = &Member> {
         let others = self.members.iter().filter(move |member| member.address != local);
-        let family = move |member: &&Member| member.address.is_ipv4() == local.is_ipv4();
-        others.filter(family).map(|member| member.reached_at)
+        others.filter(move |member| member.address.is_ipv4() == local.is_ipv4())
     }
 
     /// Whether a device makes tunnels that the mesh protects.
@@ -53,6 +70,8 @@ pub struct Member {
     pub address: IpAddr,
     /// The address that others send to.
     pub reached_at: IpAddr,
+    /// The UDP port that others send ESP to, where it is not the mesh's.
+    pub port: Option<u16>,
 }
 
 /// The way of packets from one address to another, as the kernel routes them.

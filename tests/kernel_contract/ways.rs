@@ -19,7 +19,7 @@ fn address(text: &str) -> IpAddr {
 fn observe(members: &[&str]) -> State {
     let members = members
         .iter()
-        .map(|member| Member { address: address(member), reached_at: address(member) })
+        .map(|member| Member { address: address(member), reached_at: address(member), port: None })
         .collect();
     let ways = Ways { members, tunnel: Some(TunnelKind::Vxlan), ..Ways::default() };
     Linux::open()

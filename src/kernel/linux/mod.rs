@@ -149,7 +149,7 @@ fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables:
         protocol: ways.port.map(|(protocol, _)| protocol),
         port: ways.port.filter(|_| ways.tunnel.is_some()).map(|(_, port)| port),
         esp: false,
-        encap: ways.encap,
+        encap: ways.encap_of(local),
         devices: all_known
             .then(|| routes.iter().flat_map(|route| route.devices.iter().cloned()).collect()),
         addresses,

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     net::IpAddr,
 };
 
@@ -34,8 +35,8 @@ pub(crate) struct Packets {
     pub devices: Option<BTreeSet<String>>,
     /// Whether they are the ESP packets that come from the SAs.
     pub esp: bool,
-    /// The destination port of datagrams that hold ESP, if there are any.
-    pub encap: Option<u16>,
+    /// The peers by the destination port of the datagrams that hold ESP, if there are any.
+    pub encap: BTreeMap<u16, Vec<IpAddr>>,
     /// The addresses of each device, those of its own link left out.
     pub addresses: BTreeMap<String, BTreeSet<IpAddr>>,
 }
@@ -92,9 +93,11 @@ pub(super) fn translations(
     walk.all();
     let Walk { place, mut found, .. } = walk;
     // An encrypted packet meets the rules once more, as an ESP packet or a datagram that holds one.
-    let in_udp = packets.encap.map(|port| (IPPROTO_UDP, Some(port)));
-    for (protocol, port) in [Some((IPPROTO_ESP, None)), in_udp].into_iter().flatten() {
-        let esp = Packets { protocol: Some(protocol), port, esp: true, ..packets.clone() };
+    let plain = (IPPROTO_ESP, None, &packets.peers);
+    let in_udp = packets.encap.iter().map(|(port, peers)| (IPPROTO_UDP, Some(*port), peers));
+    for (protocol, port, peers) in iter::once(plain).chain(in_udp) {
+        let (protocol, peers) = (Some(protocol), peers.clone());
+        let esp = Packets { protocol, port, peers, esp: true, ..packets.clone() };
         let place = place.clone();
         let mut again = Walk { table, packets: &esp, place, base: "", found: Vec::new() };
         again.all();
@@ -328,7 +331,7 @@ mod tests {
             protocol: None,
             port: None,
             esp: false,
-            encap: None,
+            encap: BTreeMap::new(),
             devices: Some(["u0".to_owned()].into()),
             addresses: [("u0".to_owned(), device_has.iter().map(address).collect())].into(),
         }
@@ -424,6 +427,25 @@ mod tests {
             let found = translations(Family::Ipv4, Backend::NfTables, &table, &vxlan);
             let found: Vec<bool> = found.iter().map(|translation| translation.esp).collect();
             assert_eq!(found, esp, "{rules}");
+        }
+    }
+
+    /// A port forward before a peer may have another port than the mesh.
+    #[test]
+    fn what_changes_datagrams_that_hold_esp_is_found_by_the_port_of_each_peer() {
+        let mut vxlan = packets(&["192.0.2.1"]);
+        (vxlan.protocol, vxlan.port) = (Some(17), Some(4789));
+        vxlan.encap = [(4500, vec![vxlan.peers[0]]), (4777, vec![vxlan.peers[1]])].into();
+        for (rule, certain) in [
+            (
+                "-A OUTPUT -p udp -m udp --dport 4500 -j DNAT --to-destination 192.0.2.9\n",
+                &[true][..],
+            ),
+            ("-A OUTPUT -p udp -m udp --dport 4777 -j DNAT --to-destination 192.0.2.9\n", &[true]),
+            ("-A OUTPUT -d 192.0.2.102/32 -p udp -m udp --dport 4777 -j REDIRECT\n", &[]),
+            ("-A OUTPUT -p udp -m udp --dport 4501 -j REDIRECT\n", &[]),
+        ] {
+            assert_eq!(found(rule, &vxlan), certain, "{rule}");
         }
     }
 

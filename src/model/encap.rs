@@ -14,6 +14,12 @@ pub struct EncapSocket {
     pub is_bound: bool,
 }
 
+impl EncapSocket {
+    /// The datagrams of a look. The kernel counts each as `XfrmInNoStates` if the socket takes it.
+    /// One that others send at the same time must not pass for an answer.
+    pub const DATAGRAMS: u64 = 3;
+}
+
 /// The result of sending ESP to oneself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

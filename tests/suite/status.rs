@@ -10,12 +10,12 @@ use std::{
 
 use crate::common::{REQID, applied_host, compare, mesh, observe};
 use meshsec::{
-    config::{Config, Esp, Rotation, Select, Traffic},
+    config::{Config, EncapWish, Esp, Rotation, Select, Traffic},
     desired::desired,
     kernel::memory::Memory,
     model::{
-        Action, Destination, Generation, Mark, PeerName, Period, Replay, Time, Tunnel, TunnelKind,
-        Usage,
+        Action, Answers, Destination, EncapSocket, Generation, Mark, PeerName, Period, Replay,
+        Time, Tunnel, TunnelKind, Usage,
     },
     plan::Plan,
     render::{Sample, StatusView, status_json, status_prometheus, status_text},
@@ -312,6 +312,27 @@ fn a_fault_that_is_mended_moves_no_more() {
     let counters: BTreeMap<String, u64> = [("XfrmInStateProtoError".to_owned(), 4)].into();
     let asked = Asked { before: Some((before, counters.clone())), ..Asked::default() };
     golden_of("watched", &config, &mut kernel, &counters, &asked);
+}
+
+/// The looks for the socket are among the packets that were refused, and no peer is to blame.
+#[test]
+fn esp_in_udp_watched() {
+    let mut config = mesh(1, &LAB);
+    let from = Generation::new(0).unwrap();
+    config.esp.encap = Some(EncapWish { port: 4500, from });
+    let mut kernel = applied_host(&config);
+    let counters = |number| BTreeMap::from([("XfrmInNoStates".to_owned(), number)]);
+    let look = EncapSocket::DATAGRAMS;
+    for (answers, moved) in [(Answers::Yes, "0 in the last"), (Answers::No, "3 in the last")] {
+        let socket = EncapSocket { port: 4500, answers, is_bound: true };
+        kernel.state_mut().encap = Some(socket);
+        let before = Some((kernel.state_mut().usage.clone(), counters(30)));
+        let asked = Asked { before, ..Asked::default() };
+        let name = format!("esp-in-udp-watched-{}", answers.word());
+        golden_of(&name, &config, &mut kernel, &counters(30 + look), &asked);
+        let text = fs::read_to_string(format!("tests/status/{name}.txt")).unwrap();
+        assert!(text.contains(moved) && text.contains("each look of meshsec"), "{text}");
+    }
 }
 
 /// Metrics with their type and labels, as golden statuses have them.

@@ -27,8 +27,6 @@ use crate::{
 
 /// `XfrmInNoStates`: no SA was found for a packet.
 const NO_STATE: &str = "XfrmInNoStates";
-/// The datagrams of a probe. One that others send at the same time must not pass for an answer.
-const DATAGRAMS: u64 = 3;
 /// The length of each. The kernel takes none for ESP that is shorter than 40 bytes over IPv6, or 36
 /// over IPv4 (seen on 6.12).
 const LENGTH: usize = 64;
@@ -137,13 +135,13 @@ fn probe(to: SocketAddr, spi: Spi) -> io::Result<Option<bool>> {
     socket.connect(to)?;
     let mut datagram = [0; LENGTH];
     datagram[..4].copy_from_slice(&spi.raw().to_be_bytes());
-    for _ in 0..DATAGRAMS {
+    for _ in 0..EncapSocket::DATAGRAMS {
         socket.send(&datagram)?;
     }
     let begun = Instant::now();
     loop {
         let Some(now) = refused()? else { return Ok(None) };
-        if now >= before + DATAGRAMS {
+        if now >= before + EncapSocket::DATAGRAMS {
             return Ok(Some(true));
         }
         if let Some(error) = socket.take_error()? {

@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use super::{StatusView, text::BOLD, wrap};
-use crate::render::Plain;
+use crate::{
+    model::{Answers, EncapSocket},
+    render::Plain,
+};
 
 pub(super) fn write_counters(page: &mut String, view: &StatusView<'_>) {
     if view.counters.is_empty() {
@@ -23,13 +26,20 @@ pub(super) fn write_counters(page: &mut String, view: &StatusView<'_>) {
 fn write_counter(page: &mut String, view: &StatusView<'_>, name: &str, number: u64) {
     let _ = write!(page, "  {:<22} {number:>7}", Plain(name).to_string());
     let mut says = Vec::new();
+    let encap = view.case.encap().filter(|_| name == "XfrmInNoStates");
+    let is_counted = encap.is_some_and(|encap| encap.socket.answers == Answers::Yes);
+    let looked = if is_counted { EncapSocket::DATAGRAMS } else { 0 };
     if let Some(before) = view.before {
         says.push(format!(
             "{} in the last {}",
-            before.counter(name, number),
+            before.counter(name, number).saturating_sub(looked),
             before.ago(view.case.now)
         ));
     }
+    says.extend(encap.map(|_| {
+        let each = EncapSocket::DATAGRAMS;
+        format!("each look of meshsec for the socket of ESP in UDP adds {each}")
+    }));
     says.extend(meaning(name, !view.case.live.0.usage.is_empty()).map(String::from));
     if says.is_empty() {
         page.push('\n');

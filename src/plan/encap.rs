@@ -62,9 +62,10 @@ fn without_socket(encap: EncapPort, socket: EncapSocket, is_ipv6: bool) -> Optio
         (Answers::Unknown, true) => (
             WarningCode::EncapSocketUnknown,
             format!(
-                "a socket has UDP port {port}, but whether it takes ESP is not known before the kernel \
-                 has loaded ESP: plan again after apply; {begins}without such a socket what peers send \
-                 is lost"
+                "a socket has UDP port {port}, but whether it takes ESP is not known: the kernel does \
+                 not tell before it has loaded ESP, nor while it refuses packets of others, and a \
+                 sandbox may forbid to ask; plan again after apply; {begins}without such a socket what \
+                 peers send is lost"
             ),
         ),
         (Answers::Unknown, false) => (

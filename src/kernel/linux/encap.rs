@@ -142,7 +142,13 @@ fn probe(to: SocketAddr, spi: Spi) -> io::Result<Option<bool>> {
     loop {
         let Some(now) = refused()? else { return Ok(None) };
         if now >= before + EncapSocket::DATAGRAMS {
-            return Ok(Some(true));
+            let taken = begun.elapsed();
+            if taken < QUIET {
+                return Ok(Some(true));
+            }
+            // Not others' packets, if as long again brings none.
+            thread::sleep(taken);
+            return Ok((refused()? == Some(now)).then_some(true));
         }
         if let Some(error) = socket.take_error()? {
             return Err(error);

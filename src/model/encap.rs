@@ -10,7 +10,7 @@ pub struct EncapSocket {
     pub port: u16,
     /// Whether it does.
     pub answers: Answers,
-    /// Whether a socket has the port at all.
+    /// Whether a socket has the port at which packets of the peers would come to it.
     pub is_bound: bool,
 }
 

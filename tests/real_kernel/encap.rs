@@ -398,3 +398,22 @@ fn a_socket_of_another_program_is_told_from_one_that_takes_esp() {
     let _holder = Holder::start(lab.host(B), Underlay::V4, PORT);
     lab.meshsec(B, &["plan"]).exits(0).lacks("socket");
 }
+
+/// Packets that come by a VRF get to sockets of that VRF, unless a sysctl says otherwise.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_socket_outside_of_the_vrf_of_the_address_takes_no_esp() {
+    for underlay in [Underlay::V4, Underlay::V6] {
+        let lab = lab(underlay);
+        lab.host(B).ip_batch(
+            "link add red type vrf table 10\nlink set red up\nlink set eth0 master red\n\
+             address replace 2001:db8::2/64 dev eth0 nodad\n",
+        );
+        let _holders = Holder::on_all(&lab, underlay);
+        lab.apply(B);
+        let status = || lab.meshsec(B, &["status", "--format", "json"]).json();
+        assert_eq!(status()["encap"]["answers"], "no", "{underlay:?}");
+        lab.host(B).set_sysctl("ipv4/udp_l3mdev_accept", "1");
+        assert_eq!(status()["encap"]["answers"], "yes", "{underlay:?}");
+    }
+}

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -36,10 +36,10 @@ const QUIET: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Looks whether ESP to a port of the host gets to the kernel's IPsec. `local` is the address that
-/// peers send to, and `sas` are all SAs of the host.
+/// peers send to, `vrf` the VRF that it is in, and `sas` are all SAs of the host.
 ///
 /// Whatever can't be read, or sent, is [`Answers::Unknown`].
-pub(super) fn observe(port: u16, local: IpAddr, sas: &[Sa]) -> EncapSocket {
+pub(super) fn observe(port: u16, (local, vrf): (IpAddr, Option<&str>), sas: &[Sa]) -> EncapSocket {
     let bound = match bound_addresses(port) {
         Ok(Some(bound)) => bound,
         Ok(None) | Err(_) => {
@@ -56,7 +56,9 @@ pub(super) fn observe(port: u16, local: IpAddr, sas: &[Sa]) -> EncapSocket {
         sa.id.proto == IPPROTO_ESP && sa.id.dst.is_ipv4() == local.is_ipv4() && !sa.is_larval()
     });
     let spi = unused_spi(sas);
-    let answers = match probe(SocketAddr::new(to, port), spi) {
+    // A VRF has no loopback address, and what comes by it gets to other sockets.
+    let to = if vrf.is_some() { local } else { to };
+    let answers = match probe(SocketAddr::new(to, port), vrf, spi) {
         Ok(Some(true)) => Answers::Yes,
         Ok(Some(false)) if has_esp => Answers::No,
         // Of IPv6 alone, that socket does not hear IPv4.
@@ -119,7 +121,7 @@ fn unused_spi(sas: &[Sa]) -> Spi {
 }
 
 /// Whether datagrams to there are taken for ESP; `None` where the kernel has no counters.
-fn probe(to: SocketAddr, spi: Spi) -> io::Result<Option<bool>> {
+fn probe(to: SocketAddr, vrf: Option<&str>, spi: Spi) -> io::Result<Option<bool>> {
     let any: IpAddr = match to.ip() {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -131,6 +133,11 @@ fn probe(to: SocketAddr, spi: Spi) -> io::Result<Option<bool>> {
         return Ok(None);
     }
     let socket = UdpSocket::bind((any, 0))?;
+    if let Some(vrf) = vrf {
+        let mut name = [0; libc::IFNAMSIZ];
+        name.iter_mut().zip(vrf.bytes()).for_each(|(to, byte)| *to = byte);
+        set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, &name)?;
+    }
     // A connected socket hears that the port is free.
     socket.connect(to)?;
     let mut datagram = [0; LENGTH];
@@ -282,11 +289,11 @@ mod tests {
     fn a_socket_of_another_program_takes_no_esp() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        let found = observe(port, Ipv4Addr::LOCALHOST.into(), &[]);
+        let found = observe(port, (Ipv4Addr::LOCALHOST.into(), None), &[]);
         assert!(found.is_bound && found.answers != Answers::Yes, "{found:?}");
         drop(socket);
         let nobody = EncapSocket { port, answers: Answers::No, is_bound: false };
-        let found = observe(port, Ipv4Addr::LOCALHOST.into(), &[]);
+        let found = observe(port, (Ipv4Addr::LOCALHOST.into(), None), &[]);
         assert_eq!(found, nobody);
     }
 
@@ -294,13 +301,13 @@ mod tests {
     fn a_socket_of_the_other_family_leaves_the_port_free() {
         let of_four = UdpSocket::bind("0.0.0.0:0").unwrap();
         let port = of_four.local_addr().unwrap().port();
-        let found = observe(port, Ipv6Addr::LOCALHOST.into(), &[]);
+        let found = observe(port, (Ipv6Addr::LOCALHOST.into(), None), &[]);
         assert_eq!(found, EncapSocket { port, answers: Answers::No, is_bound: false });
         drop(of_four);
         let of_six = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None).unwrap();
         sockopt::set_ipv6_v6only(&of_six, true).unwrap();
         bind(&of_six, &SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).unwrap();
-        let found = observe(port, Ipv4Addr::LOCALHOST.into(), &[]);
+        let found = observe(port, (Ipv4Addr::LOCALHOST.into(), None), &[]);
         assert_eq!(found, EncapSocket { port, answers: Answers::No, is_bound: false });
     }
 }

@@ -167,6 +167,8 @@ impl Kernel for Linux {
             None => Ok(Vec::new()),
         };
         let local = self.ways.local_among(&devices.addresses);
+        let vrf = local.and_then(|local| devices.vrfs_of(local).pop_first());
+        let vrf = vrf.and_then(|vrf| devices.vrf_by_index(vrf));
         let Devices { names, links, addresses, .. } = devices;
         let sas = engine
             .dump(LIST_SAS, &[], "SAs", |message| decode::sa(message, reqid, &names).map(Some))
@@ -175,7 +177,7 @@ impl Kernel for Linux {
         let usage = sas.iter().filter_map(ours).collect();
         let sas: Vec<Sa> = sas.into_iter().map(|(sa, _)| sa).collect();
         let encap = self.ways.encap.map(|port| match local {
-            Some(local) => encap::observe(port, local, &sas),
+            Some(local) => encap::observe(port, (local, vrf.as_deref()), &sas),
             None => EncapSocket { port, answers: Answers::Unknown, is_bound: false },
         });
         let policies = engine

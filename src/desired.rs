@@ -17,7 +17,7 @@ use crate::{
     model::{
         Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView,
         Level, Mark, Member, Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix,
-        Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways, icmp_echo, without_traces,
+        Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways, without_traces,
     },
     mtu,
 };

@@ -20,7 +20,10 @@ use meshsec::{
 };
 use proptest::prelude::*;
 
-use crate::common::{self, REQID, wanted_at};
+use crate::{
+    common::{self, REQID, wanted_at},
+    packets::Packet,
+};
 
 /// When everything happens, where a mesh follows the clock: early in a period.
 pub const NOW: Time = Time(60_030_000_000_000);
@@ -109,6 +112,24 @@ pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
     }
     config.link = (n[8] > 1 && config.traffic.can_be_guarded()).then_some(link);
     config
+}
+
+/// Whether a file lets a packet out of the local peer pass in the clear, as one of tcp port 22 whose
+/// service one of the ends offers.
+pub fn is_excepted(config: &Config, packet: &Packet) -> bool {
+    let local = &config.peers[0];
+    let offers = |address| {
+        config.exceptions.iter().any(|exception| match exception {
+            Exception::Port { serves, .. } => serves.iter().any(|members| match members {
+                Members::Everybody => true,
+                Members::Peer(name) => *name == local.name && address == local.address,
+                Members::Group(_) => false,
+            }),
+            Exception::Echo => false,
+        })
+    };
+    packet.proto == 6
+        && (packet.dport == 22 && offers(packet.dst) || packet.sport == 22 && offers(packet.src))
 }
 
 /// A host, the mesh that was, and the one that is to be.

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use meshsec::{
-    config::{Config, Exception, Guard, Members, Pairs, Peer, Traffic},
+    config::{Config, Guard, Pairs, Peer, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::{Kernel, memory::Memory},
     model::{Bypass, ChainRole, Direction, Family, PeerName, Policy, Stage, State},
@@ -18,7 +18,7 @@ use crate::{
     cases,
     common::{REQID, observe, wanted_at},
     foreign,
-    hosts::{Case, THEIRS, another, any_case, stranger},
+    hosts::{Case, THEIRS, another, any_case, is_excepted, stranger},
     packets::{
         Packet, arrives_by_another_interface, arrives_in_clear, arrives_under,
         bypasses::{bypasses_in, bypasses_out},
@@ -55,24 +55,6 @@ fn covers(config: &Config, packet: &Packet, from: Stage) -> bool {
     };
     is_of_the_kind(config, packet)
         && (is_guarded(config) || peer.is_some_and(is_at) && !is_excepted(config, packet))
-}
-
-/// Whether a file lets a packet out of the local peer pass in the clear, as one of tcp port 22 whose
-/// service one of the ends offers.
-fn is_excepted(config: &Config, packet: &Packet) -> bool {
-    let local = &config.peers[0];
-    let offers = |address| {
-        config.exceptions.iter().any(|exception| match exception {
-            Exception::Port { serves, .. } => serves.iter().any(|members| match members {
-                Members::Everybody => true,
-                Members::Peer(name) => *name == local.name && address == local.address,
-                Members::Group(_) => false,
-            }),
-            Exception::Echo => false,
-        })
-    };
-    packet.proto == 6
-        && (packet.dport == 22 && offers(packet.dst) || packet.sport == 22 && offers(packet.src))
 }
 
 /// Whether a file brings a host its guards.

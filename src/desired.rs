@@ -189,11 +189,11 @@ fn chains(config: &Config, sends: bool, is_guarded: bool) -> Vec<(ChainRole, Vec
 /// an address that the host has.
 pub fn ways(config: &Config, local: Option<&str>) -> Ways {
     let named = |peer: &&Peer| Some(peer.name.as_str()) == local;
-    let port = match config.traffic {
-        Traffic::Vxlan { port } | Traffic::Geneve { port } => Some((IPPROTO_UDP, port)),
+    let (protocol, ports) = match config.traffic {
+        Traffic::Vxlan { port } | Traffic::Geneve { port } => (Some(IPPROTO_UDP), vec![port]),
         // The kernel takes no other protocol in the question.
-        Traffic::Port { protocol, port } => Some((protocol.number(), port)),
-        Traffic::All => None,
+        Traffic::Port { protocol, ports } => (Some(protocol.number()), ports.iter().collect()),
+        Traffic::All => (None, Vec::new()),
     };
     Ways {
         local: config.peers.iter().find(named).map(|peer| peer.address),
@@ -207,7 +207,8 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
             })
             .collect(),
         tunnel: config.traffic.device().map(|(kind, _)| kind),
-        port,
+        protocol,
+        ports,
         encap: config.esp.encap.map(|encap| encap.port),
     }
 }

@@ -20,6 +20,7 @@ mod malformed;
 mod mask;
 mod pairs;
 mod peers;
+mod ports;
 mod raise;
 mod reader;
 mod scan;
@@ -44,6 +45,7 @@ pub use loaded::{PeersOf, Raised};
 pub use local::{LocalError, local_peer, peer_by_host_name};
 pub use malformed::{Form, Malformed};
 pub use mask::{printable, quote as quoted, readable};
+pub use ports::Ports;
 pub use secrets::{RatchetError, read_ratchet, secret};
 pub use types::{
     Clock, Config, EncapWish, Esp, Exception, Guard, KeySource, LinkWish, Members, Moment, Pairs,

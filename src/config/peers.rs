@@ -21,7 +21,7 @@ use super::{
     schema::{ADDRESS, OUTSIDE, PEER_NAME, PEER_STAGE, PUBLIC_KEY, SHORT_ID, Table},
     secrets,
     tables::{KeyMethod, read_stage},
-    types::Peer,
+    types::{Peer, Traffic},
 };
 
 /// The place of each peer's public key: the file's number, and the place in it.
@@ -37,8 +37,8 @@ pub(super) struct OtherTables {
     pub keys: Option<KeyMethod>,
     /// Whether `[esp]` has `encap`, if that is known.
     pub has_encap: Option<bool>,
-    /// The UDP port of the protected traffic, if there is one.
-    pub udp_port: Option<u16>,
+    /// The protected traffic, if that could be read.
+    pub traffic: Option<Traffic>,
 }
 
 /// The peers of the files that were read.
@@ -155,7 +155,7 @@ fn read_outside<'s>(
         findings.wrong(value.span(), message, "write an outside address of address's family");
         return None;
     }
-    if others.udp_port == Some(port) {
+    if others.traffic.is_some_and(|traffic| traffic.has_udp_port(port)) {
         let message = format!("UDP port {port} is the port of the protected traffic");
         let hint = "forward another port to the host, and write that one";
         findings.wrong(value.span(), message, hint);

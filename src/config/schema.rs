@@ -262,7 +262,11 @@ pub(super) const KIND_PROTOCOL: Field = Field::new(
     Form::Word(&[Protocol::Tcp.name(), Protocol::Udp.name()]),
     "write \"tcp\" or \"udp\"",
 );
-pub(super) const KIND_PORT: Field = Field { table: Table::Kind, ..PORT };
+pub(super) const KIND_PORT: Field = Field {
+    table: Table::Kind,
+    write: "write a number from 1 to 65535, or a list such as [2181, 2888]",
+    ..PORT
+};
 
 pub(super) const CIPHER: Field = Field::new(
     Table::Esp,

@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use super::ports::Ports;
 use crate::keys::Ratchet;
 use crate::model::{
     Cipher, Generation, GroupName, IPPROTO_UDP, Key, Mark, MeshName, Mtu, PeerName, Period, Prefix,
@@ -216,12 +217,12 @@ pub enum Traffic {
     },
     /// All traffic from one peer to the other.
     All,
-    /// Both directions of conversations with a port of a protocol.
+    /// Both directions of conversations with ports of a protocol.
     Port {
         /// The protocol.
         protocol: Protocol,
-        /// 1 to 65535.
-        port: u16,
+        /// The ports.
+        ports: Ports,
     },
 }
 
@@ -235,8 +236,12 @@ impl Traffic {
         match self {
             Self::All => vec![all],
             Self::Vxlan { port } | Self::Geneve { port } => vec![all.to_port(IPPROTO_UDP, port)],
-            Self::Port { protocol, port } => {
-                vec![all.to_port(protocol.number(), port), all.from_port(protocol.number(), port)]
+            Self::Port { protocol, ports } => {
+                let proto = protocol.number();
+                ports
+                    .iter()
+                    .flat_map(|port| [all.to_port(proto, port), all.from_port(proto, port)])
+                    .collect()
             }
         }
     }
@@ -260,13 +265,14 @@ impl Traffic {
         }
     }
 
-    /// The UDP port that policies of this kind are for, as source or destination.
-    pub fn udp_port(self) -> Option<u16> {
+    /// Whether policies of this kind are for a UDP port, as source or destination.
+    pub fn has_udp_port(self, number: u16) -> bool {
         match self {
-            Self::Vxlan { port }
-            | Self::Geneve { port }
-            | Self::Port { protocol: Protocol::Udp, port } => Some(port),
-            Self::All | Self::Port { protocol: Protocol::Tcp, .. } => None,
+            Self::Vxlan { port } | Self::Geneve { port } => port == number,
+            Self::Port { protocol: Protocol::Udp, ports } => {
+                ports.iter().any(|port| port == number)
+            }
+            Self::All | Self::Port { protocol: Protocol::Tcp, .. } => false,
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{IPPROTO_UDP, LocalAddress};
+use super::LocalAddress;
 
 /// The addresses that the kernel is asked for routes of.
 #[derive(Debug, Clone, Default)]
@@ -18,8 +18,10 @@ pub struct Ways {
     pub members: Vec<Member>,
     /// The kind of tunnels that the mesh protects, if it protects tunnels.
     pub tunnel: Option<TunnelKind>,
-    /// Protocol and destination port of the packets, where they are known.
-    pub port: Option<(u8, u16)>,
+    /// The protocol of the packets, where it is known.
+    pub protocol: Option<u8>,
+    /// The destination ports of the packets; none where there may be any.
+    pub ports: Vec<u16>,
     /// The UDP port at which the mesh's hosts take ESP, if they do.
     pub encap: Option<u16>,
 }
@@ -59,7 +61,7 @@ impl Ways {
 
     /// Whether a device makes tunnels that the mesh protects.
     pub fn is_of_mesh(&self, tunnel: &Tunnel) -> bool {
-        self.tunnel == Some(tunnel.kind) && self.port == Some((IPPROTO_UDP, tunnel.port))
+        self.tunnel == Some(tunnel.kind) && self.ports.contains(&tunnel.port)
     }
 }
 

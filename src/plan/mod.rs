@@ -18,6 +18,7 @@ mod layout;
 mod link;
 mod nat;
 mod policy;
+mod ports;
 mod reach;
 mod route;
 mod sa;

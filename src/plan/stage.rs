@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The advice where a stage is skipped.
-const BY_STAGES: &str = "a running network loses nothing if all hosts go by stages, see STAGES in \
+pub(super) const BY_STAGES: &str = "a running network loses nothing if all hosts go by stages, see STAGES in \
                          meshsec(8)";
 
 /// The reason of what goes because packets leave in the clear.

@@ -9,6 +9,7 @@ use super::{
     firewall::{self, Lack},
     flush, layout, link, nat,
     policy::{self, PolicyChange},
+    ports,
     reach::Reach,
     route,
     sa::SaChange,
@@ -51,6 +52,7 @@ pub(super) fn warnings(
     lines.extend(replaced(changes, &other_layout));
     lines.extend(closed(desired, changes));
     lines.extend(left_in_clear(desired, changes));
+    lines.extend(ports::removed(desired, changes));
     lines.extend(stage::warnings(desired, live, reqid));
     lines.extend(exception::warnings(desired, changes));
     lines.extend(other_addresses(desired, live));
@@ -240,23 +242,39 @@ fn replaced(changes: &[Change], other_layout: &BTreeSet<&PeerName>) -> Option<Wa
     })
 }
 
+/// The policy that closes traffic, if a change makes one.
+fn closes(change: &Change) -> Option<&Policy> {
+    match &change.operation {
+        Operation::Policy(PolicyChange::Create(policy))
+            if policy.id.direction != Direction::Fwd && !policy.is_for_icmp_errors() =>
+        {
+            Some(policy)
+        }
+        Operation::Policy(_) | Operation::Sa(_) | Operation::Mtu(_) | Operation::Chain(_) => None,
+    }
+}
+
 /// Traffic that was in the clear until now, and waits for the other end. Policies for forwarded
 /// packets or for ICMP errors stop no traffic that flows already.
 fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
-    let closes = |change: &&Change| {
-        matches!(&change.operation, Operation::Policy(PolicyChange::Create(policy))
-            if policy.id.direction != Direction::Fwd && !policy.is_for_icmp_errors())
-    };
-    let peers: BTreeSet<&PeerName> = changes
-        .iter()
-        .filter(closes)
-        .filter_map(|change| change.peer.as_ref())
-        .filter(|peer| desired.stage(peer).enforces())
-        .collect();
+    let closing = changes.iter().filter_map(|change| {
+        let peer = change.peer.as_ref().filter(|peer| desired.stage(peer).enforces())?;
+        Some((peer, closes(change)?))
+    });
+    let (peers, policies): (BTreeSet<&PeerName>, Vec<&Policy>) = closing.unzip();
     (desired.guards.is_empty() && !peers.is_empty()).then(|| {
         let names = names(&peers);
-        let stops = if covers_ssh(desired) { "all traffic (ssh too)" } else { "traffic" };
-        let advice = if covers_ssh(desired) {
+        let has_ssh = policies.iter().any(|policy| covers_ssh(&policy.id.selector));
+        let ports = ports::named(desired, policies.into_iter());
+        let by_stages = ports.as_ref().map(|_| format!("; {}", stage::BY_STAGES));
+        let stops = match (ports, has_ssh) {
+            (Some(ports), false) => format!("traffic of {ports}"),
+            (Some(ports), true) => format!("traffic of {ports} (ssh too)"),
+            (None, false) => "traffic".into(),
+            (None, true) => "all traffic (ssh too)".into(),
+        };
+        let by_stages = by_stages.unwrap_or_default();
+        let advice = if has_ssh {
             "An ssh between two hosts of the mesh hangs from the first apply to the second, and \
              goes on: apply on all others first, and last on the host from which you reach them"
         } else {
@@ -264,7 +282,7 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
         };
         let text = format!(
             "{stops} with {names} that flowed in the clear stops here, and flows again, encrypted, \
-             when they have applied too; open connections survive that. {advice}"
+             when they have applied too; open connections survive that. {advice}{by_stages}"
         );
         Warning::new(WarningCode::ClearTextStops, text)
     })
@@ -310,12 +328,10 @@ fn no_such_offload(desired: &Desired, live: &Live) -> Option<Warning> {
     })
 }
 
-/// Whether ssh between two peers is a part of the protected traffic.
-fn covers_ssh(desired: &Desired) -> bool {
-    desired.policies.keys().any(|PolicyId { selector, .. }| {
-        let hosts = Selector::between(selector.src, selector.dst);
-        selector.covers(&hosts.to_port(IPPROTO_TCP, SSH_PORT))
-    })
+/// Whether ssh between two peers is a part of the packets that a selector is for.
+fn covers_ssh(selector: &Selector) -> bool {
+    let hosts = Selector::between(selector.src, selector.dst);
+    selector.covers(&hosts.to_port(IPPROTO_TCP, SSH_PORT))
 }
 
 /// Traffic that the changed objects covered, and the remaining ones don't.

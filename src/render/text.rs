@@ -98,7 +98,7 @@ pub(super) fn traffic(config: &Config) -> String {
         Traffic::Vxlan { port } => format!("vxlan port {port}"),
         Traffic::Geneve { port } => format!("geneve port {port}"),
         Traffic::All => "all traffic".into(),
-        Traffic::Port { protocol, port } => format!("{} port {port}", protocol.name()),
+        Traffic::Port { protocol, ports } => format!("{} {ports}", protocol.name()),
     };
     match config.select {
         Select::Port => kind,

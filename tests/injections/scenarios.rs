@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use meshsec::{
-    config::{Config, Esp, Guard, LinkWish, Protocol, Rotation, Select, Traffic},
+    config::{Config, Esp, Guard, LinkWish, Ports, Protocol, Rotation, Select, Traffic},
     desired::{Desired, Keyring, Marking},
     kernel::Memory,
     model::{
@@ -69,7 +69,7 @@ fn all_of_ipv6(generation: u64) -> Config {
 /// All of them. Small, so that everything can be tried at every point.
 pub fn scenarios() -> Vec<Scenario> {
     let link = LinkWish { device: common::VXLAN.into(), mtu: Mtu::Auto };
-    let tcp = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
+    let tcp = Traffic::Port { protocol: Protocol::Tcp, ports: Ports::one(443) };
     let before = |config: &Config| applied_host(config);
     let other_port = Config { traffic: Traffic::Geneve { port: 6081 }, ..lab(1) };
     vec![
@@ -144,7 +144,9 @@ fn packets_to(config: &Config, dst: IpAddr) -> Vec<Packet> {
     match config.traffic {
         Traffic::Vxlan { port } | Traffic::Geneve { port } => vec![Packet::udp(src, dst, port)],
         Traffic::All => vec![tcp(50_000, 22)],
-        Traffic::Port { port, .. } => vec![tcp(50_000, port), tcp(port, 50_000)],
+        Traffic::Port { ports, .. } => {
+            ports.iter().flat_map(|port| [tcp(50_000, port), tcp(port, 50_000)]).collect()
+        }
     }
 }
 

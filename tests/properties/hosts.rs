@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use meshsec::{
     config::{
-        Config, EncapWish, Exception, Guard, LinkWish, Members, Pairs, Protocol, Rotation, Select,
-        Traffic,
+        Config, EncapWish, Exception, Guard, LinkWish, Members, Pairs, Ports, Protocol, Rotation,
+        Select, Traffic,
     },
     desired::Desired,
     kernel::memory::Memory,
@@ -62,9 +62,11 @@ pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
         let other = |id: ShortId| ShortId::new(id.get() ^ 0x20).unwrap();
         config.peers.iter_mut().skip(1).for_each(|peer| peer.short_id = other(peer.short_id));
     }
-    let tcp = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
+    let tcp = Traffic::Port { protocol: Protocol::Tcp, ports: Ports::one(443) };
     let (vxlan, geneve) = (Traffic::Vxlan { port: 4789 }, Traffic::Geneve { port: 6081 });
-    let kinds = [vxlan, vxlan, Traffic::Vxlan { port: 8472 }, geneve, Traffic::All, tcp];
+    let two = Ports::new(&[443, 8443]).unwrap();
+    let two = Traffic::Port { protocol: Protocol::Tcp, ports: two };
+    let kinds = [vxlan, vxlan, Traffic::Vxlan { port: 8472 }, geneve, Traffic::All, tcp, two];
     config.traffic = pick(&kinds, n[1]);
     let marks = [Mark { value: 0x20000, mask: 0x20000 }, Mark { value: 1, mask: 3 }];
     (config.select, config.guard) = match n[2] % 5 {

@@ -68,8 +68,9 @@ fn is_of_the_kind(config: &Config, packet: &Packet) -> bool {
             (packet.proto, packet.dport) == (17, port)
         }
         Traffic::All => true,
-        Traffic::Port { protocol, port } => {
-            packet.proto == protocol.number() && (packet.sport == port || packet.dport == port)
+        Traffic::Port { protocol, ports } => {
+            packet.proto == protocol.number()
+                && ports.iter().any(|port| packet.sport == port || packet.dport == port)
         }
     }
 }
@@ -97,8 +98,10 @@ fn samples(traffic: Traffic) -> Vec<(u8, u16, u16)> {
     match traffic {
         Traffic::Vxlan { port } | Traffic::Geneve { port } => vec![(17, 49_152, port)],
         Traffic::All => vec![(6, 50_000, 22), (6, 22, 50_000), (17, 50_000, 53)],
-        Traffic::Port { protocol, port } => {
-            vec![(protocol.number(), 50_000, port), (protocol.number(), port, 50_000)]
+        Traffic::Port { protocol, ports } => {
+            let both =
+                |port| [(protocol.number(), 50_000, port), (protocol.number(), port, 50_000)];
+            ports.iter().flat_map(both).collect()
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use meshsec::{
-    config::{Config, Guard, Protocol, Rotation, Select, Traffic},
+    config::{Config, Guard, Ports, Protocol, Rotation, Select, Traffic},
     desired::{Desired, Keyring},
     kernel::{Kernel, memory::Memory},
     model::{Generation, Mark, Stage, State},
@@ -28,7 +28,8 @@ const ALL: [At; 4] = [None, Some(Stage::Receive), Some(Stage::Send), Some(Stage:
 pub fn kinds() -> Vec<(Traffic, Select, Guard)> {
     let mark = Select::Mark(Mark { value: 0x20000, mask: 0x20000 });
     let (vxlan, geneve) = (Traffic::Vxlan { port: 4789 }, Traffic::Geneve { port: 6081 });
-    let port = |protocol| Traffic::Port { protocol, port: 443 };
+    let port = |protocol| Traffic::Port { protocol, ports: Ports::one(443) };
+    let two = Ports::new(&[443, 8443]).expect("two ports");
     vec![
         (vxlan, Select::Port, Guard::Both),
         (vxlan, Select::Port, Guard::Policies),
@@ -38,6 +39,7 @@ pub fn kinds() -> Vec<(Traffic, Select, Guard)> {
         (Traffic::All, Select::Port, Guard::Off),
         (port(Protocol::Tcp), Select::Port, Guard::Off),
         (port(Protocol::Udp), Select::Port, Guard::Off),
+        (Traffic::Port { protocol: Protocol::Tcp, ports: two }, Select::Port, Guard::Off),
     ]
 }
 
@@ -63,9 +65,10 @@ pub fn packets(traffic: Traffic, src: IpAddr, dst: IpAddr) -> Vec<Packet> {
     match traffic {
         Traffic::Vxlan { port } | Traffic::Geneve { port } => vec![packet(17, 49_152, port)],
         Traffic::All => vec![packet(6, 50_000, 22), packet(17, 50_000, 53)],
-        Traffic::Port { protocol, port } => {
+        Traffic::Port { protocol, ports } => {
             let number = protocol.number();
-            vec![packet(number, 50_000, port), packet(number, port, 50_000)]
+            let both = |port| [packet(number, 50_000, port), packet(number, port, 50_000)];
+            ports.iter().flat_map(both).collect()
         }
     }
 }
@@ -185,4 +188,59 @@ fn hosts_that_are_one_stage_apart_lose_no_packet() {
     }
     // Skipped stages do lose packets, or there would be no need of stages.
     assert!(lossy > 1000, "{lossy} of {worlds}");
+}
+
+/// The file of a host at a stage, for some ports.
+fn of_ports(ports: &[u16], addresses: [&str; 2], second: bool, stage: Stage) -> Config {
+    let ports = Ports::new(ports).expect("ports");
+    let kind = (Traffic::Port { protocol: Protocol::Tcp, ports }, Select::Port, Guard::Off);
+    file(kind, addresses, second, stage, 5)
+}
+
+/// Hosts that change from one list of ports to another one at a time: the step of the first at which
+/// a packet of some port is lost.
+fn lost_by_ports(before: &[u16], after: &[u16], stage: Stage, first: bool) -> Option<usize> {
+    let addresses = ["192.0.2.1", "192.0.2.2"];
+    let [a, b] = addresses.map(|address| address.parse().unwrap());
+    let mut mover = applied_host(&of_ports(before, addresses, false, stage));
+    let of_other = if first { before } else { after };
+    let other = applied_host(&of_ports(of_other, addresses, true, stage));
+    let (desired, keyring) = wanted(&of_ports(after, addresses, false, stage));
+    let plan = Plan::new(&desired, &observe(&mut mover), REQID);
+    let all: Vec<u16> = before.iter().chain(after).copied().collect();
+    let is_lost = |mover: &State| {
+        let both = |port| [(50_000, port), (port, 50_000)];
+        let packet =
+            |src, dst, (sport, dport)| Packet { src, dst, proto: 6, sport, dport, mark: 0 };
+        all.iter().flat_map(|port| both(*port)).any(|ports| {
+            !arrives(mover, other.state(), &packet(a, b, ports))
+                || !arrives(other.state(), mover, &packet(b, a, ports))
+        })
+    };
+    if is_lost(mover.state()) {
+        return Some(0);
+    }
+    for (number, planned) in plan.steps.iter().enumerate() {
+        let step = planned.step.keyed(|id| keyring.get(id).ok_or(*id)).expect("its key");
+        assert!(mover.perform(&[step]).expect("an answer")[0].is_ok());
+        if is_lost(mover.state()) {
+            return Some(number + 1);
+        }
+    }
+    None
+}
+
+/// As plans say: a port that comes or goes is a cut where clear text is refused, and none at stage
+/// send.
+#[test]
+fn ports_come_and_go_without_a_lost_packet_at_stage_send() {
+    for (before, after) in
+        [(&[443][..], &[443, 8443][..]), (&[443, 8443], &[443]), (&[443, 80], &[443, 8443])]
+    {
+        for first in [true, false] {
+            assert_eq!(lost_by_ports(before, after, Stage::Receive, first), None);
+            assert_eq!(lost_by_ports(before, after, Stage::Send, first), None);
+            assert!(lost_by_ports(before, after, Stage::Enforce, first).is_some());
+        }
+    }
 }

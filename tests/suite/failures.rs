@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::common::{applied, applied_host, host, mesh, observe};
 use meshsec::{
-    config::{Config, Esp, Guard, LinkWish, Protocol, Select, Traffic},
+    config::{Config, Esp, Guard, LinkWish, Ports, Protocol, Select, Traffic},
     kernel::{Errno, memory::Memory},
     model::{Cipher, Direction, Mark, Mtu, Policy, PolicyId, Reqid, Sa, Selector, Spi, State},
     plan::{Flow, Phase, PlannedStep, flow_out},
@@ -162,7 +162,7 @@ fn sas_that_were_lost_come_back_even_if_one_is_refused() {
 #[test]
 fn a_policy_that_was_switched_is_switched_back_with_its_sas_still_there() {
     let mut before = lab(1);
-    before.traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
+    before.traffic = Traffic::Port { protocol: Protocol::Tcp, ports: Ports::one(443) };
     before.guard = Guard::Off;
     let after = Config { rotation: lab(2).rotation, ..before.clone() };
     let mut kernel = applied_host(&before);

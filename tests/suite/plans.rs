@@ -12,6 +12,7 @@ mod layout;
 mod marks;
 mod pairs;
 mod policies;
+mod ports;
 mod stages;
 mod tunnels;
 mod undo;
@@ -22,7 +23,7 @@ use std::collections::BTreeSet;
 use crate::common::{address, applied, applied_host, host, mesh};
 use crate::golden_plans::golden;
 use meshsec::{
-    config::{Config, Esp, Guard, Protocol, Rotation, Traffic},
+    config::{Config, Esp, Guard, Ports, Protocol, Rotation, Traffic},
     kernel::memory::Memory,
     model::{
         Action, Algorithm, Bypass, Cipher, Direction, Fingerprint, KeyView, Level, Mark, Mode,
@@ -570,7 +571,7 @@ fn geneve() {
 
 #[test]
 fn a_port_of_tcp_both_ways() {
-    let traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
+    let traffic = Traffic::Port { protocol: Protocol::Tcp, ports: Ports::one(443) };
     let config = Config { traffic, guard: Guard::Off, ..mesh(1, &LAB[..2]) };
     golden("a-port-of-tcp-both-ways", &config, &mut host(&config));
 }

@@ -84,7 +84,7 @@ fn read_encap_port(
     traffic: Option<Traffic>,
 ) -> Option<u16> {
     let port = findings.number(value, field).and_then(|port| u16::try_from(port).ok())?;
-    if traffic.and_then(Traffic::udp_port) == Some(port) {
+    if traffic.is_some_and(|traffic| traffic.has_udp_port(port)) {
         let message = format!("UDP port {port} is the port of the protected traffic");
         let hint = "write another port, at which each host takes ESP and nothing else";
         findings.wrong(value.span(), message, hint);

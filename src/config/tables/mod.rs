@@ -70,7 +70,7 @@ pub(super) fn read<'s>(
     let tables = OtherTables {
         keys: keys.kind,
         has_encap: esp.as_ref().map(|esp| esp.encap.is_some()),
-        udp_port: kind.and_then(Traffic::udp_port),
+        traffic: kind,
     };
     let own = match others.are_named {
         true => root.get(Table::Peer.name()),

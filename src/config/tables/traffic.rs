@@ -1,14 +1,15 @@
 //! `[traffic]`.
 #![forbid(unsafe_code)]
 
-use std::num::NonZeroU16;
+use std::{collections::BTreeSet, num::NonZeroU16};
 
 use super::word;
 use crate::{
     config::{
         mask,
+        ports::Ports,
         reader::{Findings, Section, Value},
-        schema::{GUARD, KIND, KIND_PORT, KIND_PROTOCOL, MARK, PORT, SELECT, Table},
+        schema::{Field, GUARD, KIND, KIND_PORT, KIND_PROTOCOL, MARK, PORT, SELECT, Table},
         types::{Guard, Protocol, Select, Traffic},
     },
     model::{Mark, number as number_of},
@@ -28,7 +29,7 @@ pub(super) const DEFAULT: Read = (Traffic::Vxlan { port: VXLAN_PORT }, Select::P
 type Read = (Traffic, Select, Guard);
 
 pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Read> {
-    let given = section.get("port").map(|value| read_port(findings, value, ONE_PORT));
+    let given = section.get("port").map(|value| read_port(findings, value));
     let port = given.flatten();
     let traffic = match section.get("kind") {
         Some(value) => read_kind(findings, value, port),
@@ -149,27 +150,72 @@ fn read_mark(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Mark> {
     None
 }
 
-/// A file has one port. `write` is the correction for a list of ports and for a range.
-fn read_port(findings: &mut Findings<'_>, value: &Value<'_>, write: &str) -> Option<u16> {
-    let value_is = value.get_ref();
-    let range = |text: &str| text.contains(['-', ':', ',', ' ']) || text.contains("..");
-    let what = match (value_is.as_array(), value_is.as_str()) {
-        (Some(_), _) => "a list of ports",
-        (_, Some(text)) if range(text) => "a list or a range of ports",
-        (_, Some(text)) if text.parse::<NonZeroU16>().is_ok() => {
-            let hint = format!("write {text}, without quotes");
-            findings.wrong(value.span(), "port must be an integer, not a string".into(), hint);
-            return None;
-        }
-        _ => return findings.number(value, PORT).and_then(|port| u16::try_from(port).ok()),
+/// The port of a tunnel.
+fn read_port(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u16> {
+    let what = match value.get_ref().as_array() {
+        Some(_) => "a list of ports",
+        None if is_range(value) => "a list or a range of ports",
+        None => return read_number(findings, value, PORT),
     };
-    findings.wrong(value.span(), format!("port must be one number, not {what}"), write);
+    let message = format!("port must be one number, not {what}");
+    findings.wrong(value.span(), message, "write one port: a mesh's tunnel has one");
     None
 }
 
-const ONE_PORT: &str = "write one port: a mesh's tunnel has one";
-const A_FILE_EACH: &str = "write one port; for more of them, a file for each with another name in \
-                           [mesh] and other short_ids, or kind = \"all\" for all traffic between the hosts";
+/// Whether a value is text that programs read as several ports.
+fn is_range(value: &Value<'_>) -> bool {
+    let several = |text: &str| text.contains(['-', ':', ',', ' ']) || text.contains("..");
+    value.get_ref().as_str().is_some_and(several)
+}
+
+/// A port.
+fn read_number(findings: &mut Findings<'_>, value: &Value<'_>, field: Field) -> Option<u16> {
+    let quoted = value.get_ref().as_str().filter(|text| text.parse::<NonZeroU16>().is_ok());
+    if let Some(text) = quoted {
+        let hint = format!("write {text}, without quotes");
+        findings.wrong(value.span(), "port must be an integer, not a string".into(), hint);
+        return None;
+    }
+    findings.number(value, field).and_then(|port| u16::try_from(port).ok())
+}
+
+const EACH: &str = "write each port, such as [2181, 2888], at most 16; or kind = \"all\" for all \
+                    traffic between the hosts";
+
+/// The ports of conversations: one, or a list.
+fn read_ports(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Ports> {
+    let Some(list) = value.get_ref().as_array() else {
+        return read_listed(findings, value, KIND_PORT).map(Ports::one);
+    };
+    let mut seen = BTreeSet::new();
+    let mut ports = Vec::new();
+    for value in list.iter() {
+        let port = read_listed(findings, value, PORT);
+        if let Some(port) = port.filter(|port| !seen.insert(*port)) {
+            let message = format!("port {port} is in the list twice");
+            findings.wrong(value.span(), message, "leave it out here");
+        }
+        ports.push(port);
+    }
+    if list.is_empty() || list.len() > Ports::MOST {
+        let message = match list.len() {
+            0 => "the list of ports is empty".into(),
+            number => format!("the list has {number} ports, more than {}", Ports::MOST),
+        };
+        findings.wrong(value.span(), message, EACH);
+    }
+    Ports::new(&ports.into_iter().collect::<Option<Vec<u16>>>()?)
+}
+
+/// A port by itself or in a list.
+fn read_listed(findings: &mut Findings<'_>, value: &Value<'_>, field: Field) -> Option<u16> {
+    if is_range(value) {
+        let message = "port must be a number, not a list or a range in quotes";
+        findings.wrong(value.span(), message.into(), EACH);
+        return None;
+    }
+    read_number(findings, value, field)
+}
 
 /// SCTP knows all addresses of both ends, and switches to others when a path fails.
 fn read_protocol(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Protocol> {
@@ -189,10 +235,9 @@ fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>, port: Option<u16>) 
         let protocol = section
             .require(findings, KIND_PROTOCOL)
             .and_then(|value| read_protocol(findings, value));
-        let port = section
-            .require(findings, KIND_PORT)
-            .and_then(|value| read_port(findings, value, A_FILE_EACH));
-        return Some(Traffic::Port { protocol: protocol?, port: port? });
+        let ports =
+            section.require(findings, KIND_PORT).and_then(|value| read_ports(findings, value));
+        return Some(Traffic::Port { protocol: protocol?, ports: ports? });
     }
     Some(match word(findings, value, KIND)? {
         "all" => Traffic::All,

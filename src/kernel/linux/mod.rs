@@ -146,8 +146,9 @@ fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables:
     Some(iptables::Packets {
         local,
         peers: ways.peers_of(local).collect(),
-        protocol: ways.port.map(|(protocol, _)| protocol),
-        port: ways.port.filter(|_| ways.tunnel.is_some()).map(|(_, port)| port),
+        protocol: ways.protocol,
+        // Answers of other kinds come from the port, and go to any.
+        port: ways.tunnel.and_then(|_| ways.ports.first().copied()),
         esp: false,
         encap: ways.encap_of(local),
         devices: all_known

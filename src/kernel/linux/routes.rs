@@ -59,8 +59,10 @@ pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<Route>, Kern
     let lookups = lookups(ways, devices, from);
     let requests: Vec<Request> = peers
         .iter()
-        .flat_map(|to| lookups.iter().map(move |oif| (*to, *oif)))
-        .flat_map(|(to, oif)| QUESTIONS.map(|question| request(ways, question, from, to, oif)))
+        .flat_map(|to| lookups.iter().map(move |lookup| (*to, *lookup)))
+        .flat_map(|(to, lookup)| {
+            QUESTIONS.map(|question| request(ways, question, from, to, lookup))
+        })
         .collect();
     let answers = Engine::open(Protocol::Route)?.transact(&requests, LOOK_WINDOW)?;
     let each = answers.chunks(QUESTIONS.len() * lookups.len());
@@ -71,11 +73,21 @@ pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<Route>, Kern
         .collect()
 }
 
-/// The devices to which look-ups are bound; 0 is none.
+/// A look-up of routes.
+#[derive(Clone, Copy)]
+struct Lookup {
+    /// The device to which it is bound; 0 is none.
+    oif: u32,
+    /// The port that the packets go to, where it is known.
+    port: Option<u16>,
+}
+
+/// The look-ups of packets to a peer: one for each device and port, since rules of policy routing
+/// may match both.
 ///
 /// Packets from an address of a VRF are looked up in the VRF's table. Packets of a tunnel that is
 /// bound to a device leave by that device.
-fn lookups(ways: &Ways, devices: &Devices, from: IpAddr) -> Vec<u32> {
+fn lookups(ways: &Ways, devices: &Devices, from: IpAddr) -> Vec<Lookup> {
     let mut bound: BTreeSet<u32> = devices.vrfs_of(from);
     if bound.is_empty() {
         bound.insert(0);
@@ -83,10 +95,15 @@ fn lookups(ways: &Ways, devices: &Devices, from: IpAddr) -> Vec<u32> {
     let tunnels = devices.tunnels.iter().filter(|tunnel| ways.is_of_mesh(tunnel));
     let lower = tunnels.filter_map(|tunnel| tunnel.lower.as_ref());
     bound.extend(lower.filter_map(|lower| devices.index(lower)));
-    bound.into_iter().collect()
+    let ports: Vec<Option<u16>> = match ways.ports.is_empty() {
+        true => vec![None],
+        false => ways.ports.iter().copied().map(Some).collect(),
+    };
+    let of_device = |oif| ports.iter().map(move |port| Lookup { oif, port: *port });
+    bound.into_iter().flat_map(of_device).collect()
 }
 
-fn request(ways: &Ways, question: Question, from: IpAddr, to: IpAddr, oif: u32) -> Request {
+fn request(ways: &Ways, question: Question, from: IpAddr, to: IpAddr, lookup: Lookup) -> Request {
     let (family, bits) = if to.is_ipv4() { (2u8, 32u8) } else { (10, 128) };
     let (source, flags) = match question {
         Question::Way => (bits, 0),
@@ -99,12 +116,13 @@ fn request(ways: &Ways, question: Question, from: IpAddr, to: IpAddr, oif: u32) 
     if source > 0 {
         attribute(&mut body, RTA_SRC, &octets(from));
     }
-    if oif > 0 {
-        attribute(&mut body, RTA_OIF, &oif.to_ne_bytes());
+    if lookup.oif > 0 {
+        attribute(&mut body, RTA_OIF, &lookup.oif.to_ne_bytes());
     }
-    // Rules of policy routing may match the protocol and the port.
-    if let Some((protocol, port)) = ways.port {
+    if let Some(protocol) = ways.protocol {
         attribute(&mut body, RTA_IP_PROTO, &[protocol]);
+    }
+    if let Some(port) = lookup.port {
         attribute(&mut body, RTA_DPORT, &port.to_be_bytes());
     }
     // Acknowledgements would double the messages, of which there are three for each peer.
@@ -131,7 +149,7 @@ fn route(
     from: IpAddr,
     to: IpAddr,
     answers: &[Answer],
-    lookups: &[u32],
+    lookups: &[Lookup],
     devices: &Devices,
 ) -> Result<Route, KernelError> {
     let nothing = BTreeSet::new;
@@ -144,7 +162,7 @@ fn route(
         source: None,
         refused: None,
     };
-    for (oif, answers) in lookups.iter().zip(answers.chunks(QUESTIONS.len())) {
+    for (lookup, answers) in lookups.iter().zip(answers.chunks(QUESTIONS.len())) {
         let [way, entry, source] = answers else {
             return Err(garbled("a route without an answer"));
         };
@@ -152,7 +170,7 @@ fn route(
             route.refused.get_or_insert(refusal.errno.to_string());
             continue;
         }
-        route.vrfs.extend(devices.vrf_by_index(*oif));
+        route.vrfs.extend(devices.vrf_by_index(lookup.oif));
         for answer in [way, entry] {
             for hop in hops(answer)? {
                 let name = devices.name(hop.index);
@@ -163,7 +181,9 @@ fn route(
                 route.devices.insert(name);
             }
         }
-        route.source = route.source.or(preferred(source)?);
+        // An address other than ours is news: the kernel may pick one for some ports alone.
+        let other = route.source.filter(|source| *source != from);
+        route.source = other.or(preferred(source)?).or(route.source);
     }
     if !route.devices.is_empty() {
         route.refused = None;

@@ -2,7 +2,7 @@
 
 use super::*;
 use meshsec::{
-    config::Protocol,
+    config::{Ports, Protocol},
     model::{Algorithm, Level, PortMatch},
 };
 
@@ -79,7 +79,7 @@ fn a_policy_of_nobody_goes_if_nothing_may_need_it() {
 /// Of the policies of a pair that stands, those that close something are made, and no others.
 #[test]
 fn a_pair_that_stands_gets_no_second_policy_out() {
-    let traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
+    let traffic = Traffic::Port { protocol: Protocol::Tcp, ports: Ports::one(443) };
     let config = Config { guard: Guard::Off, traffic, ..mesh(5, &HOSTS[..2]) };
     let mut kernel = applied_host(&config);
     let lost = |policy: &Policy| {

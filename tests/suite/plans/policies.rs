@@ -1,7 +1,7 @@
 //! Policies of a kind of their own, and those of others that look like ours.
 
 use meshsec::{
-    config::{Config, Protocol, Traffic},
+    config::{Config, Ports, Protocol, Traffic},
     model::{Action, Direction, LocalAddress, Policy, Prefix, Selector, Spi, State, Template},
 };
 
@@ -27,7 +27,7 @@ fn a_mesh_of_version_0_1_gets_what_it_lacks() {
 /// And nothing is said of traffic that stops, as none does.
 #[test]
 fn a_mesh_of_version_0_1_without_a_guard_gets_what_it_lacks() {
-    let traffic = Traffic::Port { protocol: Protocol::Tcp, port: 443 };
+    let traffic = Traffic::Port { protocol: Protocol::Tcp, ports: Ports::one(443) };
     let config = Config { traffic, guard: meshsec::config::Guard::Off, ..lab() };
     let mut kernel = applied_host(&config);
     as_of_0_1(kernel.state_mut());

@@ -265,6 +265,14 @@ impl Traffic {
         }
     }
 
+    /// The protocol of conversations with ports; `None` for other traffic.
+    pub fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::Port { protocol, .. } => Some(protocol),
+            Self::All | Self::Vxlan { .. } | Self::Geneve { .. } => None,
+        }
+    }
+
     /// Whether policies of this kind are for a UDP port, as source or destination.
     pub fn has_udp_port(self, number: u16) -> bool {
         match self {

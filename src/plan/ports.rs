@@ -13,7 +13,6 @@ use super::{
     warn::names,
 };
 use crate::{
-    config::Traffic,
     desired::{Desired, Goal},
     model::{Direction, PeerName, Policy, PortMatch, Selector, Warning, WarningCode},
 };
@@ -23,7 +22,7 @@ pub(super) fn named<'a>(
     desired: &Desired,
     policies: impl Iterator<Item = &'a Policy>,
 ) -> Option<String> {
-    let Some(Traffic::Port { protocol, .. }) = desired.traffic else { return None };
+    let protocol = desired.traffic?.protocol()?;
     let ports: BTreeSet<u16> = policies.filter_map(|policy| port(&policy.id.selector)).collect();
     let noun = if ports.len() == 1 { "port" } else { "ports" };
     let numbers: Vec<String> = ports.iter().map(u16::to_string).collect();

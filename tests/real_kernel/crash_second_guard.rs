@@ -1,5 +1,6 @@
 //! A run that is killed while it puts up or takes down the second guard: before, within and behind
-//! each change of iptables, of which two kernels take turns (`kill::is_point`). Its requests to the kernel are what `crashes` kills it at.
+//! each change of iptables, of which two kernels take turns (`kill::is_point`), as they do at the
+//! backends (`kill::backends`). Its requests to the kernel are what `crashes` kills it at.
 
 use crate::{
     crash_by_mark::{at_restores, lab_with_rules},
@@ -7,7 +8,7 @@ use crate::{
     fixture::{A, B, D, Lab, Underlay},
     inject,
     iptables::{Backend, OUT},
-    kill::Restores,
+    kill::{self, Restores},
     mesh_file::MeshFile,
     traffic::Flood,
     xfrm,
@@ -43,7 +44,7 @@ fn is_well(lab: &Lab, backend: Backend, rules: &str) {
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn a_first_apply_or_a_destroy_killed_at_the_second_guard_lets_nothing_out_once_there_is_a_guard() {
-    for backend in Backend::BOTH {
+    for backend in kill::backends() {
         let (mut lab, rules) = lab(backend);
         let restores = Restores::new(&lab, backend);
         // Four chains are made, and four are set; four go.
@@ -70,7 +71,7 @@ fn a_first_apply_or_a_destroy_killed_at_the_second_guard_lets_nothing_out_once_t
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn an_apply_killed_while_the_second_guard_comes_or_goes_lets_nothing_out() {
-    for backend in Backend::BOTH {
+    for backend in kill::backends() {
         let (mut lab, rules) = lab(backend);
         let restores = Restores::new(&lab, backend);
         let both = lab.mesh.clone();

@@ -93,6 +93,15 @@ pub fn is_point(number: usize) -> bool {
     how_often("MESHSEC_KILLS", 0) > 0 || number % 2 == minor % 2
 }
 
+/// The backends of iptables with which runs are killed on this kernel: the kernels take turns.
+pub fn backends() -> Vec<Backend> {
+    match (how_often("MESHSEC_KILLS", 0) > 0, is_point(0)) {
+        (true, _) => Backend::BOTH.into(),
+        (false, true) => vec![Backend::Nft],
+        (false, false) => vec![Backend::Legacy],
+    }
+}
+
 /// How long something takes.
 pub fn timed(work: impl FnOnce()) -> Duration {
     let begin = Instant::now();

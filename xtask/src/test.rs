@@ -13,7 +13,7 @@ use crate::report::{Counts, Row, Table};
 use crate::{cargo, host, packages, process, vm};
 
 /// Longest run in a guest. The limit is for guests that hang. A busy machine must not reach it.
-const GUEST_LIMIT: Duration = Duration::from_secs(3600);
+const GUEST_LIMIT: Duration = Duration::from_secs(4500);
 /// The reason for a kernel that was left out on request.
 const NO_VM: &str = "not run: --no-vm";
 

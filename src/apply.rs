@@ -147,7 +147,8 @@ impl Course for Stopped {
     fn allows(&self, step: &PlannedStep) -> bool {
         // The policies of a peer that was stopped may still need it, and where a guard is its only
         // remaining policy, that goes on blocking.
-        let last = matches!(step.phase, Phase::DeleteGuards | Phase::DeleteDiscovery);
+        let last =
+            matches!(step.phase, Phase::DeleteGuards | Phase::DeleteDiscovery | Phase::DeleteEncap);
         let needed = last && !self.0.is_empty();
         !needed && !self.0.contains(&None) && !self.0.contains(&step.step.peer)
     }

@@ -168,7 +168,7 @@ fn not_replaced_by_others(path: &Path, permissions: Permissions) -> Result<(), F
     for directory in [path, &target].into_iter().filter_map(Path::parent) {
         let here = if directory == Path::new("") { Path::new(".") } else { directory };
         let mode = rustix::fs::stat(here).map_err(io::Error::from)?.st_mode & 0o7777;
-        if mode & 0o1002 == 0o0002 {
+        if mode & 0o0022 != 0 && mode & 0o1000 == 0 {
             return Err(FileError::OpenDirectory(here.into(), mode));
         }
     }

@@ -277,7 +277,7 @@ impl Reading<'_> {
             FileError::Writable(_) => format!("type: chmod go-w {}", shell_word(&shown)),
             FileError::Owner(_) => format!("type: chown root {}", shell_word(&shown)),
             FileError::OpenDirectory(dir, _) => {
-                format!("type: chmod o-w {}", shell_word(&mask::path(dir)))
+                format!("type: chmod go-w {}", shell_word(&mask::path(dir)))
             }
             FileError::Denied => "run as root (sudo), or make it readable for this user".into(),
             FileError::Directory => {

@@ -4,8 +4,8 @@
 //! of meshsec itself, not of the kernel.
 
 use crate::model::{
-    Algorithm, CHAIN_PREFIX, ChainId, ChainStep, Key, KeyView, ObjectStep, Policy, PolicyStep,
-    Reqid, Rule, Sa, SaStep, Start, Time, Usage,
+    Algorithm, CHAIN_PREFIX, ChainId, ChainStep, Key, KeyView, ObjectStep, Passage, Policy,
+    PolicyStep, Reqid, Rule, Sa, SaStep, Start, Time, Usage,
 };
 
 use super::{Errno, KernelError, SystemCause};
@@ -46,8 +46,10 @@ pub(super) fn may_update(found: &Policy, wanted: &Policy) -> bool {
         return found.index == wanted.index;
     }
     // Its identity holds a hash that only its own mesh gives it.
-    if wanted.passage().is_some() {
-        return found.id == wanted.id && found.passage() == wanted.passage();
+    if let Some(Passage::Encap | Passage::Exception) = wanted.passage() {
+        // An exception that ends has a peer's templates for a while.
+        return found.id == wanted.id
+            && (found.passage() == wanted.passage() || !found.templates.is_empty());
     }
     if wanted.templates.is_empty() {
         return found.belongs_to(Reqid(wanted.priority));

@@ -124,6 +124,7 @@ codes! {
         IndexTaken "index-taken" "A foreign policy has the index of a policy for neighbour discovery.",
         OutranksPeer "outranks-peer" "A foreign policy outranks those of peers and lets their traffic pass in the clear.",
         OutranksGuard "outranks-guard" "A foreign policy outranks the guard and lets traffic pass in the clear.",
+        ExceptionOpens "exception-opens" "An exception would let pass what a foreign policy protects or blocks.",
         Bypass "bypass" "A sysctl takes packets of the mesh past all policies.",
         Translated "translated" "A rule of the nat table gives packets to peers another address.",
         LinkPort "link-port" "The device of [link] sends to another port than the one that is protected.",

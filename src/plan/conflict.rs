@@ -124,6 +124,7 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     for policy in foreign {
         if !found.takes(desired, policy, reqid) && !desired.goal.is_before() {
             found.conflicts.extend(outranking(desired, &reach, policy, reqid));
+            found.conflicts.extend(opened(desired, policy));
         }
     }
     found.conflicts.extend(firewall::conflicts(desired, live));
@@ -207,6 +208,31 @@ fn taken_selector(desired: &Desired, policy: &Policy, reqid: Reqid) -> Option<Co
         text: format!(
             "a foreign policy has the selector of the mesh's {what}{}",
             hint.unwrap_or("; delete it if nothing needs it")
+        ),
+    })
+}
+
+/// A policy that protects or blocks packets which an exception of ours would let pass before it is
+/// asked.
+fn opened(desired: &Desired, policy: &Policy) -> Option<Conflict> {
+    if !policy.refuses() || policy.id.if_id != 0 {
+        return None;
+    }
+    let opens = |ours: &&Policy| {
+        ours.passage() == Some(Passage::Exception)
+            && ours.id.direction == policy.id.direction
+            && ours.priority <= policy.priority
+            && ours.id.selector.overlaps(&policy.id.selector)
+    };
+    let exception = desired.passages.values().find(opens)?;
+    Some(Conflict {
+        code: ConflictCode::ExceptionOpens,
+        stops: Stops::All,
+        object: describe(policy),
+        text: format!(
+            "the exception {} would let pass in the clear what this foreign policy protects or blocks; \
+             leave the exception out, or give the policy a priority number below {}",
+            exception.id, exception.priority
         ),
     })
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::{
-    change::{Change, ChangeAction, ObjectKind},
+    change::{Change, Operation, peer_of},
+    policy::PolicyChange,
     warn::names,
 };
 use crate::{
     desired::{Desired, Goal},
-    model::{Passage, PeerName, Warning, WarningCode},
+    model::{Passage, PeerName, Policy, Warning, WarningCode},
 };
 
 /// Says what passes in the clear, and whom that lets in; and whose packets are lost for a while.
@@ -23,7 +24,7 @@ pub(super) fn warnings(desired: &Desired, changes: &[Change]) -> Vec<Warning> {
         let opens = match servers.is_empty() {
             true => String::new(),
             false => format!(
-                "; who forges the address of {} gets in to every port of this host, from that source \
+                "; whoever forges the address of {} reaches every port of this host, from that source \
                  port",
                 names(&servers)
             ),
@@ -34,24 +35,42 @@ pub(super) fn warnings(desired: &Desired, changes: &[Change]) -> Vec<Warning> {
         );
         lines.push(Warning::new(WarningCode::Excepted, text));
     }
-    let turns = |change: &&Change| {
-        change.passage() == Some(Passage::Exception)
-            && match change.action() {
-                ChangeAction::Create | ChangeAction::Delete => true,
-                ChangeAction::Update | ChangeAction::Replace => false,
-            }
-    };
-    let is_new = desired.sas.len() == changes.iter().filter(|change| is_new_sa(change)).count();
-    if changes.iter().any(|change| turns(&change)) && !is_new {
-        let text = "exceptions change: their packets are lost, and never in the clear against the file, \
-                    between two hosts of which one has applied it; with stage = \"send\" on all hosts \
-                    meanwhile none is lost";
-        lines.push(Warning::new(WarningCode::ExceptionChanges, text));
-    }
+    lines.extend(changing(desired, changes));
     lines
 }
 
-/// Whether an SA is made where there was none: then the traffic as a whole waits for the other end.
-fn is_new_sa(change: &Change) -> bool {
-    change.kind() == ObjectKind::Sa && change.action() == ChangeAction::Create
+/// Before the last stage a pair takes these packets in either form, and where the whole pair is new
+/// another warning tells what is lost.
+fn changing(desired: &Desired, changes: &[Change]) -> Option<Warning> {
+    let new: BTreeSet<&PeerName> = changes
+        .iter()
+        .filter(|change| matches!(change.operation, Operation::Policy(PolicyChange::Create(_))))
+        .filter_map(|change| change.peer.as_ref())
+        .collect();
+    let ends = |policy: &Policy| {
+        let selector = policy.id.selector;
+        peer_of(desired, selector.src.address, selector.dst.address)
+    };
+    let changed = |change: &'_ Change| match &change.operation {
+        Operation::Policy(PolicyChange::Create(policy) | PolicyChange::Delete(policy))
+            if policy.passage() == Some(Passage::Exception) =>
+        {
+            ends(policy)
+        }
+        Operation::Policy(_) | Operation::Sa(_) | Operation::Mtu(_) | Operation::Chain(_) => None,
+    };
+    let peers: BTreeSet<&PeerName> = changes
+        .iter()
+        .filter_map(changed)
+        .filter(|peer| desired.stage(peer).enforces() && !new.contains(peer))
+        .collect();
+    (!peers.is_empty()).then(|| {
+        let text = format!(
+            "exceptions change: their packets are lost between this host and {}, and never in the \
+             clear against the file, until both have applied it; with stage = \"send\" on all hosts \
+             meanwhile none is lost",
+            names(&peers)
+        );
+        Warning::new(WarningCode::ExceptionChanges, text)
+    })
 }

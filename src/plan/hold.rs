@@ -43,8 +43,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        ConflictCode, Direction, IPPROTO_ESP, Live, Mark, PeerName, Policy, PolicyId, Prefix,
-        Reqid, Sa, SaId, Spi,
+        ConflictCode, Direction, IPPROTO_ESP, Live, Mark, Passage, PeerName, Policy, PolicyId,
+        Prefix, Reqid, Sa, SaId, Spi,
     },
 };
 
@@ -144,6 +144,12 @@ impl<'a> Hold<'a> {
                 stands && (policy.is_for_icmp_errors() || policy.id.direction == Direction::Fwd)
             }
             // Its pair is to send in the clear. Kept, it would ask for an SA that ends.
+            // Without it less passes in the clear.
+            Operation::Policy(PolicyChange::Delete(policy))
+                if policy.passage() == Some(Passage::Exception) =>
+            {
+                true
+            }
             Operation::Policy(PolicyChange::Delete(policy)) => {
                 stands && is_of_a_later_stage(self.desired, change.peer.as_ref(), &policy.id)
             }
@@ -157,7 +163,7 @@ impl<'a> Hold<'a> {
             && match &change.operation {
                 // A policy that refuses nothing may still protect, where an SA is at hand.
                 Operation::Policy(PolicyChange::Delete(policy)) => {
-                    change.passage().is_some()
+                    matches!(change.passage(), Some(Passage::Discovery | Passage::Encap))
                         || policy.refuses()
                         || without_clear_text(policy).is_some()
                         || self.desired.guards.is_empty()

@@ -17,7 +17,7 @@ use super::{
     undo::{RollBack, WayBack},
 };
 use crate::{
-    desired::{Desired, Goal, Keyring},
+    desired::{Desired, Goal, Keyring, WantedPolicy},
     model::{
         Action, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6,
         Level, Live, Mode, Passage, PeerName, Policy, PolicyId, PolicyRole, PolicyStep, PortMatch,
@@ -146,6 +146,12 @@ impl Difference for PolicyChange {
                     .collect()
             }
             Self::Delete(policy) => {
+                if let Some(ended) = ended(policy, context.desired) {
+                    return vec![
+                        (Phase::Policies, StepKind::Policy(PolicyStep::Update(ended.clone()))),
+                        (Phase::DeletePolicies, StepKind::Policy(PolicyStep::Delete(ended))),
+                    ];
+                }
                 let closed =
                     hardened(policy).filter(|_| take == Phase::Guards && !refuses_all(policy));
                 let Some(closed) = closed else {
@@ -307,6 +313,22 @@ pub(super) fn is_of_a_later_stage(
         && (id.mark.is_none() || Some(id.mark) == marking)
         && id.if_id == 0
         && !id.sub
+}
+
+/// An exception that ends, while its pair stays protected: the same policy with the templates of the
+/// pair's. Sockets keep the route that they have found, unencrypted, until a policy is put in, and the
+/// kernel does not count a delete for that (`xfrm_policy_insert`, `rt_genid_bump_all`).
+fn ended(policy: &Policy, desired: &Desired) -> Option<Policy> {
+    if policy.passage() != Some(Passage::Exception) {
+        return None;
+    }
+    let PolicyId { direction, selector, .. } = policy.id;
+    let covers = |wanted: &&WantedPolicy| {
+        let id = &wanted.policy.id;
+        id.direction == direction && id.selector.covers(&selector)
+    };
+    let templates = desired.policies.values().find(covers)?.policy.templates.clone();
+    Some(Policy { templates, ..policy.clone() })
 }
 
 /// The phases in which a policy comes and goes.

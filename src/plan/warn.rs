@@ -264,12 +264,17 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let (peers, policies): (BTreeSet<&PeerName>, Vec<&Policy>) = closing.unzip();
     (desired.guards.is_empty() && !peers.is_empty()).then(|| {
         let names = names(&peers);
-        let has_ssh = policies.iter().any(|policy| covers_ssh(&policy.id.selector));
+        let is_excepted = desired.exceptions.contains_key(&format!("tcp port {SSH_PORT}"));
+        let has_ssh = !is_excepted && policies.iter().any(|policy| covers_ssh(&policy.id.selector));
         let ports = ports::named(desired, policies.into_iter());
         let by_stages = ports.as_ref().map(|_| format!("; {}", stage::BY_STAGES));
         let stops = match (ports, has_ssh) {
             (Some(ports), false) => format!("traffic of {ports}"),
             (Some(ports), true) => format!("traffic of {ports} (ssh too)"),
+            (None, _) if !desired.exceptions.is_empty() => {
+                let ssh = if has_ssh { " (ssh too)" } else { "" };
+                format!("all traffic but the exceptions{ssh}")
+            }
             (None, false) => "traffic".into(),
             (None, true) => "all traffic (ssh too)".into(),
         };

@@ -55,7 +55,8 @@ fn told_by_proc(child: &Child) -> Vec<(&'static str, Vec<u8>)> {
     let read = |name| (name, fs::read(at(name)).unwrap());
     let mut told: Vec<_> = ["cmdline", "environ", "maps", "status", "comm"].map(read).into();
     for entry in fs::read_dir(at("fd")).unwrap() {
-        let open = fs::read_link(entry.unwrap().path()).unwrap();
+        // One that was closed since tells nothing any more.
+        let Ok(open) = fs::read_link(entry.unwrap().path()) else { continue };
         told.push(("fd", open.into_os_string().into_encoded_bytes()));
     }
     told

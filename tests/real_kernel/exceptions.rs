@@ -65,9 +65,10 @@ fn exceptions(underlay: Underlay) {
     lab.mesh.traffic = "kind = \"all\"";
     lab.mesh.guard = "false";
     lab.mesh.tail = "\n[[except]]\nprotocol = \"tcp\"\nport = 22\nserves = [\"b\"]\n\n\
+                     [[except]]\nprotocol = \"udp\"\nport = 514\nserves = [\"b\"]\n\n\
                      [[except]]\nicmp = true\n";
     lab.write_all(&lab.mesh);
-    lab.apply(A).says("tcp port 22 with b passes in the clear, as [[except]] asks; who forges");
+    lab.apply(A).says("tcp port 22 with b passes in the clear, as [[except]] asks; whoever forges");
     // An exception flows before the other host has applied.
     converse(&lab, A, B, 22);
     lab.apply(B).says("tcp port 22 with a passes in the clear, as [[except]] asks\n");
@@ -91,14 +92,21 @@ fn exceptions(underlay: Underlay) {
     status.says("1 protected");
     lab.meshsec(A, &["show"]).exits(0).says("Exceptions");
 
+    // Sockets that were open keep the route that they have found.
+    let open = lab.host(A).inside(|| UdpSocket::bind((address(&lab, A), 0))).expect("a port");
+    open.connect((address(&lab, B), 514)).expect("UDP connects to anything");
+    open.send(MARKER).expect("it can be sent");
     lab.mesh.tail = "";
     lab.write_all(&lab.mesh);
     lab.apply(A).says("exceptions change: their packets are lost");
     lab.apply(B);
     let capture = lab.capture();
+    open.send(MARKER).expect("it can be sent");
     converse(&lab, A, B, 22);
     assert_eq!(ping::answers(lab.host(A), &lab.address(B), 3), 3);
-    capture.stop().is_closed();
+    let recording = capture.stop();
+    recording.is_closed();
+    assert!(recording.packets("esp").len() > 8, "the open socket's packet among them");
     for place in lab.places() {
         lab.has_converged(place);
         lab.meshsec(place, &["destroy", "--auto-approve"]).exits(0);

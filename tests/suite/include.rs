@@ -125,7 +125,7 @@ fn a_file_that_others_can_write_or_replace_is_refused() {
     host.chmod("d/b.json", 0o644);
     // 1000 is the sticky bit: only owners rename and remove there.
     for (mode, good) in
-        [(0o755, true), (0o775, true), (0o1777, true), (0o777, false), (0o757, false)]
+        [(0o755, true), (0o775, false), (0o1777, true), (0o777, false), (0o757, false)]
     {
         host.chmod("d", mode);
         let loaded = host.peers();

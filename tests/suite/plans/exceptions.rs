@@ -44,3 +44,65 @@ fn over_ipv6_echo_is_another_protocol() {
         Config { traffic: Traffic::All, guard: Guard::Off, exceptions, ..mesh(1, &addresses) };
     golden("exceptions-over-ipv6", &config, &mut host(&config));
 }
+
+/// A foreign policy in the way of the peer holds other changes back, but less is to pass in the clear.
+#[test]
+fn no_conflict_keeps_an_exception_that_ends() {
+    let mut kernel = applied_host(&all(vec![ssh_of(&["b"])]));
+    let [a, b] = [LAB[0], LAB[1]].map(|address| Prefix::host(address.parse().unwrap()));
+    let dns = Selector::between(a, b).to_port(17, 53);
+    kernel.state_mut().policies.push(foreign_allow(Direction::Out, dns, 500));
+    let plan = crate::common::plan(&all(Vec::new()), &mut kernel);
+    assert!(!plan.conflicts.is_empty());
+    let gone = |change: &meshsec::plan::Change| change.passage().is_some();
+    assert_eq!(plan.changes.iter().filter(|change| gone(change)).count(), 3);
+    applied(&all(Vec::new()), &mut kernel);
+    assert!(
+        kernel
+            .state_mut()
+            .policies
+            .iter()
+            .all(|policy| policy.passage_in(crate::common::REQID).is_none())
+    );
+}
+
+/// A run that ended between the two steps leaves a policy that protects, and either file goes on.
+#[test]
+fn an_exception_that_has_half_ended_ends_or_comes_back() {
+    let with = all(vec![ssh_of(&["b"])]);
+    for goal in [&with, &all(Vec::new())] {
+        let mut kernel = applied_host(&with);
+        let (_, keyring) = crate::common::wanted(&with);
+        let plan = crate::common::plan(&all(Vec::new()), &mut kernel);
+        let step = plan.steps[0].step.keyed(|id| keyring.get(id).ok_or(*id)).unwrap();
+        assert!(meshsec::kernel::Kernel::perform(&mut kernel, &[step]).unwrap()[0].is_ok());
+        assert!(applied(goal, &mut kernel).is_complete());
+        assert!(crate::common::plan(goal, &mut kernel).is_empty());
+    }
+}
+
+#[test]
+fn an_exception_does_not_open_what_a_foreign_policy_protects() {
+    let [a, b] = [LAB[0], LAB[1]].map(|address| Prefix::host(address.parse().unwrap()));
+    let ssh = Selector::between(a, b).to_port(6, 22);
+    let protects = |priority| {
+        let mut policy = foreign_allow(Direction::Out, ssh, priority);
+        policy.templates = vec![Template::transport(
+            LAB[0].parse().unwrap(),
+            LAB[1].parse().unwrap(),
+            Spi::from_raw(0),
+            Reqid(7),
+        )];
+        policy
+    };
+    let config = all(vec![ssh_of(&["b"])]);
+    let mut kernel = host(&config);
+    kernel.state_mut().policies.push(protects(2000));
+    golden("an-exception-opens-what-others-protect", &config, &mut kernel);
+    // Behind a policy that is asked first it opens nothing.
+    let mut kernel = host(&config);
+    kernel.state_mut().policies.push(protects(10));
+    let plan = crate::common::plan(&config, &mut kernel);
+    let opens = meshsec::model::ConflictCode::ExceptionOpens;
+    assert!(plan.conflicts.iter().all(|conflict| conflict.code != opens));
+}

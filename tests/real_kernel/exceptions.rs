@@ -93,6 +93,8 @@ fn exceptions(underlay: Underlay) {
     lab.meshsec(A, &["show"]).exits(0).says("Exceptions");
 
     // Sockets that were open keep the route that they have found.
+    let listener = lab.host(B).inside(|| UdpSocket::bind((address(&lab, B), 514)));
+    let _listener = listener.expect("the port is free");
     let open = lab.host(A).inside(|| UdpSocket::bind((address(&lab, A), 0))).expect("a port");
     open.connect((address(&lab, B), 514)).expect("UDP connects to anything");
     open.send(MARKER).expect("it can be sent");

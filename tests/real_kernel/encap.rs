@@ -11,6 +11,7 @@ use std::{
 use crate::{
     capture::MARKER,
     fixture::{A, B, C, Lab, Underlay, VXLAN, inner},
+    link,
     namespace::Namespace,
     ping::{self, Stream},
     random::Random,
@@ -117,16 +118,12 @@ fn traffic_is_in_udp(underlay: Underlay, largest: usize) {
         assert_eq!(status["encap"]["answers"], "yes");
     }
     // To the byte.
-    let link = lab.host(A).ip(&format!("link show {VXLAN}"));
-    assert!(link.contains(&format!("mtu {largest} ")), "{link}");
+    assert_eq!(link::mtu(&lab, A, VXLAN), largest.to_string());
     for (length, passes) in [(largest, true), (largest + 1, false)] {
         for place in lab.places() {
             lab.host(place).ip(&format!("link set {VXLAN} mtu 1430"));
         }
-        let mut ping = ping::command();
-        let payload = (length - 28).to_string();
-        ping.args(["-q", "-c", "2", "-i", "0.1", "-W", "1", "-M", "do", "-s", &payload, &inner(B)]);
-        assert_eq!(lab.host(A).run(&mut ping).status == 0, passes, "{length} bytes");
+        assert_eq!(link::ping(&lab, length), passes, "{length} bytes");
     }
     // A snapshot tells of the socket elsewhere.
     let file = lab.directory().join("a.json");
@@ -135,7 +132,7 @@ fn traffic_is_in_udp(underlay: Underlay, largest: usize) {
     lab.meshsec(B, &plan).exits(0).lacks("socket");
     for place in lab.places() {
         lab.meshsec(place, &["destroy", "--auto-approve"]).exits(0);
-        assert_eq!(lab.host(place).ip("xfrm state") + &lab.host(place).ip("xfrm policy"), "");
+        assert_eq!(xfrm::databases(lab.host(place)), "");
     }
 }
 
@@ -198,8 +195,7 @@ fn a_running_mesh_goes_into_udp_and_loses_nothing() {
     lab.meshsec(A, &["plan"]).exits(0).says("until both ends agree on ESP in UDP, by this file");
     lab.apply_all();
     lab.reaches(A, B);
-    let link = lab.host(A).ip(&format!("link show {VXLAN}"));
-    assert!(link.contains("mtu 1416 "), "{link}");
+    assert_eq!(link::mtu(&lab, A, VXLAN), "1416");
 }
 
 fn everything_is_in_udp(underlay: Underlay) {
@@ -240,7 +236,7 @@ fn everything_is_in_udp(underlay: Underlay) {
     assert_eq!(ping::answers(lab.host(A), &to_b, 3), 3);
     for place in lab.places() {
         lab.meshsec(place, &["destroy", "--auto-approve"]).exits(0);
-        assert_eq!(lab.host(place).ip("xfrm state") + &lab.host(place).ip("xfrm policy"), "");
+        assert_eq!(xfrm::databases(lab.host(place)), "");
     }
 }
 

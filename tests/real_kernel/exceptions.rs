@@ -10,7 +10,7 @@ use std::{
 use crate::{
     capture::{MARKER, Recording},
     fixture::{A, B, Lab, Underlay},
-    ping,
+    ping, xfrm,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -112,7 +112,7 @@ fn exceptions(underlay: Underlay) {
     for place in lab.places() {
         lab.has_converged(place);
         lab.meshsec(place, &["destroy", "--auto-approve"]).exits(0);
-        assert_eq!(lab.host(place).ip("xfrm state") + &lab.host(place).ip("xfrm policy"), "");
+        assert_eq!(xfrm::databases(lab.host(place)), "");
     }
 }
 

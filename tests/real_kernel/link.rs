@@ -20,14 +20,15 @@ fn lab(underlay: Underlay) -> Lab {
     lab
 }
 
-fn mtu(lab: &Lab, place: usize, device: &str) -> String {
+/// The MTU of a host's device.
+pub fn mtu(lab: &Lab, place: usize, device: &str) -> String {
     let text = lab.host(place).ip(&format!("link show {device}"));
     let mut words = text.split_whitespace().skip_while(|word| *word != "mtu");
     words.nth(1).unwrap_or_else(|| panic!("no mtu in {text}")).to_owned()
 }
 
 /// One ping with a packet in the VXLAN of this length, which must not be fragmented there.
-fn ping(lab: &Lab, length: usize) -> bool {
+pub fn ping(lab: &Lab, length: usize) -> bool {
     let mut ping = ping::command();
     let payload = (length - 28).to_string();
     ping.args(["-q", "-c", "2", "-i", "0.1", "-W", "1", "-M", "do", "-s", &payload, &inner(B)]);

@@ -8,8 +8,8 @@ use super::warn::{capped, names};
 use crate::{
     desired::{Desired, EncapPort, Goal},
     model::{
-        Answers, Direction, EncapSocket, IPPROTO_UDP, Live, PEER_PRIORITY, PeerName, Policy, Reqid,
-        Selector, Warning, WarningCode,
+        Answers, Direction, EncapSocket, IPPROTO_UDP, Live, PEER_PRIORITY, Passage, PeerName,
+        Policy, Reqid, Selector, Warning, WarningCode,
     },
 };
 
@@ -88,8 +88,9 @@ fn refused(
     (local, port): (IpAddr, u16),
 ) -> Vec<Warning> {
     // A policy of the mesh lets them in, ahead of its own.
-    let is_behind =
-        |policy: &Policy| !desired.passages.is_empty() && policy.priority >= PEER_PRIORITY;
+    let mut passages = desired.passages.values();
+    let lets_in = passages.any(|policy| policy.passage() == Some(Passage::Encap));
+    let is_behind = |policy: &Policy| lets_in && policy.priority >= PEER_PRIORITY;
     let foreign = live.0.policies.iter().filter(|policy| {
         let is_asked = policy.id.direction == Direction::In && policy.id.if_id == 0;
         is_asked && policy.refuses() && !policy.belongs_to(reqid) && !is_behind(policy)

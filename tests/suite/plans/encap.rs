@@ -207,3 +207,18 @@ fn a_foreign_policy_takes_the_place_of_the_one_for_datagrams() {
     kernel.state_mut().policies.push(Policy { action: Action::Block, ..blocks });
     golden("a-foreign-policy-is-in-the-place-of-esp-in-udp", &all(), &mut kernel);
 }
+
+/// Over IPv6 the policies for neighbour discovery let no datagrams in.
+#[test]
+fn a_policy_that_lets_other_packets_pass_is_none_for_datagrams() {
+    let addresses = ["2001:db8::1", "2001:db8::2"];
+    let mut config = Config { traffic: Traffic::All, guard: Guard::Off, ..mesh(1, &addresses) };
+    config.esp.encap = encap(4500, 9);
+    let mut kernel = applied_host(&config);
+    kernel.state_mut().encap = Some(ANSWERS);
+    let [a, b] = addresses.map(|address| Prefix::host(address.parse().unwrap()));
+    let allows = foreign_allow(Direction::In, Selector::between(b, a), 2000);
+    kernel.state_mut().policies.push(Policy { action: Action::Block, ..allows });
+    let plan = crate::common::plan(&config, &mut kernel);
+    assert!(plan.warnings.iter().any(|line| line.code == WarningCode::EncapRefused));
+}

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        Action, Direction, Family, IPPROTO_TCP, Live, PEER_PRIORITY, PeerName, Policy, PolicyId,
-        ReasonCode, Reqid, Rule, Selector, Spi, Usage, Warning, WarningCode,
+        Action, Direction, Family, IPPROTO_TCP, Live, PEER_PRIORITY, Passage, PeerName, Policy,
+        PolicyId, PortMatch, ReasonCode, Reqid, Rule, Selector, Spi, Usage, Warning, WarningCode,
     },
 };
 
@@ -264,7 +264,7 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
     let (peers, policies): (BTreeSet<&PeerName>, Vec<&Policy>) = closing.unzip();
     (desired.guards.is_empty() && !peers.is_empty()).then(|| {
         let names = names(&peers);
-        let is_excepted = desired.exceptions.contains_key(&format!("tcp port {SSH_PORT}"));
+        let is_excepted = desired.passages.values().any(excepts_ssh);
         let has_ssh = !is_excepted && policies.iter().any(|policy| covers_ssh(&policy.id.selector));
         let ports = ports::named(desired, policies.into_iter());
         let by_stages = ports.as_ref().map(|_| format!("; {}", stage::BY_STAGES));
@@ -337,6 +337,15 @@ fn no_such_offload(desired: &Desired, live: &Live) -> Option<Warning> {
 fn covers_ssh(selector: &Selector) -> bool {
     let hosts = Selector::between(selector.src, selector.dst);
     selector.covers(&hosts.to_port(IPPROTO_TCP, SSH_PORT))
+}
+
+/// Whether a policy lets packets of ssh pass, of the server or of the client.
+fn excepts_ssh(policy: &Policy) -> bool {
+    let Selector { proto, sport, dport, .. } = policy.id.selector;
+    let ssh = PortMatch::exactly(SSH_PORT);
+    policy.passage() == Some(Passage::Exception)
+        && proto == IPPROTO_TCP
+        && (sport == ssh || dport == ssh)
 }
 
 /// Traffic that the changed objects covered, and the remaining ones don't.

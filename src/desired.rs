@@ -37,7 +37,7 @@ pub struct Desired {
     /// Block policies for unprotected traffic; empty if the file wants none.
     pub guards: BTreeMap<PolicyId, Policy>,
     /// Policies that let packets pass untransformed, only where everything is protected: over IPv6
-    /// neighbour discovery, and with `encap` the datagrams that hold ESP.
+    /// neighbour discovery, with `encap` the datagrams that hold ESP, and exceptions.
     pub passages: BTreeMap<PolicyId, Policy>,
     /// The device with an MTU to keep right, if the file names one.
     pub link: Option<WantedLink>,

@@ -1,5 +1,4 @@
-//! Policies of no pair's own SA: guards, and what passes by the pairs' policies; and the ports of ESP in
-//! UDP.
+//! Guards, exceptions, and the ports of ESP in UDP.
 #![forbid(unsafe_code)]
 
 use std::{

@@ -88,7 +88,8 @@ pub enum Phase {
     DeleteDiscovery,
     /// Policies that let ESP in UDP in are deleted, as nothing refuses it any more.
     DeleteEncap,
-    /// Policies for exceptions are deleted.
+    /// Policies for exceptions are deleted where no pair protects these packets from now on. Others
+    /// are closed first, with the pair's own policies.
     DeleteExceptions,
     /// The tunnel's device gets a larger MTU.
     RaiseMtu,
@@ -133,9 +134,7 @@ impl Phase {
             Self::DeleteOutboundSas => "SAs that no policy asks for any more",
             Self::DeleteGuards => "guards last",
             Self::DeleteDiscovery => "neighbour discovery, which no policy covers any more",
-            Self::DeleteExceptions => {
-                "exceptions last: what they let pass is protected, or nothing is"
-            }
+            Self::DeleteExceptions => "exceptions of pairs that protect these packets no more",
             Self::DeleteEncap => "ESP in UDP, which no policy covers any more",
         }
     }

@@ -30,12 +30,14 @@ mod status;
 mod validate;
 
 use std::{
-    io::{self, Write},
+    borrow::Cow,
+    io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
     time::Duration,
 };
 
+use rustix::termios;
 use serde::Serialize;
 
 use crate::{
@@ -53,7 +55,7 @@ use crate::{
     },
     model::{ErrorCode, Live, LocalAddress},
     privilege::{self, Files},
-    render::{Layout, Plain, json_text},
+    render::{Layout, Plain, fold, json_text},
 };
 
 /// The end of a command.
@@ -229,9 +231,19 @@ fn say(what: std::fmt::Arguments<'_>) {
     let _ = writeln!(anstream::stderr(), "{}", Plain(what));
 }
 
-/// Prints to standard output; colours go where they are wanted.
+/// Prints text to standard output; colours go where they are wanted.
 fn print(text: &str) -> Result<(), Error> {
-    Ok(print_at_once(text)?)
+    Ok(print_at_once(&folded(text))?)
+}
+
+/// Lines fit the terminal, if that is where they go. Elsewhere they stay whole, to be searched.
+fn folded(text: &str) -> Cow<'_, str> {
+    let out = io::stdout();
+    let columns = out.is_terminal().then(|| termios::tcgetwinsize(&out).ok());
+    match columns.flatten() {
+        Some(size) => fold(text, size.ws_col.into()).into(),
+        None => text.into(),
+    }
 }
 
 /// Prints text, with colours where standard output takes them. In one piece: a write for each line

@@ -22,6 +22,8 @@ use crate::{
 /// The destination of a text.
 enum Text {
     Out(String),
+    /// Not to be broken into lines.
+    Json(String),
     Err(String),
 }
 
@@ -50,7 +52,7 @@ impl Printer {
     /// To standard output, as JSON with a newline at its end.
     pub(super) fn json(&self, value: &impl Serialize) {
         if let Ok(text) = json_text(value, Layout::Lines) {
-            self.out(text);
+            let _ = self.texts.send(Text::Json(text));
         }
     }
 
@@ -72,7 +74,8 @@ impl Printer {
 /// The work goes on whether or not anybody reads of it.
 fn print(text: Text) {
     let _ = match text {
-        Text::Out(text) => super::print_at_once(&text),
+        Text::Out(text) => super::print_at_once(&super::folded(&text)),
+        Text::Json(text) => super::print_at_once(&text),
         Text::Err(text) => io::stderr().write_all(text.as_bytes()),
     };
 }

@@ -67,18 +67,39 @@ impl PolicyId {
     }
 }
 
+impl PolicyId {
+    /// The identity without its direction, and where the two hosts are known from elsewhere without
+    /// those.
+    pub fn undirected(&self, hosts_are_known: bool) -> String {
+        let selector = match hosts_are_known {
+            true => self.selector.packets(),
+            false => self.selector.to_string(),
+        };
+        format!("{selector}{}", PolicyRest(self))
+    }
+}
+
 impl fmt::Display for PolicyId {
     /// In the words of `ip xfrm policy get`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} dir {}", self.selector, self.direction)?;
-        if self.sub {
+        write!(f, "{} dir {}{}", self.selector, self.direction, PolicyRest(self))
+    }
+}
+
+/// A policy's identity without selector and direction; each word has a space before it.
+struct PolicyRest<'a>(&'a PolicyId);
+
+impl fmt::Display for PolicyRest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.0;
+        if id.sub {
             f.write_str(" ptype sub")?;
         }
-        if !self.mark.is_none() {
-            write!(f, " mark {}", self.mark)?;
+        if !id.mark.is_none() {
+            write!(f, " mark {}", id.mark)?;
         }
-        if self.if_id != 0 {
-            write!(f, " if_id {:#x}", self.if_id)?;
+        if id.if_id != 0 {
+            write!(f, " if_id {:#x}", id.if_id)?;
         }
         Ok(())
     }

@@ -205,11 +205,30 @@ impl Selector {
     }
 }
 
+impl Selector {
+    /// Its packets without the hosts, such as `proto udp dport 4789`.
+    pub fn packets(&self) -> String {
+        match Rest(self).to_string() {
+            rest if rest.is_empty() => "any packet".into(),
+            rest => rest.trim_start().into(),
+        }
+    }
+}
+
 impl fmt::Display for Selector {
     /// In the words of `ip xfrm`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "src {} dst {}", self.src, self.dst)?;
-        match self.proto {
+        write!(f, "src {} dst {}{}", self.src, self.dst, Rest(self))
+    }
+}
+
+/// A selector without its hosts; each word has a space before it.
+struct Rest<'a>(&'a Selector);
+
+impl fmt::Display for Rest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let selector = self.0;
+        match selector.proto {
             0 => {}
             6 => f.write_str(" proto tcp")?,
             17 => f.write_str(" proto udp")?,
@@ -218,19 +237,19 @@ impl fmt::Display for Selector {
             proto => write!(f, " proto {proto}")?,
         }
         // ICMP has its type and code in their place.
-        let words = match self.proto {
+        let words = match selector.proto {
             IPPROTO_ICMP | IPPROTO_ICMPV6 => ["type", "code"],
             _ => ["sport", "dport"],
         };
-        for (word, ports) in words.into_iter().zip([self.sport, self.dport]) {
+        for (word, ports) in words.into_iter().zip([selector.sport, selector.dport]) {
             match ports.mask {
                 0 => {}
                 0xffff => write!(f, " {word} {}", ports.port)?,
                 mask => write!(f, " {word} {}/{mask:#x}", ports.port)?,
             }
         }
-        if self.ifindex != 0 {
-            write!(f, " dev index {}", self.ifindex)?;
+        if selector.ifindex != 0 {
+            write!(f, " dev index {}", selector.ifindex)?;
         }
         Ok(())
     }

@@ -76,11 +76,8 @@ impl Difference for ChainChange {
         }
     }
 
-    fn note(&self) -> String {
-        match self {
-            Self::Set { live: None, rules, .. } => format!("  {}", words(rules)),
-            Self::Set { live: Some(_), .. } | Self::Delete(_) => String::new(),
-        }
+    fn line(&self, _: bool) -> String {
+        self.id()
     }
 
     fn steps(&self, context: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {

@@ -108,8 +108,9 @@ pub(super) trait Difference {
     fn is_optional(&self) -> bool;
     /// The object's attributes, or those in which the two sides differ.
     fn fields(&self) -> Vec<Field>;
-    /// The text behind the object's identity.
-    fn note(&self) -> String;
+    /// The object in one line without its direction. Where `hosts_are_known`, the peer's address
+    /// stands above it.
+    fn line(&self, hosts_are_known: bool) -> String;
     /// The steps that make the difference go away, each with its place in the order.
     fn steps(&self, context: &Context<'_>) -> Vec<(Phase, StepKind<()>)>;
     /// The way back to the object's old form; `None` if there is none, or it is not allowed. Where
@@ -234,9 +235,14 @@ impl Change {
         self.operation.difference().fields()
     }
 
-    /// The text behind the object's identity.
-    pub fn note(&self) -> String {
-        self.operation.difference().note()
+    /// The object in one line: its direction, its identity, and what is to be known of it. The
+    /// hosts are left out where they are the local peer and the one that the change is for.
+    pub fn line(&self) -> String {
+        let line = self.operation.difference().line(self.peer.is_some());
+        match self.direction().filter(|_| self.kind() != ObjectKind::Chain) {
+            Some(direction) => format!("{:<4} {line}", direction.to_string()),
+            None => line,
+        }
     }
 
     /// The direction, where the object itself or the file tells it.

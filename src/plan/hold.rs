@@ -118,7 +118,7 @@ impl<'a> Hold<'a> {
             Operation::Policy(PolicyChange::Create(policy)) => {
                 self.taken.policies.contains(&policy.id)
             }
-            Operation::Sa(SaChange::Delete(_))
+            Operation::Sa(SaChange::Delete { .. })
             | Operation::Policy(PolicyChange::Update { .. } | PolicyChange::Delete(_))
             | Operation::Mtu(_)
             | Operation::Chain(_) => false,
@@ -226,7 +226,7 @@ impl<'a> Hold<'a> {
         let open: Vec<&Policy> = open.copied().collect();
         let needed: BTreeSet<SaId> = stays.into_values().flat_map(pinned).collect();
         changes.retain(|change| match &change.operation {
-            Operation::Sa(SaChange::Delete(Sa { id, .. })) => {
+            Operation::Sa(SaChange::Delete { sa: Sa { id, .. }, .. }) => {
                 !needed.contains(&SaId { mark: Mark::NONE, ..*id }) && !finds(&open, id)
             }
             Operation::Sa(SaChange::Replace { wanted, .. }) => !finds(&open, &wanted.sa.id),

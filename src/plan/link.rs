@@ -55,8 +55,8 @@ impl Difference for MtuChange {
         fields::differing(of_mtu(self.before), of_mtu(self.after))
     }
 
-    fn note(&self) -> String {
-        String::new()
+    fn line(&self, _: bool) -> String {
+        self.id()
     }
 
     fn steps(&self, _: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {

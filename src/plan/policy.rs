@@ -118,8 +118,9 @@ impl Difference for PolicyChange {
         }
     }
 
-    fn note(&self) -> String {
-        match self {
+    fn line(&self, hosts_are_known: bool) -> String {
+        let id = self.policy().id.undirected(hosts_are_known);
+        let note = match self {
             Self::Create(policy) => match policy.templates.first() {
                 Some(template) if template.spi.raw() != 0 => format!("  spi {}", template.spi),
                 Some(_) if policy.lets_clear_text_pass() => {
@@ -129,7 +130,8 @@ impl Difference for PolicyChange {
                 None => format!("  {}", policy.action),
             },
             Self::Update { .. } | Self::Delete(_) => String::new(),
-        }
+        };
+        format!("{id}{note}")
     }
 
     fn steps(&self, context: &Context<'_>) -> Vec<(Phase, StepKind<()>)> {
@@ -331,6 +333,18 @@ fn ended(policy: &Policy, desired: &Desired) -> Option<Policy> {
     Some(Policy { templates, ..policy.clone() })
 }
 
+/// Whether a guard that is added blocks packets of an exception. The exception goes before it then:
+/// the guard makes open sockets look again, and a later delete would not (`ended`).
+fn is_blocked_from_now_on(exception: &Policy, changes: &[Change]) -> bool {
+    let PolicyId { direction, selector, .. } = exception.id;
+    changes.iter().any(|change| {
+        matches!(&change.operation, Operation::Policy(PolicyChange::Create(guard))
+            if guard.is_guard()
+                && guard.id.direction == direction
+                && guard.id.selector.overlaps(&selector))
+    })
+}
+
 /// The phases in which a policy comes and goes.
 fn phases(change: &PolicyChange, context: &Context<'_>) -> [Phase; 2] {
     let Context { changes, desired } = *context;
@@ -362,6 +376,11 @@ fn phases(change: &PolicyChange, context: &Context<'_>) -> [Phase; 2] {
         (_, PolicyRole::Guard) => [Phase::Guards, Phase::DeleteGuards],
         (_, PolicyRole::Passage(Passage::Discovery)) => [Phase::Discovery, Phase::DeleteDiscovery],
         (_, PolicyRole::Passage(Passage::Encap)) => [Phase::Encap, Phase::DeleteEncap],
+        (PolicyChange::Delete(exception), PolicyRole::Passage(Passage::Exception))
+            if is_blocked_from_now_on(exception, changes) =>
+        {
+            [Phase::Exceptions, Phase::EndExceptions]
+        }
         (_, PolicyRole::Passage(Passage::Exception)) => {
             [Phase::Exceptions, Phase::DeleteExceptions]
         }

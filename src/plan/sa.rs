@@ -18,8 +18,8 @@ use super::{
 use crate::{
     desired::{Desired, Goal, Keyring, WantedSa},
     model::{
-        Algorithm, Direction, KeyView, Live, Mark, OldPairs, Reason, ReasonCode, Reqid, Sa, SaId,
-        SaStep, Selector, State, StepKind,
+        Algorithm, Direction, IPPROTO_ESP, KeyView, Live, Mark, OldPairs, Reason, ReasonCode,
+        Reqid, Sa, SaId, SaStep, Selector, State, StepKind,
     },
 };
 
@@ -40,7 +40,12 @@ pub enum SaChange {
         twins: Vec<Sa>,
     },
     /// It is of the mesh, and unwanted.
-    Delete(Sa),
+    Delete {
+        /// The SA in the kernel.
+        sa: Sa,
+        /// Its direction, where an end is the local peer's address.
+        direction: Option<Direction>,
+    },
 }
 
 /// The changes of SAs.
@@ -58,7 +63,7 @@ impl Difference for SaChange {
         match self {
             Self::Create(_) => ChangeAction::Create,
             Self::Replace { .. } => ChangeAction::Replace,
-            Self::Delete(_) => ChangeAction::Delete,
+            Self::Delete { .. } => ChangeAction::Delete,
         }
     }
 
@@ -69,14 +74,14 @@ impl Difference for SaChange {
     fn id(&self) -> String {
         match self {
             Self::Create(wanted) | Self::Replace { wanted, .. } => wanted.sa.id.to_string(),
-            Self::Delete(sa) => sa.id.to_string(),
+            Self::Delete { sa, .. } => sa.id.to_string(),
         }
     }
 
     fn direction(&self) -> Option<Direction> {
         match self {
             Self::Create(wanted) | Self::Replace { wanted, .. } => Some(wanted.direction),
-            Self::Delete(_) => None,
+            Self::Delete { direction, .. } => *direction,
         }
     }
 
@@ -91,20 +96,26 @@ impl Difference for SaChange {
             Self::Create(wanted) | Self::Replace { live: None, wanted, .. } => {
                 fields::created(of_sa(&wanted.sa))
             }
-            Self::Delete(sa) => fields::deleted(of_sa(sa)),
+            Self::Delete { sa, .. } => fields::deleted(of_sa(sa)),
         }
     }
 
-    fn note(&self) -> String {
+    /// Of a peer's SAs the direction tells the destination.
+    fn line(&self, hosts_are_known: bool) -> String {
+        let is_told = hosts_are_known && self.direction().is_some();
+        let id = |id: SaId| match is_told && id.proto == IPPROTO_ESP && id.mark.is_none() {
+            true => format!("spi {}", id.spi),
+            false => id.to_string(),
+        };
         match self {
             Self::Create(wanted) => {
-                let WantedSa { direction, generation, sa, .. } = wanted;
-                format!("  {direction}, generation {generation}, key {}", sa.key)
+                let WantedSa { generation, sa, .. } = wanted;
+                format!("{}  generation {generation}, key {}", id(sa.id), sa.key)
             }
             Self::Replace { wanted, .. } => {
-                format!("  {}, generation {}", wanted.direction, wanted.generation)
+                format!("{}  generation {}", id(wanted.sa.id), wanted.generation)
             }
-            Self::Delete(_) => String::new(),
+            Self::Delete { sa, .. } => id(sa.id),
         }
     }
 
@@ -124,7 +135,7 @@ impl Difference for SaChange {
                 let kind = if larval { add(wanted) } else { replace(wanted) };
                 vec![(sa_phase(wanted.direction), kind)]
             }
-            Self::Delete(sa) => {
+            Self::Delete { sa, .. } => {
                 let phase = match context.desired.local == Some(sa.src) {
                     true => Phase::DeleteOutboundSas,
                     false => Phase::DeleteSas,
@@ -143,7 +154,9 @@ impl Difference for SaChange {
                 Some(old) if old.is_larval() && twins.is_empty() => Some(without(wanted, now)),
                 _ => None,
             },
-            Self::Delete(old) => now.state.sas.contains(old).then_some(WayBack::Untouched),
+            Self::Delete { sa: old, .. } => {
+                now.state.sas.contains(old).then_some(WayBack::Untouched)
+            }
         }
     }
 
@@ -158,7 +171,7 @@ impl Difference for SaChange {
             Self::Replace { live, twins, .. } => {
                 live.iter().chain(twins).filter_map(|sa| problem_of_sa(sa, keys)).collect()
             }
-            Self::Delete(sa) => problem_of_sa(sa, keys).into_iter().collect(),
+            Self::Delete { sa, .. } => problem_of_sa(sa, keys).into_iter().collect(),
         }
     }
 }
@@ -256,9 +269,21 @@ fn unwanted_sa(desired: &Desired, sa: &Sa, old: &OldPairs) -> Option<Change> {
     let reason = Reason::new(code, text);
     Some(Change {
         peer: peer.cloned(),
-        operation: Operation::Sa(SaChange::Delete(sa.clone())),
+        operation: Operation::Sa(SaChange::Delete {
+            sa: sa.clone(),
+            direction: direction(desired, sa),
+        }),
         reason,
     })
+}
+
+/// The direction of an SA, by its ends.
+fn direction(desired: &Desired, sa: &Sa) -> Option<Direction> {
+    match desired.local? {
+        local if local == sa.id.dst => Some(Direction::In),
+        local if local == sa.src => Some(Direction::Out),
+        _ => None,
+    }
 }
 
 fn add(wanted: &WantedSa) -> StepKind<()> {

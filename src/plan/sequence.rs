@@ -1,7 +1,8 @@
 //! Changes -> steps, in the one order in which nothing leaks.
 //!
-//! 1. Guards and the chains that guard go in first, and policies that let clear text pass ahead of
-//!    them are closed: from then on unprotected traffic is blocked.
+//! 1. Exceptions go whose packets a new guard blocks. Guards and the chains that guard come, and
+//!    policies that let clear text pass ahead of them are closed: from then on unprotected traffic is
+//!    blocked.
 //! 2. A smaller MTU of the tunnel, before any of its packets is protected and so longer. A larger one
 //!    comes last.
 //! 3. Outbound SAs, then policies that let neighbour discovery pass and those that cover ICMP
@@ -41,6 +42,8 @@ pub struct PlannedStep {
 /// The parts of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Policies for exceptions are deleted whose packets a guard that is added next will block.
+    EndExceptions,
     /// Guards are added and repaired, and so are the chains that guard. Policies of the mesh that
     /// let clear text pass ahead of them are closed.
     Guards,
@@ -99,6 +102,10 @@ impl Phase {
     /// The reason for its place.
     pub fn reason(self) -> &'static str {
         match self {
+            Self::EndExceptions => {
+                "exceptions before the guards that block their packets: open sockets look again when a \
+                 policy is added, and not when one is deleted"
+            }
             Self::Guards => "guards first: what is not protected is blocked from here on",
             Self::LowerMtu => "the MTU before packets grow by encryption",
             Self::RaiseMtu => "a larger MTU once packets of that size fit",
@@ -143,6 +150,7 @@ impl Phase {
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::EndExceptions => "end exceptions that guards block",
             Self::Guards => "put up guards",
             Self::LowerMtu => "lower the MTU",
             Self::RaiseMtu => "raise the MTU",

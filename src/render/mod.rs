@@ -1,6 +1,7 @@
 //! Plans, reports and live states as text and JSON; never computes a difference.
 #![forbid(unsafe_code)]
 
+mod fold;
 mod json;
 mod mtu;
 mod plain;
@@ -17,6 +18,7 @@ use crate::{
     plan::{Plan, Warning},
 };
 
+pub use fold::fold;
 pub use json::{
     FORMAT_VERSION, JsonError, JsonIncluded, JsonPremises, JsonSavedPlan, JsonSnapshot,
     confirm_json, errors_json, mtu_json, named_status_json, plan_json, ratchet_advance_json,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
 use anstyle::{AnsiColor, Style};
+use similar::TextDiff;
 
 use super::{Plain, Subject, View};
 use crate::{
@@ -11,6 +12,10 @@ use crate::{
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan},
 };
 
+/// Columns of a terminal that nobody has made wider.
+const WIDTH: usize = 80;
+/// The field of a chain with several values.
+const RULES: &str = "rules";
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
@@ -57,16 +62,17 @@ pub(super) fn title(subject: Subject<'_>, local: Option<&Peer>) -> String {
         Subject::Named(mesh) => return format!("{BOLD}Mesh {mesh}{BOLD:#}: without its file\n"),
     };
     let local = local.map(|peer| format!(", peer {} ({})", peer.name, peer.address));
-    format!(
-        "{BOLD}Mesh {}{}, {}{BOLD:#}: {}, {}{}, reqid {}\n",
-        config.mesh,
-        local.unwrap_or_default(),
-        generation(moment),
+    let mesh =
+        format!("Mesh {}{}, {}", config.mesh, local.unwrap_or_default(), generation(moment));
+    let protection = format!(
+        "{}, {}{}, reqid {}",
         traffic(config),
         config.esp.cipher.name(),
         encap(config, moment),
         config.reqid,
-    )
+    );
+    let gap = if mesh.len() + protection.len() + 2 > WIDTH { "\n  " } else { " " };
+    format!("{BOLD}{mesh}{BOLD:#}:{gap}{protection}\n")
 }
 
 /// ESP in UDP, in words: the port, and the first generation where that is still to come.
@@ -178,12 +184,16 @@ fn write_change(text: &mut String, change: &Change, told: Option<&Reason>) {
     };
     let _ = writeln!(
         text,
-        "{style}{:>5}{style:#} {:<6} {}{}",
+        "{style}{:>5}{style:#} {:<6} {}",
         action.symbol(),
         change.kind(),
-        Plain(change.id()),
-        Plain(change.note())
+        Plain(change.line())
     );
+    if action == ChangeAction::Create && change.kind() == ObjectKind::Chain {
+        change.fields().iter().filter(|field| field.name == RULES).for_each(|field| {
+            write_rules(text, field);
+        });
+    }
     if has_reason(change) && told != Some(&change.reason) {
         write_reason(text, "        ", &change.reason);
     }
@@ -192,7 +202,27 @@ fn write_change(text: &mut String, change: &Change, told: Option<&Reason>) {
     }
 }
 
+/// Each rule in a line of its own, with signs where they differ.
+fn write_rules(text: &mut String, field: &Field) {
+    let rules = |side: &Option<String>| -> Vec<String> {
+        let listed = side.as_deref().filter(|rules| *rules != "none").unwrap_or_default();
+        listed.split("; ").filter(|rule| !rule.is_empty()).map(String::from).collect()
+    };
+    let (before, after) = (rules(&field.before), rules(&field.after));
+    let (before, after) = (as_lines(&before), as_lines(&after));
+    for change in TextDiff::from_slices(&before, &after).iter_all_changes() {
+        let _ = writeln!(text, "        {} {}", change.tag(), Plain(change.value()));
+    }
+}
+
+fn as_lines(rules: &[String]) -> Vec<&str> {
+    rules.iter().map(String::as_str).collect()
+}
+
 fn write_field(text: &mut String, field: &Field) {
+    if field.name == RULES {
+        return write_rules(text, field);
+    }
     let none = "none".to_owned();
     let before = field.before.as_ref().unwrap_or(&none);
     let after = field.after.as_ref().unwrap_or(&none);
@@ -213,8 +243,8 @@ fn write_order(text: &mut String, plan: &Plan) {
     }
     for (number, (phase, count)) in phases.into_iter().enumerate() {
         let count = if phase == Phase::Wait { "200 ms".into() } else { count.to_string() };
-        let _ =
-            writeln!(text, "{:>5}. {phase}: {count}  {DIM}# {}{DIM:#}", number + 1, phase.reason());
+        let _ = writeln!(text, "{:>5}. {phase}: {count}", number + 1);
+        let _ = writeln!(text, "       {DIM}# {}{DIM:#}", phase.reason());
     }
 }
 

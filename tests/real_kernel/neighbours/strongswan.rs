@@ -9,7 +9,8 @@ use std::{
 
 use super::{foreign, stays_through_a_mesh};
 use crate::{
-    fixture::{A, B, Lab, inner, spi},
+    encap::Holder,
+    fixture::{A, B, Lab, Underlay, inner, spi},
     namespace::Namespace,
     ping::{self, Stream},
     shell::Ran,
@@ -41,13 +42,20 @@ struct Settings {
     /// Lines of the daemon's section in strongswan.conf.
     daemon: String,
     plugins: String,
-    /// Of swanctl.conf.
+    /// Lines of the connection in swanctl.conf.
+    connection: String,
+    /// Its children.
     children: String,
 }
 
 impl Settings {
     fn new(children: &str) -> Self {
-        Self { daemon: String::new(), plugins: PLUGINS.into(), children: children.into() }
+        Self {
+            daemon: String::new(),
+            plugins: PLUGINS.into(),
+            connection: String::new(),
+            children: children.into(),
+        }
     }
 }
 
@@ -70,7 +78,7 @@ impl Charon {
     fn start(lab: &Lab, place: usize, settings: &Settings) -> Self {
         let directory = lab.directory().join(format!("charon-{place}"));
         fs::create_dir_all(&directory).expect("a directory can be made");
-        let Settings { daemon, plugins, children } = settings;
+        let Settings { daemon, plugins, connection, children } = settings;
         let path = directory.display();
         let conf = format!(
             "charon-systemd {{\nload = {plugins}\ninstall_routes = no\n{daemon}\n\
@@ -81,7 +89,7 @@ impl Charon {
         let (local, remote) = (lab.address(place), lab.address(A + B - place));
         let connections = format!(
             "connections {{ them {{\nversion = 2\nproposals = aes128-sha256-modp1024\n\
-             local_addrs = {local}\nremote_addrs = {remote}\n\
+             local_addrs = {local}\nremote_addrs = {remote}\n{connection}\
              local {{ auth = psk\n id = {local}\n }}\nremote {{ auth = psk\n id = {remote}\n }}\n\
              children {{\n{children}}}\n}} }}\n\
              secrets {{ ike-them {{ secret = \"a secret of theirs\"\n }} }}\n"
@@ -249,6 +257,61 @@ fn a_shunt_of_strongswans_for_a_peers_traffic_is_named_and_left() {
     charons[A].swanctl("--uninstall --child shunt").exits(0);
     lab.apply_all();
     lab.reaches(A, B);
+}
+
+/// charon holds the two ports of IKE, and takes ESP out of UDP at the second. It goes on there, in UDP
+/// too, while the mesh's ESP is in UDP at a port of its own.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn esp_in_udp_goes_beside_strongswans_own_at_another_port() {
+    let mut lab = Lab::new(2);
+    let mut settings = Settings::new(ICMP);
+    settings.connection = "encap = yes\n".into();
+    let charons = Charon::pair(&lab, &settings);
+    charons[A].initiate("icmp");
+    lab.mesh.esp = "encap = 4501";
+    lab.write_all(&lab.mesh);
+    let holders = [A, B].map(|place| Holder::start(lab.host(place), Underlay::V4, 4501));
+    let capture = lab.capture();
+    lab.apply_all();
+    their_ping_works(&lab);
+    lab.reaches(A, B);
+    lab.reaches(B, A);
+    for place in [A, B] {
+        lab.has_converged(place);
+        lab.meshsec(place, &["status"]).exits(0).says("1 protected");
+    }
+    let recording = capture.stop();
+    recording.is_closed();
+    recording.has_none("esp");
+    for port in [4500, 4501] {
+        assert!(recording.packets(&format!("udp port {port}")).len() >= 6, "port {port} is used");
+    }
+    charons[A].swanctl("--rekey --child icmp").exits(0);
+    their_ping_works(&lab);
+    drop(holders);
+    lab.meshsec(A, &["plan"]).exits(0).says("ESP that peers send to UDP port 4501 is lost");
+    their_ping_works(&lab);
+}
+
+/// The port that charon has: its socket takes ESP out of UDP for the mesh too.
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn the_socket_of_strongswan_takes_the_meshs_esp_out_of_udp() {
+    let mut lab = Lab::new(2);
+    let charons = Charon::pair(&lab, &Settings::new(ICMP));
+    lab.mesh.esp = "encap = 4500";
+    lab.write_all(&lab.mesh);
+    lab.apply_all();
+    for place in [A, B] {
+        let status = lab.meshsec(place, &["status", "--format", "json"]).json();
+        assert_eq!(status["encap"]["answers"], "yes");
+    }
+    lab.reaches(A, B);
+    charons[A].initiate("icmp");
+    their_ping_works(&lab);
+    drop(charons);
+    lab.meshsec(A, &["plan"]).exits(0).says("ESP that peers send to UDP port 4500 is lost");
 }
 
 /// SPIs of meshes in generations 16 to 19, modulo 32, are in charon's range.

@@ -4,6 +4,7 @@ use super::*;
 use meshsec::{
     config::{Exception, Members},
     model::{PeerName, WarningCode},
+    plan::{Phase, PolicyStep, StepKind},
 };
 
 fn all(exceptions: Vec<Exception>) -> Config {
@@ -105,4 +106,25 @@ fn an_exception_does_not_open_what_a_foreign_policy_protects() {
     let plan = crate::common::plan(&config, &mut kernel);
     let opens = meshsec::model::ConflictCode::ExceptionOpens;
     assert!(plan.conflicts.iter().all(|conflict| conflict.code != opens));
+}
+
+/// Open sockets look again when the guard is added. A delete behind it would leave them in the clear.
+#[test]
+fn an_exception_that_a_new_guard_blocks_goes_before_the_guard_comes() {
+    let member = Members::Peer(PeerName::new("b").unwrap());
+    let vxlan = Exception::Port { protocol: Protocol::Udp, port: 4789, serves: vec![member] };
+    let mut kernel = applied_host(&all(vec![vxlan]));
+    let mut config = mesh(1, &LAB);
+    config.peers.retain(|peer| peer.name.as_str() != "b");
+    let plan = crate::common::plan(&config, &mut kernel);
+    let is_exception = |policy: &Policy| policy.passage_in(crate::common::REQID).is_some();
+    let deletes = plan.steps.iter().filter(|step| {
+        matches!(&step.step.kind, StepKind::Policy(PolicyStep::Delete(policy)) if is_exception(policy))
+    });
+    let phases: Vec<Phase> = deletes.map(|step| step.phase).collect();
+    // No guard is asked about what is forwarded.
+    assert_eq!(phases, [Phase::EndExceptions, Phase::EndExceptions, Phase::DeleteExceptions]);
+    assert!(plan.steps.iter().any(|step| step.phase == Phase::Guards));
+    assert!(applied(&config, &mut kernel).is_complete());
+    assert!(crate::common::plan(&config, &mut kernel).is_empty());
 }

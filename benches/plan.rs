@@ -16,7 +16,7 @@ use meshsec::{
         Stage, Time,
     },
     plan::Plan,
-    render::{Subject, View, plan_json, plan_text},
+    render::{Extent, NO_OUTCOMES, Subject, View, plan_json, plan_text},
 };
 use sha2::Sha256;
 
@@ -37,8 +37,15 @@ fn main() {
     let compare = best(|| drop(Plan::new(&wanted, &live, REQID)));
     let plan = Plan::new(&wanted, &live, REQID);
     let subject = Subject::File { config: &config, moment };
-    let view = View { subject, local: Some(local), plan: &plan, warnings: &[], file: "f" };
-    let text = best(|| drop(plan_text(&view)));
+    let view = View {
+        subject,
+        local: Some(local),
+        plan: &plan,
+        warnings: &[],
+        outcomes: &NO_OUTCOMES,
+        file: "f",
+    };
+    let text = best(|| drop(plan_text(&view, &Extent::Whole)));
     let json = best(|| drop(serde_json::to_string(&plan_json(&view))));
 
     println!("{PEERS} peers, {} changes, best of {ROUNDS}", plan.changes.len());

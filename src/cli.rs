@@ -10,6 +10,14 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+/// The examples below the help of a command, a line each.
+macro_rules! examples {
+    ($($line:literal),+) => { concat!("Examples:" $(, "\n  ", $line)+) };
+}
+
+/// The mesh's file, where none is named.
+pub const DEFAULT_FILE: &str = "/etc/meshsec/mesh.toml";
+
 /// Terraform for IPsec: plan and apply an encrypted mesh from one TOML file.
 #[derive(Debug, Parser)]
 #[command(name = "meshsec", version, arg_required_else_help = true)]
@@ -43,7 +51,7 @@ pub struct Global {
 impl Global {
     /// The mesh's file.
     pub fn file(&self) -> &Path {
-        self.config.as_deref().unwrap_or(Path::new("/etc/meshsec/mesh.toml"))
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
     }
 }
 
@@ -62,39 +70,59 @@ pub enum Format {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check the file and its secrets; needs no privilege
+    #[command(after_help = examples!("meshsec -c mesh.toml validate"))]
     Validate,
     /// Show what apply would do
+    #[command(after_help = examples!("meshsec plan", "meshsec plan --summary", "meshsec -c mesh.toml plan --live empty --local a   # anywhere, without privilege", "meshsec plan --out plan.json   # then: meshsec apply plan.json"))]
     Plan(PlanArgs),
     /// Show the plan, ask, do it and prove that it is done
+    #[command(after_help = examples!("meshsec apply", "meshsec apply --confirm-within 60s   # then: meshsec confirm", "meshsec apply --auto-approve --quiet"))]
     Apply(ApplyArgs),
     /// Remove everything of this mesh from this host; needs no secret
+    #[command(after_help = examples!("meshsec destroy", "meshsec destroy --mesh lab   # without its file"))]
     Destroy(DestroyArgs),
     /// Keep what an apply or destroy with --confirm-within has done
+    #[command(after_help = examples!("meshsec confirm"))]
     Confirm,
     /// Show live objects in the file's words
+    #[command(after_help = examples!("meshsec show", "meshsec show --all"))]
     Show(ShowArgs),
     /// Show whether each peer is protected; exit with 2 if somebody should look
+    #[command(after_help = examples!("meshsec status", "meshsec status b --watch", "meshsec status --wait-heard 5m"))]
     Status(StatusArgs),
     /// Print the live state as JSON, without keys: input of plan --live FILE
+    #[command(after_help = examples!("meshsec snapshot > a.json   # then, anywhere: meshsec plan --live a.json"))]
     Snapshot,
     /// Show how large a packet may be, part by part; needs no privilege
+    #[command(after_help = examples!("meshsec mtu", "meshsec mtu --underlay-mtu 9000"))]
     Mtu(MtuArgs),
     /// Print a new X25519 private key, as wg genkey does
+    #[command(after_help = examples!("meshsec genkey > /etc/meshsec/private.key"))]
     Genkey,
     /// Print a new 32-byte secret, as wg genpsk does
+    #[command(after_help = examples!("meshsec genpsk > /etc/meshsec/mesh.key"))]
     Genpsk,
     /// Print the public key of a private key on standard input, as wg pubkey does
+    #[command(after_help = examples!("meshsec pubkey < /etc/meshsec/private.key"))]
     Pubkey,
     /// Raise generation in the file by one, and change nothing else in it
+    #[command(after_help = examples!("meshsec rotate", "meshsec rotate --here   # only if all hosts have followed"))]
     Rotate(EvidenceArgs),
     /// Tell whether all hosts have applied the generation; exit with 2 if they are not known to
+    #[command(after_help = examples!("meshsec settled --for 5m", "meshsec settled --seen a.json b.json c.json"))]
     Settled(EvidenceArgs),
     /// Make the ratchet of the file, or turn it
     #[command(subcommand)]
+    #[command(after_help = examples!("meshsec ratchet init < mesh.key", "meshsec ratchet advance --to 12"))]
     Ratchet(RatchetCommand),
     /// Decode an SPI into generation, lane, from and to
+    #[command(after_help = examples!("meshsec spi 0x84001002", "meshsec spi spi=0x84001002   # as tcpdump prints it"))]
     Spi(SpiArgs),
+    /// Print the script by which a shell completes command lines, peers and namespaces included
+    #[command(after_help = examples!("source <(meshsec completions bash)"))]
+    Completions(CompletionsArgs),
     /// Make the sockets that systemd passes take ESP out of UDP; for meshsec-encap@.service
+    #[command(after_help = examples!("systemctl enable --now meshsec-encap@4500.socket   # runs it"))]
     EncapSocket,
 }
 
@@ -124,9 +152,27 @@ pub struct PlanArgs {
     /// Exit with 2 if there are changes
     #[arg(long)]
     pub detailed_exitcode: bool,
+    /// How much of the plan to show.
+    #[command(flatten)]
+    pub extent: ExtentArgs,
+    /// Show the changes of this peer alone; may be given several times
+    #[arg(long = "peer", value_name = "NAME", conflicts_with_all = ["summary", "quiet"])]
+    pub peers: Vec<String>,
     /// Save the plan for apply FILE, which performs it only if nothing has changed
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+/// How much of a plan's text to show.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(multiple = false)]
+pub struct ExtentArgs {
+    /// Show how many changes there are of each peer, and no single one
+    #[arg(long)]
+    pub summary: bool,
+    /// Show one line: the number of changes and of warnings, or the error
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Arguments of `apply`.
@@ -146,6 +192,9 @@ pub struct RunArgs {
     /// Don't ask
     #[arg(long)]
     pub auto_approve: bool,
+    /// How much of the plan to show.
+    #[command(flatten)]
+    pub extent: ExtentArgs,
     /// How long to wait for another run in this network namespace, such as 500ms or 2m
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub lock_timeout: Duration,
@@ -293,4 +342,27 @@ pub struct MtuArgs {
 pub struct SpiArgs {
     /// An SPI such as 0x84001002
     pub value: String,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// A shell that completes command lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// source <(meshsec completions bash)
+    Bash,
+    /// eval (meshsec completions elvish | slurp)
+    Elvish,
+    /// meshsec completions fish | source
+    Fish,
+    /// meshsec completions powershell | Out-String | Invoke-Expression
+    Powershell,
+    /// source <(meshsec completions zsh)
+    Zsh,
 }

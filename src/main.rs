@@ -5,7 +5,7 @@ use std::{env, io::Write, process::ExitCode};
 use clap::Parser;
 use meshsec::{
     cli::{self, Cli, Format},
-    commands,
+    commands, completion,
     error::{self, Error},
     privilege,
     render::{Layout, Plain, json_text},
@@ -13,6 +13,7 @@ use meshsec::{
 
 fn main() -> ExitCode {
     error::quiet_panics();
+    completion::answer();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -27,12 +27,24 @@ const PROGRAMS: CapabilitySet =
 ///
 /// The kernel refuses, which only a filter of system calls makes it do.
 pub fn confine(cli: &Cli) -> io::Result<()> {
+    confine_to(needs(cli))
+}
+
+/// No right is kept at all: a shell wants to know how a line may go on.
+///
+/// # Errors
+///
+/// As [`confine`].
+pub fn confine_to_nothing() -> io::Result<()> {
+    confine_to(CapabilitySet::empty())
+}
+
+fn confine_to(keep: CapabilitySet) -> io::Result<()> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // No program that is run can gain capabilities that are given up here.
     thread::set_no_new_privs(true)?;
-    let keep = needs(cli);
     leave_bounding_set(keep & PROGRAMS)?;
     keep_only(keep)?;
     hand_on(keep & PROGRAMS)
@@ -109,6 +121,7 @@ fn needs(cli: &Cli) -> CapabilitySet {
         | Command::Genpsk
         | Command::Pubkey
         | Command::Spi(_)
+        | Command::Completions(_)
         | Command::EncapSocket => {
             return CapabilitySet::empty();
         }

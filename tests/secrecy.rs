@@ -176,7 +176,7 @@ impl Host {
 }
 
 /// Every command, with everything that changes its output.
-const COMMANDS: [&[&str]; 45] = [
+const COMMANDS: [&[&str]; 46] = [
     &["validate"],
     &["validate", "--format=json"],
     &["plan"],
@@ -220,6 +220,7 @@ const COMMANDS: [&[&str]; 45] = [
     &["rotate", "--format=json"],
     &["pubkey"],
     &["spi", "0x84001002"],
+    &["completions", "bash"],
     &["encap-socket"],
     &["help"],
 ];

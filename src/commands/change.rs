@@ -2,6 +2,7 @@
 //! and `destroy`. [`change`] reads from top to bottom as the argument for its safety.
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufRead, IsTerminal, Write},
     path::Path,
     time::Duration,
@@ -205,6 +206,7 @@ impl<'a> Job<'a> {
                 local: None,
                 plan: &prepared.plan,
                 warnings: &prepared.warnings,
+                outcomes: &prepared.outcomes,
                 file: "",
             },
         }
@@ -312,7 +314,8 @@ fn prepare_destroy<'a>(
     // Only shown: a clock that is wrong keeps nobody from removing everything.
     let moment = config.rotation.at(clock::now());
     let (keyring, warnings) = Default::default();
-    Ok(Prepared { local, moment, desired, keyring, plan, warnings })
+    let outcomes = BTreeMap::new();
+    Ok(Prepared { local, moment, desired, keyring, plan, warnings, outcomes })
 }
 
 fn prepare_destroy_named(mesh: &NamedMesh, live: &Live) -> Prepared<'static> {
@@ -321,7 +324,8 @@ fn prepare_destroy_named(mesh: &NamedMesh, live: &Live) -> Prepared<'static> {
     let warnings = named::warning(live, mesh).into_iter().collect();
     // Nobody knows the generation, and it is not shown.
     let moment = Moment { generation: Default::default(), clock: None };
-    Prepared { local: None, moment, desired, keyring: Keyring::default(), plan, warnings }
+    let (local, keyring, outcomes) = Default::default();
+    Prepared { local, moment, desired, keyring, plan, warnings, outcomes }
 }
 
 /// The approved plan and the live state that it was made for; `None` if it was not approved.
@@ -334,7 +338,8 @@ fn approved_plan<'j>(
     let file = file_name(global);
     let mut live = kernel.observe(job.reqid())?;
     loop {
-        let prepared = job.prepare(global, &live)?;
+        let mut prepared = job.prepare(global, &live)?;
+        prepared.foresee(&live, job.reqid());
         if !approved(global, args, job.verb(), &job.view(&prepared, &file))? {
             return Ok(None);
         }
@@ -370,7 +375,7 @@ fn refuse_questions_without_answer(global: &Global, args: &RunArgs) -> Result<()
 /// Shows the plan and asks, if there is anything to ask about.
 fn approved(global: &Global, args: &RunArgs, verb: Verb, view: &View<'_>) -> Result<bool, Error> {
     if global.format == Format::Text {
-        print(&plan_text(view))?;
+        print(&plan_text(view, &args.extent.into()))?;
     }
     if args.auto_approve || view.plan.steps.is_empty() {
         return Ok(true);

@@ -8,10 +8,10 @@ use super::{live, saved};
 use crate::{
     fuzzing::{Mesh, NOW, harmless, harmless_and_secretless, harmless_with_styles, meshes, number},
     model::{Live, State},
-    plan::Plan,
+    plan::{Plan, outcomes},
     render::{
-        JsonPremises, Layout, ShowView, StatusView, Subject, View, json_text, plan_json, plan_text,
-        show_json, show_text, status_json, status_prometheus, status_text,
+        Extent, JsonPremises, Layout, ShowView, StatusView, Subject, View, json_text, plan_json,
+        plan_text, show_json, show_text, status_json, status_prometheus, status_text,
     },
     verdict::{Case, judge},
 };
@@ -37,8 +37,9 @@ fn show(mesh: &Mesh, live: &Live, number: usize) {
     let (moment, local) = (*moment, Some(mesh.local()));
     let plan = &Plan::new(desired, live, config.reqid);
     let subject = Subject::File { config, moment };
-    let view = View { subject, local, plan, warnings: &[], file: "mesh.toml" };
-    harmless_with_styles(&plan_text(&view));
+    let outcomes = &outcomes(desired, config.reqid, &live.0, &plan.changes);
+    let view = View { subject, local, plan, warnings: &[], outcomes, file: "mesh.toml" };
+    harmless_with_styles(&plan_text(&view, &Extent::Whole));
     if number.is_multiple_of(3) {
         harmless_as_json(&plan_json(&view));
     }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod change;
+mod completions;
 mod confirm;
 mod destroy;
 mod document;
@@ -31,6 +32,7 @@ mod validate;
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
@@ -41,7 +43,7 @@ use rustix::termios;
 use serde::Serialize;
 
 use crate::{
-    cli::{Cli, Command, EvidenceArgs, Format, Global},
+    cli::{Cli, Command, EvidenceArgs, ExtentArgs, Format, Global},
     config::{self, Config, Guard, Loaded, LocalError, Peer, STANDARD_INPUT, SecretsMode, Select},
     desired,
     error::Error,
@@ -53,9 +55,10 @@ use crate::{
             netns,
         },
     },
-    model::{ErrorCode, Live, LocalAddress},
+    model::{ErrorCode, Live, LocalAddress, PeerName},
+    plan::NAMES_SHOWN,
     privilege::{self, Files},
-    render::{Layout, Plain, fold, json_text},
+    render::{Extent, Layout, Plain, fold, json_text},
 };
 
 /// The end of a command.
@@ -114,6 +117,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
             | Command::Rotate(EvidenceArgs { here: false, .. })
             | Command::Ratchet(_)
             | Command::Spi(_)
+            | Command::Completions(_)
             | Command::EncapSocket
     );
     if let (true, Some(name)) = (looks_at_a_host, &cli.global.netns) {
@@ -137,6 +141,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Settled(args) => settled::run(&cli.global, args),
         Command::Ratchet(command) => ratchet::run(&cli.global, command),
         Command::Spi(args) => spi::run(&cli.global, args),
+        Command::Completions(args) => completions::run(args),
         Command::EncapSocket => encap_socket::run(),
     }
 }
@@ -226,6 +231,27 @@ fn local_if_any<'a>(
     }
 }
 
+/// The peers that were named.
+fn asked(config: &Config, names: &[String]) -> Result<BTreeSet<PeerName>, Error> {
+    let peer = |name: &String| {
+        let found = config.peers.iter().find(|peer| peer.name.as_str() == name);
+        found.map(|peer| peer.name.clone()).ok_or_else(|| name.clone())
+    };
+    let (known, unknown): (Vec<_>, Vec<_>) = names.iter().map(peer).partition(Result::is_ok);
+    let unknown: Vec<String> = unknown.into_iter().filter_map(Result::err).collect();
+    if unknown.is_empty() {
+        return Ok(known.into_iter().flatten().collect());
+    }
+    let all: BTreeSet<&PeerName> = config.peers.iter().map(|peer| &peer.name).collect();
+    let all: Vec<&str> = all.iter().take(NAMES_SHOWN).map(|name| name.as_str()).collect();
+    let more = if all.len() < config.peers.len() { " and others" } else { "" };
+    let (unknown, all) = (unknown.join(", "), all.join(", "));
+    Err(Error::request(
+        ErrorCode::PeerUnknown,
+        format!("the file has no peer {unknown}; it has {all}{more}"),
+    ))
+}
+
 /// Prints one line to standard error. If that fails, the work goes on.
 fn say(what: std::fmt::Arguments<'_>) {
     let _ = writeln!(anstream::stderr(), "{}", Plain(what));
@@ -267,4 +293,14 @@ fn print_json_as(value: &impl Serialize, layout: Layout) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+impl From<ExtentArgs> for Extent {
+    fn from(args: ExtentArgs) -> Self {
+        match args {
+            ExtentArgs { quiet: true, .. } => Self::OneLine,
+            ExtentArgs { summary: true, .. } => Self::Summary,
+            ExtentArgs { .. } => Self::Whole,
+        }
+    }
 }

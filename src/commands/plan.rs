@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     model::ErrorCode,
     privilege::Files,
-    render::{plan_json, plan_text},
+    render::{Extent, plan_json, plan_text},
 };
 
 /// Exits with 1 on a conflict, and with 2 on changes if asked to.
@@ -33,6 +33,7 @@ pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
         (live::Source::Kernel | live::Source::Empty, None) => Files::Neither,
     };
     let loaded = super::load(global, secrets, later)?;
+    let extent = extent(&loaded.config, args)?;
     let (live, taken) = live::observe(&source, global, &loaded.config)?;
     let moment = moment::at(&loaded.config, taken)?;
     let mut prepared = prepare(global, &loaded, moment, (&live, &source))?;
@@ -44,7 +45,8 @@ pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     if source != live::Source::Empty {
         prepared.warn_of_missing_address(global, &live);
     }
-    show(&prepared, global, &loaded.config)?;
+    prepared.foresee(&live, loaded.config.reqid);
+    show(&prepared, global, &loaded.config, &extent)?;
     if let Some(path) = &args.out {
         saved::write(path, &loaded, &prepared, &live)?;
         super::say(format_args!("Saved; to perform it: meshsec apply {}", path.display()));
@@ -56,12 +58,25 @@ pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     })
 }
 
+/// The part of the plan that is asked for.
+fn extent(config: &Config, args: &PlanArgs) -> Result<Extent, Error> {
+    match args.peers.as_slice() {
+        [] => Ok(args.extent.into()),
+        names => Ok(Extent::Peers(super::asked(config, names)?)),
+    }
+}
+
 /// Prints a plan.
-fn show(prepared: &Prepared<'_>, global: &Global, config: &Config) -> Result<(), Error> {
+fn show(
+    prepared: &Prepared<'_>,
+    global: &Global,
+    config: &Config,
+    extent: &Extent,
+) -> Result<(), Error> {
     let file = file_name(global);
     let view = prepared.view(config, &file);
     match global.format {
-        Format::Text | Format::Prometheus => print(&plan_text(&view)),
+        Format::Text | Format::Prometheus => print(&plan_text(&view, extent)),
         Format::Json => print_json(&plan_json(&view)),
     }
 }

@@ -1,6 +1,6 @@
 //! A plan, prepared to be shown, saved or performed.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use super::live::Source;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     kernel::linux::foreseen_refusals,
     model::{Live, Reqid},
-    plan::{Plan, Warning, WarningCode},
+    plan::{FarEnd, Outcome, Plan, Warning, WarningCode, outcomes},
     render::{Subject, View},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Prepared<'a> {
     pub(super) keyring: Keyring,
     pub(super) plan: Plan,
     pub(super) warnings: Vec<Warning>,
+    /// The fate of packets that leave, once [`Prepared::foresee`] was called.
+    pub(super) outcomes: BTreeMap<FarEnd, Outcome>,
 }
 
 /// Plans at a moment for the host with this live state, which is of that source.
@@ -46,7 +48,8 @@ pub(super) fn prepare<'a>(
     let warnings = loaded.warnings.clone();
     let (desired, keyring) = desired(config, moment, local, loaded.secrets.as_ref());
     let plan = Plan::new(&desired, live, config.reqid);
-    Ok(Prepared { local: Some(local), moment, desired, keyring, plan, warnings })
+    let outcomes = BTreeMap::new();
+    Ok(Prepared { local: Some(local), moment, desired, keyring, plan, warnings, outcomes })
 }
 
 impl Prepared<'_> {
@@ -62,11 +65,16 @@ impl Prepared<'_> {
         Ok(name(other.local) == name(self.local) && other.plan.asks_the_same_as(&self.plan))
     }
 
+    /// Finds out what becomes of packets, for a plan that is to be shown.
+    pub(super) fn foresee(&mut self, live: &Live, reqid: Reqid) {
+        self.outcomes = outcomes(&self.desired, reqid, &live.0, &self.plan.changes);
+    }
+
     /// The plan as it is to be shown.
     pub(super) fn view<'a>(&'a self, config: &'a Config, file: &'a str) -> View<'a> {
         let subject = Subject::File { config, moment: self.moment };
-        let (local, plan, warnings) = (self.local, &self.plan, &self.warnings);
-        View { subject, local, plan, warnings, file }
+        let Self { local, plan, warnings, outcomes, .. } = self;
+        View { subject, local: *local, plan, warnings, outcomes, file }
     }
 
     /// The objects and keys that the plan leads to.

@@ -23,6 +23,7 @@ use crate::{
     config::{self, Clock, IncludedFile, Loaded, Moment},
     error::Error,
     model::{Live, State, Time},
+    plan::outcomes,
     render::{
         FORMAT_VERSION, JsonIncluded, JsonPremises, JsonSavedPlan, Layout, Subject, View,
         json_text, plan_json,
@@ -40,7 +41,7 @@ impl JsonSavedPlan {
         live: &Live,
         made: Time,
     ) -> Result<Self, Error> {
-        let plan = shown(loaded, prepared, made)?;
+        let plan = shown(loaded, prepared, live, made)?;
         let premises = JsonPremises::of(loaded, prepared, live, made, &plan)?;
         Ok(Self { format_version: FORMAT_VERSION.into(), premises, plan })
     }
@@ -182,11 +183,18 @@ pub(super) fn write(
 }
 
 /// A plan as `plan --format json` printed it at a moment; it has no name of a file.
-fn shown(loaded: &Loaded, prepared: &Prepared<'_>, made: Time) -> Result<Value, Error> {
+fn shown(
+    loaded: &Loaded,
+    prepared: &Prepared<'_>,
+    live: &Live,
+    made: Time,
+) -> Result<Value, Error> {
     let clock = prepared.moment.clock.map(|clock| Clock { now: made, ..clock });
     let moment = Moment { clock, ..prepared.moment };
     let subject = Subject::File { config: &loaded.config, moment };
-    let view = View { subject, ..prepared.view(&loaded.config, "") };
+    let Prepared { desired, plan, .. } = prepared;
+    let outcomes = &outcomes(desired, loaded.config.reqid, &live.0, &plan.changes);
+    let view = View { subject, outcomes, ..prepared.view(&loaded.config, "") };
     Ok(serde_json::to_value(plan_json(&view)).map_err(std::io::Error::from)?)
 }
 

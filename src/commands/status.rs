@@ -21,7 +21,7 @@ use crate::{
         linux::{clock, counters},
     },
     model::{ErrorCode, Live, NamedMesh, PeerName, Time},
-    plan::{NAMES_SHOWN, Plan, Warning, WarningCode},
+    plan::{Plan, Warning, WarningCode},
     privilege::Files,
     render::{
         Layout, NamedStatusView, Sample, StatusView, named_status_json, named_status_text,
@@ -53,7 +53,7 @@ pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<Status, Error> {
         global,
         args,
         config,
-        asked: asked(config, &args.peers)?,
+        asked: super::asked(config, &args.peers)?,
         kernel: super::kernel_for(global, config)?,
         sightings: Sightings::default(),
     };
@@ -94,27 +94,6 @@ fn of_named(global: &Global, args: &StatusArgs, mesh: &NamedMesh) -> Result<Stat
         Format::Json => print_json(&named_status_json(&view))?,
     }
     Ok(Status::Done)
-}
-
-/// The peers that were named.
-fn asked(config: &Config, names: &[String]) -> Result<BTreeSet<PeerName>, Error> {
-    let peer = |name: &String| {
-        let found = config.peers.iter().find(|peer| peer.name.as_str() == name);
-        found.map(|peer| peer.name.clone()).ok_or_else(|| name.clone())
-    };
-    let (known, unknown): (Vec<_>, Vec<_>) = names.iter().map(peer).partition(Result::is_ok);
-    let unknown: Vec<String> = unknown.into_iter().filter_map(Result::err).collect();
-    if unknown.is_empty() {
-        return Ok(known.into_iter().flatten().collect());
-    }
-    let all: BTreeSet<&PeerName> = config.peers.iter().map(|peer| &peer.name).collect();
-    let all: Vec<&str> = all.iter().take(NAMES_SHOWN).map(|name| name.as_str()).collect();
-    let more = if all.len() < config.peers.len() { " and others" } else { "" };
-    let (unknown, all) = (unknown.join(", "), all.join(", "));
-    Err(Error::request(
-        ErrorCode::PeerUnknown,
-        format!("the file has no peer {unknown}; it has {all}{more}"),
-    ))
 }
 
 struct Watcher<'a> {

@@ -11,8 +11,8 @@ use crate::{
     desired::desired,
     kernel::{Kernel, Memory},
     model::{Key, Link, LocalAddress, Warning},
-    plan::Plan,
-    render::{Subject, View, plan_json, plan_text},
+    plan::{Plan, outcomes},
+    render::{Extent, Subject, View, plan_json, plan_text},
 };
 
 const FILE: &str = "mesh.toml";
@@ -89,8 +89,9 @@ fn converges(config: &Config, warnings: &[Warning]) {
     let live = kernel.observe(config.reqid).expect("memory is always seen");
     let plan = Plan::new(&desired, &live, config.reqid);
     let subject = Subject::File { config, moment };
-    let view = View { subject, local: Some(local), plan: &plan, warnings, file: FILE };
-    harmless_with_styles(&plan_text(&view));
+    let outcomes = &outcomes(&desired, config.reqid, &live.0, &plan.changes);
+    let view = View { subject, local: Some(local), plan: &plan, warnings, outcomes, file: FILE };
+    harmless_with_styles(&plan_text(&view, &Extent::Whole));
     serde_json::to_vec(&plan_json(&view)).expect("a plan is JSON");
     let goal = Target { desired: &desired, keyring: &keyring, reqid: config.reqid };
     let report = apply(&mut kernel, &goal, &plan, &mut |_| {});

@@ -1,9 +1,11 @@
 //! Plans, reports and live states as text and JSON; never computes a difference.
 #![forbid(unsafe_code)]
 
+mod counts;
 mod fold;
 mod json;
 mod mtu;
+mod outcome;
 mod plain;
 mod prometheus;
 mod report;
@@ -12,10 +14,12 @@ mod show;
 mod status;
 mod text;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::{
     config::{Config, Moment, Peer},
-    model::{MeshName, NamedMesh, Reqid},
-    plan::{Plan, Warning},
+    model::{MeshName, NamedMesh, PeerName, Reqid},
+    plan::{FarEnd, Outcome, Plan, Warning},
 };
 
 pub use fold::fold;
@@ -88,6 +92,19 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// The part of a plan that somebody wants to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// The changes of these peers.
+    Peers(BTreeSet<PeerName>),
+    /// How many changes there are of each peer, and no single one.
+    Summary,
+    /// The last line.
+    OneLine,
+}
+
 /// A plan with its context.
 pub struct View<'a> {
     /// The mesh.
@@ -99,9 +116,14 @@ pub struct View<'a> {
     pub plan: &'a Plan,
     /// Warnings that aren't the plan's own: those of the file and of the secrets.
     pub warnings: &'a [Warning],
+    /// The fate of packets that leave, before the plan and after it; empty if nobody has asked.
+    pub outcomes: &'a BTreeMap<FarEnd, Outcome>,
     /// The file's name, for the line that says that nothing differs.
     pub file: &'a str,
 }
+
+/// Nobody has asked what becomes of packets.
+pub static NO_OUTCOMES: BTreeMap<FarEnd, Outcome> = BTreeMap::new();
 
 impl View<'_> {
     /// All warnings, the plan's own last.

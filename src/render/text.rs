@@ -1,11 +1,19 @@
 //! A plan as text, with colours that the caller strips where they don't belong.
 
-use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    net::IpAddr,
+};
 
 use anstyle::{AnsiColor, Style};
 use similar::TextDiff;
 
-use super::{Plain, Subject, View};
+use super::{
+    Extent, Plain, Subject, View,
+    counts::{counted, write_counts},
+    outcome::write_outcomes,
+};
 use crate::{
     config::{Config, EncapWish, Moment, Peer, Select, Traffic},
     model::{Passage, PeerName, Reason, Reqid},
@@ -16,39 +24,95 @@ use crate::{
 const WIDTH: usize = 80;
 /// The field of a chain with several values.
 const RULES: &str = "rules";
-const BOLD: Style = Style::new().bold();
+pub(super) const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
 /// The number of conflicts that are shown before the rest is counted.
 const CONFLICTS_SHOWN: usize = 20;
 const RED: Style = AnsiColor::Red.on_default();
 
-/// The whole plan. The last line counts the changes or says that there are none.
-pub fn plan_text(view: &View<'_>) -> String {
+/// A plan, as far as somebody wants to read it. The last line counts the changes or says that there
+/// are none.
+pub fn plan_text(view: &View<'_>, extent: &Extent) -> String {
+    match extent {
+        Extent::Whole => whole(view),
+        Extent::Peers(peers) => of_peers(view, peers),
+        Extent::Summary => {
+            let mut text = header(view);
+            write_counts(&mut text, &view.plan.changes);
+            write_end(&mut text, view);
+            text
+        }
+        Extent::OneLine => one_line(view),
+    }
+}
+
+fn whole(view: &View<'_>) -> String {
     let mut text = header(view);
     let of_all = common_reason(&view.plan.changes);
     if let Some(reason) = of_all {
         write_reason(&mut text, "", reason);
     }
     for group in groups(view) {
-        let _ = writeln!(text, "\n{}", group.title);
-        let of_group = of_all.or_else(|| common_reason(group.changes));
-        if let Some(reason) = of_group.filter(|_| of_all.is_none()) {
-            write_reason(&mut text, "  ", reason);
-        }
-        for change in group.changes {
-            write_change(&mut text, change, of_group);
-        }
+        write_group(&mut text, &group, of_all);
     }
     write_order(&mut text, view.plan);
-    write_conflicts(&mut text, view.plan);
+    write_end(&mut text, view);
+    text
+}
+
+/// The changes of some peers. Conflicts and warnings are those of the whole plan.
+fn of_peers(view: &View<'_>, peers: &BTreeSet<PeerName>) -> String {
+    let mut text = header(view);
+    let is_asked = |change: &Change| change.peer.as_ref().is_some_and(|peer| peers.contains(peer));
+    let mut shown = 0;
+    for group in groups(view).iter().filter(|group| group.changes.iter().all(is_asked)) {
+        shown += group.changes.len();
+        write_group(&mut text, group, None);
+    }
+    let hidden = view.plan.changes.len() - shown;
+    if hidden > 0 {
+        let _ = writeln!(text, "\nNot shown: {} of others.", counted(hidden, "change"));
+    }
+    write_end(&mut text, view);
+    text
+}
+
+fn write_group(text: &mut String, group: &Group<'_>, of_all: Option<&Reason>) {
+    let _ = writeln!(text, "\n{}", group.title);
+    let of_group = of_all.or_else(|| common_reason(group.changes));
+    if let Some(reason) = of_group.filter(|_| of_all.is_none()) {
+        write_reason(text, "  ", reason);
+    }
+    for change in group.changes {
+        write_change(text, change, of_group);
+    }
+}
+
+/// The effect, the conflicts, the warnings and the last line.
+fn write_end(text: &mut String, view: &View<'_>) {
+    write_outcomes(text, view);
+    write_conflicts(text, view.plan);
     let mut gap = "\n";
     for warning in view.all_warnings() {
         let _ = writeln!(text, "{gap}{YELLOW}Warning:{YELLOW:#} {}", Plain(warning));
         gap = "";
     }
     let _ = writeln!(text, "\n{}", summary(view));
-    text
+}
+
+/// The last line alone, and how many warnings the plan has.
+fn one_line(view: &View<'_>) -> String {
+    let last = summary(view);
+    let last = last.lines().last().unwrap_or_default();
+    let counts = match view.plan.conflicts.len() {
+        0 => String::new(),
+        _ => format!(" {}", counts(view.plan)),
+    };
+    match view.all_warnings().count() {
+        0 => format!("{last}{counts}\n"),
+        warnings => format!("{last}{counts} {}.\n", counted(warnings, "warning")),
+    }
 }
 
 fn header(view: &View<'_>) -> String {
@@ -62,8 +126,7 @@ pub(super) fn title(subject: Subject<'_>, local: Option<&Peer>) -> String {
         Subject::Named(mesh) => return format!("{BOLD}Mesh {mesh}{BOLD:#}: without its file\n"),
     };
     let local = local.map(|peer| format!(", peer {} ({})", peer.name, peer.address));
-    let mesh =
-        format!("Mesh {}{}, {}", config.mesh, local.unwrap_or_default(), generation(moment));
+    let mesh = format!("Mesh {}{}, {}", config.mesh, local.unwrap_or_default(), generation(moment));
     let protection = format!(
         "{}, {}{}, reqid {}",
         traffic(config),
@@ -280,18 +343,22 @@ fn summary(view: &View<'_>) -> String {
         Subject::Named(mesh) if plan.is_empty() => return nothing_to_destroy(plan, mesh.reqid),
         Subject::File { .. } | Subject::Named(_) => {}
     }
-    let counts = format!(
-        "Plan: {} to create, {} to update, {} to replace, {} to delete.",
-        plan.count(ChangeAction::Create),
-        plan.count(ChangeAction::Update),
-        plan.count(ChangeAction::Replace),
-        plan.count(ChangeAction::Delete),
-    );
+    let counts = counts(plan);
     match plan.conflicts.len() {
         0 => counts,
         1 => format!("{counts}\n{RED}Error:{RED:#} 1 conflict{}", stopped(plan, "stops")),
         many => format!("{counts}\n{RED}Error:{RED:#} {many} conflicts{}", stopped(plan, "stop")),
     }
+}
+
+fn counts(plan: &Plan) -> String {
+    format!(
+        "Plan: {} to create, {} to update, {} to replace, {} to delete.",
+        plan.count(ChangeAction::Create),
+        plan.count(ChangeAction::Update),
+        plan.count(ChangeAction::Replace),
+        plan.count(ChangeAction::Delete),
+    )
 }
 
 fn nothing_to_destroy(plan: &Plan, reqid: Reqid) -> String {

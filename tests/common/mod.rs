@@ -18,7 +18,7 @@ use meshsec::{
         Cipher, Generation, Key, Link, Live, LocalAddress, MeshName, PeerName, Replay, Reqid,
         Route, ShortId, Spi, Stage, State, Time,
     },
-    plan::Plan,
+    plan::{FarEnd, Outcome, Plan},
 };
 
 pub use golden::{compare, difference};
@@ -119,6 +119,12 @@ pub fn observe(kernel: &mut Memory) -> Live {
 /// The plan for the first peer of a mesh, by its kernel's clock.
 pub fn plan(config: &Config, kernel: &mut Memory) -> Plan {
     Plan::new(&wanted_at(config, kernel.now()).0, &observe(kernel), REQID)
+}
+
+/// What becomes of packets by a plan of [`plan`].
+pub fn outcomes(config: &Config, kernel: &mut Memory, plan: &Plan) -> BTreeMap<FarEnd, Outcome> {
+    let desired = wanted_at(config, kernel.now()).0;
+    meshsec::plan::outcomes(&desired, REQID, &observe(kernel).0, &plan.changes)
 }
 
 /// Applies a mesh on its first peer, by its kernel's clock.

@@ -1,11 +1,12 @@
 //! Golden plans, in `tests/plan`: the text, and behind it the facts that only the JSON tells.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use meshsec::{
     config::Config,
     kernel::memory::Memory,
-    render::{Subject, View, plan_json, plan_text},
+    model::State,
+    render::{Extent, Subject, View, plan_json, plan_text},
 };
 use serde_json::Value;
 
@@ -31,25 +32,47 @@ const WITH_JSON: [&str; 9] = [
 pub fn golden(name: &str, config: &Config, kernel: &mut Memory) {
     let now = kernel.now();
     let plan = common::plan(config, kernel);
+    let outcomes = &common::outcomes(config, kernel, &plan);
     let view = View {
         subject: Subject::File { config, moment: config.rotation.at(now) },
         local: Some(&config.peers[0]),
         plan: &plan,
         warnings: &[],
+        outcomes,
         file: "mesh.toml",
     };
     let json = serde_json::to_value(plan_json(&view)).unwrap();
     crate::schema::assert_valid("plan", &json);
-    let text = anstream::adapter::strip_str(&plan_text(&view)).to_string();
+    let text = anstream::adapter::strip_str(&plan_text(&view, &Extent::Whole)).to_string();
     compare(&format!("tests/plan/{name}.txt"), &(text + &steps(&json) + &other_facts(&json)));
     if WITH_JSON.contains(&name) {
         let json = serde_json::to_string_pretty(&plan_json(&view)).unwrap();
         compare(&format!("tests/plan/{name}.json"), &(json + "\n"));
     }
     if plan.conflicts.is_empty() {
+        let foreseen = foreseen(&meshsec::plan::after(kernel.state(), &plan.changes));
         let report = common::applied(config, kernel);
         assert!(report.is_complete(), "{name}: apply leaves nothing to do");
+        assert_eq!(self::foreseen(kernel.state()), foreseen, "{name}");
     }
+}
+
+/// The facts of a state by which packets fare.
+fn foreseen(state: &State) -> String {
+    let sas: BTreeSet<String> =
+        state.sas.iter().map(|sa| format!("{} {:?} {}", sa.id, sa.selector, sa.reqid)).collect();
+    let policies: BTreeSet<String> = state
+        .policies
+        .iter()
+        .map(|policy| format!("{} {} {:?}", policy.id, policy.priority, policy.templates))
+        .collect();
+    let chains: BTreeSet<String> = state
+        .firewall
+        .chains
+        .iter()
+        .map(|chain| format!("{} {:?} {:?}", chain.id, chain.rules, chain.jumps))
+        .collect();
+    format!("{sas:#?}\n{policies:#?}\n{chains:#?}")
 }
 
 fn list<'a>(of: &'a Value, name: &str) -> &'a [Value] {

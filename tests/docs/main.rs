@@ -16,9 +16,10 @@ use std::{
     process::{Command, Output},
 };
 
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 use meshsec::{
-    cli::Cli,
+    cli::{Cli, Shell},
+    completion,
     model::ErrorCode,
     plan::{ConflictCode, ReasonCode, WarningCode},
 };
@@ -361,14 +362,35 @@ fn the_changelog_has_an_unreleased_section() {
 // Completions.
 
 #[test]
-fn completions_are_those_of_the_command_line() {
-    use clap_complete::Shell;
+fn completions_are_those_that_the_program_prints() {
     let shells =
         [(Shell::Bash, "meshsec.bash"), (Shell::Zsh, "_meshsec"), (Shell::Fish, "meshsec.fish")];
     for (shell, name) in shells {
-        let mut wanted = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "meshsec", &mut wanted);
-        compare(&format!("completions/{name}"), &String::from_utf8(wanted).unwrap());
+        compare(&format!("completions/{name}"), &completion::script(shell).unwrap());
+    }
+}
+
+/// What follows the program's name, up to a comment or a redirection.
+fn words_of_an_example(line: &str) -> Option<Vec<&str>> {
+    let (_, words) = line.split_once("meshsec ")?;
+    let ends = ["   #", " > ", " < ", ")"];
+    let end = ends.iter().filter_map(|end| words.find(end)).min().unwrap_or(words.len());
+    Some(["meshsec"].into_iter().chain(words[..end].split_whitespace()).collect())
+}
+
+#[test]
+fn every_commands_help_has_examples_that_can_be_typed() {
+    for command in Cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
+        let name = command.get_name();
+        let help = command.get_after_help().unwrap_or_else(|| panic!("{name} has no example"));
+        let help = help.to_string();
+        let lines: Vec<&str> = help.lines().skip(1).collect();
+        assert!(help.starts_with("Examples:\n") && !lines.is_empty(), "{help}");
+        for line in lines.iter().filter(|line| !line.contains("systemctl")) {
+            let words = words_of_an_example(line).unwrap_or_else(|| panic!("{line}"));
+            assert!(words.contains(&name), "{line} is not of {name}");
+            assert!(Cli::try_parse_from(&words).is_ok(), "{line}");
+        }
     }
 }
 

@@ -123,6 +123,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("error", &["model", "config", "kernel", "render"]),
     ("cli", &[]),
     ("privilege", &["cli", "config"]),
+    ("completion", &["cli", "config", "kernel", "privilege"]),
     (
         "commands",
         &[
@@ -141,6 +142,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "error",
             "cli",
             "privilege",
+            "completion",
             "fuzzing",
         ],
     ),

@@ -14,7 +14,7 @@ use meshsec::{
         Time, Unseen,
     },
     plan::{ChainStep, ConflictCode, Plan, PolicyStep, SaStep, StepKind, WarningCode},
-    render::{Subject, View, plan_json, plan_text},
+    render::{Extent, NO_OUTCOMES, Subject, View, plan_json, plan_text},
 };
 use proptest::prelude::*;
 use std::{collections::BTreeSet, net::Ipv4Addr};
@@ -447,9 +447,10 @@ fn thousands_of_wide_policies_and_thousands_of_peers_are_a_list_of_what_is_in_th
         local: Some(&config.peers[0]),
         plan: &plan,
         warnings: &[],
+        outcomes: &NO_OUTCOMES,
         file: "mesh.toml",
     };
-    let text = plan_text(&view);
+    let text = plan_text(&view, &Extent::Whole);
     assert!(text.len() < 20_000, "{} bytes", text.len());
     assert!(text.contains("stops peers p1, p2, p3, p4, p5, p6, p7, p8 and 1991 more"), "{text}");
     assert!(text.contains("and 1980 more conflicts"), "{text}");

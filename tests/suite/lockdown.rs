@@ -4,7 +4,7 @@ use crate::common::{applied, applied_host, mesh, observe, wanted};
 use meshsec::{
     model::{KeyView, WarningCode},
     plan::Plan,
-    render::{ShowView, Subject, Verb, View, plan_json, report_text, show_json},
+    render::{NO_OUTCOMES, ShowView, Subject, Verb, View, plan_json, report_text, show_json},
 };
 
 use crate::common::REQID;
@@ -33,6 +33,7 @@ fn keys_that_the_kernel_hides_are_counted_and_match_nothing() {
         local: Some(&config.peers[0]),
         plan: &plan,
         warnings: &[],
+        outcomes: &NO_OUTCOMES,
         file: "mesh.toml",
     };
     let json = serde_json::to_value(plan_json(&view)).unwrap();

@@ -8,6 +8,7 @@ mod golden_plans;
 #[path = "../common/schema.rs"]
 mod schema;
 
+mod completions;
 mod config;
 mod conflicts;
 mod examples;

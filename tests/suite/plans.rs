@@ -7,6 +7,7 @@
 mod bypasses;
 mod encap;
 mod exceptions;
+mod extents;
 mod in_the_way;
 mod layout;
 mod marks;

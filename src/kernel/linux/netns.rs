@@ -45,14 +45,24 @@ fn enter_under(directory: &Path, name: &str) -> Result<(), KernelError> {
     })
 }
 
-/// The reason where there is no such namespace. It lists those that `ip netns list` shows.
-fn missing(directory: &Path) -> String {
+/// The names of network namespaces that `ip netns list` shows.
+pub fn named() -> Vec<String> {
+    names_in(Path::new(NAMED))
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     names.sort();
+    names
+}
+
+/// The reason where there is no such namespace. It lists those that `ip netns list` shows.
+fn missing(directory: &Path) -> String {
+    let names = names_in(directory);
     if names.is_empty() {
         "it does not exist, and `ip netns list` shows none".into()
     } else {

@@ -7,7 +7,7 @@ use super::parts::{
     more_conflicts, warnings,
 };
 use crate::{
-    plan::{Change, ChangeAction, Field, Plan},
+    plan::{Change, ChangeAction, FarEnd, Field, Outcome, Plan},
     render::View,
 };
 
@@ -29,7 +29,17 @@ pub(super) struct JsonPlan {
     hidden_keys: usize,
     second_guard_missing: Vec<JsonLack>,
     warnings: Vec<JsonCoded>,
+    traffic: Vec<JsonOutcome>,
     summary: JsonSummary,
+}
+
+/// The fate of packets to a peer, to an address that was one, or, without both, to all others.
+#[derive(Serialize)]
+struct JsonOutcome {
+    peer: Option<String>,
+    address: Option<String>,
+    before: &'static str,
+    after: &'static str,
 }
 
 #[derive(Serialize)]
@@ -57,6 +67,15 @@ struct JsonSummary {
     delete: usize,
 }
 
+fn outcome((far, Outcome { before, after }): (&FarEnd, &Outcome)) -> JsonOutcome {
+    let (peer, address) = match far {
+        FarEnd::Peer(peer) => (Some(peer.to_string()), None),
+        FarEnd::Former(address) => (None, Some(address.to_string())),
+        FarEnd::Others => (None, None),
+    };
+    JsonOutcome { peer, address, before: before.word(), after: after.word() }
+}
+
 /// The plan in the shape of its JSON.
 pub fn plan_json(view: &View<'_>) -> impl Serialize + use<> {
     document(view)
@@ -78,6 +97,7 @@ pub(super) fn document(view: &View<'_>) -> JsonPlan {
         hidden_keys: plan.hidden_keys,
         second_guard_missing: lacks(plan),
         warnings: warnings(view.all_warnings()),
+        traffic: view.outcomes.iter().map(outcome).collect(),
         summary: summary(plan),
     }
 }

@@ -8,8 +8,8 @@ use meshsec::{
     kernel::{Errno, memory::Memory},
     model::{Action, Bypass, Direction, Link, Period, Policy, PolicyId, Replay, Selector, Time},
     render::{
-        ConfirmationOutcome, JsonSnapshot, RatchetAdvance, ShowView, Subject, View, plan_json,
-        report_json, show_json,
+        ConfirmationOutcome, JsonSnapshot, NO_OUTCOMES, RatchetAdvance, ShowView, Subject, View,
+        plan_json, report_json, show_json,
     },
 };
 use serde::Serialize;
@@ -84,7 +84,7 @@ fn view<'a>(config: &'a Config, kernel: &Memory, plan: &'a meshsec::plan::Plan) 
     let moment = config.rotation.at(kernel.now());
     let local = Some(&config.peers[0]);
     let subject = Subject::File { config, moment };
-    View { subject, local, plan, warnings: &[], file: "mesh.toml" }
+    View { subject, local, plan, warnings: &[], outcomes: &NO_OUTCOMES, file: "mesh.toml" }
 }
 
 fn of_plan(config: &Config, kernel: &mut Memory) -> Value {

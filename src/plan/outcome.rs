@@ -1,0 +1,237 @@
+//! The fate of packets that leave, before a plan and after it, by the model of the kernel's
+//! look-ups.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    chain::ChainChange,
+    change::{Change, Operation},
+    flow::{Flow, flow_out},
+    policy::PolicyChange,
+    sa::SaChange,
+};
+use crate::{
+    desired::Desired,
+    model::{
+        Chain, Direction, Jump, Mode, PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId,
+        Selector, State,
+    },
+};
+
+/// Addresses that no host has (RFC 1112 section 4, RFC 6666): packets to them stand for those to
+/// everybody who is not in the file.
+const NOBODY_IPV4: [u8; 4] = [240, 0, 0, 1];
+const NOBODY_IPV6: [u16; 8] = [0x100, 0, 0, 0, 0, 0, 0, 1];
+
+/// The far end of packets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FarEnd {
+    /// A peer.
+    Peer(PeerName),
+    /// A host that was a peer, or whose pair goes.
+    Former(IpAddr),
+    /// Every other host.
+    Others,
+}
+
+/// A fate, before and after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Outcome {
+    /// Before the plan is performed.
+    pub before: Flow,
+    /// After that.
+    pub after: Flow,
+}
+
+/// The fate of the worst packets to each peer, to hosts that were peers, and to all others where
+/// the mesh has a guard or had one; by the state before a plan and the one that its changes lead
+/// to. Nothing is asked where nothing changes.
+pub fn outcomes(
+    desired: &Desired,
+    reqid: Reqid,
+    before: &State,
+    changes: &[Change],
+) -> BTreeMap<FarEnd, Outcome> {
+    if changes.is_empty() {
+        return BTreeMap::new();
+    }
+    let after = &after(before, changes);
+    let mut packets = packets_of_peers(desired);
+    packets.extend(packets_of_former(desired, reqid, before));
+    let others = packets_of_others(desired, reqid, [before, after]);
+    packets.extend((!others.is_empty()).then_some((FarEnd::Others, others)));
+    let mut sides = [LookUps::new(before), LookUps::new(after)];
+    let mut worst = |at: usize, packets: &[Selector]| {
+        packets.iter().map(|packet| sides[at].flow(packet)).max().unwrap_or(Flow::Clear)
+    };
+    let mut outcome = |(far, packets): (FarEnd, Vec<Selector>)| {
+        (far, Outcome { before: worst(0, &packets), after: worst(1, &packets) })
+    };
+    packets.into_iter().map(&mut outcome).collect()
+}
+
+/// The state that changes lead to, in no particular order.
+pub fn after(state: &State, changes: &[Change]) -> State {
+    let mut after = state.clone();
+    let mut sas: BTreeMap<SaId, Sa> = after.sas.drain(..).map(|sa| (sa.id, sa)).collect();
+    let mut policies: BTreeMap<PolicyId, Policy> =
+        after.policies.drain(..).map(|policy| (policy.id, policy)).collect();
+    for change in changes {
+        match &change.operation {
+            Operation::Sa(change) => change_sa(&mut sas, change),
+            Operation::Policy(
+                PolicyChange::Create(policy) | PolicyChange::Update { wanted: policy, .. },
+            ) => _ = policies.insert(policy.id, policy.clone()),
+            Operation::Policy(PolicyChange::Delete(policy)) => _ = policies.remove(&policy.id),
+            Operation::Chain(change) => change_chain(&mut after.firewall.chains, change),
+            Operation::Mtu(_) => {}
+        }
+    }
+    after.sas = sas.into_values().collect();
+    after.policies = policies.into_values().collect();
+    after
+}
+
+fn change_sa(sas: &mut BTreeMap<SaId, Sa>, change: &SaChange) {
+    match change {
+        SaChange::Create(wanted) => _ = sas.insert(wanted.sa.id, wanted.sa.clone()),
+        SaChange::Replace { wanted, twins, .. } => {
+            twins.iter().for_each(|twin| _ = sas.remove(&twin.id));
+            sas.insert(wanted.sa.id, wanted.sa.clone());
+        }
+        SaChange::Delete { sa, .. } => _ = sas.remove(&sa.id),
+    }
+}
+
+fn change_chain(chains: &mut Vec<Chain>, change: &ChainChange) {
+    match change {
+        ChainChange::Set { id, rules, .. } => {
+            let references = chains.iter().find(|chain| chain.id == *id);
+            let references = references.map(|chain| chain.references.clone()).unwrap_or_default();
+            chains.retain(|chain| chain.id != *id);
+            let (id, rules, jumps) = (id.clone(), rules.clone(), vec![Jump::FIRST]);
+            chains.push(Chain { id, rules, jumps, references });
+        }
+        ChainChange::Delete(gone) => chains.retain(|chain| chain.id != gone.id),
+    }
+}
+
+fn packets_of_peers(desired: &Desired) -> BTreeMap<FarEnd, Vec<Selector>> {
+    let Some((traffic, local)) = desired.traffic.zip(desired.local) else {
+        return BTreeMap::new();
+    };
+    let packets = |(address, peer): (&IpAddr, &PeerName)| {
+        let packets = traffic.selectors(Prefix::host(local), Prefix::host(*address));
+        (FarEnd::Peer(peer.clone()), packets)
+    };
+    desired.peers.iter().map(packets).collect()
+}
+
+/// Packets that policies of the mesh are for and that are of no peer of the file.
+fn packets_of_former(
+    desired: &Desired,
+    reqid: Reqid,
+    before: &State,
+) -> BTreeMap<FarEnd, Vec<Selector>> {
+    let mut packets: BTreeMap<FarEnd, Vec<Selector>> = BTreeMap::new();
+    let out = before.policies.iter().filter(|policy| {
+        policy.id.direction == Direction::Out
+            && policy.belongs_to(reqid)
+            && !policy.is_guard()
+            && policy.passage().is_none()
+            && !policy.is_for_icmp_errors()
+    });
+    for policy in out {
+        let Selector { src, dst, .. } = policy.id.selector;
+        let is_of_two = src == Prefix::host(src.address) && dst == Prefix::host(dst.address);
+        let far = match desired.peers.get(&dst.address) {
+            // Its packets are those that the file names.
+            Some(_) if desired.traffic.is_some() => continue,
+            Some(peer) => FarEnd::Peer(peer.clone()),
+            None => FarEnd::Former(dst.address),
+        };
+        if is_of_two {
+            packets.entry(far).or_default().push(policy.id.selector);
+        }
+    }
+    packets
+}
+
+/// Packets to a host that is in no file, where the mesh has a guard or had one: those of the file's
+/// kind, or where all of the mesh goes, those of its guards.
+fn packets_of_others(desired: &Desired, reqid: Reqid, states: [&State; 2]) -> Vec<Selector> {
+    let policies = states.into_iter().flat_map(|state| state.policies.iter());
+    let guards: BTreeSet<Selector> = policies
+        .filter(|policy| policy.id.direction == Direction::Out && policy.is_guard_of(reqid))
+        .map(|guard| guard.id.selector)
+        .collect();
+    // Where a mark selects, chains guard.
+    let is_guarded = !guards.is_empty() || desired.marking.is_some();
+    let packets: Vec<Selector> = match desired.traffic.filter(|_| is_guarded) {
+        Some(traffic) => {
+            families().into_iter().flat_map(|any| traffic.selectors(any, any)).collect()
+        }
+        None => guards.into_iter().collect(),
+    };
+    packets.into_iter().map(to_nobody).collect()
+}
+
+fn families() -> [Prefix; 2] {
+    [Prefix::any(IpAddr::from([0; 4])), Prefix::any(IpAddr::from([0_u16; 8]))]
+}
+
+/// The same packets, between two hosts that nobody has heard of.
+fn to_nobody(selector: Selector) -> Selector {
+    let nobody = match selector.is_ipv4() {
+        true => IpAddr::from(NOBODY_IPV4),
+        false => IpAddr::from(NOBODY_IPV6),
+    };
+    Selector { src: Prefix::host(nobody), dst: Prefix::host(nobody), ..selector }
+}
+
+/// A state by destinations, so that a mesh of thousands is looked through once.
+struct LookUps {
+    /// All but policies and SAs; those of one question are put in.
+    state: State,
+    of_host: BTreeMap<IpAddr, Vec<Policy>>,
+    of_many: Vec<Policy>,
+    sas: BTreeMap<IpAddr, Vec<Sa>>,
+}
+
+impl LookUps {
+    fn new(state: &State) -> Self {
+        let mut all = Self {
+            state: State { policies: Vec::new(), sas: Vec::new(), ..state.clone() },
+            of_host: BTreeMap::new(),
+            of_many: Vec::new(),
+            sas: BTreeMap::new(),
+        };
+        for policy in &state.policies {
+            match policy.id.selector.dst {
+                host if host == Prefix::host(host.address) => {
+                    all.of_host.entry(host.address).or_default().push(policy.clone());
+                }
+                _ => all.of_many.push(policy.clone()),
+            }
+        }
+        for sa in &state.sas {
+            all.sas.entry(sa.id.dst).or_default().push(sa.clone());
+        }
+        all
+    }
+
+    fn flow(&mut self, packet: &Selector) -> Flow {
+        let to = packet.dst.address;
+        let policies = self.of_host.get(&to).into_iter().flatten().chain(&self.of_many);
+        self.state.policies = policies.cloned().collect();
+        let templates = self.state.policies.iter().flat_map(|policy| &policy.templates);
+        let tunnels = templates.filter(|template| template.mode != Mode::Transport);
+        let ends: BTreeSet<IpAddr> = tunnels.map(|template| template.dst).chain([to]).collect();
+        let sas = ends.iter().filter_map(|end| self.sas.get(end)).flatten();
+        self.state.sas = sas.cloned().collect();
+        flow_out(&self.state, packet)
+    }
+}

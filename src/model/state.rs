@@ -153,6 +153,25 @@ pub struct State {
 }
 
 impl State {
+    /// A copy without SAs, policies, routes and uses, of which there are thousands.
+    pub fn without_objects(&self) -> Self {
+        Self {
+            sas: Vec::new(),
+            policies: Vec::new(),
+            socket_policies: self.socket_policies.clone(),
+            addresses: self.addresses.clone(),
+            links: self.links.clone(),
+            bypasses: self.bypasses.clone(),
+            routes: Vec::new(),
+            tunnels: self.tunnels.clone(),
+            translations: self.translations.clone(),
+            hidden: self.hidden.clone(),
+            usage: Vec::new(),
+            encap: self.encap,
+            firewall: self.firewall.clone(),
+        }
+    }
+
     /// Sorts everything, so that equal states are equal values.
     pub fn sorted(mut self) -> Self {
         self.sas.sort_by_key(|sa| sa.id);

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     desired::Desired,
     model::{
-        Chain, Direction, Jump, Mode, PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId,
+        Chain, Direction, Jump, Mode, PeerName, Policy, PolicyId, Prefix, Reqid, Route, Sa, SaId,
         Selector, State,
     },
 };
@@ -58,12 +58,12 @@ pub fn outcomes(
     if changes.is_empty() {
         return BTreeMap::new();
     }
-    let after = &after(before, changes);
+    let sides = [Objects::of(before), Objects::after(before, changes)];
     let mut packets = packets_of_peers(desired);
     packets.extend(packets_of_former(desired, reqid, before));
-    let others = packets_of_others(desired, reqid, [before, after]);
+    let others = packets_of_others(desired, reqid, &sides);
     packets.extend((!others.is_empty()).then_some((FarEnd::Others, others)));
-    let mut sides = [LookUps::new(before), LookUps::new(after)];
+    let mut sides = sides.map(|objects| LookUps::new(before, objects));
     let mut worst = |at: usize, packets: &[Selector]| {
         packets.iter().map(|packet| sides[at].flow(packet)).max().unwrap_or(Flow::Clear)
     };
@@ -75,47 +75,73 @@ pub fn outcomes(
 
 /// The state that changes lead to, in no particular order.
 pub fn after(state: &State, changes: &[Change]) -> State {
-    let mut after = state.clone();
-    let mut sas: BTreeMap<SaId, Sa> = after.sas.drain(..).map(|sa| (sa.id, sa)).collect();
-    let mut policies: BTreeMap<PolicyId, Policy> =
-        after.policies.drain(..).map(|policy| (policy.id, policy)).collect();
-    for change in changes {
-        match &change.operation {
-            Operation::Sa(change) => change_sa(&mut sas, change),
-            Operation::Policy(
-                PolicyChange::Create(policy) | PolicyChange::Update { wanted: policy, .. },
-            ) => _ = policies.insert(policy.id, policy.clone()),
-            Operation::Policy(PolicyChange::Delete(policy)) => _ = policies.remove(&policy.id),
-            Operation::Chain(change) => change_chain(&mut after.firewall.chains, change),
-            Operation::Mtu(_) => {}
-        }
-    }
-    after.sas = sas.into_values().collect();
-    after.policies = policies.into_values().collect();
+    let Objects { sas, policies, chains } = Objects::after(state, changes);
+    let mut after = State {
+        sas: sas.into_values().cloned().collect(),
+        policies: policies.into_values().cloned().collect(),
+        routes: state.routes.clone(),
+        ..state.without_objects()
+    };
+    after.firewall.chains = chains;
     after
 }
 
-fn change_sa(sas: &mut BTreeMap<SaId, Sa>, change: &SaChange) {
-    match change {
-        SaChange::Create(wanted) => _ = sas.insert(wanted.sa.id, wanted.sa.clone()),
-        SaChange::Replace { wanted, twins, .. } => {
-            twins.iter().for_each(|twin| _ = sas.remove(&twin.id));
-            sas.insert(wanted.sa.id, wanted.sa.clone());
-        }
-        SaChange::Delete { sa, .. } => _ = sas.remove(&sa.id),
-    }
+/// The objects that decide about packets: by far the most of a state.
+struct Objects<'s> {
+    sas: BTreeMap<SaId, &'s Sa>,
+    policies: BTreeMap<PolicyId, &'s Policy>,
+    chains: Vec<Chain>,
 }
 
-fn change_chain(chains: &mut Vec<Chain>, change: &ChainChange) {
-    match change {
-        ChainChange::Set { id, rules, .. } => {
-            let references = chains.iter().find(|chain| chain.id == *id);
-            let references = references.map(|chain| chain.references.clone()).unwrap_or_default();
-            chains.retain(|chain| chain.id != *id);
-            let (id, rules, jumps) = (id.clone(), rules.clone(), vec![Jump::FIRST]);
-            chains.push(Chain { id, rules, jumps, references });
+impl<'s> Objects<'s> {
+    fn of(state: &'s State) -> Self {
+        Self {
+            sas: state.sas.iter().map(|sa| (sa.id, sa)).collect(),
+            policies: state.policies.iter().map(|policy| (policy.id, policy)).collect(),
+            chains: state.firewall.chains.clone(),
         }
-        ChainChange::Delete(gone) => chains.retain(|chain| chain.id != gone.id),
+    }
+
+    fn after(state: &'s State, changes: &'s [Change]) -> Self {
+        let mut all = Self::of(state);
+        changes.iter().for_each(|change| all.change(&change.operation));
+        all
+    }
+
+    fn change(&mut self, operation: &'s Operation) {
+        match operation {
+            Operation::Sa(change) => self.change_sa(change),
+            Operation::Policy(
+                PolicyChange::Create(policy) | PolicyChange::Update { wanted: policy, .. },
+            ) => _ = self.policies.insert(policy.id, policy),
+            Operation::Policy(PolicyChange::Delete(policy)) => _ = self.policies.remove(&policy.id),
+            Operation::Chain(change) => self.change_chain(change),
+            Operation::Mtu(_) => {}
+        }
+    }
+
+    fn change_sa(&mut self, change: &'s SaChange) {
+        match change {
+            SaChange::Create(wanted) => _ = self.sas.insert(wanted.sa.id, &wanted.sa),
+            SaChange::Replace { wanted, twins, .. } => {
+                twins.iter().for_each(|twin| _ = self.sas.remove(&twin.id));
+                self.sas.insert(wanted.sa.id, &wanted.sa);
+            }
+            SaChange::Delete { sa, .. } => _ = self.sas.remove(&sa.id),
+        }
+    }
+
+    fn change_chain(&mut self, change: &ChainChange) {
+        match change {
+            ChainChange::Set { id, rules, .. } => {
+                let old = self.chains.iter().find(|chain| chain.id == *id);
+                let references = old.map(|chain| chain.references.clone()).unwrap_or_default();
+                self.chains.retain(|chain| chain.id != *id);
+                let (id, rules, jumps) = (id.clone(), rules.clone(), vec![Jump::FIRST]);
+                self.chains.push(Chain { id, rules, jumps, references });
+            }
+            ChainChange::Delete(gone) => self.chains.retain(|chain| chain.id != gone.id),
+        }
     }
 }
 
@@ -162,8 +188,8 @@ fn packets_of_former(
 
 /// Packets to a host that is in no file, where the mesh has a guard or had one: those of the file's
 /// kind, or where all of the mesh goes, those of its guards.
-fn packets_of_others(desired: &Desired, reqid: Reqid, states: [&State; 2]) -> Vec<Selector> {
-    let policies = states.into_iter().flat_map(|state| state.policies.iter());
+fn packets_of_others(desired: &Desired, reqid: Reqid, sides: &[Objects<'_>; 2]) -> Vec<Selector> {
+    let policies = sides.iter().flat_map(|objects| objects.policies.values());
     let guards: BTreeSet<Selector> = policies
         .filter(|policy| policy.id.direction == Direction::Out && policy.is_guard_of(reqid))
         .map(|guard| guard.id.selector)
@@ -192,33 +218,39 @@ fn to_nobody(selector: Selector) -> Selector {
     Selector { src: Prefix::host(nobody), dst: Prefix::host(nobody), ..selector }
 }
 
-/// A state by destinations, so that a mesh of thousands is looked through once.
-struct LookUps {
-    /// All but policies and SAs; those of one question are put in.
+/// Objects by destinations, so that those of thousands of peers are looked through once.
+struct LookUps<'s> {
+    /// All but policies, SAs and routes; those of one question are put in.
     state: State,
-    of_host: BTreeMap<IpAddr, Vec<Policy>>,
-    of_many: Vec<Policy>,
-    sas: BTreeMap<IpAddr, Vec<Sa>>,
+    routes: BTreeMap<IpAddr, Vec<&'s Route>>,
+    of_host: BTreeMap<IpAddr, Vec<&'s Policy>>,
+    of_many: Vec<&'s Policy>,
+    sas: BTreeMap<IpAddr, Vec<&'s Sa>>,
 }
 
-impl LookUps {
-    fn new(state: &State) -> Self {
+impl<'s> LookUps<'s> {
+    fn new(state: &'s State, objects: Objects<'s>) -> Self {
         let mut all = Self {
-            state: State { policies: Vec::new(), sas: Vec::new(), ..state.clone() },
+            state: state.without_objects(),
+            routes: BTreeMap::new(),
             of_host: BTreeMap::new(),
             of_many: Vec::new(),
             sas: BTreeMap::new(),
         };
-        for policy in &state.policies {
+        all.state.firewall.chains = objects.chains;
+        for policy in objects.policies.into_values() {
             match policy.id.selector.dst {
                 host if host == Prefix::host(host.address) => {
-                    all.of_host.entry(host.address).or_default().push(policy.clone());
+                    all.of_host.entry(host.address).or_default().push(policy);
                 }
-                _ => all.of_many.push(policy.clone()),
+                _ => all.of_many.push(policy),
             }
         }
-        for sa in &state.sas {
-            all.sas.entry(sa.id.dst).or_default().push(sa.clone());
+        for route in &state.routes {
+            all.routes.entry(route.to).or_default().push(route);
+        }
+        for sa in objects.sas.into_values() {
+            all.sas.entry(sa.id.dst).or_default().push(sa);
         }
         all
     }
@@ -226,12 +258,14 @@ impl LookUps {
     fn flow(&mut self, packet: &Selector) -> Flow {
         let to = packet.dst.address;
         let policies = self.of_host.get(&to).into_iter().flatten().chain(&self.of_many);
-        self.state.policies = policies.cloned().collect();
+        self.state.policies = policies.copied().cloned().collect();
         let templates = self.state.policies.iter().flat_map(|policy| &policy.templates);
         let tunnels = templates.filter(|template| template.mode != Mode::Transport);
         let ends: BTreeSet<IpAddr> = tunnels.map(|template| template.dst).chain([to]).collect();
         let sas = ends.iter().filter_map(|end| self.sas.get(end)).flatten();
-        self.state.sas = sas.cloned().collect();
+        self.state.sas = sas.copied().cloned().collect();
+        let routes = self.routes.get(&to).into_iter().flatten();
+        self.state.routes = routes.copied().cloned().collect();
         flow_out(&self.state, packet)
     }
 }

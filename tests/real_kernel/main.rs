@@ -47,6 +47,7 @@ mod forwarded;
 mod full_mesh;
 mod generations;
 mod guards;
+mod guide;
 mod icmp_errors;
 mod idempotence;
 mod kept_up;

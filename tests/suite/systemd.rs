@@ -21,7 +21,7 @@ fn units(names: &[&str]) -> (tempfile::TempDir, Vec<PathBuf>) {
         let unit = directory.path().join(name.replace("@.", "@4500."));
         fs::write(
             &unit,
-            text.replace("ExecStart=/usr/local/bin/meshsec", &format!("ExecStart={program}")),
+            text.replace("ExecStart=meshsec", &format!("ExecStart={program}")),
         )
         .unwrap();
         unit

@@ -70,8 +70,8 @@ pub enum Format {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check the file and its secrets; needs no privilege
-    #[command(after_help = examples!("meshsec -c mesh.toml validate"))]
-    Validate,
+    #[command(after_help = examples!("meshsec -c mesh.toml validate", "meshsec -c mesh.toml validate --without-secrets"))]
+    Validate(ValidateArgs),
     /// Show what apply would do
     #[command(after_help = examples!("meshsec plan", "meshsec plan --summary", "meshsec -c mesh.toml plan --live empty --local a   # anywhere, without privilege", "meshsec plan --out plan.json   # then: meshsec apply plan.json"))]
     Plan(PlanArgs),
@@ -93,6 +93,12 @@ pub enum Command {
     /// Print the live state as JSON, without keys: input of plan --live FILE
     #[command(after_help = examples!("meshsec snapshot > a.json   # then, anywhere: meshsec plan --live a.json"))]
     Snapshot,
+    /// Tell what becomes of a packet, such as 'udp 192.0.2.1 > 192.0.2.2:4789', and why
+    #[command(after_help = examples!("meshsec explain 'udp 192.0.2.1 > 192.0.2.2:4789'", "meshsec explain 'tcp 192.0.2.2 > 192.0.2.1:22' --after-plan"))]
+    Explain(ExplainArgs),
+    /// Tell what differs between this host and another, by its snapshot; exit with 2 if packets get lost
+    #[command(after_help = examples!("meshsec compare b.json   # b's snapshot", "meshsec compare --all hosts   # a folder of snapshots, without privilege"))]
+    Compare(CompareArgs),
     /// Show how large a packet may be, part by part; needs no privilege
     #[command(after_help = examples!("meshsec mtu", "meshsec mtu --underlay-mtu 9000"))]
     Mtu(MtuArgs),
@@ -143,12 +149,24 @@ pub struct AdvanceArgs {
     pub to: u64,
 }
 
+/// Arguments of `validate`.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// Check all but the secrets, which may be absent or unreadable, as in continuous integration
+    #[arg(long)]
+    pub without_secrets: bool,
+}
+
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// Compare with the kernel, with an empty host, or with a snapshot's FILE
-    #[arg(long, value_name = "kernel|empty|FILE", default_value = "kernel")]
-    pub live: String,
+    /// Compare with the kernel (by default), an empty host or a snapshot's FILE; with --all, with a
+    /// folder of snapshots
+    #[arg(long, value_name = "kernel|empty|FILE")]
+    pub live: Option<String>,
+    /// Plan for every peer at once, by default from empty hosts, and check that all pairs agree
+    #[arg(long, conflicts_with_all = ["out", "summary", "quiet", "peers"])]
+    pub all: bool,
     /// Exit with 2 if there are changes
     #[arg(long)]
     pub detailed_exitcode: bool,
@@ -161,6 +179,14 @@ pub struct PlanArgs {
     /// Save the plan for apply FILE, which performs it only if nothing has changed
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+impl PlanArgs {
+    /// The source of the live side.
+    pub fn live(&self) -> &str {
+        let default = if self.all { "empty" } else { "kernel" };
+        self.live.as_deref().unwrap_or(default)
+    }
 }
 
 /// How much of a plan's text to show.
@@ -300,6 +326,65 @@ fn interval(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| format!("{error}; {hint}"))?;
     let allowed = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
     if allowed.contains(&time) { Ok(time) } else { Err("it is from 1s to 24h".into()) }
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The packet, such as 'udp 192.0.2.1 > 192.0.2.2:4789'; 'mark 0x20000' or 'under SPI' may follow
+    #[arg(value_name = "PACKET")]
+    pub packet: String,
+    /// Where it goes; by default out from an address of this host, in to one, and else fwd
+    #[arg(long, value_name = "DIRECTION", value_enum)]
+    pub direction: Option<DirectionWord>,
+    /// Look at the kernel, at an empty host, or at a snapshot's FILE
+    #[arg(long, value_name = "kernel|empty|FILE", default_value = "kernel")]
+    pub live: String,
+    /// After this step of the plan
+    #[arg(long, value_name = "NUMBER", conflicts_with = "after_plan")]
+    pub after_step: Option<usize>,
+    /// After all steps of the plan
+    #[arg(long)]
+    pub after_plan: bool,
+    /// After somebody has flushed these
+    #[arg(long, value_name = "OBJECTS", value_enum)]
+    pub after_flush: Vec<Flushed>,
+}
+
+/// A direction, as policies have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DirectionWord {
+    /// It leaves this host
+    Out,
+    /// It arrives for this host
+    In,
+    /// It is sent on by this host
+    Fwd,
+}
+
+/// Objects that a command of others removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Flushed {
+    /// ip xfrm policy flush
+    Policies,
+    /// ip xfrm state flush
+    Sas,
+    /// iptables -F and ip6tables -F, in all tables
+    Iptables,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The other host's snapshot, as meshsec snapshot prints it
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: Option<PathBuf>,
+    /// Compare with this snapshot in place of this host's kernel
+    #[arg(long, value_name = "FILE")]
+    pub live: Option<PathBuf>,
+    /// Compare all hosts by a folder of their snapshots, and tell whether a rollout of the file cuts a pair
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["snapshot", "live"])]
+    pub all: Option<PathBuf>,
 }
 
 /// Arguments of `rotate` and `settled`.

@@ -9,9 +9,11 @@
 // `pub` is what tests and benchmarks may use; all else says how far it reaches.
 #![cfg_attr(not(any(test, fuzzing)), warn(unreachable_pub))]
 
+pub mod agreement;
 pub mod apply;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod completion;
 pub mod config;
 pub mod desired;

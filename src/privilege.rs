@@ -134,8 +134,14 @@ fn needs(cli: &Cli) -> CapabilitySet {
         }
         // Not used, but shown: by it the apply that waits knows that this process may confirm.
         Command::Confirm => (Files::Neither, CapabilitySet::NET_ADMIN),
-        Command::Validate | Command::Mtu(_) => (Files::Reads, CapabilitySet::empty()),
-        Command::Plan(args) if args.live != "kernel" => (Files::Reads, CapabilitySet::empty()),
+        Command::Validate(_) | Command::Mtu(_) => (Files::Reads, CapabilitySet::empty()),
+        Command::Compare(args) if args.live.is_some() || args.all.is_some() => {
+            (Files::Reads, CapabilitySet::empty())
+        }
+        Command::Explain(args) if args.live != "kernel" => (Files::Reads, CapabilitySet::empty()),
+        Command::Plan(args) if args.live() != "kernel" || args.all => {
+            (Files::Reads, CapabilitySet::empty())
+        }
         Command::Plan(args) if args.out.is_some() => (Files::Replaces, PROGRAMS),
         // With a ratchet, which it turns.
         Command::Apply(_) => (Files::Replaces, PROGRAMS),
@@ -151,6 +157,8 @@ fn needs(cli: &Cli) -> CapabilitySet {
         | Command::Show(_)
         | Command::Status(_)
         | Command::Settled(_)
+        | Command::Compare(_)
+        | Command::Explain(_)
         | Command::Snapshot => (Files::Reads, PROGRAMS),
     };
     namespace | files.needs() | kernel

@@ -206,8 +206,11 @@ fn commands_that_look_at_no_kernel_have_no_power_over_it() {
         (&["genpsk"], 0),
         (&["spi", "0x84001002"], 0),
         (&["validate"], 0),
+        (&["validate", "--without-secrets"], 0),
         (&["mtu", "--underlay-mtu=1500"], 0),
         (&["plan", "--live=empty", "--local=a"], 0),
+        (&["plan", "--all"], 0),
+        (&["explain", "udp 192.0.2.1 > 192.0.2.2:4789", "--live=empty", "--local=a"], 0),
         (&["settled", "--seen", snapshot], 0),
     ] {
         let mut command = meshsec(&file, words);

@@ -176,9 +176,10 @@ impl Host {
 }
 
 /// Every command, with everything that changes its output.
-const COMMANDS: [&[&str]; 46] = [
+const COMMANDS: [&[&str]; 55] = [
     &["validate"],
     &["validate", "--format=json"],
+    &["validate", "--without-secrets"],
     &["plan"],
     &["plan", "--format=json"],
     &["plan", "--detailed-exitcode", "--out=saved"],
@@ -186,6 +187,14 @@ const COMMANDS: [&[&str]; 46] = [
     &["plan", "--live=empty", "--format=json"],
     &["plan", "--live=snapshot"],
     &["plan", "--live=secret"],
+    &["plan", "--all"],
+    &["plan", "--all", "--format=json"],
+    &["compare", "snapshot"],
+    &["compare", "--all=."],
+    &["compare", "secret", "--live=snapshot", "--format=json"],
+    &["explain", "udp 192.0.2.1 > 192.0.2.2:4789"],
+    &["explain", "udp 192.0.2.1 > 192.0.2.2:4789", "--live=empty", "--after-plan"],
+    &["explain", "udp 192.0.2.1 > 192.0.2.2:4789", "--live=snapshot", "--format=json"],
     &["plan", "--local=b"],
     &["plan", "--local=c"],
     &["plan", "--netns=none"],

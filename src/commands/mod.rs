@@ -1,12 +1,15 @@
 //! The commands, a file each: orchestration only.
 
+mod after;
 mod apply;
 mod change;
+mod compare;
 mod completions;
 mod confirm;
 mod destroy;
 mod document;
 mod encap_socket;
+mod explain;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod generate;
@@ -15,6 +18,7 @@ mod moment;
 mod mtu;
 mod named;
 mod plan;
+mod plan_all;
 mod prepared;
 mod printer;
 mod progress;
@@ -125,7 +129,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         privilege::namespace_entered().map_err(Error::Privilege)?;
     }
     match &cli.command {
-        Command::Validate => validate::run(&cli.global),
+        Command::Validate(args) => validate::run(&cli.global, args),
         Command::Plan(args) => plan::run(&cli.global, args),
         Command::Apply(args) => apply::run(&cli.global, args),
         Command::Destroy(args) => destroy::run(&cli.global, args),
@@ -133,6 +137,8 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Show(args) => show::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),
         Command::Snapshot => snapshot::run(&cli.global),
+        Command::Explain(args) => explain::run(&cli.global, args),
+        Command::Compare(args) => compare::run(&cli.global, args),
         Command::Mtu(args) => mtu::run(&cli.global, args),
         Command::Genkey => generate::genkey(),
         Command::Genpsk => generate::genpsk(),

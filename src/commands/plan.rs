@@ -1,7 +1,7 @@
 //! `plan`: shows the changes that apply would make.
 
 use super::{
-    Status, live, moment,
+    Status, live, moment, plan_all,
     prepared::{Prepared, file_name, prepare},
     print, print_json, ratchet, saved,
 };
@@ -16,7 +16,10 @@ use crate::{
 
 /// Exits with 1 on a conflict, and with 2 on changes if asked to.
 pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
-    let source = live::Source::from(args.live.as_str());
+    if args.all {
+        return plan_all::run(global, args);
+    }
+    let source = live::Source::from(args.live());
     if args.out.is_some() && source != live::Source::Kernel {
         return Err(Error::request(
             ErrorCode::OptionsDisagree,

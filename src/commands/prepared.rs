@@ -45,11 +45,22 @@ pub(super) fn prepare<'a>(
     };
     loaded.check_private_key(local)?;
     loaded.check_ratchet(moment.generation)?;
+    Ok(prepare_for(local, loaded, moment, live))
+}
+
+/// The same for a host that is known, with secrets that are.
+pub(super) fn prepare_for<'a>(
+    local: &'a Peer,
+    loaded: &'a Loaded,
+    moment: Moment,
+    live: &Live,
+) -> Prepared<'a> {
+    let config = &loaded.config;
     let warnings = loaded.warnings.clone();
     let (desired, keyring) = desired(config, moment, local, loaded.secrets.as_ref());
     let plan = Plan::new(&desired, live, config.reqid);
     let outcomes = BTreeMap::new();
-    Ok(Prepared { local: Some(local), moment, desired, keyring, plan, warnings, outcomes })
+    Prepared { local: Some(local), moment, desired, keyring, plan, warnings, outcomes }
 }
 
 impl Prepared<'_> {

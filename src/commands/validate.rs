@@ -2,8 +2,8 @@
 
 use super::{Status, moment, print, print_json};
 use crate::{
-    cli::{Format, Global},
-    config::{Config, KeySource, Loaded, PeersOf, Secrets, SecretsMode},
+    cli::{Format, Global, ValidateArgs},
+    config::{Config, KeySource, Loaded, Moment, PeersOf, Secrets, SecretsMode},
     error::Error,
     kernel::linux,
     model::{Warning, WarningCode},
@@ -12,8 +12,12 @@ use crate::{
 };
 
 /// An invalid file is an error before anything is printed here.
-pub(super) fn run(global: &Global) -> Result<Status, Error> {
-    let mut loaded = super::load(global, SecretsMode::Required, Files::Neither)?;
+pub(super) fn run(global: &Global, args: &ValidateArgs) -> Result<Status, Error> {
+    let secrets = match args.without_secrets {
+        true => SecretsMode::LeftOut,
+        false => SecretsMode::Required,
+    };
+    let mut loaded = super::load(global, secrets, Files::Neither)?;
     check_local(global, &mut loaded)?;
     loaded.warnings.extend(without_psk(&loaded.config));
     let config = &loaded.config;
@@ -31,6 +35,7 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
             if !loaded.included.is_empty() {
                 text.extend(loaded.peers_by_file().iter().map(line));
             }
+            text.push_str(&fingerprints(&loaded, moment));
             for warning in &loaded.warnings {
                 text.push_str(&format!("Warning: {}\n", Plain(warning)));
             }
@@ -41,7 +46,39 @@ pub(super) fn run(global: &Global) -> Result<Status, Error> {
     Ok(Status::Done)
 }
 
-fn line(PeersOf { file, peers }: &PeersOf) -> String {
+/// The fingerprints that people at two hosts compare by telephone.
+fn fingerprints(loaded: &Loaded, moment: Moment) -> String {
+    let file = match loaded.included.len() {
+        0 => "the file".into(),
+        files => format!("all {} files", files + 1),
+    };
+    let mut lines = vec![(file, in_groups(&loaded.files_digest().to_string()))];
+    for secret in loaded.secret_fingerprints(moment.generation) {
+        let name = match secret.generation {
+            Some(generation) => format!("{} at generation {generation}", secret.name),
+            None => secret.name.into(),
+        };
+        lines.push((name, in_groups(secret.fingerprint.to_string().trim_start_matches("sha256:"))));
+    }
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let mut text = String::from("Fingerprints, the same on every host:\n");
+    for (name, digits) in lines {
+        text.push_str(&format!("    {name:width$}  {digits}\n"));
+    }
+    if loaded.secrets.is_none() {
+        text.push_str("The secrets were not looked at.\n");
+    }
+    text
+}
+
+/// 16 hexadecimal digits: enough that nobody makes another file that has the same ones, and few
+/// enough to be read aloud.
+fn in_groups(digits: &str) -> String {
+    let group = |group: &[u8]| String::from_utf8_lossy(group).into_owned();
+    digits.as_bytes().chunks(4).take(4).map(group).collect::<Vec<_>>().join(" ")
+}
+
+fn line(PeersOf { file, peers, .. }: &PeersOf) -> String {
     let plural = if *peers == 1 { "" } else { "s" };
     format!("    {peers} peer{plural} in {}\n", Plain(file))
 }

@@ -6,28 +6,35 @@ use std::ops::Range;
 use crate::{keys::ratchet::MOST_STEPS, model::Generation};
 
 use super::{
-    ConfigError, Loaded, Peer, Rotation, Secrets,
+    ConfigError, FileDigest, Loaded, Peer, Rotation, Secrets,
     diagnostic::{Finding, FindingKind, Source},
     mask, raise,
 };
 
 /// The peers of one file.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct PeersOf {
     /// The file: mesh.toml as it was named, or another from the directory of mesh.toml.
     pub file: String,
     /// Their number.
     pub peers: usize,
+    /// SHA-256 of the file.
+    pub digest: FileDigest,
 }
 
 impl Loaded {
     /// How many peers are in mesh.toml, and in each of the files that it includes.
     pub fn peers_by_file(&self) -> Vec<PeersOf> {
         let included = self.included.iter();
-        let included = included.map(|file| PeersOf { file: file.name.clone(), peers: file.peers });
+        let included = included.map(|file| PeersOf {
+            file: file.name.clone(),
+            peers: file.peers,
+            digest: FileDigest(file.digest),
+        });
         let elsewhere: usize = self.included.iter().map(|file| file.peers).sum();
         let own = self.config.peers.len() - elsewhere;
-        let mesh = PeersOf { file: mask::path(&self.path), peers: own };
+        let mesh =
+            PeersOf { file: mask::path(&self.path), peers: own, digest: FileDigest(self.digest) };
         std::iter::once(mesh).chain(included).collect()
     }
 

@@ -12,6 +12,7 @@
 mod address;
 mod diagnostic;
 mod files;
+mod fingerprint;
 mod include;
 mod json;
 mod loaded;
@@ -38,6 +39,7 @@ use zeroize::Zeroizing;
 
 pub use diagnostic::{ConfigError, LocatedError};
 pub use files::fill;
+pub use fingerprint::{FileDigest, SecretFingerprint};
 pub use include::IncludedFile;
 #[cfg(any(test, fuzzing))]
 pub(crate) use include::{FoundFile, Pattern};
@@ -71,6 +73,18 @@ pub enum SecretsMode {
     Optional,
     /// They are not looked at.
     Ignored,
+    /// The same, and nothing is done with the file: whoever else can write it does not matter, as in
+    /// a repository.
+    LeftOut,
+}
+
+impl SecretsMode {
+    fn looks(self) -> bool {
+        match self {
+            Self::Required | Self::Optional => true,
+            Self::Ignored | Self::LeftOut => false,
+        }
+    }
 }
 
 /// A mesh.toml, the files that it includes, its secrets and its warnings.
@@ -109,13 +123,13 @@ fn load_with(path: &Path, mode: SecretsMode, env: secrets::Env<'_>) -> Result<Lo
     // Without secrets, as in CI, no kernel is changed.
     let bytes = match mode {
         _ if path == Path::new(STANDARD_INPUT) => files::standard_input(),
-        SecretsMode::Optional => files::mesh_of_anybody(path),
+        SecretsMode::Optional | SecretsMode::LeftOut => files::mesh_of_anybody(path),
         SecretsMode::Required | SecretsMode::Ignored => files::mesh(path),
     };
     let read = bytes.and_then(|bytes| Ok((bytes, files::directory_of(path)?)));
     let (bytes, dir) = read.map_err(|error| unread(path, &error))?;
     match mode {
-        SecretsMode::Optional => parse(
+        SecretsMode::Optional | SecretsMode::LeftOut => parse(
             (path, bytes),
             mode,
             env,
@@ -160,7 +174,7 @@ pub(crate) fn parse(
         tables::read(&mut findings, root.get_ref(), dir, &mut others);
     let (source_of_keys, secret_places) = keys.unzip();
     let secret_places = secret_places.unwrap_or_default();
-    let secrets = source_of_keys.filter(|_| mode != SecretsMode::Ignored).and_then(|keys| {
+    let secrets = source_of_keys.filter(|_| mode.looks()).and_then(|keys| {
         let reader = secrets::Reader { optional: mode == SecretsMode::Optional, dir, env };
         without_traces(|| reader.fetch_all(&keys, &secret_places, &mut findings, &mut warnings))
     });

@@ -12,7 +12,7 @@ use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::model::{Generation, Key, MeshName, without_traces};
+use crate::model::{Fingerprint, Generation, Key, MeshName, without_traces};
 
 /// The first line of a ratchet's file: its kind and the version of its format.
 const TITLE: &str = "meshsec ratchet 1";
@@ -61,6 +61,11 @@ impl Ratchet {
     /// The oldest generation with keys that can be derived.
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// The part of the chain key of that generation that may be shown.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.chain[..])
     }
 
     /// The chain key of that generation.

@@ -195,6 +195,7 @@ codes! {
         PeerUnknown "peer-unknown" "The file has no such peer, or this host forms no pair with it.",
         MeshRefused "mesh-refused" "A name or a number can't be a mesh's.",
         SpiRefused "spi-refused" "A number is not an SPI of a mesh.",
+        PacketRefused "packet-refused" "A text is not a packet.",
         MtuUnknown "mtu-unknown" "The MTU can't be computed.",
         NotConfirmed "not-confirmed" "No run could be confirmed.",
         // The system.

@@ -65,7 +65,7 @@ fn wipe_stack<const WORDS: usize>() {
 /// The first 8 bytes of SHA-256("meshsec/v1 fingerprint" || key bytes).
 ///
 /// Written `sha256:` and 16 hex digits. It tells keys apart, but nothing of the key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Hash)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; 8]);
 
@@ -116,7 +116,7 @@ impl TryFrom<String> for Fingerprint {
 }
 
 /// The knowledge of an SA's key, on either side of a comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyView {
     /// The key's fingerprint.

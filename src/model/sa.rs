@@ -46,7 +46,7 @@ impl fmt::Display for SaId {
 }
 
 /// Transport, tunnel, or one of the modes that meshsec never uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Only the payload is protected: the mode of all objects of a mesh.
@@ -114,7 +114,7 @@ impl Cipher {
 }
 
 /// The transform of an SA.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Algorithm {
     /// A combined mode cipher.

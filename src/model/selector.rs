@@ -24,7 +24,7 @@ pub fn icmp_echo(like: IpAddr) -> [(u8, u16); 2] {
 }
 
 /// An address and the number of its leading bits that count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Hash)]
 #[serde(deny_unknown_fields)]
 pub struct Prefix {
     /// The address; bits behind the prefix are as given, and don't count.
@@ -76,7 +76,9 @@ impl fmt::Display for Prefix {
 }
 
 /// A port and the mask under which it is compared; mask 0 is any port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, Hash,
+)]
 #[serde(deny_unknown_fields)]
 pub struct PortMatch {
     /// The port, host byte order.
@@ -106,7 +108,7 @@ impl PortMatch {
 }
 
 /// The packets that a policy or an SA is for, as the kernel's `xfrm_selector`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Hash)]
 #[serde(deny_unknown_fields)]
 pub struct Selector {
     /// Source addresses.

@@ -102,18 +102,34 @@ pub fn packets_out(
 /// The fate of packets that match `packet`, a selector of two hosts; the worst of those that a
 /// state leaves open.
 pub fn flow_out(state: &State, packet: &Selector) -> Flow {
-    let mangle = filtered(state, ChainRole::MangleOut, packet, look_up(state, packet, 0));
+    flows_of(state, packet, 0).last().copied().unwrap_or(Flow::Clear)
+}
+
+/// All fates that a state leaves open, of packets that their sender has marked, the worst last.
+pub(super) fn flows_of(state: &State, packet: &Selector, sent: u32) -> BTreeSet<Flow> {
+    let first = look_up(state, packet, sent, Look::First);
+    let mangle = filtered(state, ChainRole::MangleOut, packet, first);
     let mut ways = BTreeSet::new();
-    for mark in marks(state, packet) {
+    for mark in marks(state, packet, sent) {
         for way in &mangle {
-            match (mark, way.flow) {
-                (0, _) | (_, Flow::Blocked) => _ = ways.insert(way.clone()),
-                _ => ways.extend(look_up(state, packet, mark)),
+            match way.flow {
+                Flow::Blocked => _ = ways.insert(way.clone()),
+                Flow::Protected(_) | Flow::Clear if mark == sent => _ = ways.insert(way.clone()),
+                Flow::Protected(_) | Flow::Clear => {
+                    ways.extend(look_up(state, packet, mark, Look::Again));
+                }
             }
         }
     }
     let sent = filtered(state, ChainRole::Out, packet, ways);
-    sent.last().map_or(Flow::Clear, |worst| worst.flow)
+    sent.into_iter().map(|way| way.flow).collect()
+}
+
+/// Whether a look-up is the one together with the route, or the one after a new mark.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    First,
+    Again,
 }
 
 /// The outcome of the policies and SAs for a packet.
@@ -150,7 +166,8 @@ fn filtered(
     let chains: Vec<&Chain> = chains(state, role, packet).collect();
     let mut left = BTreeSet::new();
     for way in ways {
-        let verdicts = chains.iter().map(|chain| verdict(state, chain, packet, &way.reqids));
+        let verdicts =
+            chains.iter().map(|chain| verdict(state, chain, packet, Direction::Out, &way.reqids));
         let (mut passes, mut drops) = (true, false);
         for verdict in verdicts {
             passes &= verdict.passes;
@@ -167,28 +184,41 @@ fn filtered(
 }
 
 /// The possible effects of a chain on a packet.
-struct Verdict {
-    passes: bool,
-    drops: bool,
+pub(super) struct Verdict {
+    pub(super) passes: bool,
+    pub(super) drops: bool,
 }
 
 /// The possible effects of a chain on a packet that goes through SAs of these reqids. A foreign
 /// rule may accept the packet before the rules that follow it.
-fn verdict(state: &State, chain: &Chain, packet: &Selector, reqids: &BTreeSet<Reqid>) -> Verdict {
+pub(super) fn verdict(
+    state: &State,
+    chain: &Chain,
+    packet: &Selector,
+    side: Direction,
+    reqids: &BTreeSet<Reqid>,
+) -> Verdict {
     let mut passes = !chain.is_reached();
-    let leaves = !state.has_address(packet.dst.address);
+    // What a host sends to itself goes by the loopback device, which the rules leave alone.
+    let leaves = !(state.has_address(packet.dst.address)
+        && (side == Direction::Out || state.has_address(packet.src.address)));
     for rule in &chain.rules {
         match rule {
-            Rule::Pass { port, direction: Direction::Out, reqid }
-                if leaves && is_to(packet, *port) && reqids.contains(reqid) =>
+            Rule::Pass { port, direction, reqid }
+                if *direction == side
+                    && leaves
+                    && is_to(packet, *port)
+                    && reqids.contains(reqid) =>
             {
                 return Verdict { passes: true, drops: false };
             }
-            Rule::Block { port, direction: Direction::Out } if leaves && is_to(packet, *port) => {
+            Rule::Block { port, direction }
+                if *direction == side && leaves && is_to(packet, *port) =>
+            {
                 return Verdict { passes, drops: true };
             }
-            Rule::Drop { port, direction: Direction::Out }
-                if reqids.is_empty() && is_to(packet, *port) =>
+            Rule::Drop { port, direction }
+                if *direction == side && reqids.is_empty() && is_to(packet, *port) =>
             {
                 return Verdict { passes, drops: true };
             }
@@ -201,7 +231,7 @@ fn verdict(state: &State, chain: &Chain, packet: &Selector, reqids: &BTreeSet<Re
 
 /// The chains of meshes for packets of this family, those without a rule that
 /// leads to them left out.
-fn chains<'s>(
+pub(super) fn chains<'s>(
     state: &'s State,
     role: ChainRole,
     packet: &Selector,
@@ -219,8 +249,8 @@ fn is_to(packet: &Selector, port: u16) -> bool {
 
 /// The marks that the mangle table may give a packet. Several where other rules
 /// decide whether it gets to ours.
-fn marks(state: &State, packet: &Selector) -> BTreeSet<u32> {
-    let mut marks = BTreeSet::from([0]);
+pub(super) fn marks(state: &State, packet: &Selector, sent: u32) -> BTreeSet<u32> {
+    let mut marks = BTreeSet::from([sent]);
     for chain in chains(state, ChainRole::Mark, packet) {
         let mut certain = chain.is_reached();
         for rule in &chain.rules {
@@ -242,38 +272,96 @@ fn marks(state: &State, packet: &Selector) -> BTreeSet<u32> {
 }
 
 /// All possible outcomes of policies and SAs for a packet with a mark, before any chain drops it.
-fn look_up(state: &State, packet: &Selector, mark: u32) -> BTreeSet<Way> {
+fn look_up(state: &State, packet: &Selector, mark: u32, look: Look) -> BTreeSet<Way> {
     if state.bypasses_policies(packet.src.address, packet.dst.address) {
         return BTreeSet::from([Way::new(Flow::Clear)]);
     }
-    // Packets that wait in a VRF are looked up again without their ports; once more, with them, if
-    // the mangle table then marks them.
-    let route = state.route(packet.src.address, packet.dst.address).filter(|_| mark == 0);
-    let forgotten = route.is_some_and(|route| state.queued_vrfs(route).next().is_some());
-    let without = Selector { sport: PortMatch::ANY, dport: PortMatch::ANY, ..*packet };
-    let packet = if forgotten { &without } else { packet };
+    let (packet, mark) = &seen(state, packet, mark, look);
     // Policies of the table of sub policies are asked first, and the main ones all the same.
-    let [subs, mains] = [true, false].map(|sub| best(state, packet, mark, sub));
+    let [subs, mains] = [true, false].map(|sub| best(state, packet, *mark, (Direction::Out, sub)));
     let ways = subs.iter().flat_map(|sub| mains.iter().map(move |main| [*sub, *main]));
     ways.flat_map(|way| resolve(state, way, packet)).collect()
 }
 
+/// A packet as a look-up sees it. One that waits in a VRF is looked up again as it leaves that,
+/// without its ports, and over IPv4 without its mark; once more, with both, if the mangle table then
+/// marks it.
+pub(super) fn seen(state: &State, packet: &Selector, mark: u32, look: Look) -> (Selector, u32) {
+    let route = state.route(packet.src.address, packet.dst.address);
+    let waits = route.is_some_and(|route| state.queued_vrfs(route).next().is_some());
+    if look == Look::Again || !waits {
+        return (*packet, mark);
+    }
+    let mark = if packet.is_ipv4() { 0 } else { mark };
+    (Selector { sport: PortMatch::ANY, dport: PortMatch::ANY, ..*packet }, mark)
+}
+
 /// The policies with the smallest priority number, or none. Of several the oldest wins, but a state
 /// does not hold their age.
-fn best<'s>(state: &'s State, packet: &Selector, mark: u32, sub: bool) -> Vec<Option<&'s Policy>> {
-    let found = || state.policies.iter().filter(|policy| applies(policy, packet, mark, sub));
+pub(super) fn best<'s>(
+    state: &'s State,
+    packet: &Selector,
+    mark: u32,
+    table: (Direction, bool),
+) -> Vec<Option<&'s Policy>> {
+    let applies = |policy: &&Policy| miss(policy, packet, mark, table).is_none();
+    let found = || state.policies.iter().filter(applies);
     match found().map(|policy| policy.priority).min() {
         Some(smallest) => found().filter(|best| best.priority == smallest).map(Some).collect(),
         None => vec![None],
     }
 }
 
-fn applies(policy: &Policy, packet: &Selector, mark: u32, sub: bool) -> bool {
-    policy.id.direction == Direction::Out
-        && policy.id.if_id == 0
-        && policy.id.sub == sub
-        && mark & policy.id.mark.mask == policy.id.mark.value
-        && policy.id.selector.covers(packet)
+/// The reason why a policy is not for a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Miss {
+    /// It is for another direction, or in the other of the two tables.
+    Table,
+    /// It is for an XFRM interface.
+    Interface,
+    /// It is for another mark.
+    Mark,
+    /// It is for other sources.
+    Source,
+    /// It is for other destinations.
+    Destination,
+    /// It is for another protocol.
+    Protocol,
+    /// It is for other ports, or types of ICMP.
+    Ports,
+    /// It is for packets of one device.
+    Device,
+}
+
+/// Why a policy is not for a packet in a direction and table, if it is not (`xfrm_policy_match`).
+pub(super) fn miss(
+    policy: &Policy,
+    packet: &Selector,
+    mark: u32,
+    (direction, sub): (Direction, bool),
+) -> Option<Miss> {
+    let (id, selector) = (&policy.id, &policy.id.selector);
+    let ports =
+        |all: PortMatch, some: PortMatch| all.mask & some.mask == all.mask && all.overlaps(&some);
+    Some(if (id.direction, id.sub) != (direction, sub) {
+        Miss::Table
+    } else if id.if_id != 0 {
+        Miss::Interface
+    } else if mark & id.mark.mask != id.mark.value {
+        Miss::Mark
+    } else if !selector.src.covers(&packet.src) {
+        Miss::Source
+    } else if !selector.dst.covers(&packet.dst) {
+        Miss::Destination
+    } else if selector.proto != 0 && selector.proto != packet.proto {
+        Miss::Protocol
+    } else if !ports(selector.sport, packet.sport) || !ports(selector.dport, packet.dport) {
+        Miss::Ports
+    } else if selector.ifindex != 0 && selector.ifindex != packet.ifindex {
+        Miss::Device
+    } else {
+        return None;
+    })
 }
 
 /// All possible results of the templates of policies. AH and IPComp leave everything readable.
@@ -311,7 +399,7 @@ fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> 
 
 /// Whether an SA may be found for a template (`xfrm_state_find`), apart from its own selector. Unlike
 /// an arriving packet, one that leaves needs an SA of the very reqid, even if that is 0.
-fn serves(sa: &Sa, template: &Template, mark: Mark, dst: IpAddr) -> bool {
+pub(super) fn serves(sa: &Sa, template: &Template, mark: Mark, dst: IpAddr) -> bool {
     sa.id.dst == dst
         && sa.id.proto == template.proto
         && (template.spi.raw() == 0 || sa.id.spi == template.spi)

@@ -3,6 +3,7 @@
 //! [`Plan::new`] compares and orders; nothing here has an effect, and nothing here holds a key.
 #![forbid(unsafe_code)]
 
+mod arrival;
 mod bypass;
 mod chain;
 mod change;
@@ -18,6 +19,7 @@ mod layout;
 mod link;
 mod nat;
 mod outcome;
+mod packet;
 mod policy;
 mod ports;
 mod reach;
@@ -27,6 +29,7 @@ mod same_reqid;
 mod sequence;
 mod stage;
 mod stops;
+mod trace;
 mod tunnel;
 mod undo;
 mod warn;
@@ -40,6 +43,7 @@ pub use crate::model::{
     ChainStep, ConflictCode, MtuStep, PolicyStep, Reason, ReasonCode, SaStep, Step, StepKind,
     Warning, WarningCode,
 };
+pub use arrival::{Arrival, arrivals};
 pub use chain::ChainChange;
 pub use change::{Change, ChangeAction, ObjectKind, Operation};
 
@@ -47,13 +51,15 @@ pub use conflict::{Blocked, Conflict};
 pub use encap::socket as encap_socket;
 pub use fields::Field;
 pub use firewall::Lack;
-pub use flow::{Flow, flow_out, flows_out, packets_out};
+pub use flow::{Flow, Miss, flow_out, flows_out, packets_out};
 pub use link::{MtuChange, underlay};
 pub use outcome::{FarEnd, Outcome, after, outcomes};
+pub use packet::{Packet, PacketError};
 pub use policy::PolicyChange;
 pub use sa::SaChange;
 pub use sequence::{Phase, PlannedStep};
 pub use stops::{NAMES_SHOWN, Peers, Stops};
+pub use trace::{Names, Part, Trace, Verdict, trace};
 pub use undo::undo;
 
 /// All changes to one host, and the conflicts in their way.

@@ -1,12 +1,15 @@
 //! Plans, reports and live states as text and JSON; never computes a difference.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod counts;
+mod explain;
 mod fold;
 mod json;
 mod mtu;
 mod outcome;
 mod plain;
+mod plan_all;
 mod prometheus;
 mod report;
 mod settled;
@@ -22,15 +25,18 @@ use crate::{
     plan::{FarEnd, Outcome, Plan, Warning},
 };
 
+pub use compare::{CompareView, RolloutView, compare_text, rollout_text};
+pub use explain::{ExplainView, explain_text};
 pub use fold::fold;
 pub use json::{
     FORMAT_VERSION, JsonError, JsonIncluded, JsonPremises, JsonSavedPlan, JsonSnapshot,
-    confirm_json, errors_json, mtu_json, named_status_json, plan_json, ratchet_advance_json,
-    ratchet_init_json, report_json, rotate_json, settled_json, show_json, spi_json, status_json,
-    validate_json,
+    compare_json, confirm_json, errors_json, explain_json, mtu_json, named_status_json,
+    plan_all_json, plan_json, ratchet_advance_json, ratchet_init_json, report_json, rollout_json,
+    rotate_json, settled_json, show_json, spi_json, status_json, validate_json,
 };
 pub use mtu::{Underlay, mtu_text};
 pub use plain::{Layout, Plain, json_text};
+pub use plan_all::{HostPlan, PlanAllView, plan_all_text};
 pub use prometheus::status_prometheus;
 pub use report::{ConfirmationOutcome, RatchetAdvance, Verb, report_text};
 pub use settled::{SettledView, settled_text};

@@ -29,7 +29,7 @@ const DIM: Style = Style::new().dimmed();
 pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
 /// The number of conflicts that are shown before the rest is counted.
 const CONFLICTS_SHOWN: usize = 20;
-const RED: Style = AnsiColor::Red.on_default();
+pub(super) const RED: Style = AnsiColor::Red.on_default();
 
 /// A plan, as far as somebody wants to read it. The last line counts the changes or says that there
 /// are none.

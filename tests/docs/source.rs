@@ -39,11 +39,20 @@ fn no_file_name_has_a_space() {
 
 /// Files without effects: the stages between reading the file and asking the kernel.
 fn pure_files() -> Vec<PathBuf> {
-    let directories =
-        ["src/config", "src/keys", "src/model", "src/plan", "src/render", "src/verdict"];
+    let directories = [
+        "src/compare",
+        "src/config",
+        "src/keys",
+        "src/model",
+        "src/plan",
+        "src/render",
+        "src/verdict",
+    ];
     let mut pure: Vec<PathBuf> =
         directories.iter().flat_map(|directory| files(directory, &["rs"])).collect();
-    pure.extend(["src/desired.rs", "src/mtu.rs", "src/restore.rs"].map(PathBuf::from));
+    pure.extend(
+        ["src/agreement.rs", "src/desired.rs", "src/mtu.rs", "src/restore.rs"].map(PathBuf::from),
+    );
     let iptables = ["facts", "nat", "parse", "text"];
     pure.extend(iptables.map(|name| format!("src/kernel/linux/iptables/{name}.rs").into()));
     pure.retain(|path| path != Path::new("src/config/files.rs"));
@@ -113,13 +122,29 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("keys", &["model"]),
     ("config", &["model", "keys", "mtu"]),
     ("desired", &["model", "keys", "mtu", "config"]),
+    ("agreement", &["model", "config", "desired"]),
     ("plan", &["model", "mtu", "desired"]),
+    ("compare", &["model", "config", "plan"]),
     ("kernel", &["model", "mtu", "config", "fuzzing"]),
     ("restore", &["model", "desired", "plan"]),
     ("apply", &["model", "desired", "plan", "kernel"]),
     ("revert", &["model", "desired", "plan", "kernel", "apply", "restore"]),
     ("verdict", &["model", "config", "desired", "plan"]),
-    ("render", &["model", "mtu", "config", "plan", "kernel", "apply", "verdict"]),
+    (
+        "render",
+        &[
+            "agreement",
+            "compare",
+            "model",
+            "mtu",
+            "config",
+            "desired",
+            "plan",
+            "kernel",
+            "apply",
+            "verdict",
+        ],
+    ),
     ("error", &["model", "config", "kernel", "render"]),
     ("cli", &[]),
     ("privilege", &["cli", "config"]),
@@ -144,6 +169,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "privilege",
             "completion",
             "fuzzing",
+            "agreement",
+            "compare",
         ],
     ),
     ("fuzzing", &["model", "config", "desired", "plan", "kernel", "apply", "render", "commands"]),

@@ -42,6 +42,7 @@ mod drift;
 mod encap;
 mod encap_systemd;
 mod exceptions;
+mod explain;
 mod firewalls;
 mod forwarded;
 mod full_mesh;

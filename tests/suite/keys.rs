@@ -227,3 +227,17 @@ fn both_ends_have_the_same_keys_and_a_psk_changes_all_of_them() {
     assert_eq!(with_psk.len(), of_alice.len());
     assert!(with_psk.iter().zip(&of_alice).all(|(new, old)| new.0 == old.0 && new.1 != old.1));
 }
+
+/// printf 'meshsec/v1 fingerprint____…' (32 underscores) | sha256sum
+#[test]
+fn validate_prints_the_fingerprint_of_the_shared_secret() {
+    let directory = mesh(ALICE[0]);
+    let file = directory.path().join("mesh.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("[rotation]", "psk = { env = \"PSK\" }\n[rotation]")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshsec"));
+    command.current_dir(directory.path()).args(["-c", "mesh.toml", "validate", "--local", "alice"]);
+    let text = printed(command.env("PSK", "5f".repeat(32)).output().unwrap());
+    assert!(text.contains("\n    psk       cc21 c44e c8cb ce2e\n"), "{text}");
+    assert!(!text.contains("private_key  "), "{text}");
+}

@@ -20,6 +20,7 @@ mod inventories;
 mod key_schedule;
 mod keys;
 mod lockdown;
+mod mesh_wide;
 mod named;
 mod ordinary_user;
 mod plans;

@@ -70,6 +70,40 @@ fn who_may_not_read_a_secret_is_told_to_run_as_root() {
     assert!(err.contains("^ run as root (sudo)"), "{err}");
 }
 
+/// What a repository holds: no secret, and files with any mode.
+#[test]
+fn a_file_is_checked_without_its_secrets() {
+    let _alone = alone();
+    let dir = host();
+    let (file, key) = (dir.path().join("mesh.toml"), dir.path().join("mesh.key"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let checked = || {
+        let output = meshsec(dir.path(), &["validate", "--without-secrets"]);
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), text)
+    };
+    let unreadable = checked();
+    assert_eq!(unreadable.0, Some(0), "{}", unreadable.1);
+    assert!(unreadable.1.contains("The secrets were not looked at."), "{}", unreadable.1);
+    fs::remove_file(key).unwrap();
+    assert_eq!(checked(), unreadable);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("short_id = 2", "short_id = 1")).unwrap();
+    assert_eq!(checked().0, Some(1));
+}
+
+/// These need no secret: the error is about something else.
+#[test]
+fn commands_that_need_no_secret_do_not_miss_it() {
+    let _alone = alone();
+    let dir = host();
+    for words in [&["show"][..], &["status"], &["snapshot"], &["destroy", "--auto-approve"]] {
+        let output = meshsec(dir.path(), words);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(!err.contains("mesh.key") && err.contains("CAP_NET_ADMIN"), "{words:?}: {err}");
+    }
+}
+
 #[test]
 fn a_credential_can_be_had_by_hand() {
     let _alone = alone();

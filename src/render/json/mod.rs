@@ -6,12 +6,15 @@
 //! a snapshot is the model's own type.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod confirm;
 mod errors;
+mod explain;
 mod mtu;
 mod named_status;
 mod parts;
 mod plan;
+mod plan_all;
 mod ratchet;
 mod report;
 mod rotate;
@@ -23,12 +26,15 @@ mod spi;
 mod status;
 mod validate;
 
+pub use compare::{compare_json, rollout_json};
 pub use confirm::confirm_json;
 pub use errors::{JsonError, errors_json};
+pub use explain::explain_json;
 pub use mtu::mtu_json;
 pub use named_status::named_status_json;
 pub use parts::FORMAT_VERSION;
 pub use plan::plan_json;
+pub use plan_all::plan_all_json;
 pub use ratchet::{ratchet_advance_json, ratchet_init_json};
 pub use report::report_json;
 pub use rotate::rotate_json;

@@ -90,6 +90,7 @@ fn documents_of_commands_are_as_their_schemas_say() {
     let host = Host::new();
     for mesh in ["period", "generation", "including"] {
         host.prints("validate", mesh, "validate");
+        host.prints("validate", mesh, "validate --without-secrets");
         host.prints("plan", mesh, "plan");
         host.prints("plan", mesh, "plan --live empty");
         host.prints("show", mesh, "show --all");
@@ -121,6 +122,7 @@ fn documents_of_commands_are_as_their_schemas_say() {
     host.prints("settled", "generation", "rotate --here");
     host.prints("rotate", "generation", "rotate");
     host.prints("ratchet-init", "ratchet", "ratchet init");
+    host.prints("validate", "ratchet", "validate");
     host.prints("ratchet-advance", "ratchet", "ratchet advance --to 2");
     host.prints("errors", "generation", "confirm");
     host.prints("errors", "wrong", "validate");

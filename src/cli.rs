@@ -90,6 +90,8 @@ pub enum Command {
     /// Show whether each peer is protected; exit with 2 if somebody should look
     #[command(after_help = examples!("meshsec status", "meshsec status b --watch", "meshsec status --wait-heard 5m"))]
     Status(StatusArgs),
+    /// Send probes to peers and capture them: evidence that they leave encrypted, for an auditor
+    Prove(ProveArgs),
     /// Print the live state as JSON, without keys: input of plan --live FILE
     #[command(after_help = examples!("meshsec snapshot > a.json   # then, anywhere: meshsec plan --live a.json"))]
     Snapshot,
@@ -385,6 +387,38 @@ pub struct CompareArgs {
     /// Compare all hosts by a folder of their snapshots, and tell whether a rollout of the file cuts a pair
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["snapshot", "live"])]
     pub all: Option<PathBuf>,
+}
+
+/// Arguments of `prove`.
+#[derive(Debug, Args)]
+pub struct ProveArgs {
+    /// Send to these peers alone
+    #[arg(value_name = "PEER", conflicts_with = "compare")]
+    pub peers: Vec<String>,
+    /// How many probes each peer gets, from 1 to 10
+    #[arg(long, value_name = "N", default_value_t = 3, conflicts_with = "compare")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub count: u8,
+    /// How long packets are captured after the last probe, from 100ms to 60s
+    #[arg(long, value_name = "DURATION", default_value = "1s", conflicts_with = "compare")]
+    #[arg(value_parser = capture_time)]
+    pub wait: Duration,
+    /// Compare the documents of two hosts, as prove --format json prints them; needs no privilege
+    #[arg(long, value_names = ["FILE", "FILE"], num_args = 2)]
+    pub compare: Vec<PathBuf>,
+}
+
+impl ProveArgs {
+    /// Whether documents are compared, and nothing is sent.
+    pub fn compares(&self) -> bool {
+        !self.compare.is_empty()
+    }
+}
+
+fn capture_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(60);
+    if allowed.contains(&time) { Ok(time) } else { Err("it is from 100ms to 60s".into()) }
 }
 
 /// Arguments of `rotate` and `settled`.

@@ -110,6 +110,21 @@ pub fn no_file() -> io::Result<()> {
     keep_only(PROGRAMS - CapabilitySet::SYS_MODULE)
 }
 
+/// Opens sockets that take packets of others, with the capability that was kept for programs until
+/// then. All capabilities are given up afterwards: sockets go on without.
+///
+/// # Errors
+///
+/// As [`confine`].
+pub fn last_sockets<T>(open: impl FnOnce() -> T) -> io::Result<T> {
+    let held = thread::capabilities(None)?;
+    let effective = held.effective | held.permitted & CapabilitySet::NET_RAW;
+    thread::set_capabilities(None, CapabilitySets { effective, ..held })?;
+    let opened = open();
+    keep_only(CapabilitySet::empty())?;
+    Ok(opened)
+}
+
 /// All capabilities that a command may ever need.
 fn needs(cli: &Cli) -> CapabilitySet {
     let namespace = match cli.global.netns {
@@ -142,6 +157,7 @@ fn needs(cli: &Cli) -> CapabilitySet {
         Command::Plan(args) if args.live() != "kernel" || args.all => {
             (Files::Reads, CapabilitySet::empty())
         }
+        Command::Prove(args) if args.compares() => (Files::Reads, CapabilitySet::empty()),
         Command::Plan(args) if args.out.is_some() => (Files::Replaces, PROGRAMS),
         // With a ratchet, which it turns.
         Command::Apply(_) => (Files::Replaces, PROGRAMS),
@@ -159,6 +175,7 @@ fn needs(cli: &Cli) -> CapabilitySet {
         | Command::Settled(_)
         | Command::Compare(_)
         | Command::Explain(_)
+        | Command::Prove(_)
         | Command::Snapshot => (Files::Reads, PROGRAMS),
     };
     namespace | files.needs() | kernel

@@ -22,6 +22,7 @@ mod plan_all;
 mod prepared;
 mod printer;
 mod progress;
+mod prove;
 mod ratchet;
 mod replace;
 mod revert;
@@ -124,6 +125,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
             | Command::Completions(_)
             | Command::EncapSocket
     );
+    let looks_at_a_host = looks_at_a_host && !compares(&cli.command);
     if let (true, Some(name)) = (looks_at_a_host, &cli.global.netns) {
         netns::enter(name)?;
         privilege::namespace_entered().map_err(Error::Privilege)?;
@@ -136,6 +138,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Confirm => confirm::run(&cli.global),
         Command::Show(args) => show::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),
+        Command::Prove(args) => prove::run(&cli.global, args),
         Command::Snapshot => snapshot::run(&cli.global),
         Command::Explain(args) => explain::run(&cli.global, args),
         Command::Compare(args) => compare::run(&cli.global, args),
@@ -150,6 +153,11 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Completions(args) => completions::run(args),
         Command::EncapSocket => encap_socket::run(),
     }
+}
+
+/// Whether documents are compared, wherever they are from.
+fn compares(command: &Command) -> bool {
+    matches!(command, Command::Prove(args) if args.compares())
 }
 
 /// A saved plan holds for a file, which is there to be compared. Standard input is gone.

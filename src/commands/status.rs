@@ -96,6 +96,34 @@ fn of_named(global: &Global, args: &StatusArgs, mesh: &NamedMesh) -> Result<Stat
     Ok(Status::Done)
 }
 
+/// Refuses peers that the operator named and that this host has nothing to do with.
+pub(super) fn are_pairs(
+    asked: &BTreeSet<PeerName>,
+    local: &Peer,
+    desired: &Desired,
+) -> Result<(), Error> {
+    if asked.contains(&local.name) {
+        return Err(Error::request(
+            ErrorCode::PeerUnknown,
+            format!("{} is this host: name another peer", local.name),
+        ));
+    }
+    let is_left_out = |name: &&PeerName| desired.not_paired.values().any(|peer| peer == *name);
+    if let Some(name) = asked.iter().find(is_left_out) {
+        return Err(Error::request(
+            ErrorCode::PeerUnknown,
+            format!("this host forms no pair with {name}, as pairs in [mesh] says"),
+        ));
+    }
+    match asked.iter().find(|name| desired.unpaired.contains(*name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::request(
+            ErrorCode::PeerUnknown,
+            format!("this host forms no pair with {name}: one has an IPv4 address, the other IPv6"),
+        )),
+    }
+}
+
 struct Watcher<'a> {
     global: &'a Global,
     args: &'a StatusArgs,
@@ -184,7 +212,7 @@ impl<'a> Watcher<'a> {
         let moment = moment::at(config, now)?;
         let local = super::local_peer(self.global, config, &live.0.addresses)?;
         let (desired, _) = desired(config, moment, local, None);
-        self.are_pairs(local, &desired)?;
+        are_pairs(&self.asked, local, &desired)?;
         let plan = Plan::new(&desired, &live, config.reqid);
         let mut warnings: Vec<Warning> = moment::warning(moment).into_iter().collect();
         let counters = counters()?;
@@ -195,32 +223,6 @@ impl<'a> Watcher<'a> {
         }));
         let counters = counters.unwrap_or_default();
         Ok(Look { now, moment, local, desired, live, plan, counters, warnings })
-    }
-
-    /// Refuses peers that the operator named and that this host has nothing to do with.
-    fn are_pairs(&self, local: &Peer, desired: &Desired) -> Result<(), Error> {
-        if self.asked.contains(&local.name) {
-            return Err(Error::request(
-                ErrorCode::PeerUnknown,
-                format!("{} is this host: name another peer", local.name),
-            ));
-        }
-        let is_left_out = |name: &&PeerName| desired.not_paired.values().any(|peer| peer == *name);
-        if let Some(name) = self.asked.iter().find(is_left_out) {
-            return Err(Error::request(
-                ErrorCode::PeerUnknown,
-                format!("this host forms no pair with {name}, as pairs in [mesh] says"),
-            ));
-        }
-        match self.asked.iter().find(|name| desired.unpaired.contains(*name)) {
-            None => Ok(()),
-            Some(name) => Err(Error::request(
-                ErrorCode::PeerUnknown,
-                format!(
-                    "this host forms no pair with {name}: one has an IPv4 address, the other IPv6"
-                ),
-            )),
-        }
     }
 
     fn case<'l>(&'l self, look: &'l Look<'l>) -> Case<'l> {

@@ -12,6 +12,7 @@ mod ids;
 mod key;
 mod layout;
 mod number;
+mod packet;
 mod policy;
 mod sa;
 mod selector;
@@ -32,6 +33,7 @@ pub use ids::{Generation, GroupName, MeshName, NamedMesh, PeerName, Reqid, Short
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use layout::OldPairs;
 pub use number::number;
+pub use packet::{EspHeader, Packet};
 pub use policy::{Action, Direction, Level, Passage, Policy, PolicyId, PolicyRole, Template};
 pub use sa::{Algorithm, Cipher, Encap, Mode, Offload, Replay, Sa, SaId, Start, Usage};
 pub use selector::{Mark, PortMatch, Prefix, Selector, icmp_echo};

@@ -22,6 +22,13 @@ impl Time {
         self.0 / 1_000_000_000
     }
 
+    /// A time as [`Time::rfc3339`] writes it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let time = humantime::parse_rfc3339(text).ok()?;
+        let since_1970 = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(Self::from_seconds(since_1970.as_secs()))
+    }
+
     /// The moment after a duration.
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))

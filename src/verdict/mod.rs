@@ -6,6 +6,7 @@
 
 mod attention;
 mod evidence;
+pub mod proof;
 mod settled;
 mod sightings;
 

@@ -44,8 +44,7 @@ impl Systemd {
         for name in UNITS {
             let text = fs::read_to_string(examples.join(name)).expect("an example");
             let program = env!("CARGO_BIN_EXE_meshsec");
-            let text =
-                text.replace("ExecStart=meshsec", &format!("ExecStart={program}"));
+            let text = text.replace("ExecStart=meshsec", &format!("ExecStart={program}"));
             // The program just built may lie in a home directory, or in /tmp.
             let text = text.replace("ProtectHome=yes", "").replace("PrivateTmp=yes", "");
             fs::write(directory.join(name), text).expect("a unit can be written");

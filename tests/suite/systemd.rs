@@ -19,11 +19,8 @@ fn units(names: &[&str]) -> (tempfile::TempDir, Vec<PathBuf>) {
         let text = fs::read_to_string(examples.join(name)).unwrap();
         let program = env!("CARGO_BIN_EXE_meshsec");
         let unit = directory.path().join(name.replace("@.", "@4500."));
-        fs::write(
-            &unit,
-            text.replace("ExecStart=meshsec", &format!("ExecStart={program}")),
-        )
-        .unwrap();
+        fs::write(&unit, text.replace("ExecStart=meshsec", &format!("ExecStart={program}")))
+            .unwrap();
         unit
     };
     let units = names.iter().map(write).collect();

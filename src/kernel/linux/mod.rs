@@ -6,8 +6,10 @@
 //! and back. `perform` has the rules of each step, `explain` the meaning of error numbers, and
 //! `modules` the reasons why the kernel loads no module. `host` reads sysctls, `link` devices and
 //! their addresses, `tunnels` VXLAN and Geneve devices, and `routes` the ways to peers. `iptables`
-//! has the chains, and `encap` the socket for ESP in UDP.
+//! has the chains, and `encap` the socket for ESP in UDP. [`probe`] sends packets that [`capture`] is to
+//! see on the devices.
 
+pub mod capture;
 pub mod clock;
 mod decode;
 mod encap;
@@ -23,6 +25,7 @@ mod modules;
 mod netlink;
 pub mod netns;
 mod perform;
+pub mod probe;
 pub mod rights;
 mod routes;
 mod tunnels;
@@ -128,6 +131,11 @@ pub fn surroundings(ways: &Ways) -> Result<State, KernelError> {
 /// The name of this host (`uname -n`); empty where it is not text.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_str().unwrap_or_default().to_owned()
+}
+
+/// The release of the running kernel (`uname -r`).
+pub fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 /// The packets that rules of the nat table are checked for; none where the local peer's address is

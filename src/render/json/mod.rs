@@ -9,6 +9,7 @@
 mod compare;
 mod confirm;
 mod errors;
+mod evidence;
 mod explain;
 mod mtu;
 mod named_status;
@@ -29,6 +30,7 @@ mod validate;
 pub use compare::{compare_json, rollout_json};
 pub use confirm::confirm_json;
 pub use errors::{JsonError, errors_json};
+pub use evidence::{JsonEvidence, comparison_json, evidence_json};
 pub use explain::explain_json;
 pub use mtu::mtu_json;
 pub use named_status::named_status_json;

@@ -217,6 +217,10 @@ fn commands_that_look_at_no_kernel_have_no_power_over_it() {
         command.stdout(full.try_clone().unwrap());
         assert_eq!(may(command), sets(set, set, 0, 0), "{words:?}");
     }
+    let evidence = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/evidence/a.json");
+    let mut compare = meshsec(&file, &["prove", "--compare", evidence, evidence]);
+    compare.stdout(full.try_clone().unwrap());
+    assert_eq!(may(compare), sets(0, 0, 0, 0));
     // It waits for the draft before it reads the file.
     let draft = directory.path().join(".mesh.toml.meshsec");
     write_secret(&draft, "");
@@ -229,6 +233,30 @@ fn commands_that_look_at_no_kernel_have_no_power_over_it() {
     let programs = NET_ADMIN | NET_RAW | SYS_MODULE;
     let here = sets(programs | REPLACING, NET_ADMIN | REPLACING, programs, programs);
     assert_eq!(may(meshsec(&file, &["rotate", "--here"])), here);
+}
+
+/// While it captures packets of anybody. Its sockets are open, and nothing else is left.
+#[test]
+fn nothing_is_left_while_packets_are_captured() {
+    if !inside("nothing_is_left_while_packets_are_captured") {
+        return;
+    }
+    ip("link set lo up");
+    ip("address add 192.0.2.1/32 dev lo");
+    ip("address add 192.0.2.2/32 dev lo");
+    let directory = tempfile::tempdir().unwrap();
+    let file = mesh(directory.path(), BY_PORT, MESH_KEY);
+    let bounding = NET_ADMIN | NET_RAW | SYS_MODULE;
+    let prove = meshsec(&file, &["prove", "--local=a", "--wait=60s"]);
+    assert_eq!(may(prove), sets(0, 0, 0, bounding));
+    // Root without the capability to capture is told so, and no packet leaves.
+    let mut poor = Command::new("setpriv");
+    poor.args(["--inh-caps=-net_raw", "--ambient-caps=-net_raw", "--bounding-set=-net_raw", "--"]);
+    poor.arg(env!("CARGO_BIN_EXE_meshsec")).arg("-c").arg(&file);
+    let output = poor.args(["prove", "--local=a"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("EPERM: prove needs CAP_NET_RAW beside CAP_NET_ADMIN"), "{said}");
 }
 
 /// Whether a process without capabilities may look into another of its user.

@@ -86,17 +86,17 @@ pub fn evidence_text(view: &EvidenceView<'_>) -> String {
     for note in notes(view) {
         write_paragraph(&mut page, 0, &Plain(note).to_string());
     }
-    page.push_str(&last_line(view));
+    write_paragraph(&mut page, 0, &last_line(view));
     page
 }
 
 fn headline(view: &EvidenceView<'_>) -> String {
     let EvidenceView { host, config, moment, local, taken, account, .. } = view;
-    let mut page = format!("{BOLD}Mesh {}, host {}{BOLD:#}", config.mesh, local.name);
-    let _ = writeln!(page, ": {}, {}, {} UTC", traffic(config), generation(*moment), taken.utc());
+    let mut page = format!("{BOLD}Mesh {}, host {}{BOLD:#}\n", config.mesh, local.name);
     let devices: Vec<&str> = view.devices.iter().map(String::as_str).collect();
     let devices = if devices.is_empty() { "no device".into() } else { devices.join(", ") };
     let facts = [
+        format!("{}, {}, {} UTC", traffic(config), generation(*moment), taken.utc()),
         format!("file SHA-256 {}", host.file),
         format!("{}, Linux {}, meshsec {}", host.name, host.kernel, env!("CARGO_PKG_VERSION")),
         format!(
@@ -275,7 +275,8 @@ fn of_guard(guard: &GuardProof) -> String {
 fn last_line(view: &EvidenceView<'_>) -> String {
     let (proven, all) = (view.count(Proof::Encrypted), view.peers.len());
     if view.is_proven() {
-        return format!("Proven: packets to all {all} peers left encrypted.\n");
+        let peers = if all == 1 { "the peer".into() } else { format!("all {all} peers") };
+        return format!("Proven: packets to {peers} left encrypted.");
     }
     let mut line = format!("Not proven: packets to {proven} of {all} peers left encrypted");
     for proof in Proof::ALL.into_iter().filter(|proof| *proof != Proof::Encrypted) {
@@ -286,7 +287,7 @@ fn last_line(view: &EvidenceView<'_>) -> String {
     if view.guard.is_some_and(|guard| !guard.is_proven()) {
         line.push_str(", and the guard did not refuse");
     }
-    line + ".\n"
+    line + "."
 }
 
 /// A document that is compared.

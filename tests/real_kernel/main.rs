@@ -68,6 +68,7 @@ mod neighbours;
 mod offload;
 mod outages;
 mod private_keys;
+mod prove;
 mod ratchet;
 mod reboot;
 mod reverts;

@@ -25,6 +25,7 @@ mod named;
 mod ordinary_user;
 mod plans;
 mod plans_options;
+mod prove;
 mod ratchet;
 mod restore;
 mod rotate;

@@ -72,6 +72,7 @@ impl Run<'_> {
         }
         let refused = self.send_to_stranger(&mut watch, run)?;
         self.look(&mut watch, args.wait)?;
+        self.capture.drain(&mut taking(&mut watch))?;
         let lost = self.capture.lost()?;
         let account = Account { packets: watch.packets, lost, stray: watch.stray };
         let guard = self.stranger.map(|address| GuardProof::new(address, refused, watch.guard));
@@ -79,11 +80,7 @@ impl Run<'_> {
     }
 
     fn look(&mut self, watch: &mut Watch<'_>, time: Duration) -> Result<(), Error> {
-        let mut take = |packet: &OnDevice<'_>| {
-            let OnDevice { device, leaves, bytes } = *packet;
-            watch.take(&Captured { device, leaves, bytes });
-        };
-        Ok(self.capture.read(Instant::now() + time, &mut take)?)
+        Ok(self.capture.read(Instant::now() + time, &mut taking(watch))?)
     }
 
     /// Random numbers for a packet, which the watch knows from now on.
@@ -154,5 +151,12 @@ impl Run<'_> {
             }
             Sending::Connect(port) => self.sender.connect(SocketAddr::new(address, port)),
         }
+    }
+}
+
+fn taking(watch: &mut Watch<'_>) -> impl FnMut(&OnDevice<'_>) {
+    |packet| {
+        let OnDevice { device, leaves, bytes } = *packet;
+        watch.take(&Captured { device, leaves, bytes });
     }
 }

@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -31,6 +31,8 @@ use crate::kernel::{Errno, KernelError, SystemCause};
 const LOOKED_AT: usize = 2048;
 /// The room for packets that were not read yet: some ten thousand.
 const ROOM: usize = 16 << 20;
+/// The packets that are looked at before the next look at the clock.
+const AT_ONCE: usize = 64;
 /// More packets than there is room for, as the kernel counts 500 bytes and more for each.
 const MOST_WAITING: usize = 2 * ROOM / 500;
 /// `PACKET_OUTGOING`: the host sends it.
@@ -81,7 +83,7 @@ impl Capture {
         Ok(Self { socket, names: BTreeMap::new(), buffer: vec![0; LOOKED_AT] })
     }
 
-    /// Looks at packets until a moment, and at least at those that are there already.
+    /// Looks at packets until a moment.
     ///
     /// # Errors
     ///
@@ -92,30 +94,41 @@ impl Capture {
         take: &mut dyn FnMut(&OnDevice<'_>),
     ) -> Result<(), KernelError> {
         loop {
-            self.read_waiting(until, take)?;
+            let is_empty = self.read_some(AT_ONCE, take)?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            let left = Timespec::try_from(left).map_err(|error| failed(error.to_string()))?;
-            let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(&mut ready, Some(&left)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(failed(errno.to_string())),
+            if is_empty {
+                self.wait(left)?;
             }
         }
     }
 
-    /// Looks at the packets that are there. A flood ends it at the given moment, but for as many as
-    /// there is room for: those were there before.
-    fn read_waiting(
+    /// Looks at all packets that came before this call. In a flood others come meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Capture::read`].
+    pub fn drain(&mut self, take: &mut dyn FnMut(&OnDevice<'_>)) -> Result<(), KernelError> {
+        self.read_some(MOST_WAITING, take).map(|_| ())
+    }
+
+    fn wait(&self, time: Duration) -> Result<(), KernelError> {
+        let time = Timespec::try_from(time).map_err(|error| failed(error.to_string()))?;
+        match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(failed(errno.to_string())),
+        }
+    }
+
+    /// Looks at packets that are there, at most so many. Returns whether there are no more.
+    fn read_some(
         &mut self,
-        until: Instant,
+        most: usize,
         take: &mut dyn FnMut(&OnDevice<'_>),
-    ) -> Result<(), KernelError> {
-        let mut left = MOST_WAITING;
-        while left > 0 || Instant::now() < until {
-            left = left.saturating_sub(1);
+    ) -> Result<bool, KernelError> {
+        for _ in 0..most {
             match recvfrom::<LinkAddr>(self.socket.as_fd().as_raw_fd(), &mut self.buffer) {
                 Ok((length, Some(from))) => {
                     let name = self.names.entry(from.ifindex()).or_insert_with_key(|at| name(*at));
@@ -125,14 +138,13 @@ impl Capture {
                         bytes: self.buffer.get(..length).unwrap_or(&self.buffer),
                     });
                 }
-                Ok((_, None)) | Err(NixErrno::EINTR) => {}
-                Err(NixErrno::EAGAIN) => return Ok(()),
                 // A device has gone; others go on.
-                Err(NixErrno::ENETDOWN) => {}
+                Ok((_, None)) | Err(NixErrno::EINTR | NixErrno::ENETDOWN) => {}
+                Err(NixErrno::EAGAIN) => return Ok(true),
                 Err(errno) => return Err(refused(errno)),
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// The packets that the kernel had no room for since the capture began, or since the last

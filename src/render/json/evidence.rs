@@ -249,7 +249,7 @@ impl JsonPeerProof {
             refused: self.refused,
             matched: self.seen,
             clear: self.marker_packets.saturating_add(self.clear_packets),
-            out: out.map(|out| Ok((spi(&out.spi)?, key(out.key.as_ref())?))).transpose()?,
+            out: out.map(outbound).transpose()?,
             packets: out.map_or(0, |out| out.packets),
             headers: headers.collect::<Result<_, _>>()?,
             inbound,
@@ -264,6 +264,10 @@ fn member(name: &str, short_id: u16, address: &str) -> Result<Member, &'static s
         short_id: ShortId::new(short_id).ok_or("a ShortID is too large")?,
         address: address.parse().map_err(|_| "an address is not one")?,
     })
+}
+
+fn outbound(out: &JsonOut) -> Result<(Spi, Option<Fingerprint>), &'static str> {
+    Ok((spi(&out.spi)?, key(out.key.as_ref())?))
 }
 
 fn spi(text: &str) -> Result<Spi, &'static str> {

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::Proof;
+use crate::config::quoted;
 use crate::model::{Fingerprint, Generation, PeerName, ShortId, Spi, Time};
 
 /// The longest time between two documents, in seconds.
@@ -133,7 +134,11 @@ fn objections(one: &Testimony, other: &Testimony) -> Vec<String> {
     object(one.mesh != other.mesh, "they are of different meshes".into());
     object(
         one.file != other.file,
-        format!("the hosts had different files: SHA-256 {} and {}", one.file, other.file),
+        format!(
+            "the hosts had different files: SHA-256 {} and {}",
+            quoted(&one.file),
+            quoted(&other.file)
+        ),
     );
     object(one.included != other.included, "the hosts included different files".into());
     let apart = one.taken.seconds().abs_diff(other.taken.seconds());
@@ -220,4 +225,128 @@ fn of_members(host: &Testimony, known_as: &Member) -> Option<String> {
     (host.host.short_id != known_as.short_id).then(|| {
         format!("{name} has ShortID {} and is known by {}", host.host.short_id, known_as.short_id)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generation(number: u64) -> Generation {
+        Generation::new(number).unwrap()
+    }
+
+    fn member(name: &str, number: u16) -> Member {
+        Member {
+            name: PeerName::new(name).unwrap(),
+            short_id: ShortId::new(number).unwrap(),
+            address: format!("192.0.2.{number}").parse().unwrap(),
+        }
+    }
+
+    fn spi(generation_of: u64, from: &Member, to: &Member) -> Spi {
+        Spi::new(generation(generation_of), from.short_id, to.short_id)
+    }
+
+    /// The document of a host that has proven its packets to another.
+    fn testimony(host: Member, peer: Member) -> Testimony {
+        let key = |from: &Member| Some(Fingerprint::of(&from.short_id.get().to_be_bytes()));
+        let out = spi(1, &host, &peer);
+        let claim = Claim {
+            proof: "encrypted".into(),
+            sent: 3,
+            refused: 0,
+            matched: 3,
+            clear: 0,
+            out: Some((out, key(&host))),
+            packets: 4,
+            headers: (1..=4).map(|sequence| (out, sequence)).collect(),
+            inbound: [(spi(1, &peer, &host), key(&peer))].into(),
+            came: 2,
+            peer: peer.clone(),
+        };
+        Testimony {
+            mesh: "lab".into(),
+            taken: Time::from_seconds(1_800_000_000),
+            generation: generation(1),
+            file: "5f".repeat(32),
+            included: Vec::new(),
+            lost: 0,
+            stray: 0,
+            peers: [(peer.name, claim)].into(),
+            host,
+        }
+    }
+
+    fn both() -> [Testimony; 2] {
+        let (a, b) = (member("a", 1), member("b", 2));
+        [testimony(a.clone(), b.clone()), testimony(b, a)]
+    }
+
+    /// All objections after a change of the first document.
+    fn objections(change: impl Fn(&mut Testimony, &mut Claim)) -> String {
+        let [mut a, b] = both();
+        let (name, mut claim) = a.peers.pop_first().unwrap();
+        change(&mut a, &mut claim);
+        a.peers.insert(name, claim);
+        let found = compare(&a, &b);
+        let directions = found.directions.iter().flat_map(|direction| &direction.objections);
+        found.objections.iter().chain(directions).cloned().collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn two_documents_that_fit_prove_both_directions() {
+        let [a, b] = both();
+        let found = compare(&a, &b);
+        assert!(found.is_proven(), "{found:?}");
+        assert!(found.directions.iter().all(|direction| direction.same_key == Some(true)));
+        assert_eq!(objections(|_, _| {}), "");
+    }
+
+    #[test]
+    fn a_key_that_a_kernel_hides_is_not_compared() {
+        let [mut a, b] = both();
+        let claim = a.peers.values_mut().next().unwrap();
+        claim.out = claim.out.map(|(spi, _)| (spi, None));
+        let found = compare(&a, &b);
+        assert!(found.is_proven() && found.directions[0].same_key.is_none(), "{found:?}");
+    }
+
+    #[test]
+    fn each_thing_that_does_not_fit_is_named() {
+        type Change = fn(&mut Testimony, &mut Claim);
+        let changes: [(Change, &str); 15] = [
+            (|a, _| a.mesh = "other".into(), "different meshes"),
+            (|a, _| a.file = "00".repeat(32), "different files"),
+            (|a, _| a.included = vec![("x".into(), "y".into())], "included different files"),
+            (|a, _| a.taken = Time::from_seconds(1_800_000_601), "601 s apart"),
+            (|a, _| a.lost = 1, "the capture is not whole"),
+            (|a, _| a.generation = generation(2), "not that of the hosts and the generation"),
+            (|a, _| a.host.short_id = ShortId::new(7).unwrap(), "a has ShortID 7"),
+            (|_, claim| claim.proof = "clear".into(), "the verdict of a is: in the clear"),
+            (|_, claim| claim.clear = 1, "packets could be read"),
+            (|_, claim| claim.refused = 1, "probes were refused"),
+            (|_, claim| claim.matched = 2, "fewer probes were seen than sent"),
+            (|_, claim| claim.headers[1].0 = Spi::from_raw(5), "another SPI"),
+            (|_, claim| claim.headers[1].1 = 1, "one sequence number"),
+            (|_, claim| claim.headers.clear(), "no captured header"),
+            (|_, claim| claim.inbound.clear(), "a does not receive SPI"),
+        ];
+        for (change, text) in changes {
+            let found = objections(change);
+            assert!(found.contains(text), "{text}: {found}");
+        }
+        let other_key = |_: &mut Testimony, claim: &mut Claim| {
+            claim.out = claim.out.map(|(spi, _)| (spi, Some(Fingerprint::of(b"other"))));
+        };
+        assert!(objections(other_key).contains("different keys"));
+    }
+
+    #[test]
+    fn one_host_alone_proves_nothing() {
+        let [a, mut b] = both();
+        assert!(!compare(&a, &a).is_proven());
+        b.peers.clear();
+        let found = compare(&a, &b);
+        assert!(found.directions.iter().all(|one| !one.objections.is_empty()), "{found:?}");
+    }
 }

@@ -391,3 +391,6 @@ impl GuardProof {
         self.proof == Proof::Blocked
     }
 }
+
+#[cfg(test)]
+mod tests;

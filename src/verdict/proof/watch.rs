@@ -175,7 +175,8 @@ impl<'a> Watch<'a> {
     fn take_outbound(&mut self, packet: &Packet<'_>, device: &str, is_marked: bool) {
         let Some(&number) = self.by_address.get(&packet.dst) else { return };
         let (pair, seen) = (&self.pairs[number], &mut self.seen[number]);
-        if !pair.devices.contains(device) {
+        // Its first fragment tells of the whole packet.
+        if !pair.devices.contains(device) || packet.is_later_fragment {
             return;
         }
         if let Some(esp) = pair.esp_of(packet).filter(|_| packet.src == pair.local) {

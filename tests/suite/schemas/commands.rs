@@ -98,6 +98,8 @@ fn documents_of_commands_are_as_their_schemas_say() {
         host.prints("mtu", mesh, "mtu --underlay-mtu 1500");
         host.prints("spi", mesh, "spi 0x84001002");
     }
+    host.prints("prove", "generation", "prove --count 1 --wait 100ms");
+    host.prints("prove", "including", "prove --count 1 --wait 100ms");
     host.prints("spi", "absent", "spi 0x84001fff");
     host.prints("errors", "generation", "show --mesh lab");
     host.prints("plan", "period", "plan --out plan.json");

@@ -2,7 +2,7 @@
 //! name that changes in the program can't change in a document without being seen.
 
 mod commands;
-mod documents;
+pub mod documents;
 
 use std::{collections::BTreeSet, fs, path::Path};
 

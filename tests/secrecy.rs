@@ -176,7 +176,7 @@ impl Host {
 }
 
 /// Every command, with everything that changes its output.
-const COMMANDS: [&[&str]; 55] = [
+const COMMANDS: [&[&str]; 58] = [
     &["validate"],
     &["validate", "--format=json"],
     &["validate", "--without-secrets"],

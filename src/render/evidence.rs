@@ -19,6 +19,8 @@ use crate::{
 };
 
 const BOLD: Style = Style::new().bold();
+/// The number of peers that a reason names before it counts the rest.
+const NAMES_SHOWN: usize = 8;
 
 /// Facts of the host that are no part of the mesh.
 #[derive(Debug, Clone)]
@@ -76,11 +78,13 @@ impl EvidenceView<'_> {
 pub fn evidence_text(view: &EvidenceView<'_>) -> String {
     let mut page = headline(view);
     page.push_str(&table(view));
-    for peer in &view.peers {
-        for finding in &peer.findings {
-            let text = format!("{}: {}", peer.pair.name, of_finding(finding));
-            write_paragraph(&mut page, 0, &Plain(text).to_string());
-        }
+    for (reason, peers) in reasons(view) {
+        let shown: Vec<&str> = peers.iter().take(NAMES_SHOWN).copied().collect();
+        let names = match peers.len().saturating_sub(NAMES_SHOWN) {
+            0 => shown.join(", "),
+            more => format!("{} and {more} more", shown.join(", ")),
+        };
+        write_paragraph(&mut page, 0, &Plain(format!("{names}: {reason}")).to_string());
     }
     page.push('\n');
     for note in notes(view) {
@@ -88,6 +92,21 @@ pub fn evidence_text(view: &EvidenceView<'_>) -> String {
     }
     write_paragraph(&mut page, 0, &last_line(view));
     page
+}
+
+/// The reasons why peers are not proven, each with its peers.
+fn reasons<'a>(view: &'a EvidenceView<'_>) -> Vec<(String, Vec<&'a str>)> {
+    let mut reasons = Vec::<(String, Vec<&str>)>::new();
+    for peer in &view.peers {
+        for finding in &peer.findings {
+            let (reason, name) = (of_finding(finding), peer.pair.name.as_str());
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, peers)) => peers.push(name),
+                None => reasons.push((reason, vec![name])),
+            }
+        }
+    }
+    reasons
 }
 
 fn headline(view: &EvidenceView<'_>) -> String {
@@ -100,8 +119,9 @@ fn headline(view: &EvidenceView<'_>) -> String {
         format!("file SHA-256 {}", host.file),
         format!("{}, Linux {}, meshsec {}", host.name, host.kernel, env!("CARGO_PKG_VERSION")),
         format!(
-            "packets to peers leave by {devices}; {} packets were captured, {} lost",
-            account.packets, account.lost
+            "packets to peers leave by {devices}; captured {}, lost {}",
+            number(account.packets),
+            account.lost
         ),
     ];
     for fact in facts {
@@ -147,7 +167,7 @@ fn row(peer: &PeerProof<'_>) -> [String; 7] {
     };
     let clear = match seen.marked + seen.clear {
         0 => "none".into(),
-        packets => format!("{packets} packets"),
+        packets => number(packets),
     };
     [
         pair.name.to_string(),
@@ -158,6 +178,10 @@ fn row(peer: &PeerProof<'_>) -> [String; 7] {
         clear,
         seen.came.to_string(),
     ]
+}
+
+fn number(packets: u64) -> String {
+    if packets == 1 { "1 packet".into() } else { format!("{packets} packets") }
 }
 
 /// The words for a reason, behind the name of its peer.
@@ -171,7 +195,8 @@ pub(super) fn of_finding(finding: &Finding) -> String {
             )
         }
         Finding::KindRead { packets, first } => {
-            format!("{packets} other packets of the kind left unencrypted, the first: {first}")
+            let packets = number(*packets);
+            format!("{packets} of the kind left unencrypted beside the probes, the first: {first}")
         }
         Finding::Refused(errors) => {
             let errors: Vec<&str> = errors.keys().map(String::as_str).collect();
@@ -183,11 +208,12 @@ pub(super) fn of_finding(finding: &Finding) -> String {
                              meshsec status tells why"
             .into(),
         Finding::Lost(packets) => format!(
-            "the capture lost {packets} packets, so what was not seen may have left: run it again \
-             with less traffic"
+            "the capture lost {}, so packets that were not seen may have left: run it again with less \
+             traffic",
+            number(*packets)
         ),
         Finding::Stray(packets) => {
-            format!("a part of a probe could be read in {packets} packets, to some peer")
+            format!("a part of a probe could be read in {}, to some peer", number(*packets))
         }
         Finding::OtherSpi(spis) => {
             let spis: Vec<String> = spis.iter().take(4).map(ToString::to_string).collect();
@@ -246,7 +272,8 @@ fn notes(view: &EvidenceView<'_>) -> Vec<String> {
         None => {}
     }
     let takes_clear = view.peers.iter().filter(|peer| !peer.pair.stage.enforces());
-    let names: Vec<&str> = takes_clear.take(8).map(|peer| peer.pair.name.as_str()).collect();
+    let names: Vec<&str> =
+        takes_clear.take(NAMES_SHOWN).map(|peer| peer.pair.name.as_str()).collect();
     if !names.is_empty() {
         notes.push(format!(
             "Stage: packets in the clear are still taken in from {}, as the file asks.",
@@ -268,7 +295,10 @@ fn of_guard(guard: &GuardProof) -> String {
     match (proof, refused) {
         (Proof::Blocked, Some(errno)) => format!("{what} was refused ({errno})."),
         (Proof::Clear, _) => format!("{what} left in the clear."),
-        _ => format!("{what} was not refused. It was not seen to leave, which proves nothing."),
+        (_, Some(errno)) => format!("{what} could not be sent ({errno}), which proves nothing."),
+        (_, None) => {
+            format!("{what} was not refused. It was not seen to leave, which proves nothing.")
+        }
     }
 }
 
@@ -343,5 +373,5 @@ fn of_direction(direction: &DirectionProof) -> String {
         Some(false) => "different keys",
         None => "keys not compared",
     };
-    format!("{from} to {to}: {verdict}, {spi}, {packets} packets left, {came} came, {key}")
+    format!("{from} to {to}: {verdict}, {spi}, {} left, {came} came, {key}", number(*packets))
 }

@@ -38,12 +38,18 @@ fn document(lab: &Lab, place: usize, status: i32) -> Value {
 /// document names.
 #[track_caller]
 fn is_proven(lab: &Lab, esp: &str) -> Value {
+    is_proven_from(lab, [A, B], esp)
+}
+
+/// The same of two other hosts.
+#[track_caller]
+fn is_proven_from(lab: &Lab, [from, to]: [usize; 2], esp: &str) -> Value {
     let capture = lab.capture();
-    let document = document(lab, A, 0);
+    let document = document(lab, from, 0);
     let recording = capture.stop();
     let peer = &document["peers"][0];
     assert_eq!((&peer["verdict"], &document["proven"]), (&"encrypted".into(), &true.into()));
-    let wanted = format!("{:#010x}", spi(1, A, B));
+    let wanted = format!("{:#010x}", spi(1, from, to));
     assert_eq!(peer["out"]["spi"], wanted.as_str());
     let seen = recording.packets(esp);
     for header in peer["out"]["headers"].as_array().expect("a list") {
@@ -97,7 +103,7 @@ fn ports_of_tcp_and_udp_are_proven() {
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn all_traffic_is_proven_beside_its_exceptions_and_in_udp() {
     let mut lab = lab(Underlay::V6, "kind = \"all\"", "false");
-    lab.mesh.tail = "\n[[except]]\nprotocol = \"tcp\"\nport = 22\nserves = \"*\"\n";
+    lab.mesh.tail = "\n[[except]]\nprotocol = \"tcp\"\nport = 22\nserves = [\"*\"]\n";
     lab.write_all(&lab.mesh);
     lab.apply_all();
     let document = is_proven(&lab, "esp");
@@ -122,7 +128,7 @@ fn a_flush_a_foreign_policy_and_a_sysctl_are_seen_in_the_clear() {
     lab.apply(A);
     let foreign = "src 192.0.2.1 dst 192.0.2.2 proto udp dport 4789 dir out";
     lab.host(A).ip(&format!("xfrm policy add {foreign} priority 1"));
-    prove(&lab, A).exits(2).says("the probe could be read in 1 packets that left by eth0");
+    prove(&lab, A).exits(2).says("the probe could be read in 1 packet that left by eth0");
     lab.host(A).ip(&format!("xfrm policy delete {foreign}"));
     prove(&lab, A).exits(0);
     lab.host(A).set_sysctl("ipv4/conf/eth0/disable_xfrm", "1");
@@ -282,13 +288,13 @@ fn packets_that_leave_by_a_vrf_are_proven() {
     for traffic in ["kind = \"vxlan\"", "kind = \"all\""] {
         let guard = if traffic.contains("vxlan") { "true" } else { "false" };
         let lab = lab(Underlay::V4, traffic, guard);
-        lab.host(A).ip_batch(
+        lab.host(B).ip_batch(
             "link add red type vrf table 10\nlink set red up\nlink set vxlan42 down\n\
              link set eth0 master red\nlink set vxlan42 up\n\
-             neigh replace 192.0.2.2 lladdr 02:00:5e:00:00:02 dev eth0\n",
+             neigh replace 192.0.2.1 lladdr 02:00:5e:00:00:01 dev eth0\n",
         );
         lab.apply_all();
-        let document = is_proven(&lab, "esp");
+        let document = is_proven_from(&lab, [B, A], "esp");
         assert_eq!(document["capture"]["devices"], serde_json::json!(["eth0"]));
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         print, print_json,
     },
     error::Error,
+    privilege,
     render::{
         ComparedHost, ComparisonView, FORMAT_VERSION, JsonEvidence, comparison_json,
         comparison_text,
@@ -25,6 +26,7 @@ const EVIDENCE: DocumentKind = DocumentKind {
 
 pub(super) fn run(format: Format, one: &Path, other: &Path) -> Result<Status, Error> {
     let (first, second) = (read(one)?, read(other)?);
+    privilege::no_file().map_err(Error::Privilege)?;
     let comparison = compare(&first, &second);
     let view = ComparisonView {
         mesh: &first.mesh,

@@ -98,9 +98,12 @@ fn stranger(
     let found = strangers(local.address, &used, u32::from_ne_bytes(random));
     let member = |address: &IpAddr| Member { address: *address, reached_at: *address, port: None };
     let members = found.iter().map(member).collect();
+    // Without the tunnel devices: a look-up for a device that they are bound to finds a route by it to
+    // any address.
     let ways = Ways {
         local: Some(local.address),
         members,
+        tunnel: None,
         ..desired::ways(config, Some(local.name.as_str()))
     };
     let state = linux::surroundings(&ways)?;

@@ -3,6 +3,7 @@
 //! A pair is proven only by ESP that was seen, under the SPI that the file wants, of the size of each
 //! probe, where nothing of the kind was seen unencrypted and the capture lost nothing. Everything else
 //! is one of the other verdicts; what was never seen is never proven. Pure.
+#![forbid(unsafe_code)]
 
 pub mod compare;
 mod probe;
@@ -376,12 +377,13 @@ pub struct GuardProof {
 }
 
 impl GuardProof {
-    /// Judges it. A packet that the kernel took may still wait for the answer of a neighbour.
+    /// Judges it. A packet that the kernel took may still wait for the answer of a neighbour, and one
+    /// without a route is stopped by no guard: policies and rules of iptables give EPERM.
     pub fn new(address: IpAddr, refused: Option<String>, seen: u64) -> Self {
-        let proof = match (&refused, seen) {
+        let proof = match (refused.as_deref(), seen) {
             (_, 1..) => Proof::Clear,
-            (Some(_), 0) => Proof::Blocked,
-            (None, 0) => Proof::NotSeen,
+            (Some("EPERM"), 0) => Proof::Blocked,
+            (Some(_) | None, 0) => Proof::NotSeen,
         };
         Self { address, proof, refused }
     }

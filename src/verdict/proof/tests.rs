@@ -224,6 +224,7 @@ fn a_stranger_s_packet_is_blocked_only_if_the_kernel_said_so() {
     let guard =
         |refused: Option<&str>, seen| GuardProof::new(address, refused.map(Into::into), seen).proof;
     assert_eq!(guard(Some("EPERM"), 0), Proof::Blocked);
+    assert_eq!(guard(Some("ENETUNREACH"), 0), Proof::NotSeen, "without a guard too");
     assert_eq!(guard(None, 0), Proof::NotSeen);
     assert_eq!(guard(None, 1), Proof::Clear);
     assert_eq!(guard(Some("EPERM"), 1), Proof::Clear);

@@ -370,12 +370,24 @@ fn completions_are_those_that_the_program_prints() {
     }
 }
 
-/// What follows the program's name, up to a comment or a redirection.
+/// What follows the program's name, up to a comment or a redirection. A word in quotes may hold
+/// anything.
 fn words_of_an_example(line: &str) -> Option<Vec<&str>> {
-    let (_, words) = line.split_once("meshsec ")?;
-    let ends = ["   #", " > ", " < ", ")"];
-    let end = ends.iter().filter_map(|end| words.find(end)).min().unwrap_or(words.len());
-    Some(["meshsec"].into_iter().chain(words[..end].split_whitespace()).collect())
+    let (_, typed) = line.split_once("meshsec ")?;
+    let mut words = vec!["meshsec"];
+    for (place, part) in typed.split("   #").next()?.split('\'').enumerate() {
+        if place % 2 == 1 {
+            words.push(part);
+            continue;
+        }
+        let ends = [" > ", " < ", ")"];
+        let end = ends.iter().filter_map(|end| part.find(end)).min();
+        words.extend(part[..end.unwrap_or(part.len())].split_whitespace());
+        if end.is_some() {
+            break;
+        }
+    }
+    Some(words)
 }
 
 #[test]

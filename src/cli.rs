@@ -91,10 +91,7 @@ pub enum Command {
     #[command(after_help = examples!("meshsec status", "meshsec status b --watch", "meshsec status --wait-heard 5m"))]
     Status(StatusArgs),
     /// Send probes to peers and capture them: evidence that they leave encrypted, for an auditor
-    #[command(after_help = examples!(
-        "meshsec prove",
-        "meshsec prove b --format json > a.json   # then: meshsec prove --compare a.json b.json"
-    ))]
+    #[command(after_help = examples!("meshsec prove", "meshsec prove --format json > a.json", "meshsec prove --compare a.json b.json   # anywhere, without privilege"))]
     Prove(ProveArgs),
     /// Print the live state as JSON, without keys: input of plan --live FILE
     #[command(after_help = examples!("meshsec snapshot > a.json   # then, anywhere: meshsec plan --live a.json"))]

@@ -67,6 +67,7 @@ fn command() -> clap::Command {
             of_peers(plan).mut_arg("live", |arg| arg.add(ArgValueCompleter::new(live)))
         })
         .mut_subcommand("status", of_peers)
+        .mut_subcommand("prove", of_peers)
 }
 
 /// The peers of the file; none if it can't be read.

@@ -126,7 +126,7 @@ fn a_flush_a_foreign_policy_and_a_sysctl_are_seen_in_the_clear() {
     lab.host(A).ip("xfrm policy flush");
     prove(&lab, A).exits(2).says("in the clear").says("guard did not refuse");
     lab.apply(A);
-    let foreign = "src 192.0.2.1 dst 192.0.2.2 proto udp dport 4789 dir out";
+    let foreign = "src 192.0.2.0/24 dst 192.0.2.0/24 proto udp dport 4789 dir out";
     lab.host(A).ip(&format!("xfrm policy add {foreign} priority 1"));
     prove(&lab, A).exits(2).says("the probe could be read in 1 packet that left by eth0");
     lab.host(A).ip(&format!("xfrm policy delete {foreign}"));

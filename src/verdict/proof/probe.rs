@@ -62,7 +62,7 @@ const LENGTHS: usize = 64;
 const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 
 /// A probe of the mesh's kind. Probes with different numbers have different lengths, if the numbers
-/// are less than [`LENGTHS`] apart, so that other traffic is not taken for them.
+/// are less than 64 apart, so that other traffic is not taken for them.
 pub fn probe(config: &Config, number: usize, random: &Randomness) -> Probe {
     let sending = match config.traffic {
         Traffic::Vxlan { port } | Traffic::Geneve { port } => Sending::Datagram(port),

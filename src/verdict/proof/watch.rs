@@ -44,7 +44,7 @@ pub struct Seen {
     pub esp: u64,
     /// Their lengths.
     pub lengths: BTreeSet<usize>,
-    /// Their first headers, at most [`HEADERS_KEPT`].
+    /// Their first headers, at most 16.
     pub headers: Vec<EspHeader>,
     /// The header of the last one.
     pub last: Option<EspHeader>,

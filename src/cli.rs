@@ -93,6 +93,9 @@ pub enum Command {
     /// Send probes to peers and capture them: evidence that they leave encrypted, for an auditor
     #[command(after_help = examples!("meshsec prove", "meshsec prove --format json > a.json", "meshsec prove --compare a.json b.json   # anywhere, without privilege"))]
     Prove(ProveArgs),
+    /// Find out why traffic is dead or in the clear, here or on which host; exit with 2 if it is
+    #[command(after_help = examples!("meshsec doctor", "meshsec doctor b --probe   # sends pings"))]
+    Doctor(DoctorArgs),
     /// Print the live state as JSON, without keys: input of plan --live FILE
     #[command(after_help = examples!("meshsec snapshot > a.json   # then, anywhere: meshsec plan --live a.json"))]
     Snapshot,
@@ -420,6 +423,29 @@ fn capture_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let allowed = Duration::from_millis(100)..=Duration::from_secs(60);
     if allowed.contains(&time) { Ok(time) } else { Err("it is from 100ms to 60s".into()) }
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Look at the traffic with these peers alone
+    #[arg(value_name = "PEER")]
+    pub peers: Vec<String>,
+    /// Show the checks that are well too, each with its reason
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// The time between two looks at all counters, from 1s to 1h
+    #[arg(long = "for", value_name = "DURATION", default_value = "2s", value_parser = watched)]
+    pub time: Duration,
+    /// Send pings to the peers, in the clear unless all traffic is protected
+    #[arg(long)]
+    pub probe: bool,
+}
+
+fn watched(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(3600);
+    if allowed.contains(&time) { Ok(time) } else { Err("it is from 1s to 1h".into()) }
 }
 
 /// Arguments of `rotate` and `settled`.

@@ -17,6 +17,7 @@ pub mod compare;
 pub mod completion;
 pub mod config;
 pub mod desired;
+pub mod diagnosis;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

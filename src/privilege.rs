@@ -117,11 +117,23 @@ pub fn no_file() -> io::Result<()> {
 ///
 /// As [`confine`].
 pub fn last_sockets<T>(open: impl FnOnce() -> T) -> io::Result<T> {
-    let held = thread::capabilities(None)?;
-    let effective = held.effective | held.permitted & CapabilitySet::NET_RAW;
-    thread::set_capabilities(None, CapabilitySets { effective, ..held })?;
-    let opened = open();
+    let opened = with_raw_sockets(open)?;
     keep_only(CapabilitySet::empty())?;
+    Ok(opened)
+}
+
+/// Runs `open`, which opens a socket, with CAP_NET_RAW in effect, if this process may have it.
+/// Elsewhere that is for programs alone.
+///
+/// # Errors
+///
+/// As [`confine`].
+pub fn with_raw_sockets<T>(open: impl FnOnce() -> T) -> io::Result<T> {
+    let held = thread::capabilities(None)?;
+    let raw = held.permitted & CapabilitySet::NET_RAW;
+    thread::set_capabilities(None, CapabilitySets { effective: held.effective | raw, ..held })?;
+    let opened = open();
+    thread::set_capabilities(None, held)?;
     Ok(opened)
 }
 
@@ -172,6 +184,7 @@ fn needs(cli: &Cli) -> CapabilitySet {
         | Command::Destroy(_)
         | Command::Show(_)
         | Command::Status(_)
+        | Command::Doctor(_)
         | Command::Settled(_)
         | Command::Compare(_)
         | Command::Explain(_)

@@ -259,6 +259,24 @@ fn nothing_is_left_while_packets_are_captured() {
     assert!(said.contains("EPERM: prove needs CAP_NET_RAW beside CAP_NET_ADMIN"), "{said}");
 }
 
+/// The right to send pings is in effect only while their socket is opened.
+#[test]
+fn doctor_keeps_what_status_keeps() {
+    if !inside("doctor_keeps_what_status_keeps") {
+        return;
+    }
+    ip("link set lo up");
+    ip("address add 192.0.2.1/32 dev lo");
+    let directory = tempfile::tempdir().unwrap();
+    let file = mesh(directory.path(), BY_PORT, MESH_KEY);
+    let (network, bounding) = (NET_ADMIN | NET_RAW, NET_ADMIN | NET_RAW | SYS_MODULE);
+    for words in [&["doctor", "--for=1h"][..], &["doctor", "--for=1h", "--probe"]] {
+        let mut command = meshsec(&file, words);
+        command.stdout(Stdio::null());
+        assert_eq!(may(command), sets(network, NET_ADMIN, network, bounding), "{words:?}");
+    }
+}
+
 /// Whether a process without capabilities may look into another of its user.
 fn may_be_looked_into(child: &Child) -> bool {
     let mut look = without_capabilities();

@@ -176,7 +176,7 @@ impl Host {
 }
 
 /// Every command, with everything that changes its output.
-const COMMANDS: [&[&str]; 58] = [
+const COMMANDS: [&[&str]; 60] = [
     &["validate"],
     &["validate", "--format=json"],
     &["validate", "--without-secrets"],
@@ -217,6 +217,8 @@ const COMMANDS: [&[&str]; 58] = [
     &["prove", "--wait=100ms", "--count=1"],
     &["prove", "--wait=100ms", "--count=1", "--format=json"],
     &["prove", "--compare", "secret", "mesh.toml"],
+    &["doctor", "--for=1s", "--verbose"],
+    &["doctor", "--for=1s", "--probe", "--format=json"],
     &["snapshot"],
     &["mtu"],
     &["mtu", "--format=json"],

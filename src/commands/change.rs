@@ -189,7 +189,7 @@ impl<'a> Job<'a> {
     fn kernel(&self, global: &Global) -> Result<Linux, Error> {
         match self {
             Self::Apply(loaded) | Self::Saved(_, loaded) | Self::Destroy(loaded) => {
-                super::kernel_for(global, &loaded.config)
+                Ok(super::kernel_for(global, &loaded.config)?)
             }
             Self::DestroyNamed(_) => named::kernel_to_change(),
         }

@@ -7,6 +7,7 @@ mod compare;
 mod completions;
 mod confirm;
 mod destroy;
+mod doctor;
 mod document;
 mod encap_socket;
 mod explain;
@@ -53,7 +54,7 @@ use crate::{
     desired,
     error::Error,
     kernel::{
-        Linux,
+        KernelError, Linux,
         linux::{
             self, Look,
             lock::{Lock, Notice, Place},
@@ -75,7 +76,7 @@ pub enum Status {
     Error,
     /// `plan --detailed-exitcode`: changes are pending.
     Pending,
-    /// `status`: somebody should look. `settled`, `rotate`: hosts are not known to have followed.
+    /// `status`, `doctor`: somebody should look. `settled`, `rotate`: hosts are not known to have followed.
     Attention,
     /// A part was done.
     Partial,
@@ -139,6 +140,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Show(args) => show::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),
         Command::Prove(args) => prove::run(&cli.global, args),
+        Command::Doctor(args) => doctor::run(&cli.global, args),
         Command::Snapshot => snapshot::run(&cli.global),
         Command::Explain(args) => explain::run(&cli.global, args),
         Command::Compare(args) => compare::run(&cli.global, args),
@@ -185,7 +187,7 @@ fn load(global: &Global, secrets: SecretsMode, later: Files) -> Result<Loaded, E
 }
 
 /// The kernel, read as far as a plan for this file needs it.
-fn kernel_for(global: &Global, config: &Config) -> Result<Linux, Error> {
+fn kernel_for(global: &Global, config: &Config) -> Result<Linux, KernelError> {
     let ways = desired::ways(config, global.local.as_deref());
     let look = match (config.select, config.guard) {
         (Select::Mark(_), _) => Look::Marks,

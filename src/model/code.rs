@@ -215,6 +215,41 @@ codes! {
         InputOutput "input-output" "Standard input or output can't be used.",
     }
 }
+codes! {
+    /// A check of `doctor`. The order is that of causes: one that comes earlier explains more.
+    CheckCode {
+        ObjectsUnread "objects-unread" "Whether the SAs and policies of the host can be read.",
+        OwnAddress "own-address" "Whether the host has the address of one peer.",
+        Clock "clock" "Whether the clock can be right, where generations follow it.",
+        Device "device" "Whether the devices that packets to peers leave by are up and have a carrier.",
+        Route "route" "Whether the host has a route to each peer.",
+        Esp "esp" "Whether the kernel can load ESP and the cipher.",
+        EncapSocket "encap-socket" "Whether a socket takes ESP out of UDP, where the mesh has it.",
+        Conflict "conflict" "Whether foreign objects are in the way of the mesh's.",
+        Applied "applied" "Whether the kernel holds the objects that the file asks for.",
+        Bypass "bypass" "Whether sysctls or the queue of a VRF take packets past the policies.",
+        Nat "nat" "Whether rules of the nat table change the addresses of packets to peers.",
+        Firewall "firewall" "Whether rules of a firewall here drop packets of the mesh.",
+        Source "source" "Whether packets to peers come from the local peer's address.",
+        Tunnel "tunnel" "Whether the tunnel devices send to peers, from the local peer's address.",
+        Refused "refused" "Whether the kernel refuses packets, and why.",
+        Sent "sent" "Whether packets to a peer leave encrypted.",
+        Heard "heard" "Whether encrypted packets come from a peer.",
+        Generation "generation" "Whether a peer sends under the generation of this host.",
+        Ping "ping" "Whether a peer's address answers pings, with --probe.",
+        PathMtu "path-mtu" "Whether large packets get to a peer.",
+        Mtu "mtu" "Whether the MTU of tunnel devices is what fits.",
+        ReversePath "reverse-path" "Whether rp_filter drops packets.",
+        DeviceDrops "device-drops" "Whether the devices in question drop packets.",
+        SequenceNumbers "sequence-numbers" "Whether sequence numbers last.",
+        SecondGuard "second-guard" "Whether the rules of the second guard are in place.",
+        Mark "mark" "Whether others use the bits of the mark.",
+        KernelFixes "kernel-fixes" "Whether the kernel's number has the fixes of ESP of 2026 (CVE-2026-43284).",
+        Keys "keys" "Whether the kernel shows keys, so that they can be compared.",
+        Timer "timer" "Whether a timer of systemd runs apply.",
+        LastApply "last-apply" "When SAs of the mesh were last added.",
+    }
+}
 
 /// A notice to the operator. It stops nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

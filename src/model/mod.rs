@@ -8,6 +8,7 @@
 mod chain;
 mod code;
 mod encap;
+mod examination;
 mod ids;
 mod key;
 mod layout;
@@ -27,8 +28,12 @@ pub use chain::{
     Backend, CHAIN_PREFIX, Chain, ChainId, ChainRole, Family, Firewall, Jump, MarkUser, Rule,
     Unseen,
 };
-pub use code::{ConflictCode, ErrorCode, Reason, ReasonCode, Warning, WarningCode};
+pub use code::{CheckCode, ConflictCode, ErrorCode, Reason, ReasonCode, Warning, WarningCode};
 pub use encap::{Answers, EncapSocket};
+pub use examination::{
+    Counters, DeviceState, DropRule, Examination, FilteredPackets, Filters, ForeignChain,
+    KernelFacts, PacketKind, Probe, Timer,
+};
 pub use ids::{Generation, GroupName, MeshName, NamedMesh, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use layout::OldPairs;

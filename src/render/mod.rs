@@ -3,6 +3,7 @@
 
 mod compare;
 mod counts;
+mod doctor;
 mod evidence;
 mod explain;
 mod fold;
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub use compare::{CompareView, RolloutView, compare_text, rollout_text};
+pub use doctor::{DoctorView, doctor_text};
 pub use evidence::{
     ComparedHost, ComparisonView, EvidenceView, HostFacts, comparison_text, evidence_text,
 };
@@ -34,10 +36,10 @@ pub use explain::{ExplainView, explain_text};
 pub use fold::fold;
 pub use json::{
     FORMAT_VERSION, JsonError, JsonEvidence, JsonIncluded, JsonPremises, JsonSavedPlan,
-    JsonSnapshot, compare_json, comparison_json, confirm_json, errors_json, evidence_json,
-    explain_json, mtu_json, named_status_json, plan_all_json, plan_json, ratchet_advance_json,
-    ratchet_init_json, report_json, rollout_json, rotate_json, settled_json, show_json, spi_json,
-    status_json, validate_json,
+    JsonSnapshot, compare_json, comparison_json, confirm_json, doctor_json, errors_json,
+    evidence_json, explain_json, mtu_json, named_status_json, plan_all_json, plan_json,
+    ratchet_advance_json, ratchet_init_json, report_json, rollout_json, rotate_json, settled_json,
+    show_json, spi_json, status_json, validate_json,
 };
 pub use mtu::{Underlay, mtu_text};
 pub use plain::{Layout, Plain, json_text};

@@ -6,6 +6,7 @@
 
 mod attention;
 mod evidence;
+mod meaning;
 pub mod proof;
 mod settled;
 mod sightings;
@@ -27,6 +28,7 @@ use crate::{
 
 pub use attention::{Reason, answers};
 pub use evidence::{Came, Refused, SaEvidence, seconds_since};
+pub use meaning::counter_meaning;
 pub use settled::{
     Doubt, DoubtKind, EvidenceOfHost, Known, NotCounted, OLDEST_EVIDENCE, Question, Settlement,
     Sighted, settle,

@@ -20,7 +20,7 @@ use clap::{CommandFactory, Parser};
 use meshsec::{
     cli::{Cli, Shell},
     completion,
-    model::ErrorCode,
+    model::{CheckCode, ErrorCode},
     plan::{ConflictCode, ReasonCode, WarningCode},
 };
 
@@ -187,6 +187,7 @@ fn meshsec_8_lists_every_code_and_no_other() {
         listed("Of errors", ErrorCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
         listed("Of conflicts", ConflictCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
         listed("Of reasons", ReasonCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
+        listed("Of checks", CheckCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
     ]
     .concat();
     let page = read("man/meshsec.8");
@@ -200,6 +201,8 @@ fn no_code_stands_for_two_things() {
     let words = WarningCode::ALL.iter().map(|code| code.word());
     assert_eq!(words.clone().collect::<BTreeSet<_>>().len(), words.count());
     let words = ReasonCode::ALL.iter().map(|code| code.word());
+    assert_eq!(words.clone().collect::<BTreeSet<_>>().len(), words.count());
+    let words = CheckCode::ALL.iter().map(|code| code.word());
     assert_eq!(words.clone().collect::<BTreeSet<_>>().len(), words.count());
     let words = ConflictCode::ALL.iter().map(|code| code.word());
     assert_eq!(words.clone().collect::<BTreeSet<_>>().len(), words.count());

@@ -42,6 +42,7 @@ fn pure_files() -> Vec<PathBuf> {
     let directories = [
         "src/compare",
         "src/config",
+        "src/diagnosis",
         "src/keys",
         "src/model",
         "src/plan",
@@ -53,7 +54,7 @@ fn pure_files() -> Vec<PathBuf> {
     pure.extend(
         ["src/agreement.rs", "src/desired.rs", "src/mtu.rs", "src/restore.rs"].map(PathBuf::from),
     );
-    let iptables = ["facts", "nat", "parse", "text"];
+    let iptables = ["drops", "facts", "follow", "nat", "parse", "text"];
     pure.extend(iptables.map(|name| format!("src/kernel/linux/iptables/{name}.rs").into()));
     pure.retain(|path| path != Path::new("src/config/files.rs"));
     pure
@@ -130,6 +131,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("apply", &["model", "desired", "plan", "kernel"]),
     ("revert", &["model", "desired", "plan", "kernel", "apply", "restore"]),
     ("verdict", &["model", "config", "desired", "plan"]),
+    ("diagnosis", &["model", "mtu", "config", "plan", "verdict"]),
     (
         "render",
         &[
@@ -143,6 +145,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kernel",
             "apply",
             "verdict",
+            "diagnosis",
         ],
     ),
     ("error", &["model", "config", "kernel", "render"]),
@@ -163,6 +166,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "apply",
             "revert",
             "verdict",
+            "diagnosis",
             "render",
             "error",
             "cli",

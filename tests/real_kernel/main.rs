@@ -38,6 +38,7 @@ mod crash_second_guard;
 mod crashes;
 mod crashes_at_random;
 mod destroy;
+mod doctor;
 mod drift;
 mod encap;
 mod encap_systemd;

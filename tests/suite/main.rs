@@ -11,6 +11,7 @@ mod schema;
 mod completions;
 mod config;
 mod conflicts;
+mod doctor;
 mod examples;
 mod failures;
 mod flushes;

@@ -176,7 +176,7 @@ pub(super) fn set_mtu(step: &MtuStep) -> Result<(), KernelError> {
 }
 
 /// Asks rtnetlink one question, and waits for the answer.
-fn ask<T, F>(question: impl FnOnce(Handle) -> F) -> Result<T, Box<dyn Error>>
+pub(super) fn ask<T, F>(question: impl FnOnce(Handle) -> F) -> Result<T, Box<dyn Error>>
 where
     F: Future<Output = Result<T, Box<dyn Error>>>,
 {

@@ -7,13 +7,15 @@
 //! `modules` the reasons why the kernel loads no module. `host` reads sysctls, `link` devices and
 //! their addresses, `tunnels` VXLAN and Geneve devices, and `routes` the ways to peers. `iptables`
 //! has the chains, and `encap` the socket for ESP in UDP. [`probe`] sends packets that [`capture`] is to
-//! see on the devices.
+//! see on the devices. `examine` reads the facts that `doctor` alone asks for, `paths` among them the
+//! path MTUs that the kernel knows, and [`ping`] sends pings.
 
 pub mod capture;
 pub mod clock;
 mod decode;
 mod encap;
 mod encode;
+mod examine;
 mod explain;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -24,7 +26,9 @@ pub mod lock;
 mod modules;
 mod netlink;
 pub mod netns;
+mod paths;
 mod perform;
+pub mod ping;
 pub mod probe;
 pub mod rights;
 mod routes;
@@ -46,6 +50,7 @@ use super::{Kernel, KernelError};
 
 use decode::Owner;
 pub use encap::set_up as encap_socket;
+pub use examine::{Question, counters_and_devices};
 pub use host::counters;
 use link::Devices;
 pub use link::{devices_and_addresses, local_addresses};

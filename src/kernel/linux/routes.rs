@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// linux/rtnetlink.h.
-const RTM_GETROUTE: u16 = 26;
+pub(super) const RTM_GETROUTE: u16 = 26;
 /// A `struct rtmsg`.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 const RTM_F_FIB_MATCH: u32 = 0x2000;
-const RTA_DST: u16 = 1;
-const RTA_SRC: u16 = 2;
+pub(super) const RTA_DST: u16 = 1;
+pub(super) const RTA_SRC: u16 = 2;
 const RTA_OIF: u16 = 4;
 const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
@@ -130,14 +130,16 @@ fn request(ways: &Ways, question: Question, from: IpAddr, to: IpAddr, lookup: Lo
     Request { kind: RTM_GETROUTE, body, joined: false, acknowledged: false }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// The bytes of an address.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
-fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+/// Appends an attribute to a message.
+pub(super) fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
     body.extend_from_slice(&kind.to_ne_bytes());
     body.extend_from_slice(value);

@@ -8,6 +8,7 @@
 
 mod compare;
 mod confirm;
+mod doctor;
 mod errors;
 mod evidence;
 mod explain;
@@ -29,6 +30,7 @@ mod validate;
 
 pub use compare::{compare_json, rollout_json};
 pub use confirm::confirm_json;
+pub use doctor::doctor_json;
 pub use errors::{JsonError, errors_json};
 pub use evidence::{JsonEvidence, comparison_json, evidence_json};
 pub use explain::explain_json;

@@ -6,6 +6,7 @@ use super::{StatusView, text::BOLD, wrap};
 use crate::{
     model::{Answers, EncapSocket},
     render::Plain,
+    verdict::counter_meaning,
 };
 
 pub(super) fn write_counters(page: &mut String, view: &StatusView<'_>) {
@@ -40,52 +41,11 @@ fn write_counter(page: &mut String, view: &StatusView<'_>, name: &str, number: u
         let each = EncapSocket::DATAGRAMS;
         format!("each look of meshsec for the socket of ESP in UDP adds {each}")
     }));
-    says.extend(meaning(name, !view.case.live.0.usage.is_empty()).map(String::from));
+    says.extend(counter_meaning(name, !view.case.live.0.usage.is_empty()).map(String::from));
     if says.is_empty() {
         page.push('\n');
         return;
     }
     page.push_str("  ");
     wrap::write_wrapped(page, 34, 34, &says.join("; "));
-}
-
-/// The meaning of a counter of `/proc/net/xfrm_stat` (Documentation/networking/xfrm_proc.rst) on a
-/// host that has SAs of the mesh, or none.
-fn meaning(name: &str, has_sas: bool) -> Option<&'static str> {
-    Some(match name {
-        "XfrmOutPolBlock" => {
-            "blocked by a guard: the source or destination is not a peer's address; look at \
-             ip -d link show type vxlan"
-        }
-        "XfrmInPolBlock" => "blocked by a guard: came unencrypted",
-        "XfrmInTmplMismatch" => "came unencrypted from a peer, and was dropped",
-        "XfrmOutNoStates" => "the outbound SA is missing",
-        "XfrmInError" => "arrived just as a policy changed, and lost its route",
-        "XfrmInNoStates" if !has_sas => {
-            "a peer sends ESP, and this host has no SA: run meshsec apply here"
-        }
-        "XfrmInNoStates" => {
-            "the SPI is not here: the sender has another generation, short_id or peer list; \
-             tcpdump -n esp shows the SPI, meshsec spi tells whose it is"
-        }
-        "XfrmInStateProtoError" => "the key differs, or a replay from before the window",
-        "XfrmInStateSeqError" => "outside the replay window: a replay, or a restarted sender",
-        "XfrmInStateMismatch" => "a peer's key with another's address",
-        "XfrmOutStateSeqError" => "the sequence numbers have ended; raise the generation",
-        "XfrmInStateExpired" | "XfrmOutStateExpired" => "the SA's lifetime has ended",
-        "XfrmInStateInvalid" | "XfrmOutStateInvalid" => "the SA was just being deleted",
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::meaning;
-
-    #[test]
-    fn an_unknown_spi_says_what_is_missing_here_or_what_differs() {
-        assert!(meaning("XfrmInNoStates", false).unwrap().contains("meshsec apply here"));
-        let differs = meaning("XfrmInNoStates", true).unwrap();
-        assert!(["generation", "short_id", "peer list"].iter().all(|word| differs.contains(word)));
-    }
 }

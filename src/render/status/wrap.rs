@@ -9,7 +9,7 @@ const WIDTH: usize = 80;
 
 /// Writes a text that begins where a line has come to, and goes on in lines that are indented by so
 /// many columns.
-pub(super) fn write_wrapped(page: &mut String, used: usize, indent: usize, text: &str) {
+pub(in crate::render) fn write_wrapped(page: &mut String, used: usize, indent: usize, text: &str) {
     let mut column = used;
     let mut is_first = true;
     for word in text.split(' ') {

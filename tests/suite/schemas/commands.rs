@@ -95,6 +95,7 @@ fn documents_of_commands_are_as_their_schemas_say() {
         host.prints("plan", mesh, "plan --live empty");
         host.prints("show", mesh, "show --all");
         host.prints("status", mesh, "status");
+        host.prints("doctor", mesh, "doctor --for 1s --probe");
         host.prints("mtu", mesh, "mtu --underlay-mtu 1500");
         host.prints("spi", mesh, "spi 0x84001002");
     }

@@ -7,7 +7,7 @@ pub mod documents;
 use std::{collections::BTreeSet, fs, path::Path};
 
 use meshsec::{
-    model::ErrorCode,
+    model::{CheckCode, ErrorCode},
     plan::{ConflictCode, ReasonCode, WarningCode},
     render::{FORMAT_VERSION, JsonSnapshot},
 };
@@ -181,6 +181,7 @@ fn codes_of_the_schemas_are_those_of_the_program() {
     assert_eq!(code("conflict"), words(ConflictCode::ALL, ConflictCode::word));
     assert_eq!(code("reason"), words(ReasonCode::ALL, ReasonCode::word));
     assert_eq!(common["error_code"]["enum"], words(ErrorCode::ALL, ErrorCode::word));
+    assert_eq!(common["check_code"]["enum"], words(CheckCode::ALL, CheckCode::word));
 }
 
 #[test]

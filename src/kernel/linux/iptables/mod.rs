@@ -1,14 +1,17 @@
 //! iptables: the chains of meshes, and the foreign rules that matter to them.
 //!
 //! [`Iptables`] looks and acts by iptables-save and iptables-restore. `run` runs them, `parse`
-//! reads their output, and `text` writes their input. `facts` sums up a host's rules, `nat` finds
-//! the rules that change addresses, and `users` finds other users of marks. `nf_tables` tells
-//! without these programs whether there is a chain of a mesh.
+//! reads their output, and `text` writes their input. `facts` sums up a host's rules, and `users`
+//! finds other users of marks. `follow` follows packets through rules: `nat` finds the rules that
+//! change addresses, and `drops` those that drop packets of a mesh. `nf_tables` tells without these
+//! programs whether there is a chain of a mesh, and which chains are not iptables'.
 //!
 //! There are two backends, and the kernel applies the rules of both. iptables and ip6tables each
 //! work on one backend, the system's.
 
+mod drops;
 mod facts;
+mod follow;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod nat;
@@ -29,10 +32,12 @@ use super::host::read_if_any;
 use crate::{
     kernel::{KernelError, SystemCause, rules},
     model::{
-        Backend, ChainId, ChainStep, Family, Firewall, ObjectStep, Reqid, Rule, Translation, Unseen,
+        Backend, ChainId, ChainStep, Family, FilteredPackets, Filters, Firewall, ObjectStep, Reqid,
+        Rule, Translation, Unseen,
     },
 };
 
+pub(super) use drops::Host;
 use facts::FirewallScan;
 pub(super) use nat::Packets;
 use parse::{Table, Tables};
@@ -162,6 +167,32 @@ impl Iptables {
         Ok(found)
     }
 
+    /// The rules that drop packets of a mesh, in both backends, and the chains of nf_tables that no
+    /// program of iptables lists. What can't be read is a part of the answer.
+    pub(super) fn filters(&self, host: &Host, packets: &[FilteredPackets]) -> Filters {
+        let mut filters = Filters::default();
+        if let Err(error) = proc_is_there() {
+            filters.unread.push(error.to_string());
+            return filters;
+        }
+        let family = if host.local.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+        match nf_tables::foreign_chains(family) {
+            Ok(chains) => filters.foreign = chains,
+            Err(error) => filters.unread.push(error.to_string()),
+        }
+        for programs in self.families().iter().filter(|programs| programs.family == family) {
+            for backend in Backend::ALL {
+                match programs.rules(backend) {
+                    Ok(tables) => {
+                        filters.drops.extend(drops::drops(family, backend, &tables, host, packets));
+                    }
+                    Err(error) => filters.unread.push(error.to_string()),
+                }
+            }
+        }
+        filters
+    }
+
     /// Performs a step about a chain.
     pub(super) fn perform(&self, step: &ChainStep) -> Result<(), KernelError> {
         match step {
@@ -251,18 +282,34 @@ impl Programs {
         }
     }
 
+    /// All tables of a backend, to find rules of any kind. Where no program lists nf_tables, it must
+    /// have no chain of iptables.
+    fn rules(&self, backend: Backend) -> Result<Tables, KernelError> {
+        if backend == Backend::NfTables && !self.pairs.contains_key(&backend) {
+            return match nf_tables::has_chains_of_iptables(self.family)? {
+                false => Ok(Tables::new()),
+                true => Err(self.not_installed(backend, "tables of iptables are there")),
+            };
+        }
+        self.tables(backend)
+    }
+
     /// No tables. An error if the kernel has a chain of a mesh that no program can list, or does
     /// not say: the programs may have been removed after the chain was set.
     fn without_nf_tables(&self) -> Result<Tables, KernelError> {
         if !nf_tables::has_chains_of_meshes(&[self.family])? {
             return Ok(Tables::new());
         }
-        let program = format!("{}-{}", self.family.program(), Backend::NfTables.suffix());
-        Err(KernelError::System {
+        Err(self.not_installed(Backend::NfTables, "chains of a mesh are there"))
+    }
+
+    fn not_installed(&self, backend: Backend, found: &str) -> KernelError {
+        let program = format!("{}-{}", self.family.program(), backend.suffix());
+        KernelError::System {
             cause: SystemCause::ProgramMissing,
             doing: format!("cannot look at the rules of {program}"),
-            reason: format!("chains of a mesh are there, and {program}-save is not installed"),
-        })
+            reason: format!("{found}, and {program}-save is not installed"),
+        }
     }
 
     /// The nat table of a backend.
@@ -284,12 +331,8 @@ impl Programs {
 
     /// The programs for a table that is there.
     fn pair(&self, backend: Backend, table: &str) -> Result<&Pair, KernelError> {
-        let program = format!("{}-{}", self.family.program(), backend.suffix());
-        self.pairs.get(&backend).ok_or_else(|| KernelError::System {
-            cause: SystemCause::ProgramMissing,
-            doing: format!("cannot look at the rules of {program}"),
-            reason: format!("table {table} is there, and {program}-save is not installed"),
-        })
+        let missing = || self.not_installed(backend, &format!("table {table} is there"));
+        self.pairs.get(&backend).ok_or_else(missing)
     }
 
     fn restore(&self, step: &ChainStep, id: &ChainId, text: &str) -> Result<(), KernelError> {

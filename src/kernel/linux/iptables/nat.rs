@@ -10,15 +10,16 @@ use std::{
     net::IpAddr,
 };
 
-use super::parse::{Line, Table, Target};
+use super::{
+    follow::{self, Is, Then, Visitor, follow, is_named, prefix, protocol},
+    parse::{Line, Table},
+};
 use crate::model::{Backend, Family, IPPROTO_ESP, IPPROTO_UDP, Prefix, Translation};
 
 /// The limit of rules: more than anybody reads.
 const MOST_RULES: usize = 32;
 /// The characters of a foreign rule that are shown.
 const LONGEST_RULE: usize = 200;
-/// Chains within chains beyond this are not followed.
-const DEEPEST: usize = 32;
 
 /// Packets from the local peer to the others, as far as rules can tell them.
 #[derive(Debug, Clone)]
@@ -39,43 +40,6 @@ pub(crate) struct Packets {
     pub encap: BTreeMap<u16, Vec<IpAddr>>,
     /// The addresses of each device, those of its own link left out.
     pub addresses: BTreeMap<String, BTreeSet<IpAddr>>,
-}
-
-/// Whether something is true of packets to peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Is {
-    Not,
-    Maybe,
-    Sure,
-}
-
-impl Is {
-    fn of(all: bool, any: bool) -> Self {
-        match (all, any) {
-            (true, _) => Self::Sure,
-            (false, true) => Self::Maybe,
-            (false, false) => Self::Not,
-        }
-    }
-
-    fn negated(self, negated: bool) -> Self {
-        match (self, negated) {
-            (Self::Sure, true) => Self::Not,
-            (Self::Not, true) => Self::Sure,
-            (other, _) => other,
-        }
-    }
-}
-
-/// Where packets are after a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// They come back from it.
-    GoOn,
-    /// Some come back from it.
-    MayGoOn,
-    /// None comes back from it.
-    End,
 }
 
 /// The rules of a nat table that can change addresses of these packets.
@@ -122,56 +86,17 @@ impl Walk<'_> {
     fn all(&mut self) {
         for chain in ["OUTPUT", "POSTROUTING"] {
             self.base = chain;
-            self.chain(chain, true, 0);
+            follow(self.table, self, chain);
         }
     }
+}
 
-    /// Follows a chain; `sure` is whether all packets get to it.
-    fn chain(&mut self, name: &str, mut sure: bool, depth: usize) -> Then {
-        let Some(chain) = self.table.chains.get(name) else { return Then::GoOn };
-        if depth > DEEPEST {
-            return Then::MayGoOn;
-        }
-        let mut all_come_back = true;
-        for line in &chain.rules {
-            let matches = matches(line, self.packets);
-            if matches == Is::Not {
-                continue;
-            }
-            let certain = matches == Is::Sure;
-            let then = match line.target() {
-                Target::Nothing => Then::GoOn,
-                Target::Unknown => Then::MayGoOn,
-                Target::Jump("RETURN") if certain && all_come_back => return Then::GoOn,
-                Target::Jump("RETURN") if certain => return Then::MayGoOn,
-                Target::Jump("RETURN") => {
-                    sure = false;
-                    continue;
-                }
-                Target::Jump(target) => self.target(name, line, target, sure && certain, depth),
-                Target::Goto(target) => {
-                    let then = self.chain(target, sure && certain, depth + 1);
-                    match (certain, then) {
-                        (true, Then::GoOn) if all_come_back => return Then::GoOn,
-                        (true, Then::End) => return Then::End,
-                        (true, _) => return Then::MayGoOn,
-                        (false, _) => Then::MayGoOn,
-                    }
-                }
-            };
-            match then {
-                Then::GoOn => {}
-                Then::End if certain && all_come_back => return Then::End,
-                Then::End | Then::MayGoOn => (sure, all_come_back) = (false, false),
-            }
-        }
-        if all_come_back { Then::GoOn } else { Then::MayGoOn }
+impl Visitor for Walk<'_> {
+    fn matches(&self, line: &Line) -> Is {
+        matches(line, self.packets)
     }
 
-    fn target(&mut self, chain: &str, line: &Line, target: &str, sure: bool, depth: usize) -> Then {
-        if self.table.chains.contains_key(target) {
-            return self.chain(target, sure, depth + 1);
-        }
+    fn target(&mut self, chain: &str, line: &Line, target: &str, sure: bool) -> Then {
         let change = match target {
             "SNAT" => given(line, "--to-source", self.packets, true),
             "MASQUERADE" => masquerade(self.packets),
@@ -193,24 +118,7 @@ impl Walk<'_> {
 
 /// Whether a rule matches packets to peers.
 fn matches(line: &Line, packets: &Packets) -> Is {
-    let Some(words) = &line.words else { return Is::Maybe };
-    let mut is = Is::Sure;
-    let mut negated = false;
-    let mut words = words.iter().map(String::as_str);
-    while let Some(option) = words.next() {
-        if option == "!" {
-            negated = true;
-            continue;
-        }
-        // The options behind it belong to the target.
-        if matches!(option, "-j" | "-g") {
-            return is;
-        }
-        let Some(value) = words.next() else { return is.min(Is::Maybe) };
-        is = is.min(one(option, value, packets).negated(negated));
-        negated = false;
-    }
-    is
+    follow::matches(line, |option, value| one(option, value, packets))
 }
 
 /// One match of a rule. An unknown match may match.
@@ -250,38 +158,6 @@ fn one(option: &str, value: &str, packets: &Packets) -> Is {
         "--pol" if value == "none" => Is::of(packets.esp, packets.esp),
         "--pol" if value == "ipsec" => Is::of(!packets.esp, !packets.esp),
         _ => Is::Maybe,
-    }
-}
-
-fn prefix(text: &str) -> Option<Prefix> {
-    let (address, length) = text.split_once('/').map_or((text, None), |(a, l)| (a, Some(l)));
-    let host = Prefix::host(address.parse().ok()?);
-    match length {
-        None => Some(host),
-        Some(length) => {
-            let length = length.parse().ok().filter(|length| *length <= host.length)?;
-            Some(Prefix { length, ..host })
-        }
-    }
-}
-
-fn protocol(text: &str) -> Option<u8> {
-    match text {
-        "tcp" => Some(6),
-        "udp" => Some(17),
-        "sctp" => Some(132),
-        "icmp" => Some(1),
-        "ipv6-icmp" | "icmpv6" => Some(58),
-        "esp" => Some(50),
-        number => number.parse().ok().filter(|number| *number != 0),
-    }
-}
-
-/// `eth+` stands for all names that begin with `eth`.
-fn is_named(pattern: &str, device: &str) -> bool {
-    match pattern.strip_suffix('+') {
-        Some(begin) => device.starts_with(begin),
-        None => pattern == device,
     }
 }
 

@@ -1,4 +1,5 @@
-//! nf_tables by `NETLINK_NETFILTER`: whether it holds a chain of a mesh.
+//! nf_tables by `NETLINK_NETFILTER`: whether it holds a chain of a mesh, and the chains that
+//! iptables does not list.
 //!
 //! One dump of all chains, without their rules, instead of four programs.
 #![forbid(unsafe_code)]
@@ -11,7 +12,7 @@ use crate::{
             wire,
         },
     },
-    model::{CHAIN_PREFIX, Family},
+    model::{CHAIN_PREFIX, Family, ForeignChain},
 };
 
 /// `NFNL_SUBSYS_NFTABLES`, with `NFT_MSG_GETCHAIN` and `NFT_MSG_NEWCHAIN`
@@ -41,11 +42,17 @@ pub(super) fn has_chains_of_meshes(families: &[Family]) -> Result<bool, KernelEr
 fn has_chains(
     decode: impl FnMut(&mut [u8]) -> Result<Option<()>, KernelError>,
 ) -> Result<bool, KernelError> {
+    list(decode).map(|found| !found.is_empty())
+}
+
+fn list<T>(
+    decode: impl FnMut(&mut [u8]) -> Result<Option<T>, KernelError>,
+) -> Result<Vec<T>, KernelError> {
     let chains = || {
         let mut engine = Engine::open(Protocol::Netfilter)?;
         engine.dump(LIST_CHAINS, &ALL_FAMILIES, "chains of nf_tables", decode)
     };
-    none_without_nf_tables(chains()).map(|found| !found.is_empty())
+    none_without_nf_tables(chains())
 }
 
 /// The chains of a kernel, none of one without nf_tables. That one refuses the socket
@@ -92,6 +99,106 @@ fn is_nat(message: &[u8], family: Family) -> Result<bool, KernelError> {
         value.is_some_and(|(_, range)| attributes[range.clone()] == *b"nat\0")
     };
     Ok(message.first() == Some(&number(family)) && says(TABLE) && says(TYPE))
+}
+
+/// `NFTA_CHAIN_HOOK`, with `NFTA_HOOK_HOOKNUM` in it, and `NFTA_CHAIN_POLICY`.
+const HOOK: u16 = 4;
+const HOOK_NUMBER: u16 = 1;
+const POLICY: u16 = 5;
+/// `NF_INET_FORWARD`, the one hook that packets of this host don't meet.
+const FORWARD: u32 = 2;
+/// `NF_DROP`.
+const DROP: u32 = 0;
+/// `NFPROTO_INET` and `NFPROTO_NETDEV`.
+const INET: u8 = 1;
+const NETDEV: u8 = 5;
+/// The tables of iptables-nft.
+const OF_IPTABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
+
+/// A chain where packets of this host pass.
+struct Base {
+    family: u8,
+    table: String,
+    kind: String,
+    chain: ForeignChain,
+}
+
+/// Whether iptables-nft's tables of a family have a chain.
+///
+/// # Errors
+///
+/// As of [`has_chains_of_meshes`].
+pub(super) fn has_chains_of_iptables(family: Family) -> Result<bool, KernelError> {
+    let number = number(family);
+    has_chains(|message: &mut [u8]| {
+        let is_its = |base: Base| base.is_of_iptables() && base.family == number;
+        Ok(base(message)?.is_some_and(is_its).then_some(()))
+    })
+}
+
+/// The chains of tables that are not iptables', where packets of a family pass that come to this
+/// host or leave it.
+///
+/// # Errors
+///
+/// As of [`has_chains_of_meshes`].
+pub(super) fn foreign_chains(family: Family) -> Result<Vec<ForeignChain>, KernelError> {
+    let families = [number(family), INET, NETDEV];
+    let mut found = list(|message: &mut [u8]| {
+        let is_foreign = |base: &Base| {
+            families.contains(&base.family) && base.kind != "nat" && !base.is_of_iptables()
+        };
+        Ok(base(message)?.filter(is_foreign).map(|base| base.chain))
+    })?;
+    found.sort();
+    Ok(found)
+}
+
+impl Base {
+    fn is_of_iptables(&self) -> bool {
+        ![INET, NETDEV].contains(&self.family) && OF_IPTABLES.contains(&self.table.as_str())
+    }
+}
+
+/// The chain that a message is about, if packets of this host meet it on their own.
+fn base(message: &[u8]) -> Result<Option<Base>, KernelError> {
+    let empty = || wire::garbled("a chain of nf_tables without attributes");
+    let attributes = message.get(ALL_FAMILIES.len()..).ok_or_else(empty)?;
+    let all = wire::attributes(attributes)?;
+    let value = |kind: u16| {
+        let found = all.iter().find(|(found, _)| *found == kind);
+        found.map(|(_, range)| &attributes[range.clone()])
+    };
+    let text = |kind: u16| {
+        let bytes = value(kind).unwrap_or_default();
+        String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
+    };
+    let Some(hook) = value(HOOK) else { return Ok(None) };
+    let number = wire::attributes(hook)?.into_iter().find(|(kind, _)| *kind == HOOK_NUMBER);
+    let number = number.and_then(|(_, range)| big_endian(&hook[range]));
+    let family = message.first().copied().unwrap_or_default();
+    if number == Some(FORWARD) && family != NETDEV {
+        return Ok(None);
+    }
+    let word = match family {
+        INET => "inet",
+        2 => "ip",
+        10 => "ip6",
+        NETDEV => "netdev",
+        _ => "other",
+    };
+    let table = text(TABLE);
+    let chain = ForeignChain {
+        table: format!("{word} {table}"),
+        chain: text(NAME),
+        drops: value(POLICY).and_then(big_endian) == Some(DROP),
+    };
+    Ok(Some(Base { family, table, kind: text(TYPE), chain }))
+}
+
+/// nf_tables has numbers in the order of the network.
+fn big_endian(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().copied().map(u32::from_be_bytes)
 }
 
 /// Whether the chain that a message is about has the name of a mesh's.
@@ -175,6 +282,39 @@ mod tests {
         assert_eq!(nat(10, "nat", "nat"), [false, true]);
         assert_eq!(nat(2, "filter", "filter"), [false; 2]);
         assert_eq!(nat(2, "nat", "filter"), [false; 2]);
+    }
+
+    #[test]
+    fn a_base_chain_is_told_with_its_table_and_its_policy() {
+        let attribute = |bytes: &mut Vec<u8>, kind: u16, value: &[u8]| {
+            bytes.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
+            bytes.extend_from_slice(&kind.to_ne_bytes());
+            bytes.extend_from_slice(value);
+            bytes.resize(wire::aligned(bytes.len()), 0);
+        };
+        let message = |family: u8, table: &str, hook: Option<u32>, policy: u32| {
+            let mut bytes = vec![family, 0, 0, 7];
+            for (kind, text) in [(TABLE, table), (NAME, "input"), (TYPE, "filter")] {
+                attribute(&mut bytes, kind, format!("{text}\0").as_bytes());
+            }
+            if let Some(hook) = hook {
+                let mut nested = Vec::new();
+                attribute(&mut nested, HOOK_NUMBER, &hook.to_be_bytes());
+                // NLA_F_NESTED.
+                attribute(&mut bytes, 0x8000 | HOOK, &nested);
+                attribute(&mut bytes, POLICY, &policy.to_be_bytes());
+            }
+            bytes
+        };
+        let found = |family, table: &str, hook, policy| {
+            let base = base(&message(family, table, hook, policy)).unwrap()?;
+            Some((base.is_of_iptables(), base.chain.table, base.chain.drops))
+        };
+        assert_eq!(found(INET, "filter", Some(1), DROP), Some((false, "inet filter".into(), true)));
+        assert_eq!(found(2, "filter", Some(3), 1), Some((true, "ip filter".into(), false)));
+        assert_eq!(found(2, "mine", Some(1), 1), Some((false, "ip mine".into(), false)));
+        assert_eq!(found(INET, "filter", Some(FORWARD), DROP), None, "of other hosts' packets");
+        assert_eq!(found(INET, "filter", None, DROP), None, "no rule leads to it by itself");
     }
 
     #[test]

@@ -1,0 +1,219 @@
+//! The conflicts, changes and warnings of a plan, each as a finding of a check.
+
+use super::{Facts, Finding, MeshFacts, Outcome, list, plural};
+use crate::{
+    model::{CheckCode, PeerName},
+    plan::{Conflict, ConflictCode, WarningCode},
+    verdict::Came,
+};
+
+pub(super) fn findings(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut found: Vec<Finding> =
+        facts.warnings.iter().filter_map(|warning| of_warning(facts, warning)).collect();
+    let Some(mesh) = &facts.mesh else {
+        return found;
+    };
+    found.extend(mesh.case.plan.conflicts.iter().take(crate::plan::NAMES_SHOWN).map(of_conflict));
+    found.push(applied(facts, mesh));
+    found.extend(well(facts));
+    found
+}
+
+fn of_conflict(conflict: &Conflict) -> Finding {
+    let code = match conflict.code {
+        ConflictCode::Bypass => CheckCode::Bypass,
+        ConflictCode::Translated => CheckCode::Nat,
+        ConflictCode::LinkPort | ConflictCode::LinkKind => CheckCode::Tunnel,
+        ConflictCode::SpiTaken
+        | ConflictCode::SelectorTaken
+        | ConflictCode::IndexTaken
+        | ConflictCode::OutranksPeer
+        | ConflictCode::OutranksGuard
+        | ConflictCode::ExceptionOpens
+        | ConflictCode::FirewallUnusable
+        | ConflictCode::SameReqid => CheckCode::Conflict,
+    };
+    let peers: Vec<PeerName> =
+        conflict.stops.peers().map(|peers| peers.iter().cloned().collect()).unwrap_or_default();
+    let text = format!("{}: {}", conflict.object, conflict.text);
+    Finding::attention(code, text).about(peers).remedy("meshsec plan shows it").cause()
+}
+
+/// Changes on which no protection depends are no cause.
+fn applied(facts: &Facts<'_>, mesh: &MeshFacts<'_>) -> Finding {
+    let code = CheckCode::Applied;
+    let plan = mesh.case.plan;
+    if plan.changes.is_empty() {
+        let lack = plan.lack().map(|lack| format!(", but {lack}")).unwrap_or_default();
+        return Finding::ok(code, format!("nothing differs from the file{lack}"));
+    }
+    let peers: std::collections::BTreeSet<&PeerName> =
+        plan.changes.iter().filter_map(|change| change.peer.as_ref()).collect();
+    let whose = if peers.is_empty() { String::new() } else { format!(" ({})", list(peers)) };
+    let changes = plural(plan.changes.len() as u64, "change is", "changes are");
+    let why = match facts.state.has_objects_of(facts.config.reqid) {
+        false => ": nothing of the mesh is here, so it was never applied or everything was flushed",
+        true => "",
+    };
+    let finding = Finding::attention(code, format!("{changes} due{whose}{why}"))
+        .remedy("meshsec plan shows them, meshsec apply makes them");
+    if plan.changes.iter().all(crate::plan::Change::is_optional) {
+        finding
+    } else {
+        finding.cause()
+    }
+}
+
+/// The checks that are well where nothing was said about them.
+fn well(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut found = vec![
+        Finding::ok(CheckCode::Conflict, "no foreign object is in the way"),
+        Finding::ok(CheckCode::Route, "there is a route to each peer"),
+        Finding::ok(CheckCode::Source, "packets come from the local peer's address"),
+        Finding::ok(CheckCode::Bypass, "no sysctl takes packets past the policies"),
+        Finding::ok(CheckCode::Nat, "no rule changes addresses"),
+    ];
+    if let Some((kind, port)) = facts.config.traffic.device() {
+        let tunnels = facts.state.tunnels.iter().flatten();
+        let of_mesh = tunnels.filter(|tunnel| (tunnel.kind, tunnel.port) == (kind, port));
+        let names: Vec<&str> = of_mesh.map(|tunnel| tunnel.device.as_str()).collect();
+        found.push(match (&facts.state.tunnels, names.is_empty()) {
+            (None, _) => Finding::unknown(CheckCode::Tunnel, "tunnel devices can't be read"),
+            (Some(_), true) => Finding::unknown(
+                CheckCode::Tunnel,
+                format!(
+                    "no {} device here sends to port {port}: does another program make the tunnels?",
+                    kind.word()
+                ),
+            ),
+            (Some(_), false) => {
+                Finding::ok(CheckCode::Tunnel, format!("{} sends to peers", list(names)))
+            }
+        });
+        found.push(Finding::ok(CheckCode::Mtu, "the MTU of tunnel devices fits"));
+    }
+    if facts.config.esp.encap.is_some() {
+        found.push(Finding::ok(CheckCode::EncapSocket, "a socket takes ESP out of UDP"));
+    }
+    found
+}
+
+fn of_warning(facts: &Facts<'_>, warning: &crate::model::Warning) -> Option<Finding> {
+    let (code, outcome) = check(warning.code)?;
+    // Where SAs and policies can't be read, a plan knows the way of packets alone.
+    if facts.mesh.is_none() && code != CheckCode::Route {
+        return None;
+    }
+    let finding = Finding::new(code, outcome, &warning.text);
+    Some(if explains(facts, warning.code) { finding.cause() } else { finding })
+}
+
+/// Whether a warning tells why traffic is dead or in the clear.
+fn explains(facts: &Facts<'_>, code: WarningCode) -> bool {
+    let has_unheard =
+        facts.peers().iter().any(|peer| matches!(peer.came, Came::Never | Came::Silent));
+    let blocked = |counters: &crate::model::Counters| {
+        let all = counters.refused.as_ref();
+        all.and_then(|all| all.get("XfrmOutPolBlock").copied()).unwrap_or(0)
+    };
+    // A leftover entry is not why nothing comes from a peer, unless the guard drops packets.
+    if matches!(code, WarningCode::TunnelStranger | WarningCode::TunnelGroup) {
+        return !has_unheard || blocked(facts.counters[1]) > blocked(facts.counters[0]);
+    }
+    if matches!(code, WarningCode::MtuTooLarge | WarningCode::BridgeMtu) {
+        return !has_unheard;
+    }
+    // It may be for a generation to come.
+    if code == WarningCode::EncapSocketMissing {
+        let encap = facts.mesh.as_ref().and_then(|mesh| mesh.case.encap());
+        return encap.is_some_and(|encap| encap.is_used);
+    }
+    matches!(
+        code,
+        WarningCode::SasFlushed
+            | WarningCode::PoliciesFlushed
+            | WarningCode::AllFlushed
+            | WarningCode::ClearUntilApply
+            | WarningCode::BlockedUntilApply
+            | WarningCode::Outranked
+            | WarningCode::NoRoute
+            | WarningCode::OtherSource
+            | WarningCode::TunnelSource
+            | WarningCode::TunnelUnprotected
+            | WarningCode::SecondGuardDrops
+            | WarningCode::KernelWillRefuse
+            | WarningCode::OffloadDeviceMissing
+            | WarningCode::EncapRefused
+    )
+}
+
+/// The check that a warning belongs to, and its outcome; `None` for one about the file, or about
+/// the costs of changes to come.
+fn check(code: WarningCode) -> Option<(CheckCode, Outcome)> {
+    use Outcome::{Attention, Unknown};
+    use WarningCode as W;
+    Some(match code {
+        W::WindowWithGeneration
+        | W::NothingNamed
+        | W::KeysNotChecked
+        | W::LocalPeerUnknown
+        | W::NoPsk
+        | W::RatchetStays
+        | W::GenerationGoesBack
+        | W::ShortIdChanges
+        | W::SpiLayoutChanges
+        | W::SasReplaced
+        | W::ClearTextStops
+        | W::ClearTextAccepted
+        | W::Excepted
+        | W::ExceptionChanges
+        | W::StageSkipped
+        | W::NotHeardYet
+        | W::LeftInTheClear
+        | W::BlockedOnTheWay
+        // These have checks of their own here.
+        | W::AddressMissing
+        | W::NoCarrier
+        | W::ClockNotSynchronised
+        | W::CountersHidden
+        | W::KeysHidden => return None,
+        W::OnePeer | W::AddressReserved | W::NoPair | W::NotPaired => return None,
+        W::GenerationJump => (CheckCode::Applied, Attention),
+        W::SasFlushed
+        | W::PoliciesFlushed
+        | W::AllFlushed
+        | W::ChainsFlushed
+        | W::ClearUntilApply
+        | W::BlockedUntilApply => (CheckCode::Applied, Attention),
+        W::OtherAddresses => (CheckCode::Source, Unknown),
+        W::OtherSource => (CheckCode::Source, Attention),
+        W::Outranked => (CheckCode::Conflict, Attention),
+        W::PastTheGuard | W::MarkInAVrf => (CheckCode::Bypass, Attention),
+        W::SysctlsHidden => (CheckCode::Bypass, Unknown),
+        W::RouteUnknown => (CheckCode::Route, Unknown),
+        W::NoRoute => (CheckCode::Route, Attention),
+        W::MarkShared => (CheckCode::Mark, Attention),
+        W::BothBackends => (CheckCode::SecondGuard, Attention),
+        W::FirewallUnseen => (CheckCode::Firewall, Unknown),
+        W::SecondGuardMissing | W::SecondGuardBehind | W::SecondGuardDrops => {
+            (CheckCode::SecondGuard, Attention)
+        }
+        W::TooManyPackets | W::NumbersNearlySpent => (CheckCode::SequenceNumbers, Attention),
+        W::KernelWillRefuse | W::OffloadDeviceMissing => (CheckCode::Esp, Attention),
+        W::EncapSocketMissing | W::EncapRefused => (CheckCode::EncapSocket, Attention),
+        W::EncapSocketUnknown => (CheckCode::EncapSocket, Unknown),
+        W::Translated => (CheckCode::Nat, Attention),
+        W::TranslationsHidden => (CheckCode::Nat, Unknown),
+        W::TunnelUnprotected | W::TunnelGroup | W::TunnelSource | W::TunnelStranger => {
+            (CheckCode::Tunnel, Attention)
+        }
+        W::EntriesUnseen => (CheckCode::Tunnel, Unknown),
+        W::MtuNotChecked | W::UnderlayUnknown => (CheckCode::Mtu, Unknown),
+        W::LinkMissing
+        | W::LinkIsUnderlay
+        | W::UnderlayTooSmall
+        | W::MtuTooLarge
+        | W::BridgeMtu
+        | W::MtuTakesIpv6 => (CheckCode::Mtu, Attention),
+    })
+}

@@ -28,6 +28,7 @@ mod watch;
 mod xfrm;
 
 mod all;
+mod ansible;
 mod by_hand;
 mod clock;
 mod concurrency;

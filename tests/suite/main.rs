@@ -8,8 +8,10 @@ mod golden_plans;
 #[path = "../common/schema.rs"]
 mod schema;
 
+mod ci;
 mod completions;
 mod config;
+mod configuration_management;
 mod conflicts;
 mod doctor;
 mod examples;
@@ -22,6 +24,7 @@ mod key_schedule;
 mod keys;
 mod lockdown;
 mod mesh_wide;
+mod monitoring;
 mod named;
 mod ordinary_user;
 mod plans;

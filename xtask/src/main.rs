@@ -15,6 +15,7 @@ mod initramfs;
 mod kernels;
 mod packages;
 mod process;
+mod promtool;
 mod qemu;
 mod report;
 mod script;

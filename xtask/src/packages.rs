@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::failure::Failure;
+use crate::failure::{Attempt, Failure};
 use crate::{host, process, qemu, script};
 
 /// Lists of packages older than this are fetched again before something is installed.
@@ -24,7 +24,7 @@ const MACHINE: [Package; 2] = [
 ];
 
 /// The packages for the tests and the demo.
-const TOOLS: [Package; 13] = [
+const TOOLS: [Package; 14] = [
     Package { name: "iproute2", present: || has("ip") },
     Package { name: "iputils-ping", present: || has("ping") },
     Package { name: "strace", present: || has("strace") },
@@ -37,7 +37,8 @@ const TOOLS: [Package; 13] = [
     Package { name: "strongswan-swanctl", present: || has("swanctl") },
     Package { name: "wireguard-tools", present: || has("wg") },
     Package { name: "python3", present: || Path::new("/usr/bin/python3").exists() },
-    Package { name: "python3-cryptography", present: has_python_cryptography },
+    Package { name: "python3-cryptography", present: || python_has("cryptography") },
+    Package { name: "ansible-core", present: || python_has("ansible") },
 ];
 
 /// The package for building libFuzzer.
@@ -145,8 +146,23 @@ fn try_install(packages: &[&str]) -> Result<bool, Failure> {
     Ok(process::show(command.arg("--no-remove").args(packages))?.success())
 }
 
+/// Downloads a package and its missing dependencies, and unpacks them below `partial/root`.
+pub fn unpack(package: &str, partial: &Path) -> Result<(), Failure> {
+    let (archives, root) = (partial.join("archives"), partial.join("root"));
+    std::fs::create_dir_all(archives.join("partial")).attempt("make a directory for packages")?;
+    std::fs::create_dir_all(&root).attempt(format_args!("make a directory for {package}"))?;
+    download(&[package], &archives)?;
+    let files = std::fs::read_dir(&archives).attempt("list packages")?.flatten();
+    for file in files.map(|entry| entry.path()) {
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            process::must(Command::new("dpkg-deb").arg("-x").args([&file, &root]))?;
+        }
+    }
+    Ok(())
+}
+
 /// Downloads packages and their missing dependencies into a directory.
-pub fn download(packages: &[&str], archives: &Path) -> Result<(), Failure> {
+fn download(packages: &[&str], archives: &Path) -> Result<(), Failure> {
     let mut command = apt_get(&["install", "--yes", "--quiet=2", "--no-install-recommends"]);
     command.args(["--download-only", "-o", "APT::Sandbox::User=root", "-o"]);
     command.arg(format!("Dir::Cache::archives={}", archives.display()));
@@ -164,10 +180,11 @@ fn has(program: &str) -> bool {
     process::find(program).is_some()
 }
 
-fn has_python_cryptography() -> bool {
+/// Whether the system's Python has a module.
+fn python_has(module: &str) -> bool {
     process::succeeds(
         Command::new("/usr/bin/python3")
-            .args(["-c", "import cryptography"])
+            .args(["-c", &format!("import {module}")])
             .env("PATH", script::PATH),
     )
 }

@@ -4,7 +4,6 @@
 //! together. The copy is unpacked into the cache of kernels and never installed.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::failure::{Attempt, Failure};
 use crate::{kernels, packages, process};
@@ -45,17 +44,8 @@ fn copy() -> Result<Option<PathBuf>, Failure> {
 }
 
 fn unpack(partial: &Path) -> Result<(), Failure> {
-    let (archives, root) = (partial.join("archives"), partial.join("root"));
-    std::fs::create_dir_all(archives.join("partial")).attempt("make a directory for packages")?;
-    std::fs::create_dir_all(&root).attempt("make a directory for QEMU")?;
-    packages::download(&[PACKAGE], &archives)?;
-    let files = std::fs::read_dir(&archives).attempt("list packages")?.flatten();
-    for file in files.map(|entry| entry.path()) {
-        if file.extension().is_some_and(|extension| extension == "deb") {
-            process::must(Command::new("dpkg-deb").arg("-x").args([&file, &root]))?;
-        }
-    }
-    if root.join("usr/bin").join(PROGRAM).exists() {
+    packages::unpack(PACKAGE, partial)?;
+    if partial.join("root/usr/bin").join(PROGRAM).exists() {
         return Ok(());
     }
     Err(Failure::new(format!("{PACKAGE} can't be had without removing packages"))

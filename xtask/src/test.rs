@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::failure::Failure;
 use crate::kernels::{self, Choice, Kernel};
 use crate::report::{Counts, Row, Table};
-use crate::{cargo, host, packages, process, vm};
+use crate::{cargo, host, packages, process, promtool, vm};
 
 /// Longest run in a guest. The limit is for guests that hang. A busy machine must not reach it.
 const GUEST_LIMIT: Duration = Duration::from_secs(4500);
@@ -21,6 +21,7 @@ const NO_VM: &str = "not run: --no-vm";
 pub fn run(arguments: &[String]) -> Result<u8, Failure> {
     let options = Options::parse(arguments)?;
     packages::ensure_tools()?;
+    promtool::ensure()?;
     let suite = Suite::build(&options.filter);
     let mut table = Table::default();
     table.0.push(native(&options.filter, suite.as_ref().ok())?);

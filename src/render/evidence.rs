@@ -189,10 +189,8 @@ pub(super) fn of_finding(finding: &Finding) -> String {
     match finding {
         Finding::MarkerRead { packets, devices } => {
             let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
-            format!(
-                "the probe could be read in {packets} packets that left by {}",
-                devices.join(", ")
-            )
+            let packets = number(*packets);
+            format!("the probe could be read in {packets} that left by {}", devices.join(", "))
         }
         Finding::KindRead { packets, first } => {
             let packets = number(*packets);

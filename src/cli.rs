@@ -94,7 +94,7 @@ pub enum Command {
     #[command(after_help = examples!("meshsec prove", "meshsec prove --format json > a.json", "meshsec prove --compare a.json b.json   # anywhere, without privilege"))]
     Prove(ProveArgs),
     /// Find out why traffic is dead or in the clear, here or on which host; exit with 2 if it is
-    #[command(after_help = examples!("meshsec doctor", "meshsec doctor b --probe   # sends pings"))]
+    #[command(after_help = examples!("meshsec doctor", "meshsec doctor b --probe   # with pings, in the clear", "meshsec doctor --for 10s --format json"))]
     Doctor(DoctorArgs),
     /// Print the live state as JSON, without keys: input of plan --live FILE
     #[command(after_help = examples!("meshsec snapshot > a.json   # then, anywhere: meshsec plan --live a.json"))]

@@ -68,6 +68,7 @@ fn command() -> clap::Command {
         })
         .mut_subcommand("status", of_peers)
         .mut_subcommand("prove", of_peers)
+        .mut_subcommand("doctor", of_peers)
 }
 
 /// The peers of the file; none if it can't be read.

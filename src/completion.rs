@@ -23,8 +23,12 @@ use crate::{
 const VARIABLE: &str = "MESHSEC_COMPLETE";
 
 /// Answers a shell and ends the process, if it was a shell that has started it.
+///
+/// A shell puts `--` before the line. Without that the variable is only somewhere in the environment,
+/// and an apply must not end as a success that has done nothing.
 pub fn answer() {
-    if env::var_os(VARIABLE).is_none() {
+    let asks = env::args_os().nth(1).is_some_and(|word| word == "--");
+    if !asks || env::var_os(VARIABLE).is_none() {
         return;
     }
     // Nothing that is read for a completion needs a right.

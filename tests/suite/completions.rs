@@ -46,3 +46,14 @@ fn bash_completes_commands_peers_and_words_of_live() {
     // A file that can't be read is no reason for a message in the middle of a line.
     assert_eq!(offered(at, &["-c", "absent.toml", "--local", ""]), [""]);
 }
+
+/// A variable that is left over in the environment keeps no command from its work.
+#[test]
+fn a_command_is_run_whatever_the_environment_says_of_completion() {
+    let mut meshsec = Command::new(env!("CARGO_BIN_EXE_meshsec"));
+    meshsec.args(["-c", "examples/three-hosts.toml", "validate", "--without-secrets"]);
+    meshsec.env("MESHSEC_COMPLETE", "bash").current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = meshsec.output().expect("it can be run");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("is valid: mesh lab"), "{said}");
+}

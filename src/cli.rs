@@ -130,6 +130,12 @@ pub enum Command {
     /// Decode an SPI into generation, lane, from and to
     #[command(after_help = examples!("meshsec spi 0x84001002", "meshsec spi spi=0x84001002   # as tcpdump prints it"))]
     Spi(SpiArgs),
+    /// Print this host's objects with their keys, for ip or Wireshark
+    #[command(after_help = examples!(
+        "meshsec export --as ip-batch --show-secrets > lines   # then: ip -batch lines",
+        "meshsec export --as wireshark --show-secrets > ~/.config/wireshark/esp_sa"
+    ))]
+    Export(ExportArgs),
     /// Print the script by which a shell completes command lines, peers and namespaces included
     #[command(after_help = examples!("source <(meshsec completions bash)"))]
     Completions(CompletionsArgs),
@@ -511,4 +517,34 @@ pub enum Shell {
     Powershell,
     /// source <(meshsec completions zsh)
     Zsh,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The program that is to read it
+    #[arg(long = "as", value_name = "FORM", value_enum)]
+    pub form: ExportForm,
+    /// Print keys
+    #[arg(long)]
+    pub show_secrets: bool,
+}
+
+/// The form of exported objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportForm {
+    /// Lines of ip -batch: SAs and policies, and chains as comments
+    IpBatch,
+    /// Lines of Wireshark's file esp_sa, with which it decrypts a capture
+    Wireshark,
+}
+
+impl ExportForm {
+    /// Its name on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::IpBatch => "ip-batch",
+            Self::Wireshark => "wireshark",
+        }
+    }
 }

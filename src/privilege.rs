@@ -161,7 +161,9 @@ fn needs(cli: &Cli) -> CapabilitySet {
         }
         // Not used, but shown: by it the apply that waits knows that this process may confirm.
         Command::Confirm => (Files::Neither, CapabilitySet::NET_ADMIN),
-        Command::Validate(_) | Command::Mtu(_) => (Files::Reads, CapabilitySet::empty()),
+        Command::Validate(_) | Command::Mtu(_) | Command::Export(_) => {
+            (Files::Reads, CapabilitySet::empty())
+        }
         Command::Compare(args) if args.live.is_some() || args.all.is_some() => {
             (Files::Reads, CapabilitySet::empty())
         }

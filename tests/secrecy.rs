@@ -176,7 +176,7 @@ impl Host {
 }
 
 /// Every command, with everything that changes its output.
-const COMMANDS: [&[&str]; 60] = [
+const COMMANDS: [&[&str]; 61] = [
     &["validate"],
     &["validate", "--format=json"],
     &["validate", "--without-secrets"],
@@ -234,6 +234,7 @@ const COMMANDS: [&[&str]; 60] = [
     &["rotate", "--format=json"],
     &["pubkey"],
     &["spi", "0x84001002"],
+    &["export", "--as=ip-batch"],
     &["completions", "bash"],
     &["encap-socket"],
     &["help"],

@@ -65,7 +65,7 @@ fn random() -> Result<Zeroizing<[u8; 32]>, Error> {
 }
 
 /// Warns where the secret goes into a file that others can read, as `wg` does.
-fn warn_of_readers() {
+pub(super) fn warn_of_readers() {
     let loose = rustix::fs::fstat(rustix::stdio::stdout()).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o077 != 0
     });

@@ -11,6 +11,7 @@ mod doctor;
 mod document;
 mod encap_socket;
 mod explain;
+mod export;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod generate;
@@ -152,6 +153,7 @@ pub fn run(cli: &Cli) -> Result<Status, Error> {
         Command::Settled(args) => settled::run(&cli.global, args),
         Command::Ratchet(command) => ratchet::run(&cli.global, command),
         Command::Spi(args) => spi::run(&cli.global, args),
+        Command::Export(args) => export::run(&cli.global, args),
         Command::Completions(args) => completions::run(args),
         Command::EncapSocket => encap_socket::run(),
     }

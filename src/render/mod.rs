@@ -6,6 +6,7 @@ mod counts;
 mod doctor;
 mod evidence;
 mod explain;
+mod export;
 mod fold;
 mod json;
 mod mtu;
@@ -33,6 +34,7 @@ pub use evidence::{
     ComparedHost, ComparisonView, EvidenceView, HostFacts, comparison_text, evidence_text,
 };
 pub use explain::{ExplainView, explain_text};
+pub use export::{SecretLine, ip_line, wireshark_line};
 pub use fold::fold;
 pub use json::{
     FORMAT_VERSION, JsonError, JsonEvidence, JsonIncluded, JsonPremises, JsonSavedPlan,

@@ -45,6 +45,7 @@ mod encap;
 mod encap_systemd;
 mod exceptions;
 mod explain;
+mod export;
 mod firewalls;
 mod forwarded;
 mod full_mesh;

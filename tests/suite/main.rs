@@ -15,6 +15,7 @@ mod configuration_management;
 mod conflicts;
 mod doctor;
 mod examples;
+mod export;
 mod failures;
 mod flushes;
 mod foreign_text;

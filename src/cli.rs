@@ -533,7 +533,7 @@ pub struct ExportArgs {
 /// The form of exported objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportForm {
-    /// Lines of ip -batch: SAs and policies, and chains as comments
+    /// Lines of ip -batch: SAs and policies, and objects that ip has no words for as comments
     IpBatch,
     /// Lines of Wireshark's file esp_sa, with which it decrypts a capture
     Wireshark,

@@ -96,7 +96,7 @@ pub(super) fn change(
     };
 
     // 5. Perform the steps in their order, look again, and report any difference that is left.
-    let output = Output::start(global.format, job.verb())?;
+    let output = Output::start(global.format, args.extent.quiet, job.verb())?;
     let report = output.perform(&mut kernel, &target, &view);
     output.report(&view, &report);
 
@@ -404,13 +404,15 @@ fn ask(verb: Verb) -> Result<(), Error> {
 /// The output of a run that changes the kernel.
 struct Output {
     format: Format,
+    /// Without the steps, and the empty line behind them.
+    quiet: bool,
     verb: Verb,
     printer: Printer,
 }
 
 impl Output {
-    fn start(format: Format, verb: Verb) -> Result<Self, Error> {
-        Ok(Self { format, verb, printer: Printer::start()? })
+    fn start(format: Format, quiet: bool, verb: Verb) -> Result<Self, Error> {
+        Ok(Self { format, quiet, verb, printer: Printer::start()? })
     }
 
     /// Performs a plan, and shows its progress.
@@ -419,14 +421,15 @@ impl Output {
         if plan.steps.is_empty() {
             return Report { after: Some(plan.clone()), ..Report::default() };
         }
-        let mut meter = Meter::new(plan, self.format, &self.printer);
+        let mut meter = Meter::new(plan, self.format, self.quiet, &self.printer);
         apply::apply(kernel, target, plan, &mut |progress| meter.show(&progress))
     }
 
     /// Says how a plan was performed, to people.
     fn report(&self, view: &View<'_>, report: &Report) {
         if self.format != Format::Json && !view.plan.steps.is_empty() {
-            self.printer.out(format!("\n{}", report_text(report, view.file, self.verb)));
+            let gap = if self.quiet { "" } else { "\n" };
+            self.printer.out(format!("{gap}{}", report_text(report, view.file, self.verb)));
         }
     }
 

@@ -21,9 +21,10 @@ pub(super) struct Meter<'p> {
 }
 
 impl<'p> Meter<'p> {
-    pub(super) fn new(plan: &Plan, format: Format, printer: &'p Printer) -> Self {
+    /// With `--quiet` steps are not shown; failures always are.
+    pub(super) fn new(plan: &Plan, format: Format, quiet: bool, printer: &'p Printer) -> Self {
         let total = plan.steps.len();
-        let text = format == Format::Text;
+        let text = format == Format::Text && !quiet;
         let each = text && total <= STEPS_SHOWN;
         Self { printer, total, done: 0, each, count: text && !each && io::stdout().is_terminal() }
     }

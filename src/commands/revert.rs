@@ -102,7 +102,7 @@ impl Wait {
                 for warning in &plan.warnings {
                     printer.err(format_args!("warning: {warning}"));
                 }
-                meter = Some(Meter::new(plan, format, printer));
+                meter = Some(Meter::new(plan, format, false, printer));
             }
             Progress::Done(_)
             | Progress::RolledBack(_)

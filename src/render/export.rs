@@ -120,6 +120,11 @@ fn write_policy(line: &mut String, policy: &Policy) -> Result<(), String> {
         Some(Passage::Discovery) | None => {}
     }
     let id = &policy.id;
+    // The kernel compares it with no packet, and it tells the policies of two meshes apart.
+    if id.selector.user != 0 {
+        let _ = writeln!(line, "# not in the words of ip: policy {id}");
+        return Ok(());
+    }
     let _ = write!(line, "xfrm policy add {} dir {}", id.selector, id.direction);
     if let Some(index) = policy.index {
         let _ = write!(line, " index {index}");

@@ -264,7 +264,7 @@ impl<'a> Watcher<'a> {
             Format::Text => print(&status_text(&view))?,
             Format::Json if watched => super::print_json_as(&status_json(&view), Layout::OneLine)?,
             Format::Json => print_json(&status_json(&view))?,
-            Format::Prometheus => print(&status_prometheus(&view))?,
+            Format::Prometheus => super::print_at_once(&status_prometheus(&view))?,
         }
         Ok(Sample::of(&view))
     }

@@ -271,6 +271,11 @@ fn a_device_that_is_down_or_has_no_carrier_proves_nothing() {
     let lab = lab(Underlay::V4, "kind = \"vxlan\"", "true");
     lab.apply_all();
     lab.wire.ip("link set port0 down");
+    // The kernel takes some time to see that (`linkwatch_event`), and gives packets to the driver
+    // until then.
+    crate::wait::wait_for("the device to be without a carrier", || {
+        (!lab.host(A).ip("-o link show eth0").contains("state UP")).then_some(())
+    });
     document(&lab, A, 2);
     lab.wire.ip("link set port0 up");
     lab.host(A).ip("link set eth0 down");

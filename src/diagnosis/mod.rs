@@ -196,11 +196,7 @@ impl Facts<'_> {
 /// Some of several names, and how many more there are.
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    let shown = items.iter().take(crate::plan::NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    match items.len().saturating_sub(crate::plan::NAMES_SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
+    crate::plan::list(&items)
 }
 
 fn plural(number: u64, one: &str, more: &str) -> String {

@@ -61,6 +61,7 @@ pub use sequence::{Phase, PlannedStep};
 pub use stops::{NAMES_SHOWN, Peers, Stops};
 pub use trace::{Names, Part, Trace, Verdict, trace};
 pub use undo::undo;
+pub use warn::list;
 
 /// All changes to one host, and the conflicts in their way.
 #[derive(Clone, Default)]

@@ -196,17 +196,13 @@ fn packets_of_others(desired: &Desired, reqid: Reqid, sides: &[Objects<'_>; 2]) 
         .collect();
     // Where a mark selects, chains guard.
     let is_guarded = !guards.is_empty() || desired.marking.is_some();
-    let packets: Vec<Selector> = match desired.traffic.filter(|_| is_guarded) {
+    match desired.traffic.filter(|_| is_guarded) {
         Some(traffic) => {
-            families().into_iter().flat_map(|any| traffic.selectors(any, any)).collect()
+            let hosts = [IpAddr::from(NOBODY_IPV4), IpAddr::from(NOBODY_IPV6)].map(Prefix::host);
+            hosts.into_iter().flat_map(|host| traffic.selectors(host, host)).collect()
         }
-        None => guards.into_iter().collect(),
-    };
-    packets.into_iter().map(to_nobody).collect()
-}
-
-fn families() -> [Prefix; 2] {
-    [Prefix::any(IpAddr::from([0; 4])), Prefix::any(IpAddr::from([0_u16; 8]))]
+        None => guards.into_iter().map(to_nobody).collect(),
+    }
 }
 
 /// The same packets, between two hosts that nobody has heard of.

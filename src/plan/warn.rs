@@ -570,7 +570,7 @@ pub(super) fn capped(mut lines: Vec<Warning>, code: WarningCode) -> Vec<Warning>
 }
 
 /// The first of several, and how many more there are.
-pub(super) fn list(items: &[String]) -> String {
+pub fn list(items: &[String]) -> String {
     let shown = items.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
     match items.len().saturating_sub(NAMES_SHOWN) {
         0 => shown,

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{
     Plain, Subject,
+    plan_all::write_missing,
     text::{RED, YELLOW, title},
 };
 use crate::{
@@ -100,19 +101,7 @@ pub fn rollout_text(view: &RolloutView<'_>) -> String {
     let (config, moment) = (view.config, view.moment);
     let mut text = title(Subject::File { config, moment }, None);
     let _ = writeln!(text, "\n{} hosts, {} pairs", view.hosts, view.rollout.pairs);
-    for name in &view.missing {
-        let _ = writeln!(
-            text,
-            "{RED}{name}: no snapshot in the folder, so nothing is known of it{RED:#}"
-        );
-    }
-    if view.ignored > 0 {
-        let _ = writeln!(
-            text,
-            "Not looked at: {} entries of the folder that are no files ending with .json",
-            view.ignored
-        );
-    }
+    write_missing(&mut text, &view.missing, view.ignored);
     for (point, what) in [
         (RolloutState::Before, "Lost now, before anything changes:"),
         (

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
     model::PeerName,
-    plan::{Change, ChangeAction, NAMES_SHOWN, ObjectKind},
+    plan::{Change, ChangeAction, ObjectKind, list},
 };
 
 /// Numbers of changes by their effect, in the order in which they are told.
@@ -49,12 +49,8 @@ fn title(kind: ObjectKind) -> String {
 }
 
 fn names(peers: &[&PeerName]) -> String {
-    let shown: Vec<&str> = peers.iter().take(NAMES_SHOWN).map(|peer| peer.as_str()).collect();
     let title = if peers.len() == 1 { "Peer" } else { "Peers" };
-    match peers.len() - shown.len() {
-        0 => format!("{title} {}", shown.join(", ")),
-        more => format!("{title} {} and {more} more", shown.join(", ")),
-    }
+    format!("{title} {}", list(&peers.iter().map(ToString::to_string).collect::<Vec<_>>()))
 }
 
 fn in_words(counts: Counts) -> String {
@@ -63,9 +59,4 @@ fn in_words(counts: Counts) -> String {
         .map(|(action, count)| format!("{count} to {}", action.word()))
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// A number and a noun.
-pub(super) fn counted(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -3,6 +3,8 @@
 use anstream::adapter::strip_str;
 use unicode_width::UnicodeWidthStr;
 
+use super::status::wrap::write_words;
+
 /// Columns by which the rest of a long line is indented more than its beginning.
 const INDENT: usize = 4;
 /// On a terminal that is narrower than this, lines stay as they are.
@@ -29,25 +31,7 @@ fn fold_line(page: &mut String, line: &str, columns: usize) {
     let begin = line.len() - words.len();
     let indent = (begin + INDENT).min(columns / 2);
     page.push_str(&line[..begin]);
-    let mut column = begin;
-    for (number, word) in words.split(' ').enumerate() {
-        let wide = width(word);
-        if number > 0 {
-            match column + 1 + wide > columns {
-                true => {
-                    page.push('\n');
-                    page.push_str(&" ".repeat(indent));
-                    column = indent;
-                }
-                false => {
-                    page.push(' ');
-                    column += 1;
-                }
-            }
-        }
-        page.push_str(word);
-        column += wide;
-    }
+    write_words(page, [begin, indent, columns], width, words);
 }
 
 /// The columns that a text takes on a terminal.

@@ -6,7 +6,7 @@ use super::{
     Subject, View,
     text::{BOLD, traffic},
 };
-use crate::plan::{FarEnd, Flow, NAMES_SHOWN, Outcome};
+use crate::plan::{FarEnd, Flow, Outcome, list};
 
 /// A line for each effect, with the hosts that have it in common.
 pub(super) fn write_outcomes(text: &mut String, view: &View<'_>) {
@@ -58,9 +58,5 @@ fn listed(ends: &[&FarEnd]) -> String {
         FarEnd::Former(address) => address.to_string(),
         FarEnd::Others => "all other hosts".into(),
     };
-    let shown: Vec<String> = ends.iter().take(NAMES_SHOWN).map(name).collect();
-    match ends.len() - shown.len() {
-        0 => format!("to {}", shown.join(", ")),
-        more => format!("to {} and {more} more", shown.join(", ")),
-    }
+    format!("to {}", list(&ends.iter().map(name).collect::<Vec<_>>()))
 }

@@ -169,7 +169,7 @@ pub fn plan_all_text(view: &PlanAllView<'_>) -> String {
             let _ = writeln!(text, "    and {more} more conflicts");
         }
     }
-    write_missing(&mut text, view);
+    write_missing(&mut text, view.missing, view.ignored);
     write_pairs(&mut text, view);
     write_warnings(&mut text, view);
     let [create, update, replace, delete] = view.sums();
@@ -195,18 +195,19 @@ fn host_line(host: &HostPlan, width: usize) -> String {
     )
 }
 
-fn write_missing(text: &mut String, view: &PlanAllView<'_>) {
-    for name in view.missing {
+/// The hosts without a snapshot in a folder, and the number of its other entries.
+pub(super) fn write_missing(text: &mut String, missing: &[PeerName], ignored: usize) {
+    for name in missing {
         let _ = writeln!(
             text,
             "{RED}{name}: no snapshot in the folder, so nothing is known of it{RED:#}"
         );
     }
-    if view.ignored > 0 {
+    if ignored > 0 {
         let _ = writeln!(
             text,
             "Not looked at: {} entries of the folder that are no files ending with .json",
-            view.ignored
+            ignored
         );
     }
 }

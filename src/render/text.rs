@@ -11,8 +11,9 @@ use similar::TextDiff;
 
 use super::{
     Extent, Plain, Subject, View,
-    counts::{counted, write_counts},
+    counts::write_counts,
     outcome::write_outcomes,
+    status::{count, wrap::WIDTH},
 };
 use crate::{
     config::{Config, EncapWish, Moment, Peer, Select, Traffic},
@@ -20,8 +21,6 @@ use crate::{
     plan::{Change, ChangeAction, Conflict, Field, ObjectKind, Phase, Plan},
 };
 
-/// Columns of a terminal that nobody has made wider.
-const WIDTH: usize = 80;
 /// The field of a chain with several values.
 const RULES: &str = "rules";
 pub(super) const BOLD: Style = Style::new().bold();
@@ -72,7 +71,7 @@ fn of_peers(view: &View<'_>, peers: &BTreeSet<PeerName>) -> String {
     }
     let hidden = view.plan.changes.len() - shown;
     if hidden > 0 {
-        let _ = writeln!(text, "\nNot shown: {} of others.", counted(hidden, "change"));
+        let _ = writeln!(text, "\nNot shown: {} of others.", count(hidden, "change", "changes"));
     }
     write_end(&mut text, view);
     text
@@ -111,7 +110,7 @@ fn one_line(view: &View<'_>) -> String {
     };
     match view.all_warnings().count() {
         0 => format!("{last}{counts}\n"),
-        warnings => format!("{last}{counts} {}.\n", counted(warnings, "warning")),
+        warnings => format!("{last}{counts} {}.\n", count(warnings, "warning", "warnings")),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
 
 pub(super) use named::NamedSa;
 pub use named::{NamedPeer, NamedStatusView, named_status_text};
+pub(super) use text::count;
 pub use text::status_text;
 
 /// The parts of a status.

@@ -16,8 +16,6 @@ use crate::{
 pub(super) const BOLD: Style = Style::new().bold();
 const RED: Style = AnsiColor::Red.on_default();
 const GREEN: Style = AnsiColor::Green.on_default();
-/// The number of names that a line lists before it counts the rest.
-const NAMES_SHOWN: usize = 8;
 /// The widest name that leaves room for the rest of a peer's line.
 const WIDEST_NAME: usize = 24;
 
@@ -342,14 +340,10 @@ fn totals(view: &StatusView<'_>) -> String {
     format!("{of_all}: {}.", verdicts.join(", "))
 }
 
-pub(super) fn count(number: usize, one: &str, more: &str) -> String {
+pub(in crate::render) fn count(number: usize, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }
 
 fn list(names: &[&PeerName]) -> String {
-    let shown: Vec<&str> = names.iter().take(NAMES_SHOWN).map(|name| name.as_str()).collect();
-    match names.len().saturating_sub(NAMES_SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
+    crate::plan::list(&names.iter().map(ToString::to_string).collect::<Vec<_>>())
 }

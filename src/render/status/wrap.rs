@@ -5,16 +5,28 @@ use std::{fmt::Write, time::Duration};
 use unicode_width::UnicodeWidthStr;
 
 /// Columns of a terminal that nobody has made wider.
-const WIDTH: usize = 80;
+pub(in crate::render) const WIDTH: usize = 80;
 
 /// Writes a text that begins where a line has come to, and goes on in lines that are indented by so
 /// many columns.
 pub(in crate::render) fn write_wrapped(page: &mut String, used: usize, indent: usize, text: &str) {
+    write_words(page, [used, indent, WIDTH], UnicodeWidthStr::width, text);
+    page.push('\n');
+}
+
+/// Writes words, from a column that a line has come to. Lines that would be longer than so many
+/// columns go on behind an indent; a word that is longer stays in one piece.
+pub(in crate::render) fn write_words(
+    page: &mut String,
+    [used, indent, columns]: [usize; 3],
+    width: fn(&str) -> usize,
+    text: &str,
+) {
     let mut column = used;
     let mut is_first = true;
     for word in text.split(' ') {
-        let width = word.width();
-        if !is_first && column + 1 + width > WIDTH {
+        let wide = width(word);
+        if !is_first && column + 1 + wide > columns {
             let _ = write!(page, "\n{:indent$}", "");
             (column, is_first) = (indent, true);
         }
@@ -23,10 +35,9 @@ pub(in crate::render) fn write_wrapped(page: &mut String, used: usize, indent: u
             column += 1;
         }
         page.push_str(word);
-        column += width;
+        column += wide;
         is_first = false;
     }
-    page.push('\n');
 }
 
 /// A paragraph of its own.

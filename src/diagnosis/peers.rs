@@ -138,9 +138,9 @@ fn heard(facts: &Facts<'_>, mesh: &MeshFacts<'_>) -> Vec<Finding> {
 }
 
 fn came(mesh: &MeshFacts<'_>, peer: &PeerState, moved: Moved) -> (Kind, &'static str) {
-    // Nothing can be expected while packets do not leave.
+    // No answer can be expected while packets do not leave, and it was not seen whether the peer sends.
     if !matches!(peer.flow, Flow::Protected(_)) || peer.no_way.is_some() {
-        return (Kind::Ok, "nothing can come, as nothing leaves encrypted");
+        return (Kind::Ok, "not judged, as nothing leaves encrypted");
     }
     let is_unanswered = moved.sent > 0 && moved.heard == 0;
     let is_asked = mesh.case.asked.contains(&peer.name);

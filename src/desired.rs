@@ -17,7 +17,7 @@ use crate::{
     model::{
         Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView,
         Level, Mark, Member, Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix,
-        Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways, without_traces,
+        Replay, Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways, without_traces,
     },
     mtu,
 };
@@ -86,6 +86,17 @@ pub struct EncapPort {
     pub from: Generation,
     /// Whether SAs of this plan are in UDP: those of the next generation come first.
     pub is_used: bool,
+    /// The keepalives of outbound SAs, if there are any.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// NAT keepalives of outbound SAs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Seconds without a packet after which the kernel sends one.
+    pub seconds: u32,
+    /// Window and ESN of the SAs on a kernel without keepalives. With one an SA has no window.
+    pub otherwise: Replay,
 }
 
 /// The goal of a plan.
@@ -321,7 +332,9 @@ fn work_out(
     let mut wanted = Desired { traffic, local: address, clock, marking, ..Desired::default() };
     wanted.encap = config.esp.encap.map(|encap| {
         let is_used = encap.from <= moment.generation.next();
-        EncapPort { port: encap.port, from: encap.from, is_used }
+        let otherwise = config.esp.replay;
+        let keepalive = encap.keepalive.map(|seconds| Keepalive { seconds, otherwise });
+        EncapPort { port: encap.port, from: encap.from, is_used, keepalive }
     });
     let links = links(moment.generation, secrets);
     let mesh = Mesh { config, moment, local, secrets, links: &links };
@@ -453,6 +466,10 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
         let key = of_link.as_ref().or(session.as_ref()).map(|session| {
             session.keymat(from.short_id, to.short_id, generation, config.esp.cipher)
         });
+        let encap = config.esp.port_at(generation);
+        let keepalive = config.esp.encap.filter(|_| encap.is_some() && direction == Direction::Out);
+        let keepalive = keepalive.and_then(|encap| encap.keepalive);
+        let window = if keepalive.is_some() { 0 } else { config.esp.replay.window };
         let sa = Sa {
             id,
             src,
@@ -461,17 +478,15 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
             selector: Some(Selector::hosts(src, dst)),
             algorithm: config.esp.cipher.algorithm(),
             key: key.as_ref().map_or(KeyView::NotChecked, |key| KeyView::Known(key.fingerprint())),
-            replay: config.esp.replay,
+            replay: Replay { window, ..config.esp.replay },
             ends: period.map(|period| period.retired(generation)),
             offload: config
                 .esp
                 .offload
                 .clone()
                 .map(|device| Offload { device, inbound: direction == Direction::In }),
-            encap: config
-                .esp
-                .port_at(generation)
-                .map(|port| passages::ports(port, peer, direction)),
+            encap: encap.map(|port| passages::ports(port, peer, direction)),
+            keepalive,
             extras: BTreeSet::new(),
         };
         let peer = peer.name.clone();

@@ -313,6 +313,12 @@ pub(super) const ENCAP_FROM: Field = Field::new(
     number(0, Generation::MAX),
     "write the first generation in UDP, such as from = 12, or leave it out",
 );
+pub(super) const ENCAP_KEEPALIVE: Field = Field::new(
+    Table::Encap,
+    "keepalive",
+    Form::Text,
+    "write a time from 1s to 1h, such as keepalive = \"20s\", or leave it out",
+);
 
 pub(super) const MESH_KEY: Field =
     Field::new(Table::Keys, "mesh_key", Form::Secret, "write mesh_key = { file = \"mesh.key\" }");
@@ -427,6 +433,7 @@ pub(super) const FIELDS: &[Field] = &[
     ENCAP,
     ENCAP_PORT,
     ENCAP_FROM,
+    ENCAP_KEEPALIVE,
     MESH_KEY,
     PRIVATE_KEY,
     PSK,

@@ -357,6 +357,9 @@ pub struct EncapWish {
     pub port: u16,
     /// `from`: the first generation in UDP.
     pub from: Generation,
+    /// `keepalive`: seconds without a packet after which the kernel sends one byte (RFC 3948, section
+    /// 4). 1 to 3600.
+    pub keepalive: Option<u32>,
 }
 
 /// `[link]`: a device with an MTU that meshsec sets.

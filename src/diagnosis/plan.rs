@@ -202,6 +202,8 @@ fn check(code: WarningCode) -> Option<(CheckCode, Outcome)> {
         W::KernelWillRefuse | W::OffloadDeviceMissing => (CheckCode::Esp, Attention),
         W::EncapSocketMissing | W::EncapRefused => (CheckCode::EncapSocket, Attention),
         W::EncapSocketUnknown => (CheckCode::EncapSocket, Unknown),
+        W::KeepalivesMissing => (CheckCode::Nat, Attention),
+        W::KeepalivesUnknown => (CheckCode::Nat, Unknown),
         W::Translated => (CheckCode::Nat, Attention),
         W::TranslationsHidden => (CheckCode::Nat, Unknown),
         W::TunnelUnprotected | W::TunnelGroup | W::TunnelSource | W::TunnelStranger => {

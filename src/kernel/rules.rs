@@ -91,6 +91,9 @@ pub(super) fn check_sa(sa: &Sa, key: &Key, step: &SaStep) -> Result<(), KernelEr
         let bits = key.expose().len() * 8;
         return Err(invalid(step, &format!("the key has {bits} bits, {name} takes {key_bits}")));
     }
+    if sa.keepalive.is_some() && (sa.encap.is_none() || sa.replay.window > 0) {
+        return Err(invalid(step, "an SA with keepalives is in UDP, and has no replay window"));
+    }
     if !sa.extras.is_empty() || !sa.id.mark.is_none() {
         return Err(invalid(step, "an SA with a mark or other extras can't be added"));
     }

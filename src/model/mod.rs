@@ -40,7 +40,9 @@ pub use layout::OldPairs;
 pub use number::number;
 pub use packet::{EspHeader, Packet};
 pub use policy::{Action, Direction, Level, Passage, Policy, PolicyId, PolicyRole, Template};
-pub use sa::{Algorithm, Cipher, Encap, Mode, Offload, Replay, Sa, SaId, Start, Usage};
+pub use sa::{
+    Algorithm, Cipher, DIRECTION_OUT, Encap, Mode, Offload, Replay, Sa, SaId, Start, Usage,
+};
 pub use selector::{Mark, PortMatch, Prefix, Selector, icmp_echo};
 pub use stage::Stage;
 pub use state::{Bypass, Hidden, Link, Live, LocalAddress, Mtu, Queue, State};

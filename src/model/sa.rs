@@ -221,11 +221,19 @@ pub struct Sa {
     /// other form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encap: Option<Encap>,
+    /// Seconds without a packet after which the kernel sends a NAT keepalive (RFC 3948, section 4) on
+    /// this outbound SA; `None` is never. Such an SA has the direction out (`XFRMA_SA_DIR`), for which
+    /// the kernel refuses a replay window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalive: Option<u32>,
     /// Names and values of attributes that this type can't express (an if_id, a limit of bytes, TCP
     /// encapsulation, …). A mesh's SAs have none.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub extras: BTreeSet<String>,
 }
+
+/// The direction of an outbound SA, among the attributes that [`Sa`] can't express.
+pub const DIRECTION_OUT: &str = "dir out";
 
 /// The distance, in seconds, of two ends that count as the same: lifetimes are whole seconds, and a
 /// request takes some time.
@@ -238,6 +246,12 @@ impl Sa {
             (Some(a), Some(b)) => a.seconds().abs_diff(b.seconds()) <= SAME_END,
             (a, b) => a == b,
         }
+    }
+
+    /// Whether it has the direction out and nothing else that no SA of a mesh has: a kernel that knows
+    /// directions and no keepalives made it.
+    pub fn has_lost_its_keepalive(&self) -> bool {
+        self.keepalive.is_none() && self.extras.iter().eq([DIRECTION_OUT])
     }
 
     /// Whether only policies of an XFRM interface find it.

@@ -147,6 +147,10 @@ pub struct State {
     /// Whether ESP in UDP is taken in, where the mesh has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encap: Option<EncapSocket>,
+    /// Whether the kernel sends NAT keepalives, where the mesh has ESP in UDP; `None` where that is
+    /// not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalives: Option<bool>,
     /// The meshes' chains in iptables, and the foreign rules that matter to them.
     #[serde(default)]
     pub firewall: Firewall,
@@ -168,6 +172,7 @@ impl State {
             hidden: self.hidden.clone(),
             usage: Vec::new(),
             encap: self.encap,
+            keepalives: self.keepalives,
             firewall: self.firewall.clone(),
         }
     }
@@ -221,6 +226,7 @@ impl State {
             hidden,
             usage: _,
             encap: _,
+            keepalives: _,
             firewall,
         } = self;
         (sas, policies, bypasses, routes, tunnels, translations, hidden, firewall)

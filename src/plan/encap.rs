@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::warn::{capped, names};
+use super::{
+    keepalive,
+    warn::{capped, names},
+};
 use crate::{
     desired::{Desired, EncapPort, Goal},
     model::{
@@ -24,6 +27,7 @@ pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warn
     let mut lines = Vec::new();
     let is_ipv6 = desired.local.is_some_and(|local| local.is_ipv6());
     lines.extend(without_socket(encap, socket(encap, live), is_ipv6));
+    lines.extend(keepalive::warning(desired, live, reqid));
     if let Some(local) = desired.local {
         lines.extend(refused(desired, live, reqid, (local, encap.port)));
     }
@@ -37,7 +41,7 @@ pub fn socket(encap: EncapPort, live: &Live) -> EncapSocket {
 }
 
 fn without_socket(encap: EncapPort, socket: EncapSocket, is_ipv6: bool) -> Option<Warning> {
-    let EncapPort { port, from, is_used } = encap;
+    let EncapPort { port, from, is_used, keepalive: _ } = encap;
     let begins = if is_used { String::new() } else { format!("from generation {from} on, ") };
     let template = if is_ipv6 { "meshsec-encap6" } else { "meshsec-encap" };
     let unit = format!("systemctl enable --now {template}@{port}.socket");

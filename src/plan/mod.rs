@@ -15,6 +15,7 @@ mod firewall;
 mod flow;
 mod flush;
 mod hold;
+mod keepalive;
 mod layout;
 mod link;
 mod nat;

@@ -11,6 +11,7 @@ use super::{
         is_not_paired, peer_of,
     },
     fields::{self, Field, Fields},
+    keepalive::Fit,
     sequence::Phase,
     stage::SENDS_CLEAR_TEXT,
     undo::{RollBack, WayBack},
@@ -52,7 +53,10 @@ pub enum SaChange {
 pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> {
     let sas: BTreeMap<SaId, &Sa> = live.0.sas_of(reqid).map(|sa| (sa.id, sa)).collect();
     let old = OldPairs::of(&live.0, reqid);
-    let wanted = desired.sas.values().filter_map(|wanted| wanted_sa(wanted, &sas, &old));
+    let fit = Fit::new(desired, live, reqid);
+    let wanted = desired.sas.values().filter_map(|wanted| {
+        wanted_sa(&fit.fit(wanted, sas.get(&wanted.sa.id).copied()), &sas, &old)
+    });
     let mut changes: Vec<Change> = wanted.collect();
     changes.extend(sas.values().filter_map(|sa| unwanted_sa(desired, sa, &old)));
     changes
@@ -214,9 +218,10 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>, old: &OldPairs) -> O
 
 /// Why an SA isn't the wanted one, the most telling reason first.
 fn difference(live: &Sa, wanted: &Sa) -> Option<Reason> {
+    let has_no_keepalive = wanted.keepalive.is_some() && live.has_lost_its_keepalive();
     let (code, text) = if live.is_larval() {
         (ReasonCode::Larval, "the kernel holds a larval SA in its place")
-    } else if live.extras != wanted.extras {
+    } else if live.extras != wanted.extras && !has_no_keepalive {
         (ReasonCode::Attributes, "it has attributes that a mesh's SA never has")
     } else if live.selector != wanted.selector {
         (ReasonCode::Selector, "its selector doesn't tie the key to the two addresses")
@@ -230,6 +235,8 @@ fn difference(live: &Sa, wanted: &Sa) -> Option<Reason> {
         (ReasonCode::Offload, "its offload to a device differs")
     } else if live.encap != wanted.encap {
         (ReasonCode::Encap, "its UDP encapsulation differs")
+    } else if live.keepalive != wanted.keepalive && !has_no_keepalive {
+        (ReasonCode::Keepalive, "its NAT keepalives differ")
     } else if live.replay != wanted.replay {
         (ReasonCode::ReplayWindow, "its anti-replay window differs")
     } else if !live.expires_like(wanted) {
@@ -316,6 +323,7 @@ fn of_sa(sa: &Sa) -> Fields {
     fields.extend(sa.ends.map(|time| ("ends", time.rfc3339())));
     fields.extend(sa.offload.as_ref().map(|offload| ("offload", offload.to_string())));
     fields.extend(sa.encap.map(|encap| ("encap", encap.to_string())));
+    fields.extend(sa.keepalive.map(|seconds| ("keepalive", format!("{seconds}s"))));
     fields.extend(fields::extras(&sa.extras));
     fields
 }

@@ -87,6 +87,11 @@ fn write_sa(line: &mut String, sa: &Sa, key: &Key, start: Start) -> Result<(), S
     if sa.offload.is_some() {
         return Err("offload depends on the host's device; leave it out of [esp]".into());
     }
+    if sa.keepalive.is_some() {
+        return Err(
+            "ip has no word for NAT keepalives; leave keepalive out of encap in [esp]".into()
+        );
+    }
     let _ =
         write!(line, "xfrm state add src {} {} reqid {} mode {}", sa.src, sa.id, sa.reqid, sa.mode);
     if sa.replay.window > 0 {

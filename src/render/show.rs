@@ -199,6 +199,7 @@ fn sa_object(
     words.extend(sa.ends.map(|end| format!("ends {} UTC", end.utc())));
     words.extend(sa.offload.as_ref().map(|offload| format!("offload {offload}")));
     words.extend(sa.encap.map(|encap| format!("encap {encap}")));
+    words.extend(sa.keepalive.map(|seconds| format!("keepalive {seconds}s")));
     if !mine {
         words.push(format!("reqid {} mode {}", sa.reqid, sa.mode));
     }

@@ -139,13 +139,15 @@ pub(super) fn title(subject: Subject<'_>, local: Option<&Peer>) -> String {
 
 /// ESP in UDP, in words: the port, and the first generation where that is still to come.
 fn encap(config: &Config, Moment { generation, clock }: Moment) -> String {
-    let Some(EncapWish { port, from }) = config.esp.encap else { return String::new() };
+    let Some(EncapWish { port, from, keepalive }) = config.esp.encap else { return String::new() };
+    let keepalive = keepalive.map(|seconds| format!(", keepalives after {seconds}s"));
+    let keepalive = keepalive.unwrap_or_default();
     if from <= generation {
-        return format!(" in UDP port {port}");
+        return format!(" in UDP port {port}{keepalive}");
     }
     let begin = clock.and_then(|clock| Some(clock.period.end(from.previous()?)));
     let begin = begin.map(|begin| format!(" ({} UTC)", begin.utc())).unwrap_or_default();
-    format!(" in UDP port {port} from generation {from}{begin}")
+    format!(" in UDP port {port} from generation {from}{begin}{keepalive}")
 }
 
 /// The generation, and where the clock says so, its end.

@@ -81,6 +81,7 @@ impl Bench for Memory {
             ends: None,
             offload: None,
             encap: None,
+            keepalive: None,
             extras: Default::default(),
         });
     }

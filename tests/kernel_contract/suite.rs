@@ -61,6 +61,7 @@ pub fn sa(cipher: Cipher, ipv6: bool, spi: u32) -> (Sa, Arc<Key>) {
         ends: None,
         offload: None,
         encap: None,
+        keepalive: None,
         extras: Default::default(),
     };
     (sa, key)

@@ -34,7 +34,8 @@ fn file(
     let mut config = Config { traffic, select, guard, ..mesh(1, &addresses) };
     let generation_of = |number| Generation::new(number).unwrap();
     config.rotation = Rotation::Generation(generation_of(generation));
-    config.esp.encap = from.map(|from| EncapWish { port: 4500, from: generation_of(from) });
+    config.esp.encap =
+        from.map(|from| EncapWish { port: 4500, from: generation_of(from), keepalive: None });
     if second {
         config.peers.reverse();
     }

@@ -96,7 +96,9 @@ pub fn config(ipv6: bool, n: [u8; 10]) -> Config {
     // A quarter of the meshes is in UDP, some from a later generation on.
     let from = Generation::new(pick(&[0, 2, 3, 31], n[7] >> 5)).unwrap();
     let encap = n[7] % 4 == 2;
-    config.esp.encap = encap.then_some(EncapWish { port: pick(&[4500, 4501], n[7] >> 3), from });
+    let keepalive = pick(&[None, Some(20), Some(25)], n[8] >> 1);
+    let port = pick(&[4500, 4501], n[7] >> 3);
+    config.esp.encap = encap.then_some(EncapWish { port, from, keepalive });
     let mtu = pick(&[Mtu::Auto, Mtu::Exactly(1300)], n[8]);
     let link = LinkWish { device: common::VXLAN.into(), mtu };
     // Half of the meshes are at the last stage.
@@ -199,6 +201,9 @@ impl Case {
         for (kind, n) in &self.oddities {
             odd(state, &wanted, *kind, n);
         }
+        let sends_them = state.sas.iter().any(|sa| sa.keepalive.is_some());
+        let known = pick(&[Some(true), Some(false), None], self.after[8] >> 4);
+        state.keepalives = if sends_them { Some(true) } else { known };
         kernel
     }
 }
@@ -350,6 +355,7 @@ fn edit_sa(sa: &mut Sa, field: u8, by: u8) {
         10 => sa.replay = Replay { window: 32, esn: false },
         11 => sa.extras = BTreeSet::from([pick(&["if_id 0x7", "flag nopmtudisc"], by).into()]),
         14 => sa.encap = pick(&[None, Some(Encap { sport: 4500, dport: 4500 })], by),
+        15 => sa.keepalive = sa.encap.map(|_| 30),
         12 => sa.algorithm = Algorithm::Other("crypt cbc(aes) 128 bits".into()),
         13 => sa.src = Prefix::any(sa.src).address,
         _ => {}

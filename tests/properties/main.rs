@@ -219,6 +219,7 @@ fn add_foreign(kernel: &mut Memory) {
         ends: None,
         offload: None,
         encap: None,
+        keepalive: None,
         extras: BTreeSet::new(),
     });
     kernel.state_mut().policies.push(Policy {

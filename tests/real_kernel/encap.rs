@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    capture::MARKER,
+    capture::{MARKER, Recording},
     fixture::{A, B, C, Lab, Underlay, VXLAN, inner},
     link,
     namespace::Namespace,
@@ -250,6 +250,80 @@ fn all_traffic_over_ipv4_is_in_udp() {
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn all_traffic_over_ipv6_is_in_udp() {
     everything_is_in_udp(Underlay::V6);
+}
+
+/// The keepalives of a host that sends nothing else. The policies of kind "all" are for them too, so
+/// that they are in ESP, which is in UDP.
+fn keepalives(recording: &Recording, from: &str, is_encrypted: bool) -> usize {
+    let length = if is_encrypted { 52 } else { 9 };
+    recording.packets(&format!("src host {from} and udp port {PORT} and udp[4:2] = {length}")).len()
+}
+
+/// Whether this kernel sends keepalives, by its counters of directions.
+fn sends_keepalives() -> bool {
+    let counters = std::fs::read_to_string("/proc/net/xfrm_stat").expect("it counts");
+    counters.contains("XfrmOutStateDirError")
+}
+
+fn a_silent_host_sends_keepalives(traffic: &'static str) {
+    let mut lab = lab(Underlay::V4);
+    lab.mesh.traffic = traffic;
+    let is_all = traffic.contains("all");
+    if is_all {
+        lab.mesh.guard = "false";
+    }
+    lab.mesh.link = "";
+    lab.mesh.esp = "encap = { port = 4500, keepalive = \"1s\" }\nesn = true\nreplay_window = 64";
+    lab.write_all(&lab.mesh);
+    let _holders = Holder::on_all(&lab, Underlay::V4);
+    lab.apply_all();
+    lab.places().for_each(|place| lab.has_converged(place));
+    let to_b = lab.address(B);
+    let reached = |lab: &Lab| match is_all {
+        true => assert_eq!(ping::answers(lab.host(A), &to_b, 2), 2),
+        false => lab.reaches(A, B),
+    };
+    reached(&lab);
+    let capture = lab.capture();
+    std::thread::sleep(Duration::from_secs(4));
+    let recording = capture.stop();
+    recording.is_closed();
+    let plan = lab.meshsec(A, &["plan", "--detailed-exitcode"]).exits(0);
+    if !sends_keepalives() {
+        plan.says("this kernel sends no NAT keepalives (Linux 6.11 and later do)");
+        assert_eq!(keepalives(&recording, &lab.address(A), is_all), 0);
+        return;
+    }
+    plan.lacks("no NAT keepalives").lacks("not known");
+    for place in lab.places() {
+        let sent = keepalives(&recording, &lab.address(place), is_all);
+        assert!((2..=5).contains(&sent), "{sent} in four seconds");
+    }
+    lab.meshsec(A, &["show"]).exits(0).says("keepalive 1s");
+    // They go with the file, and come back, and the numbers go on: the peer has a replay window.
+    let with = lab.mesh.clone();
+    lab.mesh.esp = "encap = 4500\nesn = true\nreplay_window = 64";
+    for mesh in [lab.mesh.clone(), with] {
+        lab.write_all(&mesh);
+        lab.meshsec(A, &["plan"]).exits(0).says("its NAT keepalives differ");
+        lab.apply_all();
+        lab.places().for_each(|place| lab.has_converged(place));
+        reached(&lab);
+    }
+    lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
+    assert_eq!(xfrm::databases(lab.host(A)), "");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_silent_host_of_a_tunnel_sends_keepalives() {
+    a_silent_host_sends_keepalives("kind = \"vxlan\"");
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_silent_host_of_kind_all_sends_keepalives() {
+    a_silent_host_sends_keepalives("kind = \"all\"");
 }
 
 /// A router on the switch, before a host. It forwards a port of its own to the host's port 4500.

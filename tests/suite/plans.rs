@@ -99,6 +99,7 @@ fn foreign_sa(dst: &str, spi: u32, reqid: u32) -> Sa {
         ends: None,
         offload: None,
         encap: None,
+        keepalive: None,
         extras: BTreeSet::new(),
     }
 }

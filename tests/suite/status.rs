@@ -319,7 +319,7 @@ fn a_fault_that_is_mended_moves_no_more() {
 fn esp_in_udp_watched() {
     let mut config = mesh(1, &LAB);
     let from = Generation::new(0).unwrap();
-    config.esp.encap = Some(EncapWish { port: 4500, from });
+    config.esp.encap = Some(EncapWish { port: 4500, from, keepalive: None });
     let mut kernel = applied_host(&config);
     let counters = |number| BTreeMap::from([("XfrmInNoStates".to_owned(), number)]);
     let look = EncapSocket::DATAGRAMS;

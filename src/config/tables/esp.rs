@@ -4,10 +4,11 @@
 use super::{link::device_name, word};
 use crate::{
     config::{
+        mask,
         reader::{Findings, Section, Value},
         schema::{
-            CIPHER, ENCAP, ENCAP_FROM, ENCAP_PORT, ESN, Field, OFFLOAD, OFFLOAD_DEVICE,
-            OFFLOAD_MODE, REPLAY_WINDOW, Table,
+            CIPHER, ENCAP, ENCAP_FROM, ENCAP_KEEPALIVE, ENCAP_PORT, ESN, Field, OFFLOAD,
+            OFFLOAD_DEVICE, OFFLOAD_MODE, REPLAY_WINDOW, Table,
         },
         types::{EncapWish, Esp, Traffic},
     },
@@ -64,7 +65,7 @@ fn read_encap(
 ) -> Option<EncapWish> {
     let Some(table) = value.get_ref().as_table() else {
         let port = read_encap_port(findings, value, ENCAP, traffic)?;
-        return Some(EncapWish { port, from: Generation::default() });
+        return Some(EncapWish { port, from: Generation::default(), keepalive: None });
     };
     let section = Section::open(findings, Table::Encap, value.span(), table);
     let from = section.get(ENCAP_FROM.name).map_or(Some(Generation::default()), |value| {
@@ -73,7 +74,23 @@ fn read_encap(
     let port = section
         .require(findings, ENCAP_PORT)
         .and_then(|value| read_encap_port(findings, value, ENCAP_PORT, traffic));
-    Some(EncapWish { port: port?, from: from? })
+    let keepalive = section
+        .get(ENCAP_KEEPALIVE.name)
+        .map_or(Some(None), |value| read_keepalive(findings, value).map(Some));
+    Some(EncapWish { port: port?, from: from?, keepalive: keepalive? })
+}
+
+/// A time of whole seconds.
+fn read_keepalive(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u32> {
+    let text = findings.text(value, ENCAP_KEEPALIVE)?;
+    let duration = humantime::parse_duration(text).ok();
+    let seconds = duration.filter(|time| time.subsec_nanos() == 0).map(|time| time.as_secs());
+    let seconds = seconds.filter(|seconds| (1..=3600).contains(seconds));
+    if seconds.is_none() {
+        let message = format!("keepalive {} is no time from 1s to 1h", mask::quote(text));
+        findings.wrong(value.span(), message, ENCAP_KEEPALIVE.write);
+    }
+    u32::try_from(seconds?).ok()
 }
 
 /// A policy that protects UDP of this port would refuse the datagrams that hold ESP.

@@ -4,7 +4,7 @@
 //! looks familiar. For [`super::perform`] only, which has checked with [`crate::kernel::rules`]
 //! that nothing gets lost here.
 
-use netlink_packet_core::Emitable;
+use netlink_packet_core::{DefaultNla, Emitable};
 use netlink_packet_xfrm::{
     Address, AlgAead, EncapTmpl, LifetimeConfig, Mark as XfrmMark, Replay as ReplayState,
     ReplayEsn, Selector as XfrmSelector, UserOffloadDev, UserPolicyId, UserPolicyInfo,
@@ -22,7 +22,9 @@ use crate::{
     },
 };
 
-use super::wire::{OFFLOAD_INBOUND, OFFLOAD_IPV6, Request};
+use super::wire::{
+    DIRECTION, DIRECTION_OUT, NAT_KEEPALIVE, OFFLOAD_INBOUND, OFFLOAD_IPV6, Request,
+};
 
 /// Adds an SA; `EEXIST` where an SA has its identity.
 pub(super) fn new_sa(sa: &Sa, key: &Key, begin: InitialValues) -> Request {
@@ -113,7 +115,17 @@ fn sa_message(sa: &Sa, key: &Key, begin: InitialValues) -> state::ModifyMessage 
     }
     nlas.extend(sa.offload.as_ref().map(|to| offload(to, sa.id.dst.is_ipv4(), begin.device)));
     nlas.extend(sa.encap.map(|ports| encap(ports, &sa.id.dst)));
+    nlas.extend(sa.keepalive.into_iter().flat_map(keepalive));
     state::ModifyMessage { user_sa_info: info, nlas }
+}
+
+/// A NAT keepalive, and the direction without which the kernel refuses one. A kernel without them
+/// ignores both attributes.
+fn keepalive(seconds: u32) -> [XfrmAttrs; 2] {
+    [
+        XfrmAttrs::Other(DefaultNla::new(DIRECTION, vec![DIRECTION_OUT])),
+        XfrmAttrs::Other(DefaultNla::new(NAT_KEEPALIVE, seconds.to_ne_bytes().to_vec())),
+    ]
 }
 
 /// `struct xfrm_encap_tmpl`, without an original address.

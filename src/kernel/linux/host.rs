@@ -41,6 +41,17 @@ pub fn counters() -> Result<Option<BTreeMap<String, u64>>, KernelError> {
     Ok(Some(text.lines().filter_map(counter).filter(|(_, number)| *number != 0).collect()))
 }
 
+/// Whether the kernel sends NAT keepalives (`XFRMA_NAT_KEEPALIVE_INTERVAL`, Linux 6.11); `None` where
+/// it does not tell.
+///
+/// A kernel that does not know the attribute takes it without a word. The counters of SAs used in the
+/// wrong direction came one version before, with the attribute that keepalives need. An SA that is
+/// read back without its keepalive tells the two versions apart.
+pub(super) fn keepalives() -> Option<bool> {
+    let text = read_if_any(Path::new("/proc/thread-self/net/xfrm_stat")).ok()??;
+    Some(text.lines().any(|line| line.starts_with("XfrmOutStateDirError")))
+}
+
 /// The sysctls that are set and let packets bypass policies, of `all` and of all devices. `None`
 /// where they can't be seen, as with `ProcSubset=pid`, or in a container without `/proc/sys`.
 ///

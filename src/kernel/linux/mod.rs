@@ -194,6 +194,7 @@ impl Kernel for Linux {
             Some(local) => encap::observe(port, (local, vrf.as_deref()), &sas),
             None => EncapSocket { port, answers: Answers::Unknown, is_bound: false },
         });
+        let keepalives = self.ways.encap.and_then(|_| host::keepalives());
         let policies = engine
             .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message).map(Some))
             .map_err(explain::of_access)?;
@@ -227,6 +228,7 @@ impl Kernel for Linux {
             hidden,
             usage,
             encap,
+            keepalives,
             firewall,
         };
         Ok(Live(state.sorted()))

@@ -18,6 +18,13 @@ pub(super) const HEADER: usize = 16;
 /// The text of an extended acknowledgement (`NLMSGERR_ATTR_MSG`).
 const TEXT: u16 = 1;
 
+/// `XFRMA_SA_DIR`, newer than the crate.
+pub(super) const DIRECTION: u16 = 33;
+/// `XFRMA_NAT_KEEPALIVE_INTERVAL`, newer than the crate.
+pub(super) const NAT_KEEPALIVE: u16 = 34;
+/// `XFRM_SA_DIR_OUT`, a value of [`DIRECTION`].
+pub(super) const DIRECTION_OUT: u8 = 2;
+
 /// `XFRM_OFFLOAD_IPV6`, which the kernel never gives back.
 pub(super) const OFFLOAD_IPV6: u8 = 1;
 /// `XFRM_OFFLOAD_INBOUND`.

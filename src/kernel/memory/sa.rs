@@ -42,7 +42,7 @@ impl Memory {
         rules::check_sa(sa, key, step)?;
         let now = self.now();
         let begin = rules::begin(step, sa, start, old, now)?;
-        check_replay(sa, step)?;
+        check_replay(sa, self.state.keepalives == Some(true), step)?;
         if matches!(&sa.algorithm, Algorithm::Aead { name, .. } if self.lacking.contains(name)) {
             let text = "Requested AEAD algorithm not found".into();
             return Err(refused(step.attempt(), Errno::ENOSYS, Some(text)));
@@ -53,7 +53,9 @@ impl Memory {
         // A device without offload is not an error (xfrm_dev_state_add).
         let offload = sa.offload.clone().filter(|to| self.offloading.contains(&to.device));
         let key = KeyView::Known(key.fingerprint());
-        let added = Sa { key, offload, ..sa.clone() };
+        // Attributes that a kernel does not know are not an error.
+        let keepalive = sa.keepalive.filter(|_| self.state.keepalives == Some(true));
+        let added = Sa { key, offload, keepalive, ..sa.clone() };
         let same = |found: &&mut Sa| {
             let (a, b) = (found.id, sa.id);
             (a.dst, a.proto, a.spi) == (b.dst, b.proto, b.spi) && b.mark.finds(a.mark)
@@ -89,9 +91,11 @@ impl Memory {
     }
 }
 
-/// Refuses the same settings as `verify_replay` and `xfrm_init_replay`.
-fn check_replay(sa: &Sa, step: &SaStep) -> Result<(), KernelError> {
-    let text = if sa.replay.esn && sa.replay.window == 0 {
+/// Refuses the same settings as `verify_replay` and `xfrm_init_replay`. With the direction out, ESN
+/// goes without a window.
+fn check_replay(sa: &Sa, knows_directions: bool, step: &SaStep) -> Result<(), KernelError> {
+    let is_outbound = knows_directions && sa.keepalive.is_some();
+    let text = if sa.replay.esn && sa.replay.window == 0 && !is_outbound {
         "ESN replay window must be > 0"
     } else if sa.replay.window > rules::MAX_WINDOW {
         "ESN bitmap length must be <= 128"

@@ -9,7 +9,7 @@ use meshsec::{
 const LAB6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
 fn encap(port: u16, from: u64) -> Option<EncapWish> {
-    Some(EncapWish { port, from: Generation::new(from).unwrap() })
+    Some(EncapWish { port, from: Generation::new(from).unwrap(), keepalive: None })
 }
 
 /// The lab with ESP in UDP from a generation on.
@@ -118,6 +118,77 @@ fn a_socket_is_there_or_not_or_not_known() {
     alone.peers.truncate(1);
     let plan = crate::common::plan(&alone, &mut host(&alone));
     assert!(plan.warnings.iter().all(|line| line.code != unknown), "{:?}", plan.warnings);
+}
+
+/// The lab with keepalives, on a kernel that sends them, or does not, or does not tell.
+fn with_keepalives(known: Option<bool>) -> (Config, Memory) {
+    let mut config = lab_from(0, 1);
+    let keepalive = Some(20);
+    config.esp.encap = config.esp.encap.map(|encap| EncapWish { keepalive, ..encap });
+    config.esp.replay = Replay { window: 1024, esn: true };
+    let mut kernel = host(&config);
+    kernel.state_mut().encap = Some(ANSWERS);
+    kernel.state_mut().keepalives = known;
+    (config, kernel)
+}
+
+#[test]
+fn keepalives_are_made_where_the_kernel_sends_them() {
+    let (missing, unknown) = (WarningCode::KeepalivesMissing, WarningCode::KeepalivesUnknown);
+    for (known, name, code) in [
+        (Some(true), "keepalives", None),
+        (Some(false), "keepalives-on-an-old-kernel", Some(missing)),
+        (None, "keepalives-not-known", Some(unknown)),
+    ] {
+        let (config, mut kernel) = with_keepalives(known);
+        golden(name, &config, &mut kernel);
+        assert!(applied(&config, &mut kernel).is_complete(), "{name}");
+        let plan = crate::common::plan(&config, &mut kernel);
+        assert!(plan.is_empty(), "{name}");
+        let codes = [missing, unknown];
+        let found = plan.warnings.iter().map(|line| line.code).find(|code| codes.contains(code));
+        assert_eq!(found, code, "{name}");
+        let outbound = |sa: &&Sa| sa.src.to_string() == LAB[0];
+        let state = kernel.state();
+        let (out, inbound): (Vec<&Sa>, Vec<&Sa>) = state.sas.iter().partition(outbound);
+        let expected = if known == Some(true) { (Some(20), 0) } else { (None, 1024) };
+        assert!(out.iter().all(|sa| (sa.keepalive, sa.replay.window) == expected), "{name}");
+        assert!(!out.is_empty() && inbound.iter().all(|sa| sa.replay.window == 1024), "{name}");
+    }
+}
+
+#[test]
+fn keepalives_come_and_go_with_the_file() {
+    let (config, mut kernel) = with_keepalives(Some(true));
+    let mut without = config.clone();
+    without.esp.encap = encap(4500, 0);
+    assert!(applied(&without, &mut kernel).is_complete());
+    golden("keepalives-come", &config, &mut kernel);
+    assert!(applied(&config, &mut kernel).is_complete());
+    golden("keepalives-go", &without, &mut kernel);
+}
+
+#[test]
+fn an_sa_tells_of_the_kernel_where_nothing_else_does() {
+    // A kernel with directions and without keepalives: Linux 6.10.
+    let (config, mut kernel) = with_keepalives(Some(true));
+    assert!(applied(&config, &mut kernel).is_complete());
+    let mut of_6_10 = kernel.clone();
+    for sa in &mut of_6_10.state_mut().sas {
+        if sa.keepalive.take().is_some() {
+            sa.extras.insert(meshsec::model::DIRECTION_OUT.into());
+        }
+    }
+    let plan = crate::common::plan(&config, &mut of_6_10);
+    assert!(plan.is_empty());
+    assert!(plan.warnings.iter().any(|line| line.code == WarningCode::KeepalivesMissing));
+    // A process that may not read the counters changes nothing.
+    kernel.state_mut().keepalives = None;
+    let plan = crate::common::plan(&config, &mut kernel);
+    assert!(
+        plan.is_empty()
+            && plan.warnings.iter().all(|line| !line.text.to_string().contains("keepalive"))
+    );
 }
 
 #[test]

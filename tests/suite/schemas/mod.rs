@@ -17,7 +17,7 @@ use crate::schema::{SCHEMAS, assert_valid, is_valid};
 use documents::{documents, read};
 
 /// Names that a document may lack, each behind the name of the member that it is in; `*` is any.
-const OPTIONAL: [&str; 32] = [
+const OPTIONAL: [&str; 34] = [
     "premises/included",
     "/foreign",
     "/local",
@@ -29,6 +29,7 @@ const OPTIONAL: [&str; 32] = [
     "sas/ends",
     "sas/offload",
     "sas/encap",
+    "sas/keepalive",
     "sas/extras",
     "policies/index",
     "policies/extras",
@@ -36,6 +37,7 @@ const OPTIONAL: [&str; 32] = [
     "state/translations",
     "state/hidden",
     "state/encap",
+    "state/keepalives",
     "links/kind",
     "links/queue",
     "routes/no_carrier",

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::Nla;
+use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_xfrm::{
     EncapTmpl, LifetimeConfig, UserSaInfo, XFRM_ALG_AEAD_HEADER_LEN, XFRM_ALG_HEADER_LEN,
     XFRM_USER_SA_INFO_LEN, XfrmAttrs, constants as xfrm,
@@ -12,22 +12,20 @@ use zeroize::Zeroize;
 use crate::{
     kernel::KernelError,
     model::{
-        Algorithm, Encap, IPPROTO_ESP, Key, KeyView, Mark, Offload, Replay, Reqid, Sa, SaId, Spi,
-        Time, Usage,
+        Algorithm, DIRECTION_OUT, Encap, IPPROTO_ESP, Key, KeyView, Mark, Offload, Replay, Reqid,
+        Sa, SaId, Spi, Time, Usage,
     },
 };
 
 use super::{
-    super::wire::{self, OFFLOAD_INBOUND, OFFLOAD_IPV6, garbled},
+    super::wire::{self, DIRECTION, NAT_KEEPALIVE, OFFLOAD_INBOUND, OFFLOAD_IPV6, garbled},
     Extras, Family, Names, attributes, flags, lifetimes, mode, selector, undecodable, unknown,
 };
 
 const IPPROTO_AH: u8 = 51;
 const IPPROTO_COMP: u8 = 108;
 
-/// `XFRMA_SA_DIR`, `XFRMA_NAT_KEEPALIVE_INTERVAL`, `XFRMA_SA_PCPU`: newer than the crate.
-const DIRECTION: u16 = 33;
-const NAT_KEEPALIVE: u16 = 34;
+/// `XFRMA_SA_PCPU`: newer than the crate.
 const PCPU: u16 = 35;
 
 const FLAGS: &[(u32, &str)] = &[
@@ -100,6 +98,7 @@ pub(crate) fn sa_and_key(
         ends: ends(&info),
         offload,
         encap: found.encap,
+        keepalive: found.keepalive,
         extras,
     };
     Ok((sa, usage, key))
@@ -156,6 +155,7 @@ struct Found {
     algorithms: Algorithms,
     offload: Option<(u32, bool)>,
     encap: Option<Encap>,
+    keepalive: Option<u32>,
     extras: Extras,
 }
 
@@ -218,6 +218,9 @@ impl Found {
             XfrmAttrs::CompressionAlg(comp) => {
                 self.algorithms.comp = Some(format!("comp {}", name(&comp.alg_name)));
             }
+            XfrmAttrs::Other(raw) if raw.kind() == NAT_KEEPALIVE => {
+                self.keepalive = Some(number(raw)?).filter(|seconds| *seconds != 0);
+            }
             other => self.extras.extend(extra(other, family)?),
         }
         Ok(())
@@ -242,6 +245,10 @@ impl Found {
 
     fn replay_and_extras(&mut self, info: &UserSaInfo, has_selector: bool) -> (Replay, Extras) {
         let mut extras = std::mem::take(&mut self.extras);
+        if self.keepalive.is_some() {
+            // No SA has keepalives without it (verify_newsa_info).
+            extras.remove(DIRECTION_OUT);
+        }
         let hard_add_expires_seconds = 0; // `ends` holds the end
         lifetimes(&LifetimeConfig { hard_add_expires_seconds, ..info.lifetime_cfg }, &mut extras);
         let esn = info.flags & xfrm::XFRM_STATE_ESN != 0;
@@ -347,29 +354,30 @@ fn encapsulation(encap: &EncapTmpl, original: IpAddr) -> String {
     text
 }
 
-/// An attribute that is newer than the crate's list of them.
-fn newer(
-    attribute: &XfrmAttrs,
-    raw: &netlink_packet_core::DefaultNla,
-) -> Result<Option<String>, KernelError> {
+/// The bytes of an attribute that is newer than the crate's list of them.
+fn value(raw: &DefaultNla) -> Vec<u8> {
     let mut value = vec![0; raw.value_len()];
     raw.emit_value(&mut value);
-    let number = || {
-        wire::u32_at(&value, 0)
-            .ok_or_else(|| garbled(format!("xfrma {} of {} bytes", raw.kind(), value.len())))
-    };
+    value
+}
+
+/// Such an attribute as a number.
+fn number(raw: &DefaultNla) -> Result<u32, KernelError> {
+    let value = value(raw);
+    wire::u32_at(&value, 0)
+        .ok_or_else(|| garbled(format!("xfrma {} of {} bytes", raw.kind(), value.len())))
+}
+
+/// Such an attribute in words. None if it has the default value.
+fn newer(attribute: &XfrmAttrs, raw: &DefaultNla) -> Result<Option<String>, KernelError> {
     Ok(match raw.kind() {
-        DIRECTION => match value.first() {
+        DIRECTION => match value(raw).first() {
             Some(0) => None,
             Some(1) => Some("dir in".into()),
-            Some(2) => Some("dir out".into()),
+            Some(2) => Some(DIRECTION_OUT.into()),
             other => Some(format!("dir {}", other.copied().unwrap_or_default())),
         },
-        NAT_KEEPALIVE => match number()? {
-            0 => None,
-            seconds => Some(format!("nat-keepalive-interval {seconds}s")),
-        },
-        PCPU => Some(format!("pcpu {}", number()?)),
+        PCPU => Some(format!("pcpu {}", number(raw)?)),
         _ => Some(unknown(attribute)),
     })
 }

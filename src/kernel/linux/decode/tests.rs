@@ -72,6 +72,7 @@ fn ours(src: &str, dst: &str, replay: Replay) -> Sa {
         ends: None,
         offload: None,
         encap: None,
+        keepalive: None,
         extras: Extras::new(),
     }
 }
@@ -168,11 +169,16 @@ fn newer_attributes_are_named_and_defaults_are_not() {
         message.extend_from_slice(&kind.to_ne_bytes());
         message.extend_from_slice(value);
         message.resize(wire::aligned(message.len()), 0);
-        sa(&mut message, OURS).map(|sa| sa.extras.into_iter().collect::<Vec<_>>().join(", "))
+        sa(&mut message, OURS)
+    };
+    let sa = with;
+    let with = |kind, value: &[u8]| {
+        sa(kind, value).map(|sa| sa.extras.into_iter().collect::<Vec<_>>().join(", "))
     };
     let number = 3u32.to_ne_bytes();
     assert_eq!(with(33, &[2]).unwrap(), "dir out");
-    assert_eq!(with(34, &number).unwrap(), "nat-keepalive-interval 3s");
+    assert_eq!(sa(34, &number).unwrap().keepalive, Some(3));
+    assert_eq!(sa(34, &[0; 4]).unwrap().keepalive, None);
     assert_eq!(with(35, &number).unwrap(), "pcpu 3");
     assert_eq!(with(36, &number).unwrap(), "xfrma 36 (unknown attribute)");
     assert_eq!(with(28, &[3, 0, 0, 0, 5, 0, 0, 0]).unwrap(), "offload flags 0x4");

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     desired::{Desired, Keyring},
-    model::{Direction, Live, Passage, PeerName, Policy, Reason, Reqid, Selector, State, StepKind},
+    model::{Direction, Live, Passage, PeerName, Reason, Reqid, Selector, State, StepKind},
 };
 
 /// One object that isn't as it should be.
@@ -191,6 +191,16 @@ impl ObjectKind {
         }
     }
 
+    /// The title above objects of this kind that are of no peer.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Guard => "Guards",
+            Self::Chain => "Chains",
+            Self::Link => "Link",
+            Self::Sa | Self::Policy => "Of no peer",
+        }
+    }
+
     /// The place among the changes that are shown of one peer, or of none.
     pub(super) fn rank(self) -> u8 {
         match self {
@@ -267,16 +277,16 @@ impl Change {
         self.operation.difference().way_back(now)
     }
 
-    /// The policy that comes, or goes.
-    fn policy(&self) -> Option<&Policy> {
+    /// The change of a policy, if it is one.
+    pub(super) fn of_policy(&self) -> Option<&PolicyChange> {
         match &self.operation {
-            Operation::Policy(change) => Some(change.policy()),
+            Operation::Policy(change) => Some(change),
             Operation::Sa(_) | Operation::Mtu(_) | Operation::Chain(_) => None,
         }
     }
 
     /// The packets that its policy lets pass untransformed, if it is such a policy.
     pub fn passage(&self) -> Option<Passage> {
-        self.policy().and_then(Policy::passage)
+        self.of_policy().and_then(|change| change.policy().passage())
     }
 }

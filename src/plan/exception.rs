@@ -51,13 +51,11 @@ fn changing(desired: &Desired, changes: &[Change]) -> Option<Warning> {
         let selector = policy.id.selector;
         peer_of(desired, selector.src.address, selector.dst.address)
     };
-    let changed = |change: &'_ Change| match &change.operation {
-        Operation::Policy(PolicyChange::Create(policy) | PolicyChange::Delete(policy))
-            if policy.passage() == Some(Passage::Exception) =>
-        {
-            ends(policy)
+    let changed = |change: &'_ Change| match change.of_policy()? {
+        PolicyChange::Create(policy) | PolicyChange::Delete(policy) => {
+            ends(policy).filter(|_| policy.passage() == Some(Passage::Exception))
         }
-        Operation::Policy(_) | Operation::Sa(_) | Operation::Mtu(_) | Operation::Chain(_) => None,
+        PolicyChange::Update { .. } => None,
     };
     let peers: BTreeSet<&PeerName> = changes
         .iter()

@@ -6,12 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    change::{Change, Operation},
-    policy::PolicyChange,
-    stage::BY_STAGES,
-    warn::names,
-};
+use super::{change::Change, policy::PolicyChange, stage::BY_STAGES, warn::names};
 use crate::{
     desired::{Desired, Goal},
     model::{Direction, PeerName, Policy, PortMatch, Selector, Warning, WarningCode},
@@ -37,14 +32,9 @@ fn port(selector: &Selector) -> Option<u16> {
 
 /// The policy that refused clear text, if a change deletes one.
 fn opens(change: &Change) -> Option<&Policy> {
-    match &change.operation {
-        Operation::Policy(PolicyChange::Delete(policy))
-            if policy.id.direction == Direction::In && !policy.lets_clear_text_pass() =>
-        {
-            Some(policy)
-        }
-        Operation::Policy(_) | Operation::Sa(_) | Operation::Mtu(_) | Operation::Chain(_) => None,
-    }
+    let PolicyChange::Delete(policy) = change.of_policy()? else { return None };
+    let refused = policy.id.direction == Direction::In && !policy.lets_clear_text_pass();
+    refused.then_some(policy)
 }
 
 /// Ports that are protected no more with peers that still are: where clear text was refused, the

@@ -244,14 +244,9 @@ fn replaced(changes: &[Change], other_layout: &BTreeSet<&PeerName>) -> Option<Wa
 
 /// The policy that closes traffic, if a change makes one.
 fn closes(change: &Change) -> Option<&Policy> {
-    match &change.operation {
-        Operation::Policy(PolicyChange::Create(policy))
-            if policy.id.direction != Direction::Fwd && !policy.is_for_icmp_errors() =>
-        {
-            Some(policy)
-        }
-        Operation::Policy(_) | Operation::Sa(_) | Operation::Mtu(_) | Operation::Chain(_) => None,
-    }
+    let PolicyChange::Create(policy) = change.of_policy()? else { return None };
+    let stops_traffic = policy.id.direction != Direction::Fwd && !policy.is_for_icmp_errors();
+    stops_traffic.then_some(policy)
 }
 
 /// Traffic that was in the clear until now, and waits for the other end. Policies for forwarded

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
     model::PeerName,
-    plan::{Change, ChangeAction, ObjectKind, list},
+    plan::{Change, ChangeAction, list},
 };
 
 /// Numbers of changes by their effect, in the order in which they are told.
@@ -15,12 +15,12 @@ const ACTIONS: [ChangeAction; 4] =
 
 /// A line for each number of changes: peers that have the same share it.
 pub(super) fn write_counts(text: &mut String, changes: &[Change]) {
-    let mut others: BTreeMap<String, Counts> = BTreeMap::new();
+    let mut others: BTreeMap<&'static str, Counts> = BTreeMap::new();
     let mut peers: BTreeMap<&PeerName, Counts> = BTreeMap::new();
     for change in changes {
         let counts = match &change.peer {
             Some(peer) => peers.entry(peer).or_default(),
-            None => others.entry(title(change.kind())).or_default(),
+            None => others.entry(change.kind().title()).or_default(),
         };
         let at = ACTIONS.iter().position(|action| *action == change.action());
         counts[at.unwrap_or_default()] += 1;
@@ -36,15 +36,6 @@ pub(super) fn write_counts(text: &mut String, changes: &[Change]) {
     for (counts, peers) in alike {
         let each = if peers.len() == 1 { "" } else { " each" };
         let _ = writeln!(text, "  {}: {}{each}", names(&peers), in_words(counts));
-    }
-}
-
-fn title(kind: ObjectKind) -> String {
-    match kind {
-        ObjectKind::Guard => "Guards".into(),
-        ObjectKind::Chain => "Chains".into(),
-        ObjectKind::Link => "Link".into(),
-        ObjectKind::Sa | ObjectKind::Policy => "Of no peer".into(),
     }
 }
 

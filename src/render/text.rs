@@ -214,19 +214,14 @@ fn write_reason(text: &mut String, indent: &str, reason: &Reason) {
 }
 
 fn group_title(addresses: &BTreeMap<&PeerName, IpAddr>, change: &Change) -> String {
-    match (&change.peer, change.kind()) {
-        (Some(name), _) => {
+    let title = match &change.peer {
+        Some(name) => {
             let address = addresses.get(name).map(|ip| format!(" ({ip})")).unwrap_or_default();
-            format!("{BOLD}Peer {name}{address}{BOLD:#}")
+            format!("Peer {name}{address}")
         }
-        (None, ObjectKind::Link) => format!("{BOLD}Link{BOLD:#}"),
-        (None, ObjectKind::Guard) => format!("{BOLD}Guards{BOLD:#}"),
-        (None, ObjectKind::Chain) => format!("{BOLD}Chains{BOLD:#}"),
-        (None, ObjectKind::Sa | ObjectKind::Policy) => match change.passage() {
-            Some(passage) => format!("{BOLD}{}{BOLD:#}", passage_title(passage)),
-            None => format!("{BOLD}Of no peer{BOLD:#}"),
-        },
-    }
+        None => change.passage().map_or(change.kind().title(), passage_title).into(),
+    };
+    format!("{BOLD}{title}{BOLD:#}")
 }
 
 /// The title above policies that let packets pass untransformed.

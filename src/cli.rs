@@ -21,7 +21,9 @@ pub const DEFAULT_FILE: &str = "/etc/meshsec/mesh.toml";
 /// Terraform for IPsec: plan and apply an encrypted mesh from one TOML file.
 #[derive(Debug, Parser)]
 #[command(name = "meshsec", version, arg_required_else_help = true)]
-#[command(after_help = "See meshsec(8) for the commands and meshsec.toml(5) for the file.")]
+#[command(
+    after_help = "Is something wrong? See meshsec-troubleshooting(7).\nSee meshsec(8) for the commands and meshsec.toml(5) for the file."
+)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]

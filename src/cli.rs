@@ -48,6 +48,9 @@ pub struct Global {
     /// How to print
     #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// Colours in text; auto is for terminals alone
+    #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
 }
 
 impl Global {
@@ -66,6 +69,17 @@ pub enum Format {
     Json,
     /// For Prometheus, by node_exporter's textfile collector; status only
     Prometheus,
+}
+
+/// When text has colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal
+    Auto,
+    /// In pipes and files too, as for less -R
+    Always,
+    /// Nowhere
+    Never,
 }
 
 /// The commands.

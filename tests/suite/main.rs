@@ -9,6 +9,7 @@ mod golden_plans;
 mod schema;
 
 mod ci;
+mod colours;
 mod completions;
 mod config;
 mod configuration_management;

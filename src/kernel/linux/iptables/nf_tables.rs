@@ -160,17 +160,23 @@ pub(super) fn foreign_chains(family: Family) -> Result<ForeignChains, KernelErro
         let is_foreign = |base: &Base| families.contains(&base.family) && !base.is_of_iptables();
         Ok(base(message)?.filter(is_foreign))
     })?;
-    let mut chains = ForeignChains::default();
-    for base in found {
-        match (base.kind.as_str(), base.hook) {
-            ("nat", Some(OUTPUT | POSTROUTING)) => chains.translating.push(base.chain),
-            ("nat", _) => {}
-            (_, _) => chains.filtering.push(base.chain),
+    Ok(ForeignChains::of(found))
+}
+
+impl ForeignChains {
+    fn of(found: Vec<Base>) -> Self {
+        let mut chains = Self::default();
+        for base in found {
+            match (base.kind.as_str(), base.hook) {
+                ("nat", Some(OUTPUT | POSTROUTING)) => chains.translating.push(base.chain),
+                ("nat", _) => {}
+                (_, _) => chains.filtering.push(base.chain),
+            }
         }
+        chains.filtering.sort();
+        chains.translating.sort();
+        chains
     }
-    chains.filtering.sort();
-    chains.translating.sort();
-    Ok(chains)
 }
 
 impl Base {
@@ -334,6 +340,29 @@ mod tests {
         assert_eq!(found(2, "mine", Some(1), 1), Some((false, "ip mine".into(), false)));
         assert_eq!(found(INET, "filter", Some(FORWARD), DROP), None, "of other hosts' packets");
         assert_eq!(found(INET, "filter", None, DROP), None, "no rule leads to it by itself");
+    }
+
+    #[test]
+    fn only_chains_where_packets_leave_may_change_their_addresses() {
+        let base = |kind: &str, hook: u32| Base {
+            family: INET,
+            table: "mine".into(),
+            kind: kind.into(),
+            hook: Some(hook),
+            chain: ForeignChain {
+                table: "inet mine".into(),
+                chain: format!("{kind}{hook}"),
+                drops: false,
+            },
+        };
+        let hooks = [POSTROUTING, OUTPUT, 1, 0];
+        let all = ["nat", "filter"].iter().flat_map(|kind| hooks.map(|hook| base(kind, hook)));
+        let found = ForeignChains::of(all.collect());
+        let names = |chains: Vec<ForeignChain>| {
+            chains.into_iter().map(|chain| chain.chain).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(found.translating), "nat3 nat4");
+        assert_eq!(names(found.filtering), "filter0 filter1 filter3 filter4");
     }
 
     #[test]

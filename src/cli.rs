@@ -21,7 +21,9 @@ pub const DEFAULT_FILE: &str = "/etc/meshsec/mesh.toml";
 /// Terraform for IPsec: plan and apply an encrypted mesh from one TOML file.
 #[derive(Debug, Parser)]
 #[command(name = "meshsec", version, arg_required_else_help = true)]
-#[command(after_help = "See meshsec(8) for the commands and meshsec.toml(5) for the file.")]
+#[command(
+    after_help = "Is something wrong? See meshsec-troubleshooting(7).\nSee meshsec(8) for the commands and meshsec.toml(5) for the file."
+)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -46,6 +48,9 @@ pub struct Global {
     /// How to print
     #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// Colours in text; auto is for terminals alone
+    #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
 }
 
 impl Global {
@@ -64,6 +69,17 @@ pub enum Format {
     Json,
     /// For Prometheus, by node_exporter's textfile collector; status only
     Prometheus,
+}
+
+/// When text has colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal
+    Auto,
+    /// In pipes and files too, as for less -R
+    Always,
+    /// Nowhere
+    Never,
 }
 
 /// The commands.

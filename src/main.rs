@@ -2,9 +2,10 @@
 
 use std::{env, io::Write, process::ExitCode};
 
+use anstream::ColorChoice;
 use clap::Parser;
 use meshsec::{
-    cli::{self, Cli, Format},
+    cli::{self, Cli, Color, Format},
     commands, completion,
     error::{self, Error},
     privilege,
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 1 } else { 0 });
         }
     };
+    colours(cli.global.color).write_global();
     if let Err(errno) = privilege::confine(&cli) {
         return failed(&format!("error: cannot give up what is not needed: {errno}"));
     }
@@ -29,6 +31,15 @@ fn main() -> ExitCode {
         Ok(status) => status.into(),
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => failed(&shown(&error, cli.global.format)),
+    }
+}
+
+/// Terminals and the environment are asked where the command line leaves it open.
+fn colours(wanted: Color) -> ColorChoice {
+    match wanted {
+        Color::Auto => ColorChoice::Auto,
+        Color::Always => ColorChoice::Always,
+        Color::Never => ColorChoice::Never,
     }
 }
 

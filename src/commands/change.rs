@@ -13,7 +13,7 @@ use super::{
     live::Source,
     moment, named,
     prepared::{self, Prepared, file_name},
-    print,
+    print_to_reader,
     printer::Printer,
     progress::Meter,
     ratchet::{self, Turn},
@@ -374,11 +374,13 @@ fn refuse_questions_without_answer(global: &Global, args: &RunArgs) -> Result<()
 
 /// Shows the plan and asks, if there is anything to ask about.
 fn approved(global: &Global, args: &RunArgs, verb: Verb, view: &View<'_>) -> Result<bool, Error> {
-    if global.format == Format::Text {
-        print(&plan_text(view, &args.extent.into()))?;
-    }
+    let is_read = is_read(global, args, view)?;
     if args.auto_approve || view.plan.steps.is_empty() {
         return Ok(true);
+    }
+    if !is_read {
+        super::say(format_args!("Nobody reads the plan, so nobody is asked; nothing was changed."));
+        return Ok(false);
     }
     ask(verb)?;
     let mut answer = String::new();
@@ -390,11 +392,22 @@ fn approved(global: &Global, args: &RunArgs, verb: Verb, view: &View<'_>) -> Res
     Ok(false)
 }
 
+/// Shows the plan as text. False if the reader, such as a pager, is gone.
+fn is_read(global: &Global, args: &RunArgs, view: &View<'_>) -> Result<bool, Error> {
+    if global.format != Format::Text {
+        return Ok(true);
+    }
+    match print_to_reader(&plan_text(view, &args.extent.into())) {
+        Err(error) if error.is_broken_pipe() => Ok(false),
+        shown => shown.map(|()| true),
+    }
+}
+
 /// Where standard output goes to a file or a pipe, nobody would see the question in it.
 fn ask(verb: Verb) -> Result<(), Error> {
     let question = format!("\nTo {verb} this, type yes: ");
     if io::stdout().is_terminal() {
-        return print(&question);
+        return print_to_reader(&question);
     }
     let mut terminal = io::stderr().lock();
     terminal.write_all(question.as_bytes())?;

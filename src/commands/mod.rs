@@ -275,9 +275,22 @@ fn say(what: std::fmt::Arguments<'_>) {
     let _ = writeln!(anstream::stderr(), "{}", Plain(what));
 }
 
-/// Prints text to standard output; colours go where they are wanted.
+/// Prints text to standard output; colours go where they are wanted. The command goes on to its own
+/// exit status where the reader, such as a pager, has closed the pipe.
 fn print(text: &str) -> Result<(), Error> {
+    unless_closed(print_to_reader(text))
+}
+
+/// The same, and it is an error that nobody reads any more.
+fn print_to_reader(text: &str) -> Result<(), Error> {
     Ok(print_at_once(&folded(text))?)
+}
+
+fn unless_closed(printed: Result<(), Error>) -> Result<(), Error> {
+    match printed {
+        Err(error) if error.is_broken_pipe() => Ok(()),
+        printed => printed,
+    }
 }
 
 /// Lines fit the terminal, if that is where they go. Elsewhere they stay whole, to be searched.
@@ -303,7 +316,7 @@ fn print_at_once(text: &str) -> io::Result<()> {
 
 /// Prints JSON to standard output, with a newline at its end.
 fn print_json(value: &impl Serialize) -> Result<(), Error> {
-    print_json_as(value, Layout::Lines)
+    unless_closed(print_json_as(value, Layout::Lines))
 }
 
 fn print_json_as(value: &impl Serialize, layout: Layout) -> Result<(), Error> {

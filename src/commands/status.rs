@@ -180,7 +180,10 @@ impl<'a> Watcher<'a> {
         loop {
             let look = self.look()?;
             let judged = judge(&self.case(&look));
-            before = Some(self.show(&look, &judged, before.as_ref())?);
+            before = match self.show(&look, &judged, before.as_ref()) {
+                Err(error) if error.is_broken_pipe() => return Ok(status(&judged)),
+                shown => Some(shown?),
+            };
             if signal.comes_within(interval)? {
                 return Ok(status(&judged));
             }
@@ -259,7 +262,8 @@ impl<'a> Watcher<'a> {
             // To the upper left, and the lines below go; a pipe gets neither.
             Format::Text if watched => {
                 let time = look.now.rfc3339();
-                print(&format!("\u{1b}[H\u{1b}[J{time}\n{}\n", status_text(&view)))?;
+                let text = format!("\u{1b}[H\u{1b}[J{time}\n{}\n", status_text(&view));
+                super::print_to_reader(&text)?;
             }
             Format::Text => print(&status_text(&view))?,
             Format::Json if watched => super::print_json_as(&status_json(&view), Layout::OneLine)?,

@@ -12,8 +12,7 @@ use super::{
 };
 
 const GLOBAL: &str = "write an address of this host that routers know, in quotes";
-const BOTH_FAMILIES: &str =
-    "write one address; a host with IPv4 and IPv6 peers has two files: DUAL STACK in meshsec(8)";
+const BOTH_FAMILIES: &str = "write one address; a host with IPv4 and IPv6 peers has two files: DUAL STACK in meshsec-traffic(7)";
 
 pub(super) fn read(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<IpAddr> {
     if value.get_ref().is_array() {

@@ -162,7 +162,7 @@ fn read_outside<'s>(
         return None;
     }
     let hint = "write another: two hosts behind one address can't be told apart in transport mode; \
-                ESP IN UDP in meshsec(8) tells what to do instead";
+                ESP IN UDP in meshsec-traffic(7) tells what to do instead";
     let what = format!("outside address {ip}");
     seen.addresses.unique_or(findings, value.span(), what, ip, hint).map(|_| outside)
 }

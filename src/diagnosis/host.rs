@@ -79,10 +79,19 @@ fn devices(facts: &Facts<'_>) -> Vec<Finding> {
         Some(Finding::attention(code, text).remedy(remedy).cause())
     };
     let found: Vec<Finding> = names.iter().filter_map(wrong).collect();
-    match (found.is_empty(), names.is_empty()) {
-        (false, _) => found,
-        (true, true) => Vec::new(),
-        (true, false) => vec![Finding::ok(code, format!("{} up, with a carrier", list(names)))],
+    let gone: Vec<&&str> = names.iter().filter(|name| counters.device(name).is_none()).collect();
+    match (found.is_empty(), names.is_empty(), gone.is_empty()) {
+        (false, _, _) => found,
+        (true, true, _) => {
+            vec![Finding::unknown(code, "no device is known by which packets to peers leave")]
+        }
+        (true, false, false) => {
+            let text = format!("{}, by which packets to peers leave, can't be read", list(gone));
+            vec![Finding::unknown(code, text)]
+        }
+        (true, false, true) => {
+            vec![Finding::ok(code, format!("{} up, with a carrier", list(names)))]
+        }
     }
 }
 
@@ -127,6 +136,10 @@ fn keys(facts: &Facts<'_>) -> Option<Finding> {
             "the kernel hides {} (lockdown: {mode}), so plans can't compare them with the file's",
             plural(hidden as u64, "key", "keys")
         );
+        return Some(Finding::unknown(code, text));
+    }
+    if facts.state.sas_of(facts.config.reqid).next().is_none() {
+        let text = "no SA of the mesh is here, so whether the kernel shows keys is not known";
         return Some(Finding::unknown(code, text));
     }
     Some(Finding::ok(code, "the kernel shows keys, and meshsec plan compares them"))
@@ -226,7 +239,15 @@ fn drops(facts: &Facts<'_>) -> Finding {
         let lost_out = after.lost_out.saturating_sub(before.lost_out);
         (lost_in + lost_out > 0).then(|| format!("{name} {lost_in} in and {lost_out} out"))
     };
-    let lost: Vec<String> = names.into_iter().filter_map(moved).collect();
+    let is_gone = |name: &&&str| before.device(name).is_none() || after.device(name).is_none();
+    let gone: Vec<&&str> = names.iter().filter(is_gone).collect();
+    let lost: Vec<String> = names.iter().copied().filter_map(moved).collect();
+    if lost.is_empty() && names.is_empty() {
+        return Finding::unknown(code, "no device is known by which packets of the mesh pass");
+    }
+    if lost.is_empty() && !gone.is_empty() {
+        return Finding::unknown(code, format!("the counters of {} can't be read", list(gone)));
+    }
     if lost.is_empty() {
         return Finding::ok(code, format!("devices have dropped nothing in {} s", facts.seconds));
     }

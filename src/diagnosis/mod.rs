@@ -64,7 +64,7 @@ pub struct MeshFacts<'a> {
 pub enum Outcome {
     /// Somebody should look.
     Attention,
-    /// It could not be read.
+    /// It could not be judged: a part can't be read, or nothing happened by which to tell.
     Unknown,
     /// All is well.
     Ok,

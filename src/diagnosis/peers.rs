@@ -71,6 +71,8 @@ type Groups = BTreeMap<(Kind, String), (Vec<PeerName>, Moved)>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Attention,
+    /// Nothing was seen by which it could be judged.
+    Unknown,
     Ok,
 }
 
@@ -83,6 +85,7 @@ fn add(groups: &mut Groups, kind: Kind, text: String, peer: &PeerState, moved: M
 fn finding(code: CheckCode, kind: Kind, text: String, names: Vec<PeerName>) -> Finding {
     let finding = match kind {
         Kind::Attention => Finding::attention(code, text),
+        Kind::Unknown => Finding::unknown(code, text),
         Kind::Ok => Finding::ok(code, text),
     };
     finding.about(names)
@@ -131,7 +134,7 @@ fn heard(facts: &Facts<'_>, mesh: &MeshFacts<'_>) -> Vec<Finding> {
         let finding = finding(CheckCode::Heard, kind, text, names);
         match kind {
             Kind::Attention => finding.remedy(format!("run meshsec doctor on {first}")),
-            Kind::Ok => finding,
+            Kind::Unknown | Kind::Ok => finding,
         }
     };
     groups.into_iter().map(finding).collect()
@@ -140,7 +143,7 @@ fn heard(facts: &Facts<'_>, mesh: &MeshFacts<'_>) -> Vec<Finding> {
 fn came(mesh: &MeshFacts<'_>, peer: &PeerState, moved: Moved) -> (Kind, &'static str) {
     // No answer can be expected while packets do not leave, and it was not seen whether the peer sends.
     if !matches!(peer.flow, Flow::Protected(_)) || peer.no_way.is_some() {
-        return (Kind::Ok, "not judged, as nothing leaves encrypted");
+        return (Kind::Unknown, "not judged, as nothing leaves encrypted");
     }
     let is_unanswered = moved.sent > 0 && moved.heard == 0;
     let is_asked = mesh.case.asked.contains(&peer.name);
@@ -152,9 +155,9 @@ fn came(mesh: &MeshFacts<'_>, peer: &PeerState, moved: Moved) -> (Kind, &'static
             (Kind::Attention, "packets leave encrypted, and none comes from it any more")
         }
         Verdict::Silent => {
-            (Kind::Ok, "none came lately, and nothing is sent that asks for answers")
+            (Kind::Unknown, "none came lately, and nothing is sent that asks for answers")
         }
-        Verdict::Idle => (Kind::Ok, "nothing was sent, and nothing came"),
+        Verdict::Idle => (Kind::Unknown, "nothing was sent, and nothing came"),
         Verdict::Clear | Verdict::Blocked | Verdict::Protected => match is_unanswered {
             true if moved.sent >= MANY => {
                 (Kind::Attention, "packets leave encrypted, and none comes from it now")
@@ -251,7 +254,7 @@ fn paths(facts: &Facts<'_>) -> Vec<Finding> {
         }
     }
     if groups.is_empty() {
-        return vec![Finding::ok(code, unremarkable(facts))];
+        return vec![unremarkable(facts)];
     }
     let finding = |(text, names): (String, Vec<PeerName>)| {
         let remedy = format!(
@@ -264,13 +267,26 @@ fn paths(facts: &Facts<'_>) -> Vec<Finding> {
     groups.into_iter().map(finding).collect()
 }
 
-fn unremarkable(facts: &Facts<'_>) -> String {
-    match facts.examination.probes.values().filter(|probe| probe.passed.is_some()).count() {
-        0 => "the kernel has learned of no smaller path".to_owned(),
-        number => format!(
-            "packets of the device's MTU are answered by {}",
-            plural(number as u64, "peer", "peers")
-        ),
+/// Only a packet of the device's MTU that was answered shows that the path takes it.
+fn unremarkable(facts: &Facts<'_>) -> Finding {
+    let code = CheckCode::PathMtu;
+    let probed = facts.examination.probes.len();
+    let passed = facts.examination.probes.values().filter(|probe| probe.passed.is_some()).count();
+    let answered = || {
+        let peers = plural(passed as u64, "peer", "peers");
+        format!("packets of the device's MTU are answered by {peers}")
+    };
+    match (probed, passed) {
+        (0, _) => Finding::unknown(
+            code,
+            "no large packet was sent to peers, and the kernel has learned of no smaller path",
+        )
+        .remedy("--probe sends some"),
+        (_, 0) => Finding::unknown(code, "no large packet was answered, nor a small one"),
+        (probed, passed) if passed < probed => {
+            Finding::unknown(code, format!("{}, and not known of the others", answered()))
+        }
+        (_, _) => Finding::ok(code, answered()),
     }
 }
 

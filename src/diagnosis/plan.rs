@@ -45,7 +45,10 @@ fn applied(facts: &Facts<'_>, mesh: &MeshFacts<'_>) -> Finding {
     let plan = mesh.case.plan;
     if plan.changes.is_empty() {
         let lack = plan.lack().map(|lack| format!(", but {lack}")).unwrap_or_default();
-        return Finding::ok(code, format!("nothing differs from the file{lack}"));
+        let text =
+            format!("nothing differs from the file, apart from keys, which are not compared{lack}");
+        let is_seen = plan.lacks.iter().all(|lack| !lack.unseen);
+        return if is_seen { Finding::ok(code, text) } else { Finding::unknown(code, text) };
     }
     let peers: std::collections::BTreeSet<&PeerName> =
         plan.changes.iter().filter_map(|change| change.peer.as_ref()).collect();
@@ -64,15 +67,11 @@ fn applied(facts: &Facts<'_>, mesh: &MeshFacts<'_>) -> Finding {
     }
 }
 
-/// The checks that are well where nothing was said about them.
+/// The checks that are well, or not known, where nothing was said about them.
 fn well(facts: &Facts<'_>) -> Vec<Finding> {
-    let mut found = vec![
-        Finding::ok(CheckCode::Conflict, "no foreign object is in the way"),
-        Finding::ok(CheckCode::Route, "there is a route to each peer"),
-        Finding::ok(CheckCode::Source, "packets come from the local peer's address"),
-        Finding::ok(CheckCode::Bypass, "no sysctl takes packets past the policies"),
-        Finding::ok(CheckCode::Nat, "no rule changes addresses"),
-    ];
+    let mut found = vec![Finding::ok(CheckCode::Conflict, "no foreign object is in the way")];
+    found.extend(ways(facts));
+    found.push(addresses(facts));
     if let Some((kind, port)) = facts.config.traffic.device() {
         let tunnels = facts.state.tunnels.iter().flatten();
         let of_mesh = tunnels.filter(|tunnel| (tunnel.kind, tunnel.port) == (kind, port));
@@ -87,15 +86,67 @@ fn well(facts: &Facts<'_>) -> Vec<Finding> {
                 ),
             ),
             (Some(_), false) => {
-                Finding::ok(CheckCode::Tunnel, format!("{} sends to peers", list(names)))
+                Finding::ok(CheckCode::Tunnel, format!("{} sends to peers", list(&names)))
             }
         });
-        found.push(Finding::ok(CheckCode::Mtu, "the MTU of tunnel devices fits"));
+        found.push(mtu(facts, &names));
     }
     if facts.config.esp.encap.is_some() {
         found.push(Finding::ok(CheckCode::EncapSocket, "a socket takes ESP out of UDP"));
     }
     found
+}
+
+/// Routes, and the checks that are made by the devices to which these lead.
+fn ways(facts: &Facts<'_>) -> Vec<Finding> {
+    let are_known = facts.local.is_some_and(|local| {
+        let mut peers = facts.peers().iter();
+        peers.all(|peer| facts.state.route(local.address, peer.address).is_some())
+    });
+    let checks = [
+        (CheckCode::Route, "there is a route to each peer"),
+        (CheckCode::Source, "packets come from the local peer's address"),
+        (CheckCode::Bypass, "no sysctl takes packets past the policies"),
+    ];
+    let finding = |(code, text)| match are_known {
+        true => Finding::ok(code, text),
+        false => Finding::unknown(code, "the routes to peers are not known"),
+    };
+    checks.map(finding).into()
+}
+
+fn addresses(facts: &Facts<'_>) -> Finding {
+    let filters = &facts.examination.filters;
+    let chains = &filters.translating;
+    let Some(first) = chains.first() else {
+        return match filters.unread.first() {
+            None => Finding::ok(CheckCode::Nat, "no rule changes addresses"),
+            Some(why) => Finding::unknown(CheckCode::Nat, format!("rules can't be read: {why}")),
+        };
+    };
+    let shown = list(chains.iter().map(|chain| format!("{} {}", chain.table, chain.chain)));
+    let text = format!(
+        "rules of nf_tables that are not iptables' are not read, and may change addresses: {shown}"
+    );
+    let remedy = format!("read them with nft list chain {} {}", first.table, first.chain);
+    Finding::unknown(CheckCode::Nat, text).remedy(remedy)
+}
+
+/// Whether it could be compared: with that of the devices below.
+fn mtu(facts: &Facts<'_>, tunnels: &[&str]) -> Finding {
+    let code = CheckCode::Mtu;
+    let is_known = |name: &&str| facts.state.link(name).is_some();
+    let below = facts.local.map(|local| crate::plan::underlay(facts.state, local.address));
+    match below {
+        _ if tunnels.is_empty() => {
+            Finding::unknown(code, "no tunnel device was found to be looked at")
+        }
+        Some(Ok(_)) if tunnels.iter().all(is_known) => {
+            Finding::ok(code, "the MTU of tunnel devices fits")
+        }
+        Some(Err(why)) => Finding::unknown(code, why),
+        Some(Ok(_)) | None => Finding::unknown(code, "the MTU of a device can't be read"),
+    }
 }
 
 fn of_warning(facts: &Facts<'_>, warning: &crate::model::Warning) -> Option<Finding> {

@@ -23,13 +23,17 @@ pub(super) fn sa_exists(found: Option<&Sa>, reqid: Reqid) -> String {
         Some(found) if found.reqid == reqid => {
             "an SA of this mesh has this destination and SPI already; plan again".into()
         }
-        _ => "a foreign SA has this destination and SPI; see Conflicts in meshsec(8)".into(),
+        _ => {
+            "a foreign SA has this destination and SPI; see CONFLICTS in meshsec-troubleshooting(7)"
+                .into()
+        }
     }
 }
 
 /// The meaning of an `EEXIST` for a policy.
 pub(super) fn policy_exists() -> String {
-    "a policy with this selector and direction exists; see Conflicts in meshsec(8)".into()
+    "a policy with this selector and direction exists; see CONFLICTS in meshsec-troubleshooting(7)"
+        .into()
 }
 
 /// Whether an SA in the way is a placeholder that the mesh's SA may replace.

@@ -1,12 +1,12 @@
 //! Codes, by which programs tell warnings, conflicts and reasons apart.
 //!
 //! A text is for people and may be worded anew; its code stays. A new kind of
-//! warning is one line here and one item in meshsec(8), CODES, which a test
+//! warning is one line here and one item in meshsec-json(7), CODES, which a test
 //! compares with these lists.
 
 use std::{borrow::Cow, fmt};
 
-/// An enum of words with a meaning for each; both are those of meshsec(8).
+/// An enum of words with a meaning for each; both are those of meshsec-json(7).
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($variant:ident $word:literal $meaning:literal,)+ }) => {
         $(#[$doc])*
@@ -18,7 +18,7 @@ macro_rules! codes {
         }
 
         impl $name {
-            /// All of them, as they are listed in meshsec(8).
+            /// All of them, as they are listed in meshsec-json(7).
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// The word in JSON.

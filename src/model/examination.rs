@@ -112,6 +112,8 @@ pub struct Filters {
     pub unread: Vec<String>,
     /// Chains of nf_tables that are not iptables', whose rules are not read.
     pub foreign: Vec<ForeignChain>,
+    /// Those that may change the addresses of packets that leave, whose rules are not read either.
+    pub translating: Vec<ForeignChain>,
 }
 
 /// A rule, or the policy of a chain, that drops packets of the mesh.

@@ -51,7 +51,7 @@ fn without_socket(encap: EncapPort, socket: EncapSocket, is_ipv6: bool) -> Optio
         (Answers::No, false) => (
             WarningCode::EncapSocketMissing,
             format!(
-                "{lost}, as no socket of this host takes it: {unit}, as ESP IN UDP in meshsec(8) shows"
+                "{lost}, as no socket of this host takes it: {unit}, as ESP IN UDP in meshsec-traffic(7) shows"
             ),
         ),
         (Answers::No, true) => (

@@ -17,7 +17,7 @@ use crate::{
 
 /// The advice where a stage is skipped.
 pub(super) const BY_STAGES: &str = "a running network loses nothing if all hosts go by stages, see STAGES in \
-                         meshsec(8)";
+                         meshsec-rotation(7)";
 
 /// The reason of what goes because packets leave in the clear.
 pub(super) const SENDS_CLEAR_TEXT: &str = "packets leave in the clear at stage receive";

@@ -114,7 +114,7 @@ fn unpaired(desired: &Desired) -> Option<Warning> {
         let fate = fate_without_a_pair(desired);
         let text = format!(
             "no pair with {}: the address is of the other family, IPv4 or IPv6, so traffic with it \
-             {fate}; hosts that need both families need two files: see DUAL STACK in meshsec(8)",
+             {fate}; hosts that need both families need two files: see DUAL STACK in meshsec-traffic(7)",
             names(&peers)
         );
         Warning::new(WarningCode::NoPair, text)

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod packages;
+mod references;
 mod source;
 mod words;
 
@@ -82,6 +83,10 @@ fn validate(mesh: &str) -> String {
 
 // The man pages.
 
+fn pages() -> Vec<PathBuf> {
+    files("man", &["5", "7", "8"])
+}
+
 /// The words that `.It` lines of a page name by an mdoc macro, such as `Fl`.
 fn items(page: &str, name: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
@@ -137,8 +142,8 @@ fn section<'p>(page: &'p str, title: &str) -> &'p str {
 }
 
 #[test]
-fn meshsec_8_explains_every_word_of_a_plan_in_json() {
-    let page = read("man/meshsec.8");
+fn meshsec_json_7_explains_every_word_of_a_plan_in_json() {
+    let page = read("man/meshsec-json.7");
     let json = section(&page, "JSON");
     let mut found = BTreeSet::new();
     for (schema, place) in [
@@ -156,11 +161,11 @@ fn meshsec_8_explains_every_word_of_a_plan_in_json() {
         let explained = json.lines().any(|line| {
             line.strip_prefix(".Ql ").is_some_and(|rest| rest.split(' ').next() == Some(&word))
         });
-        assert!(explained, "JSON in meshsec(8) has no {word}");
+        assert!(explained, "JSON in meshsec-json(7) has no {word}");
     }
 }
 
-/// A list of codes with their meanings, as meshsec(8) has it.
+/// A list of codes with their meanings, as meshsec-json(7) has it.
 fn listed<'c>(title: &str, codes: impl Iterator<Item = (&'c str, &'c str)>) -> String {
     let mut text = format!(".Ss {title}\n.Bl -tag -width Ds -compact\n");
     for (word, meaning) in codes {
@@ -182,7 +187,7 @@ fn listed<'c>(title: &str, codes: impl Iterator<Item = (&'c str, &'c str)>) -> S
 }
 
 #[test]
-fn meshsec_8_lists_every_code_and_no_other() {
+fn meshsec_json_7_lists_every_code_and_no_other() {
     let codes = [
         listed("Of warnings", WarningCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
         listed("Of errors", ErrorCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
@@ -191,10 +196,10 @@ fn meshsec_8_lists_every_code_and_no_other() {
         listed("Of checks", CheckCode::ALL.iter().map(|code| (code.word(), code.meaning()))),
     ]
     .concat();
-    let page = read("man/meshsec.8");
+    let page = read("man/meshsec-json.7");
     let found = section(&page, "CODES");
     let found = &found[found.find(".Ss ").expect("lists")..];
-    compare("man/meshsec.8", &page.replace(found, &codes));
+    compare("man/meshsec-json.7", &page.replace(found, &codes));
 }
 
 #[test]
@@ -264,7 +269,7 @@ fn the_test_vectors_of_meshsec_toml_5_are_the_first_of_the_vectors() {
 
 #[test]
 fn mandoc_finds_nothing_to_warn_of() {
-    for page in ["man/meshsec.8", "man/meshsec.toml.5"] {
+    for page in pages() {
         let output = Command::new("mandoc")
             .args(["-T", "lint", "-W", "warning"])
             .arg(root().join(page))

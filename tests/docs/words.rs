@@ -67,7 +67,7 @@ fn pages() -> Vec<Text> {
             .into_iter()
             .map(std::path::PathBuf::from)
             .collect::<Vec<_>>();
-    pages.extend(files("man", &["8", "5"]));
+    pages.extend(crate::pages());
     pages.extend(files("docs", &["md"]));
     let text = |path: &std::path::PathBuf| fs::read_to_string(root().join(path)).unwrap();
     pages.iter().map(|path| Text::new(path.display().to_string(), &text(path))).collect()

@@ -170,7 +170,7 @@ pub fn adding_an_sa_twice_is_eexist(bench: &mut dyn Bench) {
     assert_eq!(
         text,
         "cannot add SA dst 192.0.2.2 proto esp spi 0x80000001: EEXIST: \
-         a foreign SA has this destination and SPI; see Conflicts in meshsec(8)"
+         a foreign SA has this destination and SPI; see CONFLICTS in meshsec-troubleshooting(7)"
     );
     refused(bench.one(add_sa(simple(0x8000_0001))), Errno::EEXIST);
     assert_eq!(bench.look().0.sas, [simple(0x8000_0001).0]);
@@ -312,7 +312,7 @@ pub fn adding_a_policy_twice_is_eexist_and_leaves_the_first(bench: &mut dyn Benc
     assert_eq!(
         text,
         "cannot add policy src 192.0.2.1/32 dst 192.0.2.2/32 proto udp dport 4789 dir out: \
-         EEXIST: a policy with this selector and direction exists; see Conflicts in meshsec(8)"
+         EEXIST: a policy with this selector and direction exists; see CONFLICTS in meshsec-troubleshooting(7)"
     );
     assert_eq!(bench.look().0.policies, [policy(4789, FOREIGN)]);
 }

@@ -14,8 +14,11 @@ use std::{
     path::Path,
 };
 
+use clap::Parser;
 use meshsec::{
     apply::{Target, apply},
+    cli::Cli,
+    commands,
     config::{self, SecretsMode},
     desired::{WantedSa, desired},
     kernel::{Kernel, Linux, memory::Memory},
@@ -212,6 +215,40 @@ fn what_is_sent_to_the_kernel_is_wiped_whether_it_is_taken_or_not() {
         assert_eq!(answers.len(), 4);
     });
     looking.found_nothing("requests");
+}
+
+/// The lines of `export` have keys in them, and are printed past the standard library's buffer.
+#[test]
+fn lines_of_an_export_are_wiped_with_the_keys_in_them() {
+    if !common::namespace::inside("lines_of_an_export_are_wiped_with_the_keys_in_them") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = mesh(directory.path(), "mesh_key = { file = \"mesh.key\" }", ["", ""]);
+    write(&directory.path().join("mesh.key"), &hex::encode(marked(13)));
+    for form in ["ip-batch", "wireshark"] {
+        let printed = directory.path().join(form);
+        write(&printed, "");
+        let words = ["export", "--as", form, "--show-secrets", "--local", "a", "-c"];
+        let words = ["meshsec"].iter().chain(&words).map(std::ffi::OsStr::new);
+        let cli = Cli::parse_from(words.chain([file.as_os_str()]));
+        let looking = Looking::for_all(secrets::of_mesh_key(&marked(13), [1, 2], 5));
+        let done = with_stdout(&printed, || looking.at(|| commands::run(&cli).is_ok()));
+        looking.found_nothing(form);
+        let lines = fs::read(&printed).unwrap();
+        let wanted = secrets::Wanted::new(secrets::of_mesh_key(&marked(13), [1, 2], 5));
+        assert!(done && wanted.within(&lines).contains(&"a key (in hex)"), "{form} has keys");
+    }
+}
+
+/// Runs something with a file as standard output.
+fn with_stdout<T>(file: &Path, work: impl FnOnce() -> T) -> T {
+    let stdout = rustix::io::dup(rustix::stdio::stdout()).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    rustix::stdio::dup2_stdout(&file).unwrap();
+    let done = work();
+    rustix::stdio::dup2_stdout(&stdout).unwrap();
+    done
 }
 
 /// Gives some bytes at a time, and does not say how many are to come.

@@ -125,6 +125,23 @@ fn a_plan_that_is_shown_has_each_key_in_memory_once_and_nothing_that_led_to_it()
     assert_eq!(found_once_it_waits(plan), four.into());
 }
 
+/// All lines are made before the first is printed: each key is there as the kernel's bytes, and in hex.
+#[test]
+fn an_export_that_prints_has_each_key_in_memory_and_in_its_line() {
+    if !inside("process::an_export_that_prints_has_each_key_in_memory_and_in_its_line") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (_reader, full) = full_pipe();
+    let words = ["export", "--as", "ip-batch", "--show-secrets", "--local", "a"];
+    let mut export = command(directory.path(), FILE, &words);
+    export.stdout(full);
+    let in_hex = |name: &str| (format!("{name} (in hex) in [heap]"), 4 * 4);
+    let raw = [once("a key", 4), once("a key and its salt", 4), once("the mesh key", 1)];
+    let lines = [in_hex("a key"), in_hex("a key and its salt")];
+    assert_eq!(found_once_it_waits(export), raw.into_iter().chain(lines).collect());
+}
+
 /// The lock is waited for with the secrets read and no key made.
 #[test]
 fn an_apply_that_waits_has_the_secret_in_memory_once_and_no_text_of_it() {

@@ -205,7 +205,7 @@ impl World {
             Event::Move { up, here, bits, quiet } => {
                 if rule(self, here.map(host), bits, quiet) {
                     self.generation = if up { self.generation + 1 } else { self.generation - 1 };
-                    // As meshsec(8) asks: snapshots from before a step back, or from before it was
+                    // As meshsec-rotation(7) asks: snapshots from before a step back, or from before it was
                     // applied everywhere, are of no use afterwards.
                     if !up || self.went_back {
                         self.snapshots.iter_mut().for_each(Vec::clear);

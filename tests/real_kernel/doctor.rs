@@ -52,6 +52,15 @@ fn blames(lab: &Lab, place: usize, words: &[&str], code: &str, texts: &[&str]) -
     document
 }
 
+/// The verdict of the only finding of a check.
+#[track_caller]
+fn verdict<'d>(document: &'d Value, code: &str) -> &'d str {
+    let findings = document["findings"].as_array().expect("a list").iter();
+    let found: Vec<&Value> = findings.filter(|it| it["code"] == code).collect();
+    assert_eq!(found.len(), 1, "{code}: {document:#}");
+    found[0]["verdict"].as_str().expect("a word")
+}
+
 /// While a sends to b, and gets no answer, doctor on a says to look on b.
 #[track_caller]
 fn says_to_look_on_b(lab: &Lab) {
@@ -150,8 +159,13 @@ fn a_firewall_drops_esp() {
     blames(&lab, B, &[], "firewall", &first);
     iptables(&lab, B, "-P INPUT ACCEPT");
     iptables(&lab, B, "-F INPUT");
+    assert_eq!(verdict(&doctor(&lab, A, &[], 0), "heard"), "unknown");
     let _traffic = Stream::start(&lab, A, B);
+    assert_eq!(verdict(&doctor(&lab, A, &[], 0), "path-mtu"), "unknown");
     let well = doctor(&lab, A, &["--probe"], 0);
+    for code in ["heard", "path-mtu", "mtu", "nat", "route", "source", "bypass", "device"] {
+        assert_eq!(verdict(&well, code), "ok", "{code}: {well:#}");
+    }
     assert!(conclusion(&well).starts_with("Nothing was found on this host"), "{well:#}");
     assert_eq!(well["probes"][0]["answers"], true, "{well:#}");
     assert_eq!(well["probes"][0]["passed"], 1500, "{well:#}");

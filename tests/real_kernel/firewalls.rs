@@ -1,4 +1,4 @@
-//! FIREWALLS and DUAL STACK of meshsec(8), as packets see them.
+//! FIREWALLS in meshsec-neighbours(7) and DUAL STACK in meshsec-traffic(7), as packets see them.
 
 use std::{fs, process::Command};
 
@@ -14,7 +14,7 @@ const TUNNEL: &[&str] = &[
     "-j", "ACCEPT",
 ];
 
-/// The rules of FIREWALLS in meshsec(8), by which a host that drops everything is reached.
+/// The rules of FIREWALLS in meshsec-neighbours(7), by which a host that drops everything is reached.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn a_host_that_drops_everything_else_needs_both_rules_of_the_manual() {
@@ -33,7 +33,7 @@ fn a_host_that_drops_everything_else_needs_both_rules_of_the_manual() {
     }
 }
 
-/// DUAL STACK in meshsec(8): two files, with the guards "xfrm" and false.
+/// DUAL STACK in meshsec-traffic(7): two files, with the guards "xfrm" and false.
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn two_files_protect_hosts_over_both_families() {

@@ -9,6 +9,7 @@ mod golden_plans;
 mod schema;
 
 mod ci;
+mod colours;
 mod completions;
 mod config;
 mod configuration_management;
@@ -27,6 +28,7 @@ mod lockdown;
 mod mesh_wide;
 mod monitoring;
 mod named;
+mod not_known;
 mod ordinary_user;
 mod plans;
 mod plans_options;

@@ -140,9 +140,9 @@ fn assert_answered(place: &str, expression: &str, metrics: &Metrics) {
     }
 }
 
-/// Whether meshsec(8) explains a counter of /proc/net/xfrm_stat.
+/// Whether meshsec-troubleshooting(7) explains a counter of /proc/net/xfrm_stat.
 fn is_a_counter(name: &str) -> bool {
-    read("man/meshsec.8").lines().any(|line| line == format!(".It Va {name}"))
+    read("man/meshsec-troubleshooting.7").lines().any(|line| line == format!(".It Va {name}"))
 }
 
 #[test]
@@ -170,8 +170,8 @@ fn alerts_and_dashboard_leave_no_metric_out() {
 }
 
 #[test]
-fn meshsec_8_has_every_metric_with_its_labels() {
-    let page = read("man/meshsec.8");
+fn meshsec_json_7_has_every_metric_with_its_labels() {
+    let page = read("man/meshsec-json.7");
     let section = page.split("\n.Sh METRICS\n").nth(1).unwrap().split("\n.Sh ").next().unwrap();
     let items = section.split("\n.It Va ").skip(1).map(|item| {
         let (name, rest) = item.split_once('\n').unwrap();

@@ -359,8 +359,8 @@ fn metrics_of_golden_statuses() -> BTreeSet<String> {
 }
 
 #[test]
-fn meshsec_8_has_every_metric_with_its_type_and_labels_and_no_other() {
-    let page = fs::read_to_string("man/meshsec.8").unwrap();
+fn meshsec_json_7_has_every_metric_with_its_type_and_labels_and_no_other() {
+    let page = fs::read_to_string("man/meshsec-json.7").unwrap();
     let section = page.split("\n.Sh METRICS\n").nth(1).unwrap().split("\n.Sh ").next().unwrap();
     let items = section.split("\n.It Va ").skip(1);
     let documented: BTreeSet<String> = items
@@ -378,7 +378,7 @@ fn meshsec_8_has_every_metric_with_its_type_and_labels_and_no_other() {
         .collect();
     let printed = metrics_of_golden_statuses();
     assert!(printed.len() > 15, "{printed:?}");
-    assert_eq!(documented, printed, "metrics of meshsec(8), and those that status prints");
+    assert_eq!(documented, printed, "metrics of meshsec-json(7), and those that status prints");
 }
 
 /// A tunnel device sends from its own address, which no policy is for, to its remote end and by its

@@ -41,7 +41,7 @@ options:
   refuse:
     description:
       - Codes of warnings with which a plan is refused. The module fails then, and nothing is
-        changed. C(CODES) in C(meshsec(8)) lists them; C(generation-jump) is one.
+        changed. C(CODES) in C(meshsec-json(7)) lists them; C(generation-jump) is one.
     type: list
     elements: str
     default: []
@@ -110,7 +110,7 @@ plan_warnings:
   type: list
   elements: dict
 traffic:
-  description: The effect of the plan on packets that leave, as JSON in meshsec(8) describes it (peer, address, before, after).
+  description: The effect of the plan on packets that leave, as JSON in meshsec-json(7) describes it (peer, address, before, after).
   returned: where there is a plan
   type: list
   elements: dict
@@ -133,7 +133,7 @@ second_guard_missing:
   type: list
   elements: dict
 report:
-  description: The report of apply or destroy without its plan. JSON in meshsec(8) describes it.
+  description: The report of apply or destroy without its plan. JSON in meshsec-json(7) describes it.
   returned: where apply or destroy was run
   type: dict
 errors:

@@ -1,6 +1,6 @@
 //! The documents that programs read, as JSON: one file for each.
 //!
-//! The types here are published: their fields' names and their words are those of meshsec(8), JSON,
+//! The types here are published: their fields' names and their words are those of meshsec-json(7), JSON,
 //! and of the JSON Schemas in `schemas/`, with which tests compare every document. All else in the
 //! program may be renamed. Conversions are from the model's and the plan's types; only the state of
 //! a snapshot is the model's own type.

@@ -187,8 +187,8 @@ fn codes_of_the_schemas_are_those_of_the_program() {
 }
 
 #[test]
-fn meshsec_8_names_every_schema_and_every_member() {
-    let page = fs::read_to_string(root().join("man/meshsec.8")).unwrap();
+fn meshsec_json_7_names_every_schema_and_every_member() {
+    let page = fs::read_to_string(root().join("man/meshsec-json.7")).unwrap();
     let words: BTreeSet<&str> = page.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
     for (name, schema) in &*SCHEMAS {
         assert!(page.contains(&format!("schemas/{name}.schema.json")), "{name}");

@@ -177,7 +177,9 @@ impl Iptables {
         }
         let family = if host.local.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
         match nf_tables::foreign_chains(family) {
-            Ok(chains) => filters.foreign = chains,
+            Ok(chains) => {
+                (filters.foreign, filters.translating) = (chains.filtering, chains.translating)
+            }
             Err(error) => filters.unread.push(error.to_string()),
         }
         for programs in self.families().iter().filter(|programs| programs.family == family) {

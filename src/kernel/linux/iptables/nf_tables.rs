@@ -107,6 +107,9 @@ const HOOK_NUMBER: u16 = 1;
 const POLICY: u16 = 5;
 /// `NF_INET_FORWARD`, the one hook that packets of this host don't meet.
 const FORWARD: u32 = 2;
+/// `NF_INET_LOCAL_OUT` and `NF_INET_POST_ROUTING`, which packets meet that leave.
+const OUTPUT: u32 = 3;
+const POSTROUTING: u32 = 4;
 /// `NF_DROP`.
 const DROP: u32 = 0;
 /// `NFPROTO_INET` and `NFPROTO_NETDEV`.
@@ -120,6 +123,7 @@ struct Base {
     family: u8,
     table: String,
     kind: String,
+    hook: Option<u32>,
     chain: ForeignChain,
 }
 
@@ -136,22 +140,43 @@ pub(super) fn has_chains_of_iptables(family: Family) -> Result<bool, KernelError
     })
 }
 
-/// The chains of tables that are not iptables', where packets of a family pass that come to this
-/// host or leave it.
+/// Chains of tables that are not iptables', where packets of this host pass.
+#[derive(Default)]
+pub(super) struct ForeignChains {
+    /// Those where packets pass that come to this host or leave it.
+    pub filtering: Vec<ForeignChain>,
+    /// Those that may change the addresses of packets that leave.
+    pub translating: Vec<ForeignChain>,
+}
+
+/// The chains of tables that are not iptables', where packets of a family pass.
 ///
 /// # Errors
 ///
 /// As of [`has_chains_of_meshes`].
-pub(super) fn foreign_chains(family: Family) -> Result<Vec<ForeignChain>, KernelError> {
+pub(super) fn foreign_chains(family: Family) -> Result<ForeignChains, KernelError> {
     let families = [number(family), INET, NETDEV];
-    let mut found = list(|message: &mut [u8]| {
-        let is_foreign = |base: &Base| {
-            families.contains(&base.family) && base.kind != "nat" && !base.is_of_iptables()
-        };
-        Ok(base(message)?.filter(is_foreign).map(|base| base.chain))
+    let found = list(|message: &mut [u8]| {
+        let is_foreign = |base: &Base| families.contains(&base.family) && !base.is_of_iptables();
+        Ok(base(message)?.filter(is_foreign))
     })?;
-    found.sort();
-    Ok(found)
+    Ok(ForeignChains::of(found))
+}
+
+impl ForeignChains {
+    fn of(found: Vec<Base>) -> Self {
+        let mut chains = Self::default();
+        for base in found {
+            match (base.kind.as_str(), base.hook) {
+                ("nat", Some(OUTPUT | POSTROUTING)) => chains.translating.push(base.chain),
+                ("nat", _) => {}
+                (_, _) => chains.filtering.push(base.chain),
+            }
+        }
+        chains.filtering.sort();
+        chains.translating.sort();
+        chains
+    }
 }
 
 impl Base {
@@ -193,7 +218,7 @@ fn base(message: &[u8]) -> Result<Option<Base>, KernelError> {
         chain: text(NAME),
         drops: value(POLICY).and_then(big_endian) == Some(DROP),
     };
-    Ok(Some(Base { family, table, kind: text(TYPE), chain }))
+    Ok(Some(Base { family, table, kind: text(TYPE), hook: number, chain }))
 }
 
 /// nf_tables has numbers in the order of the network.
@@ -315,6 +340,29 @@ mod tests {
         assert_eq!(found(2, "mine", Some(1), 1), Some((false, "ip mine".into(), false)));
         assert_eq!(found(INET, "filter", Some(FORWARD), DROP), None, "of other hosts' packets");
         assert_eq!(found(INET, "filter", None, DROP), None, "no rule leads to it by itself");
+    }
+
+    #[test]
+    fn only_chains_where_packets_leave_may_change_their_addresses() {
+        let base = |kind: &str, hook: u32| Base {
+            family: INET,
+            table: "mine".into(),
+            kind: kind.into(),
+            hook: Some(hook),
+            chain: ForeignChain {
+                table: "inet mine".into(),
+                chain: format!("{kind}{hook}"),
+                drops: false,
+            },
+        };
+        let hooks = [POSTROUTING, OUTPUT, 1, 0];
+        let all = ["nat", "filter"].iter().flat_map(|kind| hooks.map(|hook| base(kind, hook)));
+        let found = ForeignChains::of(all.collect());
+        let names = |chains: Vec<ForeignChain>| {
+            chains.into_iter().map(|chain| chain.chain).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(found.translating), "nat3 nat4");
+        assert_eq!(names(found.filtering), "filter0 filter1 filter3 filter4");
     }
 
     #[test]

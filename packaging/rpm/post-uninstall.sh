@@ -1,0 +1,7 @@
+#!/bin/sh
+# At an upgrade $1 is 1. /etc/meshsec stays, with its secrets.
+if [ "$1" = 0 ]; then
+    # Made by systemctl enable. They lead nowhere now.
+    find /etc/systemd/system -path '*.wants/meshsec*' -xtype l -delete 2>/dev/null || true
+fi
+[ ! -d /run/systemd/system ] || systemctl daemon-reload || true

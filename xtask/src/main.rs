@@ -49,7 +49,7 @@ usage: cargo xtask TASK
 
   packages [--kernel K]
       Build the packages of a release, and install, use, upgrade and remove them on kernel K, 6.12
-      by default. RELEASING.md says what this needs.
+      by default. Its needs are in RELEASING.md.
 
   vm --kernel K [--timeout SECONDS] [--scratch DIR] [--append WORDS] [--] COMMAND...
       Run COMMAND as root on kernel K, a series such as 6.1 or 6.12, and exit with its status.

@@ -17,6 +17,7 @@ mod packages;
 mod process;
 mod promtool;
 mod qemu;
+mod release;
 mod report;
 mod script;
 mod test;
@@ -45,6 +46,10 @@ usage: cargo xtask TASK
   fuzz [--seconds N] [TARGET...]
       Run each fuzz target, or those that are named, for N seconds, 15 by default. What it finds
       stays in fuzz/artifacts, and is an error.
+
+  packages [--kernel K]
+      Build the packages of a release, and install, use, upgrade and remove them on kernel K, 6.12
+      by default. Its needs are in RELEASING.md.
 
   vm --kernel K [--timeout SECONDS] [--scratch DIR] [--append WORDS] [--] COMMAND...
       Run COMMAND as root on kernel K, a series such as 6.1 or 6.12, and exit with its status.
@@ -77,6 +82,7 @@ fn run(arguments: &[String]) -> Result<u8, Failure> {
         "demo" => demo::run(rest),
         "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
+        "packages" => release::run(rest),
         "vm" => vm::run(rest),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");

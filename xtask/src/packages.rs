@@ -44,9 +44,23 @@ const TOOLS: [Package; 14] = [
 /// The package for building libFuzzer.
 const FUZZING: [Package; 1] = [Package { name: "g++", present: || has("c++") }];
 
+/// The packages for trying the packages of a release.
+const PACKAGING: [Package; 5] = [
+    Package { name: "dpkg-dev", present: || has("dpkg-shlibdeps") },
+    Package { name: "rpm", present: || has("rpm") },
+    Package { name: "man-db", present: || has("man") },
+    Package { name: "zsh", present: || has("zsh") },
+    Package { name: "fish", present: || has("fish") },
+];
+
 /// Installs the packages for building the fuzz targets.
 pub fn ensure_fuzzing() -> Result<(), Failure> {
     ensure(&FUZZING)
+}
+
+/// Installs the packages for trying the packages of a release.
+pub fn ensure_packaging() -> Result<(), Failure> {
+    ensure(&PACKAGING)
 }
 
 /// Installs the missing packages for booting a machine.

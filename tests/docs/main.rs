@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod crates;
 mod packages;
 mod references;
 mod source;

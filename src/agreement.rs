@@ -1,19 +1,16 @@
 //! Whether the two ends of a pair want objects that fit each other.
 //!
 //! Pure. Each end is worked out on its own, as `plan` on that host does it, and put into words that
-//! both ends can use: own addresses, not those that a port forward shows. [`Ends`] looks at one host
-//! after the other, and keeps 16 bytes of each pair with a host that is still to come: so a mesh of
-//! 4,096 hosts is compared without holding the objects of more than a few.
+//! both ends can use: own addresses, not those that a port forward shows. Both ends of a pair are
+//! worked out together, and dropped before the next pair: so the time grows with the number of
+//! pairs, and the memory with that of hosts.
 #![forbid(unsafe_code)]
 
-use std::{
-    fmt,
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::fmt;
 
 use crate::{
-    config::{Config, Peer},
-    desired::Desired,
+    config::{Config, Moment, Peer},
+    desired::{self, Desired, HasPairs},
     model::{
         Algorithm, Direction, Generation, KeyView, Level, Mode, PeerName, Policy, Reqid, Sa,
         Selector, Spi, Template,
@@ -21,7 +18,7 @@ use crate::{
 };
 
 /// The packets of one host to another, as one of the two wants them sent or taken in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Leg<'a> {
     /// The SA of this generation.
     sa: Option<LegSa<'a>>,
@@ -36,7 +33,7 @@ struct Leg<'a> {
 }
 
 /// An SA, apart from everything that each end may have for itself.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct LegSa<'a> {
     spi: Spi,
     proto: u8,
@@ -63,41 +60,30 @@ struct Side<'a> {
     other_reqids: bool,
 }
 
-/// The two halves of [`Side`] in 8 bytes each, of which the lowest bits are flags. 0 is no pair.
-#[derive(Debug, Clone, Copy, Default)]
-struct Words {
-    out: u64,
-    taken: u64,
-}
-
-const PRESENT: u64 = 1;
-const FLAG: u64 = 2;
-
-impl Words {
-    fn of(side: &Side<'_>) -> Self {
-        let word = |leg: &Leg<'_>, flag, role: &str| {
-            let mut hasher = DefaultHasher::new();
-            leg.hash(&mut hasher);
+impl Side<'_> {
+    /// Whether the packets that this end sends are those that the other takes in.
+    fn fits(&self, other: &Self) -> bool {
+        let (out, taken) = (&self.out, &other.taken);
+        match self.sends {
+            // In the clear, as the stage wants it.
+            false => !other.requires,
             // Nothing fits an end that contradicts itself, not even another one that does.
-            leg.contradicts_itself.then_some(role).hash(&mut hasher);
-            hasher.finish() & !(PRESENT | FLAG) | PRESENT | if flag { FLAG } else { 0 }
-        };
-        Self {
-            out: word(&side.out, side.sends, "out"),
-            taken: word(&side.taken, side.requires, "taken"),
+            true => !out.contradicts_itself && !taken.contradicts_itself && out == taken,
         }
     }
 }
 
-/// Whether the packets that one end sends are those that the other takes in.
-fn fits(out: u64, taken: u64) -> bool {
-    let present = |word: u64| word & PRESENT != 0;
-    match (present(out), present(taken)) {
-        (false, false) => true,
-        // In the clear, as the stage wants it.
-        (true, true) if out & FLAG == 0 => taken & FLAG == 0,
-        (true, true) => out & !FLAG == taken & !FLAG,
-        (true, false) | (false, true) => false,
+/// What a host wants with another.
+pub type End<'a> = (&'a Peer, &'a Desired);
+
+/// Whether two hosts fit each other: the packets of the first, and those of the second. `None` where
+/// neither wants anything with the other.
+pub fn fit(config: &Config, one: End<'_>, other: End<'_>, now: Generation) -> Option<[bool; 2]> {
+    let sides = [side(config, one, other.0, now), side(config, other, one.0, now)];
+    match &sides {
+        [None, None] => None,
+        [Some(one), Some(other)] => Some([one.fits(other), other.fits(one)]),
+        [Some(_), None] | [None, Some(_)] => Some([false; 2]),
     }
 }
 
@@ -118,53 +104,116 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// All that one host wants with others, by their place in the file, in a few bytes.
-pub struct Digest(Vec<(usize, Words)>);
+/// The pairs of one host with those behind it in the file.
+#[derive(Debug, Default)]
+pub struct Row {
+    /// The pairs.
+    pub pairs: usize,
+    /// Of pairs that don't fit, the places of the host that sends and of the one that takes in.
+    pub unfit: Vec<(usize, usize)>,
+    /// The objects that the host has with those behind it.
+    own: Objects,
+    /// The objects that each host behind it has with it.
+    others: Vec<Objects>,
+}
 
-impl Digest {
-    /// The digest of the objects of a host.
-    pub fn of(config: &Config, local: &Peer, desired: &Desired, now: Generation) -> Self {
-        let sides = sides(config, local, desired, now);
-        let words = |(place, side): (usize, &Option<Side<'_>>)| {
-            side.as_ref().map(|side| (place, Words::of(side)))
-        };
-        Self(sides.iter().enumerate().filter_map(words).collect())
+/// The objects that a host has with others.
+#[derive(Debug, Clone, Copy, Default)]
+struct Objects {
+    number: usize,
+    pairs: HasPairs,
+}
+
+impl Objects {
+    fn of(desired: &Desired, peer: &Peer) -> Self {
+        let Desired { sas, policies, passages, .. } = desired;
+        Self {
+            number: sas.len() + policies.len() + passages.len(),
+            pairs: HasPairs { any: true, sends: desired.stage(&peer.name).sends() },
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.number += more.number;
+        self.pairs.any |= more.pairs.any;
+        self.pairs.sends |= more.pairs.sends;
     }
 }
 
-/// The ends of pairs, as far as they have been looked at.
+impl Row {
+    /// Works out both ends of each pair, and compares them.
+    pub fn of(config: &Config, moment: Moment, place: usize) -> Self {
+        let local = &config.peers[place];
+        let partners = config.pairs.partners(local);
+        let mut row = Self::default();
+        for (behind, peer) in config.peers.iter().enumerate().skip(place + 1) {
+            let is_pair = partners.have(peer) && peer.address.is_ipv4() == local.address.is_ipv4();
+            let of_peer = match is_pair {
+                true => row.add(config, moment, [(place, local), (behind, peer)]),
+                false => Objects::default(),
+            };
+            row.others.push(of_peer);
+        }
+        row
+    }
+
+    /// Adds a pair. Returns the objects that the second host has with the first.
+    fn add(&mut self, config: &Config, moment: Moment, ends: [(usize, &Peer); 2]) -> Objects {
+        let [(place, local), (behind, peer)] = ends;
+        let here = desired::of_pair(config, moment, local, peer);
+        let there = desired::of_pair(config, moment, peer, local);
+        self.own.add(&Objects::of(&here, peer));
+        if let Some([out, back]) = fit(config, (local, &here), (peer, &there), moment.generation) {
+            self.pairs += 1;
+            self.unfit.extend((!out).then_some((place, behind)));
+            self.unfit.extend((!back).then_some((behind, place)));
+        }
+        Objects::of(&there, local)
+    }
+}
+
+/// The ends of all pairs, as far as they have been looked at. The number of pairs that don't fit may
+/// be that of all, so only the first of them are kept.
 pub struct Ends {
-    /// For each host, by its place, the words of the hosts before it about the pair with it.
-    waiting: Vec<Vec<Words>>,
+    /// The objects of each host with others, by its place.
+    objects: Vec<Objects>,
     next: usize,
     /// The pairs that both ends were looked at of.
     pub pairs: usize,
-    /// The places of pairs that don't fit: the host that sends, and the one that takes in.
-    pub unfit: Vec<(usize, usize)>,
+    /// The pairs and directions that don't fit.
+    pub unfit: usize,
+    /// The first of them, by their places: the host that sends, and the one that takes in.
+    pub first: Vec<(usize, usize)>,
 }
 
 impl Ends {
+    /// As many of the pairs that don't fit are kept.
+    pub const KEPT: usize = 20;
+
     /// None of a mesh with this many hosts.
     pub fn new(hosts: usize) -> Self {
-        let waiting = (0..hosts).map(|_| Vec::new()).collect();
-        Self { waiting, next: 0, pairs: 0, unfit: Vec::new() }
+        let objects = vec![Objects::default(); hosts];
+        Self { objects, next: 0, pairs: 0, unfit: 0, first: Vec::new() }
     }
 
-    /// Takes the next host in, in the order of the file.
-    pub fn add(&mut self, Digest(words): Digest) {
+    /// Takes the next host's row in, in the order of the file.
+    pub fn add(&mut self, row: Row) {
         let here = self.next;
-        let mut all = vec![Words::default(); self.waiting.len()];
-        words.into_iter().for_each(|(place, words)| all[place] = words);
-        let before = std::mem::take(&mut self.waiting[here]);
-        for (place, (theirs, ours)) in before.into_iter().zip(&all).enumerate() {
-            self.pairs += usize::from(theirs.out != 0 || ours.out != 0);
-            self.unfit.extend((!fits(theirs.out, ours.taken)).then_some((place, here)));
-            self.unfit.extend((!fits(ours.out, theirs.taken)).then_some((here, place)));
-        }
-        for (place, words) in all.into_iter().enumerate().skip(here + 1) {
-            self.waiting[place].push(words);
-        }
         self.next += 1;
+        self.objects[here].add(&row.own);
+        let behind = self.objects[self.next..].iter_mut();
+        behind.zip(&row.others).for_each(|(all, more)| all.add(more));
+        self.pairs += row.pairs;
+        self.unfit += row.unfit.len();
+        self.first.extend(row.unfit);
+        self.first.truncate(Self::KEPT);
+    }
+
+    /// The number of objects that a host wants, once all rows are in: an empty one creates them all.
+    pub fn objects(&self, config: &Config, moment: Moment, place: usize) -> usize {
+        let Objects { number, pairs } = self.objects[place];
+        let own = desired::of_host(config, moment, &config.peers[place], pairs);
+        number + own.guards.len() + own.passages.len() + own.chains.len()
     }
 }
 
@@ -175,11 +224,7 @@ pub fn difference(
     (to, taking): (&Peer, &Desired),
     now: Generation,
 ) -> Disagreement {
-    let (mut sending, mut taking) =
-        (sides(config, from, sending, now), sides(config, to, taking, now));
-    let side = |place: Option<usize>, sides: &mut Vec<Option<_>>| sides[place?].take();
-    let sides =
-        (side(place(config, &to.name), &mut sending), side(place(config, &from.name), &mut taking));
+    let sides = (side(config, (from, sending), to, now), side(config, (to, taking), from, now));
     let text = match sides {
         (Some(out), Some(taken)) if !out.sends && taken.requires => {
             "it is sent in the clear, and refused there".into()
@@ -214,46 +259,37 @@ fn list(selectors: &[Selector]) -> String {
     all.join(", ")
 }
 
-/// The place of a host in the file. They are sorted by name.
-fn place(config: &Config, name: &PeerName) -> Option<usize> {
-    config.peers.binary_search_by(|peer| peer.name.cmp(name)).ok()
-}
-
-/// What a host wants with each other, by the place of that in the file.
-fn sides<'a>(
+/// What a host wants with another; `None` is nothing.
+fn side<'a>(
     config: &Config,
-    local: &Peer,
-    desired: &'a Desired,
+    (local, desired): End<'a>,
+    peer: &Peer,
     now: Generation,
-) -> Vec<Option<Side<'a>>> {
-    let mut sides: Vec<Option<Side<'a>>> = Vec::new();
-    sides.resize_with(config.peers.len(), || None);
-    let far = |place: usize| Far { local, peer: &config.peers[place] };
-    for wanted in desired.sas.values().filter(|wanted| wanted.generation == now) {
-        let Some(place) = place(config, &wanted.peer) else { continue };
-        let side = sides[place].get_or_insert_default();
-        side.add_sa(&far(place), &wanted.sa, wanted.direction, config);
+) -> Option<Side<'a>> {
+    let mut side = None;
+    let far = Far { local, peer };
+    let sas = desired.sas.values();
+    for wanted in sas.filter(|wanted| wanted.generation == now && wanted.peer == peer.name) {
+        let side: &mut Side<'a> = side.get_or_insert_default();
+        side.add_sa(&far, &wanted.sa, wanted.direction, config);
     }
-    for wanted in desired.policies.values() {
-        let Some(place) = place(config, &wanted.peer) else { continue };
-        let packets = far(place).own(desired.packets(wanted));
-        sides[place].get_or_insert_default().add_policy(&wanted.policy, packets);
+    for wanted in desired.policies.values().filter(|wanted| wanted.peer == peer.name) {
+        let packets = far.own(desired.packets(wanted));
+        side.get_or_insert_default().add_policy(&wanted.policy, packets);
     }
     for policy in desired.passages.values() {
         let [src, dst] = [policy.id.selector.src, policy.id.selector.dst];
         let ends = [src.address, dst.address];
         let other = ends.iter().find_map(|end| desired.peers.get(end));
-        let Some(place) = other.and_then(|name| place(config, name)) else { continue };
-        let packets = far(place).own(policy.id.selector);
-        let side = sides[place].get_or_insert_default();
-        match policy.id.direction {
-            Direction::Out => side.out.excepted.push(packets),
-            Direction::In => side.taken.excepted.push(packets),
-            Direction::Fwd => {}
+        if other == Some(&peer.name) {
+            let packets = far.own(policy.id.selector);
+            side.get_or_insert_default().add_passage(policy.id.direction, packets);
         }
     }
-    sides.iter_mut().flatten().for_each(Side::complete);
-    sides
+    if let Some(side) = &mut side {
+        side.complete();
+    }
+    side
 }
 
 /// The other end, and the one that looks at it.
@@ -316,6 +352,16 @@ impl<'a> Side<'a> {
             Direction::Out => self.out.packets.push(packets),
             Direction::In => self.taken.packets.push(packets),
             Direction::Fwd => self.forwarded.push(packets),
+        }
+    }
+
+    /// The user of such a selector is a mark of its direction, and says nothing of the packets.
+    fn add_passage(&mut self, direction: Direction, packets: Selector) {
+        let packets = Selector { user: 0, ..packets };
+        match direction {
+            Direction::Out => self.out.excepted.push(packets),
+            Direction::In => self.taken.excepted.push(packets),
+            Direction::Fwd => {}
         }
     }
 

@@ -3,6 +3,7 @@
 //! Pure. The keys stay apart, in a [`Keyring`], so that all parts of a plan can be shown.
 #![forbid(unsafe_code)]
 
+mod pair;
 mod passages;
 
 use std::{
@@ -13,11 +14,11 @@ use std::{
 
 use crate::{
     config::{Clock, Config, Guard, Moment, Peer, Secrets, Select, Traffic},
-    keys::{Ratchet, Session},
+    keys::Ratchet,
     model::{
-        Action, ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, KeyView,
-        Level, Mark, Member, Mode, Mtu, Offload, PEER_PRIORITY, PeerName, Policy, PolicyId, Prefix,
-        Replay, Rule, Sa, SaId, Selector, Spi, Stage, Start, Template, Ways, without_traces,
+        ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, Mark, Member, Mtu,
+        Neighbourhood, PeerName, Policy, PolicyId, Replay, Rule, Sa, SaId, Selector, Stage, Start,
+        Ways, without_traces,
     },
     mtu,
 };
@@ -224,6 +225,16 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
     }
 }
 
+/// The mesh, to tell the SAs of others that can matter to a plan for this file from all others.
+pub fn neighbourhood(config: &Config) -> Neighbourhood {
+    let ends = |peer: &Peer| [peer.address, peer.reached_at()].map(|end| (end, peer.short_id));
+    Neighbourhood {
+        reqid: config.reqid,
+        hosts: config.peers.iter().flat_map(ends).collect(),
+        mark: Marking::of(config).map_or(0, |marking| marking.mark.mask),
+    }
+}
+
 /// A policy that should be there.
 #[derive(Debug, Clone)]
 pub struct WantedPolicy {
@@ -326,49 +337,65 @@ fn work_out(
     local: &Peer,
     secrets: Option<&Secrets>,
 ) -> (Desired, Keyring) {
-    let marking = Marking::of(config);
-    let (clock, address) = (moment.clock, Some(local.address));
-    let traffic = Some(config.traffic);
-    let mut wanted = Desired { traffic, local: address, clock, marking, ..Desired::default() };
-    wanted.encap = config.esp.encap.map(|encap| {
-        let is_used = encap.from <= moment.generation.next();
-        let otherwise = config.esp.replay;
-        let keepalive = encap.keepalive.map(|seconds| Keepalive { seconds, otherwise });
-        EncapPort { port: encap.port, from: encap.from, is_used, keepalive }
-    });
     let links = links(moment.generation, secrets);
     let mesh = Mesh { config, moment, local, secrets, links: &links };
+    let mut wanted = mesh.nothing();
     let mut keyring = Keyring::default();
+    let partners = config.pairs.partners(local);
     for peer in config.peers.iter().filter(|peer| peer.name != local.name) {
-        if !config.is_pair(local, peer) {
+        if !partners.have(peer) {
             wanted.not_paired.insert(peer.reached_at(), peer.name.clone());
-            continue;
-        }
-        if peer.address.is_ipv4() != local.address.is_ipv4() {
+        } else if peer.address.is_ipv4() != local.address.is_ipv4() {
             wanted.unpaired.insert(peer.name.clone());
-            continue;
-        }
-        wanted.peers.insert(peer.reached_at(), peer.name.clone());
-        let stage = config.stage_between(local, peer);
-        if !stage.enforces() {
-            wanted.stages.insert(peer.name.clone(), stage);
-        }
-        add_sas(&mut wanted, &mut keyring, &mesh, peer);
-        add_policies(&mut wanted, &mesh, peer);
-        passages::add_exceptions(&mut wanted, &mesh, peer);
-        if config.traffic != Traffic::All && stage.sends() {
-            add_icmp_errors(&mut wanted, &mesh, peer);
+        } else {
+            pair::add(&mut wanted, &mut keyring, &mesh, peer);
         }
     }
-    if config.traffic == Traffic::All && wanted.policies.keys().any(|id| !id.selector.is_ipv4()) {
-        wanted.passages.extend(Policy::discovery(config.reqid).map(|policy| (policy.id, policy)));
-    }
-    if let (Traffic::All, Some(EncapPort { port, is_used: true, .. })) =
-        (config.traffic, wanted.encap)
-        && !wanted.peers.is_empty()
-    {
-        let policy = Policy::encap(config.reqid, local.address, port);
-        wanted.passages.insert(policy.id, policy);
+    let sends = wanted.peers.values().any(|peer| wanted.stage(peer).sends());
+    let pairs = HasPairs { any: !wanted.peers.is_empty(), sends };
+    add_own(&mut wanted, &mesh, pairs);
+    (wanted, keyring)
+}
+
+/// The objects that a host has with one other, with which it forms a pair. Without keys.
+pub fn of_pair(config: &Config, moment: Moment, local: &Peer, peer: &Peer) -> Desired {
+    let links = BTreeMap::new();
+    let mesh = Mesh { config, moment, local, secrets: None, links: &links };
+    let mut wanted = mesh.nothing();
+    pair::add(&mut wanted, &mut Keyring::default(), &mesh, peer);
+    wanted
+}
+
+/// The objects that a host has with no other alone, such as guards.
+pub fn of_host(config: &Config, moment: Moment, local: &Peer, pairs: HasPairs) -> Desired {
+    let links = BTreeMap::new();
+    let mesh = Mesh { config, moment, local, secrets: None, links: &links };
+    let mut wanted = mesh.nothing();
+    add_own(&mut wanted, &mesh, pairs);
+    wanted
+}
+
+/// The pairs of a host, as far as its objects without a peer depend on them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HasPairs {
+    /// Whether it has any.
+    pub any: bool,
+    /// Whether packets of any are to leave encrypted.
+    pub sends: bool,
+}
+
+/// Adds the objects that belong to no peer.
+fn add_own(wanted: &mut Desired, mesh: &Mesh<'_>, pairs: HasPairs) {
+    let Mesh { config, local, .. } = *mesh;
+    if config.traffic == Traffic::All && pairs.any {
+        if local.address.is_ipv6() {
+            let discovery = Policy::discovery(config.reqid);
+            wanted.passages.extend(discovery.map(|policy| (policy.id, policy)));
+        }
+        if let Some(EncapPort { port, is_used: true, .. }) = wanted.encap {
+            let policy = Policy::encap(config.reqid, local.address, port);
+            wanted.passages.insert(policy.id, policy);
+        }
     }
     let link = config.link.as_ref().zip(config.traffic.tunnel());
     wanted.link = link.map(|(link, tunnel)| WantedLink {
@@ -381,18 +408,16 @@ fn work_out(
     if config.is_guarded(local) {
         wanted.guards = passages::guards(config.traffic, config.reqid);
     }
-    let sends = config.stage_of(local).sends()
-        || wanted.peers.values().any(|peer| wanted.stage(peer).sends());
+    let sends = config.stage_of(local).sends() || pairs.sends;
     for family in Family::ALL {
         let chains = chains(config, sends, config.is_guarded(local)).into_iter();
         wanted.chains.extend(chains.map(|(role, rules)| ((family, role), rules)));
     }
-    if marking.is_some() {
+    if wanted.marking.is_some() {
         // A block policy out would meet packets in the tunnel device's first
         // look-up, before iptables could mark them: there the chain guards.
         wanted.guards.retain(|id, _| id.direction == Direction::In);
     }
-    (wanted, keyring)
 }
 
 /// The mesh, seen from one of its peers.
@@ -405,6 +430,27 @@ struct Mesh<'a> {
 }
 
 impl Mesh<'_> {
+    /// The facts of a host that wants no object yet.
+    fn nothing(&self) -> Desired {
+        let Self { config, moment, local, .. } = *self;
+        let encap = config.esp.encap.map(|encap| {
+            let is_used = encap.from <= moment.generation.next();
+            {
+                let otherwise = config.esp.replay;
+                let keepalive = encap.keepalive.map(|seconds| Keepalive { seconds, otherwise });
+                EncapPort { port: encap.port, from: encap.from, is_used, keepalive }
+            }
+        });
+        Desired {
+            traffic: Some(config.traffic),
+            local: Some(local.address),
+            clock: moment.clock,
+            marking: Marking::of(config),
+            encap,
+            ..Desired::default()
+        }
+    }
+
     /// The generations that are received: the one before, this one and the next.
     ///
     /// Generation 0 has none before it, and neither has the one at which a
@@ -430,155 +476,4 @@ fn links(now: Generation, secrets: Option<&Secrets>) -> BTreeMap<Generation, Rat
         }
     }
     links
-}
-
-/// SAs inbound for the generation before, this one and the next, and outbound for this one: so hosts
-/// may move to the next in any order. At the first stage there is none outbound.
-///
-/// Where generations follow the clock, an outbound SA ends when the peers retire it, so that a host
-/// on which nothing applies any more falls silent and not deaf.
-fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &Peer) {
-    let Mesh { config, moment, local, secrets, links } = *mesh;
-    let sends = config.stage_between(local, peer).sends();
-    if moment.clock.is_some() && sends {
-        let next = Spi::new(moment.generation.next(), local.short_id, peer.short_id);
-        wanted.kept.insert(SaId::esp(peer.reached_at(), next));
-    }
-    let session = secrets.and_then(|secrets| session(config, local, peer, secrets));
-    let now = moment.generation;
-    let ends = mesh
-        .received()
-        .map(|generation| (Direction::In, generation, peer, local))
-        .chain(sends.then_some((Direction::Out, now, local, peer)));
-    let (near, far) = (local.address, peer.reached_at());
-    for (direction, generation, from, to) in ends {
-        let (src, dst) = match direction {
-            Direction::Out => (near, far),
-            Direction::In | Direction::Fwd => (far, near),
-        };
-        let id = SaId::esp(dst, Spi::new(generation, from.short_id, to.short_id));
-        let clock = moment.clock.filter(|_| direction == Direction::Out);
-        let period = clock.map(|clock| clock.period);
-        let start = period.map_or(Start::Fresh, |period| Start::Seed { generation, period });
-        let of_link = links
-            .get(&generation)
-            .map(|link| Session::from_ratchet(link, from.short_id, to.short_id));
-        let key = of_link.as_ref().or(session.as_ref()).map(|session| {
-            session.keymat(from.short_id, to.short_id, generation, config.esp.cipher)
-        });
-        let encap = config.esp.port_at(generation);
-        let keepalive = config.esp.encap.filter(|_| encap.is_some() && direction == Direction::Out);
-        let keepalive = keepalive.and_then(|encap| encap.keepalive);
-        let window = if keepalive.is_some() { 0 } else { config.esp.replay.window };
-        let sa = Sa {
-            id,
-            src,
-            reqid: config.reqid,
-            mode: Mode::Transport,
-            selector: Some(Selector::hosts(src, dst)),
-            algorithm: config.esp.cipher.algorithm(),
-            key: key.as_ref().map_or(KeyView::NotChecked, |key| KeyView::Known(key.fingerprint())),
-            replay: Replay { window, ..config.esp.replay },
-            ends: period.map(|period| period.retired(generation)),
-            offload: config
-                .esp
-                .offload
-                .clone()
-                .map(|device| Offload { device, inbound: direction == Direction::In }),
-            encap: encap.map(|port| passages::ports(port, peer, direction)),
-            keepalive,
-            extras: BTreeSet::new(),
-        };
-        let peer = peer.name.clone();
-        wanted.sas.insert(id, WantedSa { sa, peer, direction, generation, start });
-        if let Some(key) = key {
-            keyring.0.insert(id, Arc::new(key));
-        }
-    }
-}
-
-/// The secret that the local peer shares with another in all generations. A ratchet gives each
-/// generation its own. Public keys are there with `private_key`.
-fn session(config: &Config, local: &Peer, peer: &Peer, secrets: &Secrets) -> Option<Session> {
-    let mesh = &config.mesh;
-    match secrets {
-        Secrets::MeshKey(mesh_key) => {
-            Some(Session::from_mesh_key(mesh_key, mesh, local.short_id, peer.short_id))
-        }
-        Secrets::PrivateKey { private_key, psk } => {
-            let own = (local.short_id, local.public_key.as_ref()?);
-            let other = (peer.short_id, peer.public_key.as_ref()?);
-            Session::from_private_key(private_key, psk.as_ref(), mesh, own, other)
-        }
-        Secrets::Ratchet(_) => None,
-    }
-}
-
-/// The out template pins the SPI, which switches a pair to a generation; the in template takes any
-/// SA of the mesh, since the SA's own selector ties its key to the two addresses.
-///
-/// The kernel asks policies fwd instead of in about packets that a rule of destination NAT sends on
-/// to a container, with the addresses that they arrived with. So each policy in has a twin there,
-/// or else clear text under a peer's address would pass.
-///
-/// Before the last stage, policies in and fwd take encrypted packets and others (`level use`).
-fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
-    let Mesh { config, moment, local, .. } = *mesh;
-    let out_spi = Spi::new(moment.generation, local.short_id, peer.short_id);
-    let any_spi = Spi::from_raw(0);
-    let stage = config.stage_between(local, peer);
-    let level = if stage.enforces() { Level::Required } else { Level::Use };
-    let (near, far) = (local.address, peer.reached_at());
-    let out = (Direction::Out, near, far, out_spi, Level::Required);
-    let ends =
-        [(Direction::In, far, near, any_spi, level), (Direction::Fwd, far, near, any_spi, level)];
-    let out = stage.sends().then_some(out);
-    for (direction, src, dst, spi, level) in out.into_iter().chain(ends) {
-        for id in policy_ids(config, direction, src, dst) {
-            let policy = Policy {
-                id,
-                priority: PEER_PRIORITY,
-                action: Action::Allow,
-                index: None,
-                templates: vec![Template {
-                    level,
-                    ..Template::transport(src, dst, spi, config.reqid)
-                }],
-                extras: BTreeSet::new(),
-            };
-            wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
-        }
-    }
-}
-
-/// An ICMP error quotes the packet that it is about. Where that one came encrypted, an unencrypted
-/// error would show its contents. Kind "all" covers errors like everything else.
-fn add_icmp_errors(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
-    let Mesh { config, moment, local, .. } = *mesh;
-    let (src, dst) = (local.address, peer.reached_at());
-    let spi = Spi::new(moment.generation, local.short_id, peer.short_id);
-    for selector in Selector::icmp_errors(src, dst, config.reqid) {
-        let id = PolicyId::new(Direction::Out, selector);
-        let templates = vec![Template::transport(src, dst, spi, config.reqid)];
-        let policy = Policy {
-            id,
-            priority: PEER_PRIORITY,
-            action: Action::Allow,
-            index: None,
-            templates,
-            extras: BTreeSet::new(),
-        };
-        wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
-    }
-}
-
-/// Policies out that are selected by a mark are for any UDP of that mark: a kernel that needs the
-/// mark has no ports in the flow. Packets that arrive are told by their port.
-fn policy_ids(config: &Config, direction: Direction, src: IpAddr, dst: IpAddr) -> Vec<PolicyId> {
-    if let (Direction::Out, Some(Marking { mark, .. })) = (direction, Marking::of(config)) {
-        let selector = Selector { proto: IPPROTO_UDP, ..Selector::hosts(src, dst) };
-        return vec![PolicyId { mark, ..PolicyId::new(direction, selector) }];
-    }
-    let selectors = config.traffic.selectors(Prefix::host(src), Prefix::host(dst));
-    selectors.into_iter().map(|selector| PolicyId::new(direction, selector)).collect()
 }

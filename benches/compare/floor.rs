@@ -1,7 +1,12 @@
 //! The work that can't be left out, and nothing else: a dump read to its end, requests sent and
 //! acknowledged, and keys derived. None of it checks or keeps anything.
 
-use std::{fs, hint::black_box, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    hint::black_box,
+    path::Path,
+};
 
 use hkdf::Hkdf;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_XFRM};
@@ -111,6 +116,30 @@ pub fn foreign(count: u32) -> Vec<u8> {
         model[72..76].copy_from_slice(&(0x1000 + number).to_be_bytes());
         model[208..212].copy_from_slice(&7_u32.to_ne_bytes());
         all.extend(message(NEW_SA, CREATE, &model));
+    }
+    all
+}
+
+/// The requests for inbound SAs of all other generations that an SPI can tell, beside those of this
+/// namespace, as somebody who raises and lowers `generation` by hand would leave them.
+pub fn generations(local: [u8; 4]) -> Vec<u8> {
+    let (mut there, mut models) = (BTreeSet::new(), BTreeMap::new());
+    dump(NEW_SA, |payload| {
+        let spi = u32::from_be_bytes(payload[72..76].try_into().expect("four bytes"));
+        there.insert((payload[56..60].to_vec(), spi));
+        if payload[56..60] == local {
+            models.insert(spi & 0xff_ffff, payload.to_vec());
+        }
+    });
+    let mut all = Vec::new();
+    for (ends, mut model) in models {
+        for generation in 0..32 {
+            let spi: u32 = 0x8000_0000 | generation << 26 | ends;
+            if !there.contains(&(local.to_vec(), spi)) {
+                model[72..76].copy_from_slice(&spi.to_be_bytes());
+                all.extend(message(NEW_SA, CREATE, &model));
+            }
+        }
     }
     all
 }

@@ -7,6 +7,8 @@
 
 mod floor;
 mod mesh;
+mod packets;
+mod storm;
 
 use std::{
     env, fs,
@@ -49,6 +51,9 @@ fn number(text: &str) -> u16 {
     text.parse().expect("a number")
 }
 
+/// The parts of a run on a kernel; "storm" is the other one, and takes long.
+const PARTS: &str = "few,foreign,generations,many,packets";
+
 /// The programs and the sizes of a run.
 struct Bench {
     meshsec: PathBuf,
@@ -57,6 +62,8 @@ struct Bench {
     peers: u16,
     rounds: usize,
     foreign: Vec<u32>,
+    parts: Vec<String>,
+    hosts: Vec<usize>,
 }
 
 impl Bench {
@@ -72,7 +79,16 @@ impl Bench {
             peers: number(&set("MESHSEC_BENCH_PEERS", "4095")),
             rounds: number(&set("MESHSEC_BENCH_ROUNDS", "5")).into(),
             foreign: foreign.split(',').map(|count| count.parse().expect("a number")).collect(),
+            parts: set("MESHSEC_BENCH_PARTS", PARTS).split(',').map(String::from).collect(),
+            hosts: set("MESHSEC_BENCH_HOSTS", "10,20")
+                .split(',')
+                .map(|count| count.parse().expect("a number"))
+                .collect(),
         }
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.parts.iter().any(|named| named == part)
     }
 
     fn mesh(&self, name: &str, peers: u16, keys: Keys) -> Mesh {
@@ -161,33 +177,105 @@ fn native(bench: &Bench) {
         row(&what, plan, "the same keys alone", bare, None);
         row(&what, plan, "`validate`", validate, None);
     }
+    all_hosts(bench);
+}
+
+/// Plans for all hosts: four times as many pairs.
+fn all_hosts(bench: &Bench) {
+    let [half, whole] = [511, 1023].map(|peers| {
+        // Both ends of each pair are worked out, and compared.
+        let mesh = bench.mesh(&format!("all-{peers}"), peers, Keys::MeshKey);
+        (mesh, usize::from(peers) + 1)
+    });
+    let all = |mesh: &Mesh| succeeds(&mut mesh.command(&bench.meshsec, &["plan", "--all"]));
+    let [small, large] = medians(bench.rounds, [&mut || all(&half.0), &mut || all(&whole.0)]);
+    let what = |hosts: usize| format!("`plan --all`, {hosts} hosts");
+    row(&what(whole.1), large, &what(half.1), small, None);
 }
 
 fn kernel(bench: &Bench) {
-    let many = bench.mesh("many", bench.peers, Keys::MeshKey);
-    let few = bench.mesh("few", 3, Keys::MeshKey);
+    let mut memory = Vec::new();
     heading();
+    if bench.has("few") || bench.has("foreign") {
+        memory.extend(few(bench));
+    }
+    if bench.has("generations") {
+        memory.extend(generations(bench));
+    }
+    if bench.has("many") {
+        memory.extend(many(bench));
+    }
+    if !memory.is_empty() {
+        println!("\n| peak memory of | MiB |\n|---|---|");
+    }
+    for (what, peak) in memory {
+        println!("| {what} | {peak:.1} |");
+    }
+    if bench.has("packets") {
+        packets::sends(bench);
+    }
+    if bench.has("storm") {
+        storm::starts(bench, &bench.hosts);
+    }
+}
+
+fn few(bench: &Bench) -> Vec<(String, f64)> {
+    let few = bench.mesh("few", 3, Keys::MeshKey);
     let host = Host::new("few");
     succeeds(&mut bench.apply(&few, &host));
-    three_peers(bench, &few, &host);
-    let [mut memory, foreign] = [Vec::new(), foreign_sas(bench, &few)];
-    memory.push(("`plan`, 3 peers".to_owned(), peak(&mut bench.plan(&few, &host))));
-    memory.extend(foreign);
+    if bench.has("few") {
+        three_peers(bench, &few, &host);
+    }
+    let mut memory = vec![("`plan`, 3 peers".to_owned(), peak(&mut bench.plan(&few, &host)))];
+    if bench.has("foreign") {
+        memory.extend(foreign_sas(bench, &few));
+    }
     host.remove();
+    memory
+}
 
+fn many(bench: &Bench) -> Vec<(String, f64)> {
+    let many = bench.mesh("many", bench.peers, Keys::MeshKey);
     let host = Host::new("many");
     let apply = peak(&mut bench.apply(&many, &host));
     nothing_to_do(bench, &many, &host);
     let plan = peak(&mut bench.plan(&many, &host));
-    memory.push((format!("`plan`, {} peers, nothing to do", bench.peers), plan));
-    memory.push((format!("`apply`, {} peers, from empty", bench.peers), apply));
     from_empty(bench, &many, &host);
     host.remove();
+    vec![
+        (format!("`plan`, {} peers, nothing to do", bench.peers), plan),
+        (format!("`apply`, {} peers, from empty", bench.peers), apply),
+    ]
+}
 
-    println!("\n| peak memory of | MiB |\n|---|---|");
-    for (what, peak) in memory {
-        println!("| {what} | {peak:.1} |");
+/// Rows of a host with SAs of all generations that an SPI can tell: a quarter of them, and all.
+fn generations(bench: &Bench) -> Vec<(String, f64)> {
+    let (mut memory, mut before) = (Vec::new(), None);
+    for peers in [248, 992] {
+        let mesh = bench.mesh(&format!("generations-{peers}"), peers, Keys::MeshKey);
+        let host = Host::new("generations");
+        succeeds(&mut bench.apply(&mesh, &host));
+        netns::enter(&host.0).expect("a namespace");
+        let requests = bench.file("generations", &floor::generations([10, 1, 0, 1]));
+        succeeds(&mut bench.own(&["send", &host.0, &requests]));
+        let mut sas = 0;
+        floor::dump(floor::NEW_SA, |_| sas += 1);
+        let count = peers.to_string();
+        let [plan, bare] = medians(
+            bench.rounds.min(3),
+            [&mut || ends_with(&mut bench.plan(&mesh, &host), 2), &mut || {
+                succeeds(&mut bench.own(&["read", &host.0, &count]))
+            }],
+        );
+        let what = format!("`plan`, {peers} peers, {sas} SAs of 32 generations");
+        row(&what, plan, "a bare dump loop and the same keys alone", bare, None);
+        if let Some(before) = before.replace(plan) {
+            row(&what, plan, "`plan` with a quarter of that", before, None);
+        }
+        memory.push((what, peak(&mut bench.plan(&mesh, &host))));
+        host.remove();
     }
+    memory
 }
 
 fn three_peers(bench: &Bench, mesh: &Mesh, host: &Host) {

@@ -39,13 +39,22 @@ pub enum Keys {
 impl Mesh {
     /// Writes the files. With `moved` the last peer has another address.
     pub fn new(directory: &Path, peers: u16, keys: Keys, moved: bool) -> Self {
+        Self::written(directory, peers, keys, (moved, ""))
+    }
+
+    /// The same with more lines in `[traffic]`.
+    pub fn with(directory: &Path, peers: u16, keys: Keys, traffic: &str) -> Self {
+        Self::written(directory, peers, keys, (false, traffic))
+    }
+
+    fn written(directory: &Path, peers: u16, keys: Keys, (moved, traffic): (bool, &str)) -> Self {
         fs::create_dir_all(directory).expect("a directory can be made");
         let source = match keys {
             Keys::MeshKey => "mesh_key",
             Keys::PrivateKey => "private_key",
         };
         let mut text = format!(
-            "[mesh]\nname = \"{MESH}\"\n[traffic]\nkind = \"vxlan\"\n\
+            "[mesh]\nname = \"{MESH}\"\n[traffic]\nkind = \"vxlan\"\n{traffic}\
              [keys]\n{source} = {{ file = \"secret\" }}\n[rotation]\ngeneration = {GENERATION}\n"
         );
         for peer in 0..=peers {

@@ -188,7 +188,9 @@ impl<'a> Job<'a> {
 
     fn kernel(&self, global: &Global) -> Result<Linux, Error> {
         match self {
-            Self::Apply(loaded) | Self::Saved(_, loaded) | Self::Destroy(loaded) => {
+            Self::Apply(loaded) => Ok(super::kernel_to_plan(global, &loaded.config)?),
+            // A saved plan pins the whole live state.
+            Self::Saved(_, loaded) | Self::Destroy(loaded) => {
                 Ok(super::kernel_for(global, &loaded.config)?)
             }
             Self::DestroyNamed(_) => named::kernel_to_change(),
@@ -339,7 +341,10 @@ fn approved_plan<'j>(
     let mut live = kernel.observe(job.reqid())?;
     loop {
         let mut prepared = job.prepare(global, &live)?;
-        prepared.foresee(&live, job.reqid());
+        // One line does not show it.
+        if global.format == Format::Json || !args.extent.quiet {
+            prepared.foresee(&live, job.reqid());
+        }
         if !approved(global, args, job.verb(), &job.view(&prepared, &file))? {
             return Ok(None);
         }

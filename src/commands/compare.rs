@@ -1,6 +1,6 @@
 //! `compare`: this host beside another, or all hosts beside each other, by their states.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     Status, after::after, live, moment, plan_all::snapshots, prepared::prepare_for, print,
@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     cli::{CompareArgs, Format, Global},
-    compare::{Host, Seen, findings, rollout, way},
+    compare::{Asked, Host, Seen, findings, rollout, way},
     config::{Config, Loaded, Peer, Secrets, SecretsMode},
     error::Error,
     kernel::{Kernel, linux},
-    model::{ErrorCode, Live, State, Time},
+    model::{ErrorCode, Live, PeerName, State, Time},
     privilege::Files,
     render::{CompareView, RolloutView, compare_json, compare_text, rollout_json, rollout_text},
 };
@@ -44,12 +44,13 @@ fn pair(global: &Global, args: &CompareArgs, path: &Path) -> Result<Status, Erro
     check_pair(&config, near.0, far.0)?;
     let (near, far) = (seen(&near), seen(&far));
     let moment = moment::at(&config, near.taken)?;
+    let [mut here, mut there] = [near, far].map(|seen| Asked::new(seen.peer, seen.state));
     let view = CompareView {
         config: &config,
         moment,
         near,
         far,
-        ways: [way(&config, near, far), way(&config, far, near)],
+        ways: [way(&config, &mut here, &mut there), way(&config, &mut there, &mut here)],
         findings: findings(&config, moment.generation, near, far),
     };
     match global.format {
@@ -94,23 +95,23 @@ fn all(global: &Global, folder: &Path) -> Result<Status, Error> {
     }
     let now = moment::now(&loaded.config)?;
     let (files, ignored) = snapshots(folder)?;
-    let mut hosts: Vec<Host<'_>> = Vec::new();
+    let mut hosts = BTreeMap::<&PeerName, Host<'_>>::new();
     for path in files {
         let host = planned(&loaded, &path)?;
-        if hosts.iter().any(|other| other.peer.name == host.peer.name) {
-            let reason = format!("another snapshot is of {} too: keep one of them", host.peer.name);
+        if let Some(other) = hosts.insert(&host.peer.name, host) {
+            let name = &other.peer.name;
+            let reason = format!("another snapshot is of {name} too: keep one of them");
             return Err(super::document::unread(&path, reason));
         }
-        hosts.push(host);
     }
-    hosts.sort_by(|a, b| a.peer.name.cmp(&b.peer.name));
     let missing = loaded.config.peers.iter().map(|peer| &peer.name);
-    let missing = missing.filter(|name| hosts.iter().all(|host| host.peer.name != **name));
+    let missing: Vec<_> = missing.filter(|name| !hosts.contains_key(name)).cloned().collect();
+    let hosts: Vec<Host<'_>> = hosts.into_values().collect();
     let view = RolloutView {
         config: &loaded.config,
         moment: now,
         hosts: hosts.len(),
-        missing: missing.cloned().collect(),
+        missing,
         ignored,
         rollout: rollout(&loaded.config, &hosts),
         warnings: &loaded.warnings,

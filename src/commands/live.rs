@@ -110,6 +110,12 @@ pub(super) fn observe(
     }
 }
 
+/// The kernel's state as far as a plan depends on it, and when it was taken.
+pub(super) fn to_plan(global: &Global, config: &Config) -> Result<(Live, Time), Error> {
+    let live = super::kernel_to_plan(global, config)?.observe(config.reqid)?;
+    Ok((live, linux::clock::now()))
+}
+
 /// The contents of a snapshot's text, and when it was taken.
 #[cfg(any(test, fuzzing))]
 pub(super) fn parse(text: &[u8], config: &Config) -> Result<(State, Time), Error> {

@@ -199,6 +199,11 @@ fn kernel_for(global: &Global, config: &Config) -> Result<Linux, KernelError> {
     Ok(Linux::open()?.looking_at(look).asking_for(ways))
 }
 
+/// The same for a plan, which no foreign SA far from the mesh can change.
+fn kernel_to_plan(global: &Global, config: &Config) -> Result<Linux, KernelError> {
+    Ok(kernel_for(global, config)?.leaving_out_sas(desired::neighbourhood(config)))
+}
+
 /// Takes the lock of this network namespace, and names the process that it waits for.
 fn lock(place: Place, timeout: Duration) -> Result<Lock, Error> {
     let lock = place.acquire(timeout, &mut |notice| match notice {

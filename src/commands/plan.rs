@@ -37,7 +37,10 @@ pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     };
     let loaded = super::load(global, secrets, later)?;
     let extent = extent(&loaded.config, args)?;
-    let (live, taken) = live::observe(&source, global, &loaded.config)?;
+    let (live, taken) = match (&source, &args.out) {
+        (live::Source::Kernel, None) => live::to_plan(global, &loaded.config)?,
+        _ => live::observe(&source, global, &loaded.config)?,
+    };
     let moment = moment::at(&loaded.config, taken)?;
     let mut prepared = prepare(global, &loaded, moment, (&live, &source))?;
     if source == live::Source::Kernel {
@@ -48,7 +51,10 @@ pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     if source != live::Source::Empty {
         prepared.warn_of_missing_address(global, &live);
     }
-    prepared.foresee(&live, loaded.config.reqid);
+    // One line does not show it.
+    if global.format == Format::Json || !matches!(extent, Extent::OneLine) {
+        prepared.foresee(&live, loaded.config.reqid);
+    }
     show(&prepared, global, &loaded.config, &extent)?;
     if let Some(path) = &args.out {
         saved::write(path, &loaded, &prepared, &live)?;

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     num::NonZero,
+    ops::Range,
     path::{Path, PathBuf},
     thread,
 };
@@ -16,19 +17,16 @@ use super::{
     print, print_json,
 };
 use crate::{
-    agreement::{Digest, Disagreement, Ends, difference},
+    agreement::{Disagreement, Ends, Row, difference},
     cli::{Format, Global, PlanArgs},
     config::{self, Config, Loaded, Moment, Peer, Secrets, SecretsMode},
-    desired::desired,
+    desired::{desired, of_pair},
     error::Error,
     model::{ErrorCode, Live, LocalAddress, PeerName, State},
     plan::Plan,
     privilege::Files,
     render::{HostPlan, PlanAllView, plan_all_json, plan_all_text},
 };
-
-/// Disagreements in words; the others are counted.
-const SHOWN: usize = 20;
 
 /// The largest mesh with whole plans: that takes seconds. Of a larger one each host's objects are
 /// counted, which an empty host lacks all, and their warnings are left out.
@@ -93,7 +91,7 @@ impl All {
             ignored: self.ignored,
             warnings_left_out: !self.from_snapshots && self.hosts.len() > LARGE,
             pairs: self.ends.pairs,
-            unfit: self.ends.unfit.len(),
+            unfit: self.ends.unfit,
             disagreements: &self.disagreements,
             warnings: &self.loaded.warnings,
             from_snapshots: self.from_snapshots,
@@ -102,25 +100,18 @@ impl All {
 }
 
 fn from_empty(loaded: Loaded, now: Moment) -> All {
-    let mut ends = Ends::new(loaded.config.peers.len());
+    let config = &loaded.config;
+    let ends = all_ends(config, now);
     let mut hosts = Vec::new();
-    let work = |peer: &Peer| {
-        let (desired, _) = desired(&loaded.config, now, peer, None);
-        let digest = Digest::of(&loaded.config, peer, &desired, now.generation);
-        let plan = match loaded.config.peers.len() {
-            0..=LARGE => {
-                let plan = Plan::new(&desired, &Live(empty(peer)), loaded.config.reqid);
-                HostPlan::of(&peer.name, &plan, now.generation, None)
-            }
-            _ => HostPlan::of_empty(&peer.name, &desired, now.generation),
-        };
-        (plan, digest)
+    let line = |place: usize| match config.peers.len() {
+        0..=LARGE => planned_from_empty(config, now, &config.peers[place]),
+        _ => {
+            let objects = ends.objects(config, now, place);
+            HostPlan::of_empty(&config.peers[place].name, objects, now.generation)
+        }
     };
-    in_turns(&loaded.config.peers, work, |(host, digest)| {
-        hosts.push(host);
-        ends.add(digest);
-    });
-    let disagreements = in_words(&loaded.config, &ends, now);
+    in_turns(0..config.peers.len(), line, |host| hosts.push(host));
+    let disagreements = in_words(config, &ends, now);
     All {
         loaded,
         hosts,
@@ -130,6 +121,19 @@ fn from_empty(loaded: Loaded, now: Moment) -> All {
         disagreements,
         from_snapshots: false,
     }
+}
+
+fn planned_from_empty(config: &Config, now: Moment, peer: &Peer) -> HostPlan {
+    let (desired, _) = desired(config, now, peer, None);
+    let plan = Plan::new(&desired, &Live(empty(peer)), config.reqid);
+    HostPlan::of(&peer.name, &plan, now.generation, None)
+}
+
+/// Both ends of all pairs.
+fn all_ends(config: &Config, now: Moment) -> Ends {
+    let mut ends = Ends::new(config.peers.len());
+    in_turns(0..config.peers.len(), |place| Row::of(config, now, place), |row| ends.add(row));
+    ends
 }
 
 fn from_snapshots(mut loaded: Loaded, now: Moment, folder: &Path) -> Result<All, Error> {
@@ -153,12 +157,7 @@ fn from_snapshots(mut loaded: Loaded, now: Moment, folder: &Path) -> Result<All,
     let config = &loaded.config;
     let absent = config.peers.iter().filter(|peer| !hosts.contains_key(&peer.name));
     let missing = absent.map(|peer| peer.name.clone()).collect();
-    let mut ends = Ends::new(config.peers.len());
-    let work = |peer: &Peer| {
-        let (desired, _) = desired(config, now, peer, None);
-        Digest::of(config, peer, &desired, now.generation)
-    };
-    in_turns(&config.peers, work, |digest| ends.add(digest));
+    let ends = all_ends(config, now);
     let disagreements = in_words(config, &ends, now);
     let hosts = hosts.into_values().collect();
     Ok(All { loaded, hosts, missing, ignored, ends, disagreements, from_snapshots: true })
@@ -203,13 +202,18 @@ fn line(peer: &Peer, prepared: &Prepared<'_>, path: Option<&Path>) -> HostPlan {
     HostPlan::of(&peer.name, &prepared.plan, prepared.moment.generation, snapshot)
 }
 
-/// Works on several hosts at once, and hands the results on in the order of the file.
-fn in_turns<T: Send>(peers: &[Peer], work: impl Fn(&Peer) -> T + Sync, mut done: impl FnMut(T)) {
+/// Works on one host per processor at once, and hands each result on in the order of the file.
+fn in_turns<T: Send>(
+    places: Range<usize>,
+    work: impl Fn(usize) -> T + Sync,
+    mut done: impl FnMut(T),
+) {
     let processors = thread::available_parallelism().map_or(1, NonZero::get).min(16);
-    for some in peers.chunks(processors) {
+    for first in places.clone().step_by(processors) {
         thread::scope(|scope| {
             let work = &work;
-            let threads: Vec<_> = some.iter().map(|peer| scope.spawn(move || work(peer))).collect();
+            let some = first..places.end.min(first + processors);
+            let threads: Vec<_> = some.map(|place| scope.spawn(move || work(place))).collect();
             for thread in threads {
                 match thread.join() {
                     Ok(result) => done(result),
@@ -221,11 +225,10 @@ fn in_turns<T: Send>(peers: &[Peer], work: impl Fn(&Peer) -> T + Sync, mut done:
 }
 
 fn in_words(config: &Config, ends: &Ends, now: Moment) -> Vec<Disagreement> {
-    let wanted = |peer: &Peer| desired(config, now, peer, None).0;
-    let unfit = ends.unfit.iter().take(SHOWN);
-    let words = unfit.map(|(from, to)| {
+    let wanted = |one: &Peer, other: &Peer| of_pair(config, now, one, other);
+    let words = ends.first.iter().map(|(from, to)| {
         let [from, to] = [from, to].map(|place| &config.peers[*place]);
-        difference(config, (from, &wanted(from)), (to, &wanted(to)), now.generation)
+        difference(config, (from, &wanted(from, to)), (to, &wanted(to, from)), now.generation)
     });
     words.collect()
 }

@@ -1,6 +1,6 @@
 //! A plan, prepared to be shown, saved or performed.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 use super::live::Source;
 use crate::{
@@ -78,7 +78,15 @@ impl Prepared<'_> {
 
     /// Finds out what becomes of packets, for a plan that is to be shown.
     pub(super) fn foresee(&mut self, live: &Live, reqid: Reqid) {
-        self.outcomes = outcomes(&self.desired, reqid, &live.0, &self.plan.changes);
+        self.outcomes = self.foreseen(live, reqid).into_owned();
+    }
+
+    /// What becomes of packets, which is worked out once.
+    pub(super) fn foreseen(&self, live: &Live, reqid: Reqid) -> Cow<'_, BTreeMap<FarEnd, Outcome>> {
+        match self.outcomes.is_empty() {
+            true => Cow::Owned(outcomes(&self.desired, reqid, &live.0, &self.plan.changes)),
+            false => Cow::Borrowed(&self.outcomes),
+        }
     }
 
     /// The plan as it is to be shown.

@@ -23,7 +23,6 @@ use crate::{
     config::{self, Clock, IncludedFile, Loaded, Moment},
     error::Error,
     model::{Live, State, Time},
-    plan::outcomes,
     render::{
         FORMAT_VERSION, JsonIncluded, JsonPremises, JsonSavedPlan, Layout, Subject, View,
         json_text, plan_json,
@@ -192,8 +191,7 @@ fn shown(
     let clock = prepared.moment.clock.map(|clock| Clock { now: made, ..clock });
     let moment = Moment { clock, ..prepared.moment };
     let subject = Subject::File { config: &loaded.config, moment };
-    let Prepared { desired, plan, .. } = prepared;
-    let outcomes = &outcomes(desired, loaded.config.reqid, &live.0, &plan.changes);
+    let outcomes = &prepared.foreseen(live, loaded.config.reqid);
     let view = View { subject, outcomes, ..prepared.view(&loaded.config, "") };
     Ok(serde_json::to_value(plan_json(&view)).map_err(std::io::Error::from)?)
 }

@@ -12,8 +12,8 @@ use std::fmt;
 
 use crate::{
     config::{Config, Peer},
-    model::{Answers, Direction, IPPROTO_ESP, PeerName, Prefix, Sa, Selector, Spi, State, Time},
-    plan::{Arrival, Flow, arrivals, flow_out},
+    model::{Answers, IPPROTO_ESP, PeerName, Prefix, Sa, Selector, Spi, State, Time},
+    plan::{Arrival, Flow, LookUps},
 };
 
 pub use findings::{Finding, FindingCode, findings};
@@ -140,8 +140,26 @@ pub struct Way {
     pub fate: Fate,
 }
 
+/// A host whose state is asked about packets of many pairs.
+pub struct Asked<'a> {
+    peer: &'a Peer,
+    look_ups: LookUps<'a>,
+}
+
+impl<'a> Asked<'a> {
+    /// A host with a state.
+    pub fn new(peer: &'a Peer, state: &'a State) -> Self {
+        Self { peer, look_ups: LookUps::of(state) }
+    }
+
+    /// Whether it may refuse packets that arrive in the clear, or under an SA.
+    fn refuses(&mut self, packet: &Selector, under: Option<&Sa>) -> bool {
+        self.look_ups.arrivals(packet, under).contains(&Arrival::Refused)
+    }
+}
+
 /// The worst fate of the protected kinds of packets from one host to another.
-pub fn way(config: &Config, from: Seen<'_>, to: Seen<'_>) -> Way {
+pub fn way(config: &Config, from: &mut Asked<'_>, to: &mut Asked<'_>) -> Way {
     let ends = |src, dst| config.traffic.selectors(Prefix::host(src), Prefix::host(dst));
     let sent = ends(from.peer.address, to.peer.reached_at());
     let received = ends(from.peer.reached_at(), to.peer.address);
@@ -150,24 +168,21 @@ pub fn way(config: &Config, from: Seen<'_>, to: Seen<'_>) -> Way {
     Way { from: from.peer.name.clone(), to: to.peer.name.clone(), fate }
 }
 
-fn fate(from: Seen<'_>, to: Seen<'_>, sent: &Selector, received: &Selector) -> Fate {
-    let is_refused = |under: Option<&Sa>| {
-        arrivals(to.state, received, 0, Direction::In, under).contains(&Arrival::Refused)
-    };
-    match flow_out(from.state, sent) {
+fn fate(from: &mut Asked<'_>, to: &mut Asked<'_>, sent: &Selector, received: &Selector) -> Fate {
+    match from.look_ups.flow(sent) {
         Flow::Blocked => Fate::Blocked,
-        Flow::Clear if is_refused(None) => Fate::ClearRefused,
+        Flow::Clear if to.refuses(received, None) => Fate::ClearRefused,
         Flow::Clear => Fate::Clear,
         Flow::Protected(spi) => {
-            let Some(there) = sa(to.state, to.peer.address, spi) else { return Fate::NoSa(spi) };
-            let here = sa(from.state, to.peer.reached_at(), spi);
+            let Some(there) = to.look_ups.sa(to.peer.address, spi) else { return Fate::NoSa(spi) };
+            let here = from.look_ups.sa(to.peer.reached_at(), spi);
             let unfit = here.map(|here| unfit(here, there)).unwrap_or_default();
             let deaf = there.encap.is_some()
-                && to.state.encap.is_some_and(|socket| socket.answers == Answers::No);
+                && to.look_ups.encap().is_some_and(|socket| socket.answers == Answers::No);
             match () {
                 () if !unfit.is_empty() => Fate::Unfit(spi, unfit),
                 () if deaf => Fate::NoSocket(spi),
-                () if is_refused(Some(there)) => Fate::EncryptedRefused(spi),
+                () if to.refuses(received, Some(there)) => Fate::EncryptedRefused(spi),
                 () => Fate::Encrypted(spi),
             }
         }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Seen, Way, way};
+use super::{Asked, Way, way};
 use crate::{
     config::{Config, Peer},
     model::{PeerName, State, Time},
@@ -75,16 +75,23 @@ pub struct Rollout {
 pub fn rollout(config: &Config, hosts: &[Host<'_>]) -> Rollout {
     let mut found = Rollout { any_order: true, ..Rollout::default() };
     // For each host, those that have to come before it.
-    let mut behind = BTreeMap::<&PeerName, BTreeSet<&PeerName>>::new();
+    let mut behind: BTreeMap<&PeerName, BTreeSet<&PeerName>> =
+        hosts.iter().map(|host| (&host.peer.name, BTreeSet::new())).collect();
     let mut possible = true;
+    let mut asked: Vec<Both<'_>> = hosts.iter().map(Both::of).collect();
     for (place, one) in hosts.iter().enumerate() {
-        behind.entry(&one.peer.name).or_default();
-        for other in hosts[place + 1..].iter().filter(|other| are_pair(config, one, other)) {
+        let partners = config.pairs.partners(one.peer);
+        let (before, after) = asked.split_at_mut(place + 1);
+        for (other, there) in hosts[place + 1..].iter().zip(after) {
+            if !partners.have(other.peer)
+                || one.peer.address.is_ipv4() != other.peer.address.is_ipv4()
+            {
+                continue;
+            }
             found.pairs += 1;
-            let cuts: Vec<Cut> = [(one, other), (other, one)]
-                .into_iter()
-                .flat_map(|ends| cuts(config, ends))
-                .collect();
+            let here = &mut before[place];
+            let mut cuts = cuts(config, here, there);
+            cuts.extend(self::cuts(config, there, here));
             let first = |first: &Host<'_>| {
                 cuts.iter().any(|cut| match cut.at {
                     RolloutState::SenderFirst => cut.way.from == first.peer.name,
@@ -108,27 +115,33 @@ pub fn rollout(config: &Config, hosts: &[Host<'_>]) -> Rollout {
     found
 }
 
-fn are_pair(config: &Config, one: &Host<'_>, other: &Host<'_>) -> bool {
-    one.peer.address.is_ipv4() == other.peer.address.is_ipv4()
-        && config.is_pair(one.peer, other.peer)
+/// A host before and after, to be asked about packets.
+struct Both<'a> {
+    before: Asked<'a>,
+    after: Asked<'a>,
+}
+
+impl<'a> Both<'a> {
+    fn of(host: &'a Host<'_>) -> Self {
+        let asked = |state| Asked::new(host.peer, state);
+        Self { before: asked(&host.before), after: asked(&host.after) }
+    }
 }
 
 /// The losses of packets from one host to another. One that is there before is that alone, unless
 /// packets are lost behind it too.
-fn cuts(config: &Config, (from, to): (&Host<'_>, &Host<'_>)) -> Vec<Cut> {
-    fn seen<'a>(host: &'a Host<'_>, state: &'a State) -> Seen<'a> {
-        Seen { peer: host.peer, state, taken: host.taken }
-    }
-    let way = |from_state, to_state| way(config, seen(from, from_state), seen(to, to_state));
+fn cuts(config: &Config, from: &mut Both<'_>, to: &mut Both<'_>) -> Vec<Cut> {
     let cut = |at, way: Way| (!way.fate.arrives()).then_some(Cut { at, way });
-    let before = way(&from.before, &to.before);
+    let before = way(config, &mut from.before, &mut to.before);
     let worked = before.fate.arrives();
     let mut found: Vec<Cut> = cut(RolloutState::Before, before).into_iter().collect();
     if worked {
-        found.extend(cut(RolloutState::SenderFirst, way(&from.after, &to.before)));
-        found.extend(cut(RolloutState::ReceiverFirst, way(&from.before, &to.after)));
+        let sender_first = way(config, &mut from.after, &mut to.before);
+        found.extend(cut(RolloutState::SenderFirst, sender_first));
+        let receiver_first = way(config, &mut from.before, &mut to.after);
+        found.extend(cut(RolloutState::ReceiverFirst, receiver_first));
     }
-    found.extend(cut(RolloutState::After, way(&from.after, &to.after)));
+    found.extend(cut(RolloutState::After, way(config, &mut from.after, &mut to.after)));
     found
 }
 

@@ -20,6 +20,7 @@ mod local;
 mod malformed;
 mod mask;
 mod pairs;
+mod partners;
 mod peers;
 mod ports;
 mod raise;
@@ -47,6 +48,7 @@ pub use loaded::{PeersOf, Raised};
 pub use local::{LocalError, local_peer, peer_by_host_name};
 pub use malformed::{Form, Malformed};
 pub use mask::{printable, quote as quoted, readable};
+pub use partners::Partners;
 pub use ports::Ports;
 pub use secrets::{RatchetError, read_ratchet, secret};
 pub use types::{

@@ -54,12 +54,28 @@ pub(super) fn check_groups(findings: &mut Findings<'_>, list: &Value<'_>, names:
     }
 }
 
-/// The pairs that `[mesh]` names; all, if it names none. `peers` are all peers of the file, or
-/// `None` where some could not be read, so that names can't be checked. None after an error.
+/// The names that a file may mean hosts by.
+pub(super) struct Names<'a> {
+    peers: BTreeSet<&'a PeerName>,
+    groups: BTreeSet<&'a GroupName>,
+}
+
+impl<'a> Names<'a> {
+    /// Those of all peers of a file.
+    pub(super) fn of(peers: &'a [Peer]) -> Self {
+        Self {
+            peers: peers.iter().map(|peer| &peer.name).collect(),
+            groups: peers.iter().flat_map(|peer| &peer.groups).collect(),
+        }
+    }
+}
+
+/// The pairs that `[mesh]` names; all, if it names none. `names` are those of all peers, or `None`
+/// where some could not be read, so that names can't be checked. None after an error.
 pub(super) fn read_pairs(
     findings: &mut Findings<'_>,
     value: Option<&Value<'_>>,
-    peers: Option<&[Peer]>,
+    names: Option<&Names<'_>>,
 ) -> Option<Pairs> {
     let Some(value) = value else { return Some(Pairs::All) };
     let Some(array) = value.get_ref().as_array() else {
@@ -71,14 +87,14 @@ pub(super) fn read_pairs(
         return None;
     }
     let pairs: Vec<Option<[Members; 2]>> =
-        array.iter().map(|pair| read_pair(findings, pair, peers)).collect();
+        array.iter().map(|pair| read_pair(findings, pair, names)).collect();
     Some(Pairs::Listed(pairs.into_iter().collect::<Option<_>>()?))
 }
 
 fn read_pair(
     findings: &mut Findings<'_>,
     value: &Value<'_>,
-    peers: Option<&[Peer]>,
+    names: Option<&Names<'_>>,
 ) -> Option<[Members; 2]> {
     let two = value.get_ref().as_array().filter(|array| array.len() == 2);
     let Some(two) = two else {
@@ -87,7 +103,7 @@ fn read_pair(
         return None;
     };
     let [one, other] = [0, 1].map(|at| {
-        two.get(at).and_then(|name| member(findings, name, peers, (PAIRS, "a name in pairs")))
+        two.get(at).and_then(|name| member(findings, name, names, (PAIRS, "a name in pairs")))
     });
     let (one, other) = (one?, other?);
     if let (Members::Peer(name), true) = (&one, one == other) {
@@ -102,7 +118,7 @@ fn read_pair(
 pub(super) fn member(
     findings: &mut Findings<'_>,
     value: &Value<'_>,
-    peers: Option<&[Peer]>,
+    names: Option<&Names<'_>>,
     (field, place): (Field, &str),
 ) -> Option<Members> {
     let Some(text) = value.get_ref().as_str() else {
@@ -112,12 +128,11 @@ pub(super) fn member(
     if text == "*" {
         return Some(Members::Everybody);
     }
-    let name = PeerName::new(text);
-    let is_peer = |name: &PeerName| peers.is_none_or(|all| all.iter().any(|p| p.name == *name));
-    if let Some(name) = name.filter(is_peer) {
+    let is_peer = |name: &PeerName| names.is_none_or(|names| names.peers.contains(name));
+    if let Some(name) = PeerName::new(text).filter(is_peer) {
         return Some(Members::Peer(name));
     }
-    let has = |group: &GroupName| peers.into_iter().flatten().any(|p| p.groups.contains(group));
+    let has = |group: &GroupName| names.is_some_and(|names| names.groups.contains(group));
     if let Some(group) = GroupName::new(text).filter(has) {
         return Some(Members::Group(group));
     }

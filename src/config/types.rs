@@ -94,16 +94,6 @@ impl Members {
 }
 
 impl Config {
-    /// Whether two hosts are a pair, which both of them answer alike.
-    pub fn is_pair(&self, one: &Peer, other: &Peer) -> bool {
-        match &self.pairs {
-            Pairs::All => true,
-            Pairs::Listed(pairs) => pairs.iter().any(|[left, right]| {
-                left.has(one) && right.has(other) || left.has(other) && right.has(one)
-            }),
-        }
-    }
-
     /// The same with every host at the last stage.
     #[must_use]
     pub fn enforced(&self) -> Self {

@@ -1,6 +1,6 @@
 //! Identifiers: names, ShortIDs, generations, SPIs and reqids.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -30,9 +30,9 @@ impl fmt::Display for MeshName {
     }
 }
 
-/// The name of a peer: 1 to 63 of `a-z`, `0-9`, `.` and `-`.
+/// The name of a peer: 1 to 63 of `a-z`, `0-9`, `.` and `-`. Ten objects of each pair share it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PeerName(String);
+pub struct PeerName(Arc<str>);
 
 impl PeerName {
     /// Checks length and characters; `None` if either is wrong.

@@ -9,6 +9,7 @@ mod chain;
 mod code;
 mod encap;
 mod examination;
+mod foreign;
 mod ids;
 mod key;
 mod layout;
@@ -34,6 +35,7 @@ pub use examination::{
     Counters, DeviceState, DropRule, Examination, FilteredPackets, Filters, ForeignChain,
     KernelFacts, PacketKind, Probe, Timer,
 };
+pub use foreign::Neighbourhood;
 pub use ids::{Generation, GroupName, MeshName, NamedMesh, PeerName, Reqid, ShortId, Spi};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use layout::OldPairs;

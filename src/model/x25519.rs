@@ -33,6 +33,33 @@ const PRIME: [u8; 32] = {
     prime
 };
 
+/// The coordinates of all points of low order in their only form: 0 of order 1 and 2; 1 and, on the
+/// twist, -1 of order 4; two of order 8. The curve's cofactor is 8, and its twist's 4 (RFC 7748,
+/// section 4.1), so there are no others.
+const LOW_ORDER: [[u8; 32]; 5] = [
+    [0; 32],
+    {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    },
+    {
+        let mut minus_one = PRIME;
+        minus_one[0] -= 1;
+        minus_one
+    },
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
+        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
+        0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
+        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
+        0x11, 0x57,
+    ],
+];
+
 impl PublicKey {
     /// Checks that the key is in its only form, and that it gives a secret.
     ///
@@ -43,12 +70,9 @@ impl PublicKey {
         if bytes.iter().rev().ge(PRIME.iter().rev()) {
             return Err(PublicKeyError::NotCanonical);
         }
-        // Any private key shows it: the key is a multiple of 8, and the result is then zero.
-        let any = StaticSecret::from([1; 32]);
-        if any.diffie_hellman(&x25519_dalek::PublicKey::from(bytes)).was_contributory() {
-            Ok(Self(bytes))
-        } else {
-            Err(PublicKeyError::LowOrder)
+        match LOW_ORDER.contains(&bytes) {
+            true => Err(PublicKeyError::LowOrder),
+            false => Ok(Self(bytes)),
         }
     }
 
@@ -100,6 +124,8 @@ impl PrivateKey {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     fn bytes(hex_text: &str) -> [u8; 32] {
@@ -149,6 +175,28 @@ mod tests {
         ];
         for point in [[0; 32], one, minus_one].into_iter().chain(eight.map(bytes)) {
             assert_eq!(PublicKey::new(point), Err(PublicKeyError::LowOrder), "{point:02x?}");
+        }
+    }
+
+    /// The list is compared with X25519 itself: a clamped private key is a multiple of 8, so it takes
+    /// a point of low order to zero and no other one.
+    #[test]
+    fn the_points_of_low_order_are_those_that_x25519_takes_to_zero() {
+        let gives_a_secret = |point| {
+            let any = StaticSecret::from([1; 32]);
+            any.diffie_hellman(&x25519_dalek::PublicKey::from(point)).was_contributory()
+        };
+        LOW_ORDER.iter().for_each(|point| assert!(!gives_a_secret(*point), "{point:02x?}"));
+        let mut point = [7; 32];
+        for number in 0..=u8::MAX {
+            // Small numbers and random ones, of the curve and of its twist.
+            let mut small = [0; 32];
+            small[0] = number;
+            point = Sha256::digest(point).into();
+            point[31] &= 0x7f;
+            for point in [small, point] {
+                assert_eq!(PublicKey::new(point).is_ok(), gives_a_secret(point), "{point:02x?}");
+            }
         }
     }
 

@@ -59,7 +59,10 @@ impl Operation {
 /// All changes, guards and the link first, then by peer, SAs before policies.
 pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> {
     let mut changes = sa::diff(desired, live, reqid);
-    changes.extend(policy::diff(desired, live, reqid));
+    // A change of each of thousands of objects: a list that doubles would hold twice as many.
+    let policies = policy::diff(desired, live, reqid);
+    changes.reserve_exact(policies.len() + 8);
+    changes.extend(policies);
     changes.extend(chain::diff(desired, &live.0.firewall, reqid));
     changes.extend(link::change(desired, live));
     sort(&mut changes);

@@ -56,6 +56,9 @@ pub(super) fn split(
     reqid: Reqid,
     found: &Found,
 ) -> (Vec<Change>, usize) {
+    if found.conflicts.is_empty() && found.taken.sas.is_empty() && found.taken.policies.is_empty() {
+        return (changes, 0);
+    }
     let all = changes.len();
     let hold = Hold::new(desired, live, reqid, found);
     let (mut on, rest): (Vec<Change>, Vec<Change>) =

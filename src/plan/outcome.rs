@@ -9,15 +9,16 @@ use std::{
 use super::{
     chain::ChainChange,
     change::{Change, Operation},
-    flow::{Flow, flow_out},
+    flow::Flow,
+    look_ups::LookUps,
     policy::PolicyChange,
     sa::SaChange,
 };
 use crate::{
     desired::Desired,
     model::{
-        Chain, Direction, Jump, Mode, PeerName, Policy, PolicyId, Prefix, Reqid, Route, Sa, SaId,
-        Selector, State,
+        Chain, Direction, Jump, PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector,
+        State,
     },
 };
 
@@ -63,7 +64,10 @@ pub fn outcomes(
     packets.extend(packets_of_former(desired, reqid, before));
     let others = packets_of_others(desired, reqid, &sides);
     packets.extend((!others.is_empty()).then_some((FarEnd::Others, others)));
-    let mut sides = sides.map(|objects| LookUps::new(before, objects));
+    let mut sides = sides.map(|objects| {
+        let Objects { sas, policies, chains } = objects;
+        LookUps::new(before, sas.into_values(), policies.into_values()).with_chains(chains)
+    });
     let mut worst = |at: usize, packets: &[Selector]| {
         packets.iter().map(|packet| sides[at].flow(packet)).max().unwrap_or(Flow::Clear)
     };
@@ -212,56 +216,4 @@ fn to_nobody(selector: Selector) -> Selector {
         false => IpAddr::from(NOBODY_IPV6),
     };
     Selector { src: Prefix::host(nobody), dst: Prefix::host(nobody), ..selector }
-}
-
-/// Objects by destinations, so that those of thousands of peers are looked through once.
-struct LookUps<'s> {
-    /// All but policies, SAs and routes; those of one question are put in.
-    state: State,
-    routes: BTreeMap<IpAddr, Vec<&'s Route>>,
-    of_host: BTreeMap<IpAddr, Vec<&'s Policy>>,
-    of_many: Vec<&'s Policy>,
-    sas: BTreeMap<IpAddr, Vec<&'s Sa>>,
-}
-
-impl<'s> LookUps<'s> {
-    fn new(state: &'s State, objects: Objects<'s>) -> Self {
-        let mut all = Self {
-            state: state.without_objects(),
-            routes: BTreeMap::new(),
-            of_host: BTreeMap::new(),
-            of_many: Vec::new(),
-            sas: BTreeMap::new(),
-        };
-        all.state.firewall.chains = objects.chains;
-        for policy in objects.policies.into_values() {
-            match policy.id.selector.dst {
-                host if host == Prefix::host(host.address) => {
-                    all.of_host.entry(host.address).or_default().push(policy);
-                }
-                _ => all.of_many.push(policy),
-            }
-        }
-        for route in &state.routes {
-            all.routes.entry(route.to).or_default().push(route);
-        }
-        for sa in objects.sas.into_values() {
-            all.sas.entry(sa.id.dst).or_default().push(sa);
-        }
-        all
-    }
-
-    fn flow(&mut self, packet: &Selector) -> Flow {
-        let to = packet.dst.address;
-        let policies = self.of_host.get(&to).into_iter().flatten().chain(&self.of_many);
-        self.state.policies = policies.copied().cloned().collect();
-        let templates = self.state.policies.iter().flat_map(|policy| &policy.templates);
-        let tunnels = templates.filter(|template| template.mode != Mode::Transport);
-        let ends: BTreeSet<IpAddr> = tunnels.map(|template| template.dst).chain([to]).collect();
-        let sas = ends.iter().filter_map(|end| self.sas.get(end)).flatten();
-        self.state.sas = sas.copied().cloned().collect();
-        let routes = self.routes.get(&to).into_iter().flatten();
-        self.state.routes = routes.copied().cloned().collect();
-        flow_out(&self.state, packet)
-    }
 }

@@ -34,7 +34,7 @@ pub enum SaChange {
     /// the kernel would find them in its place.
     Replace {
         /// The SA in the kernel; `None` if only a marked twin is there.
-        live: Option<Sa>,
+        live: Option<Box<Sa>>,
         /// The SA to add.
         wanted: WantedSa,
         /// Twins with a mark.
@@ -135,7 +135,7 @@ impl Difference for SaChange {
                 first.chain(twins).chain([(sa_phase(wanted.direction), add(wanted))]).collect()
             }
             Self::Replace { live, wanted, .. } => {
-                let larval = live.as_ref().is_some_and(Sa::is_larval);
+                let larval = live.as_ref().is_some_and(|live| live.is_larval());
                 let kind = if larval { add(wanted) } else { replace(wanted) };
                 vec![(sa_phase(wanted.direction), kind)]
             }
@@ -172,9 +172,12 @@ impl Difference for SaChange {
     fn irreversible(&self, _: &State, keys: &Keyring) -> Vec<String> {
         match self {
             Self::Create(_) => Vec::new(),
-            Self::Replace { live, twins, .. } => {
-                live.iter().chain(twins).filter_map(|sa| problem_of_sa(sa, keys)).collect()
-            }
+            Self::Replace { live, twins, .. } => live
+                .as_deref()
+                .into_iter()
+                .chain(twins)
+                .filter_map(|sa| problem_of_sa(sa, keys))
+                .collect(),
             Self::Delete { sa, .. } => problem_of_sa(sa, keys).into_iter().collect(),
         }
     }
@@ -211,8 +214,11 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>, old: &OldPairs) -> O
         ),
         (Some(sa), true) => difference(sa, &wanted.sa).or_else(|| by_chance(sa, wanted, old))?,
     };
-    let operation =
-        Operation::Sa(SaChange::Replace { live: same.cloned(), wanted: wanted.clone(), twins });
+    let operation = Operation::Sa(SaChange::Replace {
+        live: same.cloned().map(Box::new),
+        wanted: wanted.clone(),
+        twins,
+    });
     Some(Change { peer: Some(wanted.peer.clone()), operation, reason })
 }
 

@@ -9,7 +9,6 @@ use super::{
 use crate::{
     agreement::Disagreement,
     config::{Config, Moment},
-    desired::Desired,
     model::{Generation, PeerName, Warning, WarningCode},
     plan::{ChangeAction, Plan},
 };
@@ -61,11 +60,9 @@ impl HostPlan {
         }
     }
 
-    /// The numbers of a plan for an empty host, which creates all that is wanted.
-    pub fn of_empty(peer: &PeerName, desired: &Desired, generation: Generation) -> Self {
-        let Desired { sas, policies, guards, passages, chains, .. } = desired;
-        let create = sas.len() + policies.len() + guards.len() + passages.len() + chains.len();
-        Self { create, ..Self::of(peer, &Plan::default(), generation, None) }
+    /// The numbers of a plan for an empty host, which creates all objects that are wanted.
+    pub fn of_empty(peer: &PeerName, objects: usize, generation: Generation) -> Self {
+        Self { create: objects, ..Self::of(peer, &Plan::default(), generation, None) }
     }
 
     fn changes(&self) -> usize {

@@ -140,7 +140,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "model",
             "mtu",
             "config",
-            "desired",
             "plan",
             "kernel",
             "apply",

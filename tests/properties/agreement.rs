@@ -1,15 +1,18 @@
 //! Two models of the kernel's look-ups agree: the program's own, which reports
-//! follow, and that of the tests.
+//! follow, and that of the tests. And the two ends of pairs agree.
 
 use meshsec::{
-    model::Direction,
-    plan::{Arrival, Flow, arrivals, flow_out},
+    agreement::{Ends, Row},
+    config::{Config, Moment},
+    desired::{Desired, HasPairs, desired, of_host, of_pair},
+    model::{Direction, Time},
+    plan::{Arrival, Flow, LookUps, arrivals, flow_out},
 };
 use proptest::prelude::*;
 
 use crate::{
     cases,
-    hosts::any_case,
+    hosts::{any_case, config},
     packets::{Fate, arrives_in_clear, arrives_under, is_forwarded_in_clear, leaves},
     prefixes::packets,
 };
@@ -19,6 +22,61 @@ fn as_flow(fate: Fate) -> Flow {
         Fate::Protected(spi) => Flow::Protected(spi),
         Fate::Dropped => Flow::Blocked,
         Fate::Leaks => Flow::Clear,
+    }
+}
+
+/// The objects of a host, collected pair by pair.
+fn collected(config: &Config, moment: Moment, place: usize) -> Desired {
+    let local = &config.peers[place];
+    let partners = config.pairs.partners(local);
+    let pairs = config.peers.iter().filter(|peer| {
+        peer.name != local.name
+            && partners.have(peer)
+            && peer.address.is_ipv4() == local.address.is_ipv4()
+    });
+    let (mut all, mut has) = (Desired::default(), HasPairs::default());
+    for peer in pairs {
+        let pair = of_pair(config, moment, local, peer);
+        has.any = true;
+        has.sends |= pair.stage(&peer.name).sends();
+        all.sas.extend(pair.sas);
+        all.policies.extend(pair.policies);
+        all.passages.extend(pair.passages);
+    }
+    let own = of_host(config, moment, local, has);
+    all.passages.extend(own.passages.clone());
+    Desired { sas: all.sas, policies: all.policies, passages: all.passages, ..own }
+}
+
+proptest! {
+    #![proptest_config(cases(2_000))]
+
+    /// What `plan --all` compares and counts pair by pair is what each host's plan wants, and both
+    /// ends of all pairs agree.
+    #[test]
+    fn hosts_want_what_their_pairs_want_together(
+        ipv6 in any::<bool>(),
+        n in any::<[u8; 10]>()
+    ) {
+        let config = config(ipv6, n);
+        let moment = config.rotation.at(Time::default());
+        let mut ends = Ends::new(config.peers.len());
+        (0..config.peers.len()).for_each(|place| ends.add(Row::of(&config, moment, place)));
+        prop_assert_eq!(ends.unfit, 0, "{:?}", ends.first);
+        for (place, local) in config.peers.iter().enumerate() {
+            let (whole, _) = desired(&config, moment, local, None);
+            let Desired { sas, policies, passages, guards, chains, link, .. } =
+                collected(&config, moment, place);
+            prop_assert_eq!(&sas, &whole.sas);
+            let names = |all: &Desired| all.policies.keys().copied().collect::<Vec<_>>();
+            prop_assert_eq!(policies.keys().copied().collect::<Vec<_>>(), names(&whole));
+            prop_assert_eq!(&passages, &whole.passages);
+            prop_assert_eq!(&guards, &whole.guards);
+            prop_assert_eq!(&chains, &whole.chains);
+            prop_assert_eq!(link.is_some(), whole.link.is_some());
+            let all = sas.len() + policies.len() + passages.len() + guards.len() + chains.len();
+            prop_assert_eq!(ends.objects(&config, moment, place), all);
+        }
     }
 }
 
@@ -42,6 +100,31 @@ proptest! {
                 _ => told == worst,
             };
             prop_assert!(right, "{packet:?}: {told}, but {fates:?}");
+        }
+    }
+
+    /// Objects that are looked up by far ends, as for the pairs of a large mesh, are those that a look
+    /// at all objects finds.
+    #[test]
+    fn look_ups_by_far_ends_find_the_same(case in any_case(8)) {
+        let ((before, after), kernel) = (case.meshes(), case.kernel());
+        let state = kernel.state().clone().sorted();
+        let mut look_ups = LookUps::of(&state);
+        for packet in packets(&before, &after).iter().filter(|packet| packet.mark == 0) {
+            let sent = packet.selector();
+            prop_assert_eq!(look_ups.flow(&sent), flow_out(&state, &sent), "{:?}", packet);
+            let taken = packet.answer().selector();
+            for under in [None].into_iter().chain(state.sas.iter().map(Some)) {
+                let by_all = arrivals(&state, &taken, 0, Direction::In, under);
+                prop_assert_eq!(look_ups.arrivals(&taken, under), by_all, "{:?}", packet);
+            }
+        }
+        for wanted in &state.sas {
+            let mut sas = state.sas.iter().filter(|sa| !sa.is_larval());
+            let first = sas.find(|sa| {
+                (sa.id.dst, sa.id.proto, sa.id.spi) == (wanted.id.dst, 50, wanted.id.spi)
+            });
+            prop_assert_eq!(look_ups.sa(wanted.id.dst, wanted.id.spi), first);
         }
     }
 

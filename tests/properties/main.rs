@@ -10,9 +10,11 @@ mod common;
 mod encap;
 mod found;
 mod hosts;
+mod left_out;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod prefixes;
+mod rotation;
 mod settled;
 mod stages;
 

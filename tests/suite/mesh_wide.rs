@@ -7,7 +7,7 @@ use std::{
 };
 
 use meshsec::{
-    agreement::{Digest, Ends, difference},
+    agreement::{Ends, Row, difference, fit},
     config::{Config, Peer, Rotation},
     desired::{Desired, desired},
     kernel::memory::Memory,
@@ -149,6 +149,17 @@ fn plan_all_compares_each_host_with_its_snapshot_wherever_the_file_is_named() {
     assert_ne!(document["hosts"][1]["delete"], 0);
 }
 
+/// Policies of exceptions have a mark of their direction, which is no part of what passes.
+#[test]
+fn plan_all_says_that_pairs_with_exceptions_agree() {
+    let lab = Lab::new();
+    let lines = "[traffic]\nkind = \"all\"\n[[except]]\nicmp = true\n[[except]]\n\
+                 protocol = \"tcp\"\nport = 22\nserves = [\"a\"]\n";
+    lab.write(7, lines);
+    let text = lab.says(0, &["plan", "--all"]);
+    assert!(text.contains("both ends of all 3 agree"), "{text}");
+}
+
 #[test]
 fn plan_all_refuses_options_and_folders_that_make_no_sense() {
     let lab = Lab::new();
@@ -176,15 +187,18 @@ fn wanted(config: &Config, peer: &Peer) -> Desired {
 /// Both ends of all pairs, after one host's objects were changed.
 fn unfit(config: &Config, change: &dyn Fn(&mut Desired)) -> Vec<(usize, usize)> {
     let now = config.rotation.at(Default::default()).generation;
-    let mut ends = Ends::new(config.peers.len());
-    for (place, peer) in config.peers.iter().enumerate() {
-        let mut desired = wanted(config, peer);
-        if place == 1 {
-            change(&mut desired);
+    let mut hosts: Vec<Desired> = config.peers.iter().map(|peer| wanted(config, peer)).collect();
+    change(&mut hosts[1]);
+    let ends: Vec<_> = config.peers.iter().zip(&hosts).collect();
+    let mut unfit = Vec::new();
+    for (place, one) in ends.iter().enumerate() {
+        for (behind, other) in ends.iter().enumerate().skip(place + 1) {
+            let [out, back] = fit(config, *one, *other, now).unwrap();
+            unfit.extend((!out).then_some((place, behind)));
+            unfit.extend((!back).then_some((behind, place)));
         }
-        ends.add(Digest::of(config, peer, &desired, now));
     }
-    ends.unfit
+    unfit
 }
 
 /// Each part of an object that the other end depends on.
@@ -236,12 +250,16 @@ fn an_empty_host_creates_all_that_is_wanted() {
     let generation = Generation::new(7).unwrap();
     for addresses in [LAB, ["2001:db8::1", "2001:db8::2", "2001:db8::3"]] {
         let config = mesh(7, &addresses);
-        for peer in &config.peers {
-            let desired = wanted(&config, peer);
+        let moment = config.rotation.at(Default::default());
+        let mut ends = Ends::new(config.peers.len());
+        (0..config.peers.len()).for_each(|place| ends.add(Row::of(&config, moment, place)));
+        assert_eq!((ends.pairs, ends.unfit), (3, 0));
+        for (place, peer) in config.peers.iter().enumerate() {
             let here = LocalAddress { address: peer.address, device: "?".into() };
             let state = State { addresses: vec![here], ..State::default() };
-            let plan = Plan::new(&desired, &Live(state), config.reqid);
-            let counted = HostPlan::of_empty(&peer.name, &desired, generation);
+            let plan = Plan::new(&wanted(&config, peer), &Live(state), config.reqid);
+            let objects = ends.objects(&config, moment, place);
+            let counted = HostPlan::of_empty(&peer.name, objects, generation);
             assert_eq!(counted.create, HostPlan::of(&peer.name, &plan, generation, None).create);
         }
     }

@@ -41,7 +41,8 @@ usage: cargo xtask TASK
 
   bench [--kernel K]
       Print how long meshsec takes beside other programs that do the same work, natively and on
-      kernel K, 6.12 by default. docs/benchmarks.md explains the table.
+      kernel K, 6.12 by default. docs/benchmarks.md explains the table and names the variables that
+      pick its parts.
 
   fuzz [--seconds N] [TARGET...]
       Run each fuzz target, or those that are named, for N seconds, 15 by default. What it finds

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, ops::Range};
 
 use super::word;
 use crate::config::{
-    pairs,
+    pairs::{self, Names},
     reader::{Findings, Section, Value},
     schema::{EXCEPT_ICMP, EXCEPT_PORT, EXCEPT_PROTOCOL, SERVES, Table},
-    types::{EncapWish, Exception, Peer, Protocol, Traffic},
+    types::{EncapWish, Exception, Protocol, Traffic},
 };
 
 /// As many as a file may have: each is up to six policies for each peer.
@@ -18,8 +18,8 @@ const MOST: usize = 16;
 pub(super) struct OtherTables<'a> {
     pub traffic: Option<Traffic>,
     pub encap: Option<EncapWish>,
-    /// All peers; `None` where some could not be read.
-    pub peers: Option<&'a [Peer]>,
+    /// The names of all peers; `None` where some could not be read.
+    pub names: Option<&'a Names<'a>>,
 }
 
 /// All exceptions. None after an error.
@@ -128,7 +128,7 @@ fn port(
         }
         let members = array
             .iter()
-            .map(|name| pairs::member(findings, name, others.peers, (SERVES, "a name in serves")));
+            .map(|name| pairs::member(findings, name, others.names, (SERVES, "a name in serves")));
         members.collect::<Vec<_>>().into_iter().collect::<Option<Vec<_>>>()
     });
     let (protocol, port, serves) = (protocol?, port?, serves?);

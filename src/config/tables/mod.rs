@@ -17,7 +17,8 @@ use crate::model::{MeshName, Replay, Reqid, Stage, Warning, WarningCode};
 use super::{
     address,
     include::Included,
-    mask, pairs,
+    mask,
+    pairs::{self, Names},
     peers::{self, OtherTables, Peers, PublicKeySpans},
     reader::{Findings, Section, Value, lowered, nearest},
     schema::{self, Field, MESH_NAME, MESH_STAGE, PAIRS, REQID, Table},
@@ -79,12 +80,14 @@ pub(super) fn read<'s>(
     let Peers { list, tables: number, public_keys, .. } = read_peers(findings, own, tables, others);
     let peers = (own.is_some() || others.are_named).then_some(list);
     let whole = peers.as_deref().filter(|list| list.len() == number && !others.lack_any());
-    let pairs = pairs::read_pairs(findings, pairs, whole);
+    let except = root.get(Table::Except.name());
+    // Made only where something names hosts.
+    let names = whole.filter(|_| pairs.is_some() || except.is_some()).map(Names::of);
+    let pairs = pairs::read_pairs(findings, pairs, names.as_ref());
     let encap = esp.as_ref().and_then(|esp| esp.encap);
-    let tables = except::OtherTables { traffic: kind, encap, peers: whole };
-    let exceptions = root
-        .get(Table::Except.name())
-        .map_or(Some(Vec::new()), |value| except::read(findings, value, &tables));
+    let tables = except::OtherTables { traffic: kind, encap, names: names.as_ref() };
+    let exceptions =
+        except.map_or(Some(Vec::new()), |value| except::read(findings, value, &tables));
 
     let config = (|| {
         let (mesh, reqid, stage) = mesh?;

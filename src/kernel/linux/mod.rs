@@ -43,7 +43,8 @@ use std::{
 use netlink_packet_xfrm::constants as xfrm;
 
 use crate::model::{
-    Answers, EncapSocket, Hidden, Key, Live, Reqid, Route, Sa, SaId, State, Step, Usage, Ways,
+    Answers, EncapSocket, Hidden, Key, Live, Neighbourhood, Policy, Reqid, Route, Sa, SaId, State,
+    Step, Usage, Ways,
 };
 
 use super::{Kernel, KernelError};
@@ -68,6 +69,7 @@ pub struct Linux {
     iptables: iptables::Iptables,
     look: Look,
     ways: Ways,
+    foreign: Option<Neighbourhood>,
 }
 
 /// The parts of iptables that are read.
@@ -91,7 +93,7 @@ impl Linux {
     pub fn open() -> Result<Self, KernelError> {
         let engine = netlink::Engine::open(netlink::Protocol::Xfrm).map_err(explain::of_access)?;
         let (iptables, ways) = (iptables::Iptables::default(), Ways::default());
-        Ok(Self { engine, iptables, look: Look::Marks, ways })
+        Ok(Self { engine, iptables, look: Look::Marks, ways, foreign: None })
     }
 
     /// Sets the parts of iptables that are read. Without this call all of them are.
@@ -104,6 +106,12 @@ impl Linux {
     #[must_use]
     pub fn asking_for(self, ways: Ways) -> Self {
         Self { ways, ..self }
+    }
+
+    /// Leaves out SAs of others that can't matter to a mesh. Without this call all of them are kept.
+    #[must_use]
+    pub fn leaving_out_sas(self, but_those_of: Neighbourhood) -> Self {
+        Self { foreign: Some(but_those_of), ..self }
     }
 
     /// The keys of the SAs with this reqid, for a caller that may have to create them again. Keys
@@ -141,6 +149,16 @@ pub fn host_name() -> String {
 /// The release of the running kernel (`uname -r`).
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Whether an SA can matter to the mesh that is looked for, if one is.
+fn sas_that_matter<'m>(
+    mesh: Option<&'m Neighbourhood>,
+    local: Option<IpAddr>,
+    policies: &[Policy],
+) -> impl Fn(&Sa) -> bool + use<'m> {
+    let further = mesh.map(|mesh| mesh.further_ends(policies)).unwrap_or_default();
+    move |sa| mesh.is_none_or(|mesh| mesh.holds(sa, local, &further))
 }
 
 /// The packets that rules of the nat table are checked for; none where the local peer's address is
@@ -184,24 +202,35 @@ impl Kernel for Linux {
         let vrf = local.and_then(|local| devices.vrfs_of(local).pop_first());
         let vrf = vrf.and_then(|vrf| devices.vrf_by_index(vrf));
         let Devices { names, links, addresses, .. } = devices;
-        let sas = engine
-            .dump(LIST_SAS, &[], "SAs", |message| decode::sa(message, reqid, &names).map(Some))
+        let policies = engine
+            .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message).map(Some))
+            .map_err(explain::of_access)?;
+        let (mut of_host, mut socket_policies) = (Vec::with_capacity(policies.len()), Vec::new());
+        for (policy, owner) in policies {
+            match owner {
+                Owner::Host => of_host.push(policy),
+                Owner::Socket => socket_policies.push(policy),
+            }
+        }
+        let policies = of_host;
+        let matters = sas_that_matter(self.foreign.as_ref(), local, &policies);
+        // All of them tell which SPI is free, and whether any ESP is here.
+        let all = self.ways.encap.is_some();
+        let read = engine
+            .dump(LIST_SAS, &[], "SAs", |message| {
+                let (sa, usage) = decode::sa(message, reqid, &names)?;
+                Ok((all || matters(&sa)).then_some((sa, usage)))
+            })
             .map_err(explain::of_access)?;
         let ours = |(sa, usage): &(Sa, Usage)| (sa.reqid == reqid).then_some(*usage);
-        let usage = sas.iter().filter_map(ours).collect();
-        let sas: Vec<Sa> = sas.into_iter().map(|(sa, _)| sa).collect();
+        let usage = read.iter().filter_map(ours).collect();
+        let mut sas: Vec<Sa> = read.into_iter().map(|(sa, _)| sa).collect();
         let encap = self.ways.encap.map(|port| match local {
             Some(local) => encap::observe(port, (local, vrf.as_deref()), &sas),
             None => EncapSocket { port, answers: Answers::Unknown, is_bound: false },
         });
         let keepalives = self.ways.encap.and_then(|_| host::keepalives());
-        let policies = engine
-            .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message).map(Some))
-            .map_err(explain::of_access)?;
-        let (policies, of_sockets): (Vec<_>, Vec<_>) =
-            policies.into_iter().partition(|(_, owner)| *owner == Owner::Host);
-        let policies = policies.into_iter().map(|(policy, _)| policy).collect();
-        let socket_policies = of_sockets.into_iter().map(|(policy, _)| policy).collect();
+        sas.retain(|sa| matters(sa));
         let bypasses = host::bypasses(&links)?;
         let hidden = [
             bypasses.is_none().then_some(Hidden::Sysctls),

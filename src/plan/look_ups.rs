@@ -1,0 +1,128 @@
+//! A state by far ends, so that packets to and from thousands of hosts are looked up without a look
+//! at the objects of all the others.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    arrival::{Arrival, arrivals},
+    flow::{Flow, flow_out},
+};
+use crate::model::{
+    Chain, Direction, EncapSocket, IPPROTO_ESP, Mode, Policy, Prefix, Route, Sa, Selector, Spi,
+    State,
+};
+
+/// A state whose policies, SAs and routes are found by the far end of packets.
+pub struct LookUps<'s> {
+    /// All but policies, SAs and routes; those of one question are put in.
+    state: State,
+    /// Routes by destination.
+    routes: BTreeMap<IpAddr, Vec<&'s Route>>,
+    /// All routes, if sysctls make packets that arrive depend on them.
+    inbound_routes: Vec<Route>,
+    /// Policies for packets to, or from, one host.
+    of_host: BTreeMap<(Direction, IpAddr), Vec<&'s Policy>>,
+    /// Policies for those of several.
+    of_many: Vec<&'s Policy>,
+    sas: BTreeMap<(IpAddr, Spi), Vec<&'s Sa>>,
+}
+
+impl<'s> LookUps<'s> {
+    /// Those of a state as it is.
+    pub fn of(state: &'s State) -> Self {
+        Self::new(state, state.sas.iter(), state.policies.iter())
+    }
+
+    /// Those of a state with other SAs and policies.
+    pub(super) fn new(
+        state: &'s State,
+        sas: impl Iterator<Item = &'s Sa>,
+        policies: impl Iterator<Item = &'s Policy>,
+    ) -> Self {
+        let depends = state.bypasses.iter().any(|bypass| bypass.name == "disable_policy");
+        let mut all = Self {
+            state: state.without_objects(),
+            routes: BTreeMap::new(),
+            inbound_routes: if depends { state.routes.clone() } else { Vec::new() },
+            of_host: BTreeMap::new(),
+            of_many: Vec::new(),
+            sas: BTreeMap::new(),
+        };
+        for route in &state.routes {
+            all.routes.entry(route.to).or_default().push(route);
+        }
+        for policy in policies {
+            match far_end(policy) {
+                host if host == Prefix::host(host.address) => {
+                    let key = (policy.id.direction, host.address);
+                    all.of_host.entry(key).or_default().push(policy);
+                }
+                _ => all.of_many.push(policy),
+            }
+        }
+        for sa in sas {
+            all.sas.entry((sa.id.dst, sa.id.spi)).or_default().push(sa);
+        }
+        all
+    }
+
+    /// The same with other chains.
+    pub(super) fn with_chains(mut self, chains: Vec<Chain>) -> Self {
+        self.state.firewall.chains = chains;
+        self
+    }
+
+    /// The fate of packets that leave, as of [`flow_out`].
+    pub fn flow(&mut self, packet: &Selector) -> Flow {
+        let to = packet.dst.address;
+        self.state.policies = self.policies(Direction::Out, to);
+        let templates = self.state.policies.iter().flat_map(|policy| &policy.templates);
+        let tunnels = templates.filter(|template| template.mode != Mode::Transport);
+        let ends: BTreeSet<IpAddr> = tunnels.map(|template| template.dst).chain([to]).collect();
+        let to_end =
+            |end: IpAddr| self.sas.range((end, Spi::from_raw(0))..=(end, Spi::from_raw(u32::MAX)));
+        let sas = ends.into_iter().flat_map(to_end).flat_map(|(_, sas)| sas);
+        self.state.sas = sas.copied().cloned().collect();
+        let routes = self.routes.get(&to).into_iter().flatten();
+        self.state.routes = routes.copied().cloned().collect();
+        flow_out(&self.state, packet)
+    }
+
+    /// The fates of packets that arrive unmarked, as of [`arrivals`].
+    pub fn arrivals(&mut self, packet: &Selector, under: Option<&Sa>) -> BTreeSet<Arrival> {
+        self.state.policies = self.policies(Direction::In, packet.src.address);
+        self.state.sas.clear();
+        std::mem::swap(&mut self.state.routes, &mut self.inbound_routes);
+        let fates = arrivals(&self.state, packet, 0, Direction::In, under);
+        std::mem::swap(&mut self.state.routes, &mut self.inbound_routes);
+        fates
+    }
+
+    /// The ESP SA to an address under an SPI.
+    pub fn sa(&self, to: IpAddr, spi: Spi) -> Option<&'s Sa> {
+        let sas = self.sas.get(&(to, spi)).into_iter().flatten();
+        sas.copied().find(|sa| !sa.is_larval() && sa.id.proto == IPPROTO_ESP)
+    }
+
+    /// Whether ESP in UDP is taken in, where the mesh has it.
+    pub fn encap(&self) -> Option<EncapSocket> {
+        self.state.encap
+    }
+
+    fn policies(&self, direction: Direction, far: IpAddr) -> Vec<Policy> {
+        let of_host = self.of_host.get(&(direction, far)).into_iter().flatten();
+        of_host.chain(&self.of_many).copied().cloned().collect()
+    }
+}
+
+/// The far end of a policy's packets, if they have one there.
+fn far_end(policy: &Policy) -> Prefix {
+    match policy.id.direction {
+        Direction::Out => policy.id.selector.dst,
+        Direction::In | Direction::Fwd => policy.id.selector.src,
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::{Facts, Finding, MeshFacts, Outcome, list, plural};
 use crate::{
-    model::{CheckCode, PeerName},
+    model::{CheckCode, PeerName, Tunnel},
     plan::{Conflict, ConflictCode, WarningCode},
     verdict::Came,
 };
@@ -75,7 +75,8 @@ fn well(facts: &Facts<'_>) -> Vec<Finding> {
     if let Some((kind, port)) = facts.config.traffic.device() {
         let tunnels = facts.state.tunnels.iter().flatten();
         let of_mesh = tunnels.filter(|tunnel| (tunnel.kind, tunnel.port) == (kind, port));
-        let names: Vec<&str> = of_mesh.map(|tunnel| tunnel.device.as_str()).collect();
+        let of_mesh: Vec<&Tunnel> = of_mesh.collect();
+        let names: Vec<&str> = of_mesh.iter().map(|tunnel| tunnel.device.as_str()).collect();
         found.push(match (&facts.state.tunnels, names.is_empty()) {
             (None, _) => Finding::unknown(CheckCode::Tunnel, "tunnel devices can't be read"),
             (Some(_), true) => Finding::unknown(
@@ -89,7 +90,7 @@ fn well(facts: &Facts<'_>) -> Vec<Finding> {
                 Finding::ok(CheckCode::Tunnel, format!("{} sends to peers", list(&names)))
             }
         });
-        found.push(mtu(facts, &names));
+        found.push(mtu(facts, &of_mesh));
     }
     if facts.config.esp.encap.is_some() {
         found.push(Finding::ok(CheckCode::EncapSocket, "a socket takes ESP out of UDP"));
@@ -133,9 +134,16 @@ fn addresses(facts: &Facts<'_>) -> Finding {
 }
 
 /// Whether it could be compared: with that of the devices below.
-fn mtu(facts: &Facts<'_>, tunnels: &[&str]) -> Finding {
+fn mtu(facts: &Facts<'_>, tunnels: &[&Tunnel]) -> Finding {
     let code = CheckCode::Mtu;
-    let is_known = |name: &&str| facts.state.link(name).is_some();
+    let is_known = |tunnel: &&Tunnel| facts.state.link(&tunnel.device).is_some();
+    if let Some(tunnel) = tunnels.iter().find(|tunnel| tunnel.external) {
+        let text = format!(
+            "{} takes packets of any size; the MTU that counts is that of the networks behind it",
+            tunnel.device
+        );
+        return Finding::unknown(code, text).remedy("compare it with meshsec mtu");
+    }
     let below = facts.local.map(|local| crate::plan::underlay(facts.state, local.address));
     match below {
         _ if tunnels.is_empty() => {

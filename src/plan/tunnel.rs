@@ -303,13 +303,15 @@ impl Tunnels<'_> {
         })
     }
 
-    /// Devices with an MTU that nobody keeps right.
+    /// Devices with an MTU that nobody keeps right. One of Open vSwitch takes packets of any size, for
+    /// networks that have an MTU of their own.
     fn mtus(&self) -> Vec<Warning> {
         let Some((underlay, fitting)) = link::fitting_any(self.desired, self.state) else {
             return Vec::new();
         };
         let of_link = self.desired.link.as_ref().map(|link| &link.device);
-        let others = self.ours().filter(|tunnel| Some(&tunnel.device) != of_link);
+        let others =
+            self.ours().filter(|tunnel| Some(&tunnel.device) != of_link && !tunnel.external);
         let too_large = |tunnel: &Tunnel| {
             let mtu = self.state.link(&tunnel.device).map(|link| link.mtu);
             mtu.filter(|mtu| *mtu > fitting).into_iter().collect()

@@ -70,6 +70,7 @@ mod mptcp;
 mod neighbours;
 mod offload;
 mod outages;
+mod overlays;
 mod private_keys;
 mod prove;
 mod ratchet;

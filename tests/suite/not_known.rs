@@ -175,6 +175,9 @@ fn the_mtu_of_no_device_is_not_known_to_fit() {
         host.live.0.tunnels = Some(Vec::new());
     });
     not_known(&[CheckCode::Mtu], |host| host.live.0.links.retain(|link| link.name != VXLAN));
+    not_known(&[CheckCode::Mtu], |host| {
+        host.live.0.tunnels.iter_mut().flatten().for_each(|tunnel| tunnel.external = true);
+    });
 }
 
 #[test]

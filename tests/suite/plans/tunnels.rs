@@ -66,7 +66,15 @@ fn told(plan: &Plan) -> (Vec<&'static str>, usize) {
 fn a_device_that_sends_what_is_protected_is_not_worth_a_word() {
     assert_eq!(told(&planned(None, &[vxlan("vxlan42", 4789)])), (vec![], 0));
     let external = Tunnel { external: true, entries: Some([].into()), ..vxlan("vxlan42", 4789) };
-    assert_eq!(told(&planned(None, &[external])), (vec![], 0));
+    let config = with_link(None);
+    let mut kernel = host_with(&config, &[external]);
+    assert_eq!(told(&plan(&config, &mut kernel)), (vec![], 0));
+    // The one device of Open vSwitch takes packets of any size.
+    let is_tunnel = |link: &&mut Link| link.name == crate::common::VXLAN;
+    kernel.state_mut().links.iter_mut().find(is_tunnel).unwrap().mtu = 65_000;
+    assert_eq!(told(&plan(&config, &mut kernel)), (vec![], 0));
+    kernel.state_mut().tunnels.iter_mut().flatten().for_each(|tunnel| tunnel.external = false);
+    assert_eq!(told(&plan(&config, &mut kernel)), (vec!["mtu-too-large"], 0));
 }
 
 #[test]

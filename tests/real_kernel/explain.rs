@@ -62,8 +62,14 @@ fn agrees_out(lab: &Lab, state: &str, wanted: [&str; 4]) {
 /// Fails unless explain tells whether host a takes clear text for its VXLAN.
 #[track_caller]
 fn agrees_in(lab: &Lab, state: &str, from: usize, wanted: &str) {
+    agrees_in_under(lab, state, (from, ""), wanted);
+}
+
+/// The same of packets that arrive encrypted.
+#[track_caller]
+fn agrees_in_under(lab: &Lab, state: &str, (from, under): (usize, &str), wanted: &str) {
     let (source, host) = (lab.address(from), lab.host(A));
-    let words = format!("udp {source}:40005 > {}:4789", lab.address(A));
+    let words = format!("udp {source}:40005 > {}:4789{under}", lab.address(A));
     assert_eq!(told(lab, &words), wanted, "{state}: {words}");
     let before = host.received(VXLAN);
     match wanted {
@@ -99,6 +105,21 @@ fn explain_tells_what_packets_do_before_and_after_an_apply() {
     agrees_out(&lab, "after", ["encrypted", "clear", "blocked", "clear"]);
     agrees_in(&lab, "after", B, "refused");
     agrees_in(&lab, "after", D, "refused");
+    // Packets of b come encrypted once it has the mesh too.
+    lab.write(B, &lab.mesh);
+    lab.apply(B);
+    agrees_in_under(&lab, "encrypted", (B, " under 0x84002001"), "accepted");
+    // The kernel has no SA to take them with.
+    lab.host(A).ip("xfrm state delete dst 192.0.2.1 proto esp spi 0x84002001");
+    let words = "udp 192.0.2.2:40005 > 192.0.2.1:4789 under 0x84002001";
+    assert_eq!(told(&lab, words), "refused");
+    let missing = || crate::xfrm::counters(lab.host(A))["XfrmInNoStates"];
+    let (before, received) = (missing(), lab.host(A).received(VXLAN));
+    send(&lab, lab.host(B), ("192.0.2.2", 40_005), (A, 4789));
+    crate::wait::wait_for("packets without an SA", || {
+        (missing() >= before + PACKETS).then_some(())
+    });
+    assert_eq!(lab.host(A).received(VXLAN), received);
 }
 
 #[test]

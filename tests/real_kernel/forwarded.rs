@@ -93,6 +93,20 @@ fn send(lab: &Lab, sender: usize, source: &str) -> UdpSocket {
     socket
 }
 
+/// Fails unless explain tells on host a what becomes of a datagram of a host that is sent on.
+#[track_caller]
+fn is_told(lab: &Lab, source: &str, under: &str, wanted: &str) {
+    let bracketed = |address: &str| match address.contains(':') {
+        true => format!("[{address}]"),
+        false => address.to_owned(),
+    };
+    let to = bracketed(&lab.address(A));
+    let packet = format!("udp {}:40001 > {to}:{PORT}{under}", bracketed(source));
+    let words = ["explain", &packet, "--direction", "fwd", "--format", "json"];
+    let document = lab.meshsec(A, &words).exits(0).json();
+    assert_eq!(document["verdicts"][0]["verdict"], wanted, "{packet}: {document:#}");
+}
+
 /// Host d is not a member, and sends under the address of b.
 fn forged_clear_text_is_not_forwarded(underlay: Underlay, traffic: &'static str) {
     let mut lab = Lab::over(&[underlay; 4]);
@@ -118,13 +132,16 @@ fn forged_clear_text_is_not_forwarded(underlay: Underlay, traffic: &'static str)
         (mismatches() >= before + DATAGRAMS as u64).then_some(())
     });
     assert_eq!(container.received(), 0, "clear text was forwarded");
+    is_told(&lab, &peer, "", "refused");
     // A host that is not a peer is served as before.
+    is_told(&lab, &lab.address(D), "", "accepted");
     send(&lab, D, &lab.address(D));
     container.receives("from a stranger under its own address");
 
     lab.host(D).ip(&format!("address delete {peer}/{length} dev eth0"));
     lab.apply(B);
     let capture = lab.capture();
+    is_told(&lab, &peer, " under 0x84002001", "accepted");
     let socket = send(&lab, B, &peer);
     container.receives("from b, encrypted");
     let mut bytes = [0; 100];

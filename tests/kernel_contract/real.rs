@@ -236,6 +236,6 @@ fn without_the_capability_the_error_says_what_to_do() {
     }
     let text = Linux::open().unwrap().observe(OURS).unwrap_err().to_string();
     let rest = "needs CAP_NET_ADMIN: run as root, or `plan --live FILE` with a snapshot";
-    assert_eq!(text, format!("cannot list SAs: EPERM: {rest}"));
+    assert_eq!(text, format!("cannot list policies: EPERM: {rest}"));
     assert!(!local_addresses().unwrap().is_empty());
 }

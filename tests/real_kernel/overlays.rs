@@ -2,8 +2,9 @@
 //! and OVN. The commands are those by which these programs, or people in their place, make them.
 
 use crate::{
-    fixture::{A, B, Lab, VXLAN, underlay_mac},
+    fixture::{A, B, Lab, VXLAN, inner_mac, underlay_mac},
     link, ping,
+    wait::wait_for,
 };
 
 /// Two hosts without the device that all labs have, and the mesh of an overlay.
@@ -20,6 +21,9 @@ fn lab(traffic: &'static str, device: &'static str) -> Lab {
 /// Nothing of it is in the clear from the first apply on, and no warning speaks of its devices.
 fn is_protected(lab: &Lab, to: &str, port: u16) {
     let ping = |count| ping::answers(lab.host(A), to, count);
+    // A bridge takes a moment until it forwards.
+    let works = || wait_for("the overlay to work", || (ping(1) == 1).then_some(()));
+    works();
     let before = lab.capture();
     assert_eq!(ping(3), 3, "it works without meshsec");
     assert!(before.stop().marked(&format!("udp port {port}")).len() >= 6, "it would be seen");
@@ -27,6 +31,10 @@ fn is_protected(lab: &Lab, to: &str, port: u16) {
     lab.apply(A);
     assert_eq!(ping(2), 0, "host b has no SA yet");
     lab.apply(B);
+    works();
+    // Before its apply a host says other things in the clear, such as that it joins a group.
+    assert!(capture.stop().marked(&format!("udp port {port}")).is_empty());
+    let capture = lab.capture();
     assert_eq!(ping(3), 3);
     let recording = capture.stop();
     recording.has_none(&format!("udp port {port}"));
@@ -46,14 +54,20 @@ fn a_vxlan_zone_of_proxmox_ve() {
     let lab = lab("kind = \"vxlan\"", "device = \"vxlan_vnet1\"\nmtu = \"auto\"");
     for (place, other) in [(A, B), (B, A)] {
         let host = lab.host(place);
-        host.ip_batch(
+        // Neighbours are known, as host b may ask for one in the clear until it has the mesh too.
+        host.ip_batch(&format!(
             "link add vxlan_vnet1 mtu 1450 type vxlan id 100000 dstport 4789 ttl 64\n\
-             link add vnet1 mtu 1450 type bridge stp_state 0 forward_delay 0\n\
+             link add vnet1 address {} mtu 1450 type bridge stp_state 0 forward_delay 0\n\
              link set vxlan_vnet1 master vnet1\n\
              link set vxlan_vnet1 addrgenmode none\nlink set vnet1 addrgenmode none\n\
-             link set vxlan_vnet1 up\nlink set vnet1 up\n",
-        );
-        host.ip(&format!("address add 10.50.0.{}/24 dev vnet1", place + 1));
+             link set vxlan_vnet1 up\nlink set vnet1 up\n\
+             address add 10.50.0.{}/24 dev vnet1\n\
+             neigh add 10.50.0.{} lladdr {} dev vnet1\n",
+            inner_mac(place),
+            place + 1,
+            other + 1,
+            inner_mac(other),
+        ));
         let remote = lab.address(other);
         let everybody = "00:00:00:00:00:00";
         host.batch(

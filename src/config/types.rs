@@ -334,9 +334,14 @@ pub struct Esp {
 }
 
 impl Esp {
+    /// The UDP of a generation's SAs; `None` where they are plain ESP.
+    pub fn encap_at(&self, generation: Generation) -> Option<EncapWish> {
+        self.encap.filter(|encap| encap.from <= generation)
+    }
+
     /// The UDP port of a generation's SAs; `None` where they are plain ESP.
     pub fn port_at(&self, generation: Generation) -> Option<u16> {
-        self.encap.filter(|encap| encap.from <= generation).map(|encap| encap.port)
+        self.encap_at(generation).map(|encap| encap.port)
     }
 }
 

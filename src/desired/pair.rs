@@ -63,9 +63,9 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
         let key = of_link.as_ref().or(session.as_ref()).map(|session| {
             session.keymat(from.short_id, to.short_id, generation, config.esp.cipher)
         });
-        let encap = config.esp.port_at(generation);
-        let keepalive = config.esp.encap.filter(|_| encap.is_some() && direction == Direction::Out);
-        let keepalive = keepalive.and_then(|encap| encap.keepalive);
+        let encap = config.esp.encap_at(generation);
+        let outbound = encap.filter(|_| direction == Direction::Out);
+        let keepalive = outbound.and_then(|encap| encap.keepalive);
         let window = if keepalive.is_some() { 0 } else { config.esp.replay.window };
         let sa = Sa {
             id,
@@ -82,7 +82,7 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
                 .offload
                 .clone()
                 .map(|device| Offload { device, inbound: direction == Direction::In }),
-            encap: encap.map(|port| passages::ports(port, peer, direction)),
+            encap: encap.map(|encap| passages::ports(encap.port, peer, direction)),
             keepalive,
             extras: BTreeSet::new(),
         };

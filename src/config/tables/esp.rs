@@ -1,7 +1,7 @@
 //! `[esp]`.
 #![forbid(unsafe_code)]
 
-use super::{link::device_name, word};
+use super::{link::device_name, whole_seconds, word};
 use crate::{
     config::{
         mask,
@@ -80,12 +80,10 @@ fn read_encap(
     Some(EncapWish { port: port?, from: from?, keepalive: keepalive? })
 }
 
-/// A time of whole seconds.
+/// Seconds, from a time.
 fn read_keepalive(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<u32> {
     let text = findings.text(value, ENCAP_KEEPALIVE)?;
-    let duration = humantime::parse_duration(text).ok();
-    let seconds = duration.filter(|time| time.subsec_nanos() == 0).map(|time| time.as_secs());
-    let seconds = seconds.filter(|seconds| (1..=3600).contains(seconds));
+    let seconds = whole_seconds(text).filter(|seconds| (1..=3600).contains(seconds));
     if seconds.is_none() {
         let message = format!("keepalive {} is no time from 1s to 1h", mask::quote(text));
         findings.wrong(value.span(), message, ENCAP_KEEPALIVE.write);

@@ -313,6 +313,12 @@ pub(super) fn read_stage(
     }
 }
 
+/// A time of whole seconds, such as `1h`.
+fn whole_seconds(text: &str) -> Option<u64> {
+    let duration = humantime::parse_duration(text).ok()?;
+    (duration.subsec_nanos() == 0).then_some(duration.as_secs())
+}
+
 /// One of the words that the key takes.
 fn word(findings: &mut Findings<'_>, value: &Value<'_>, field: Field) -> Option<&'static str> {
     let text = findings.text(value, field)?;

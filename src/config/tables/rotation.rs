@@ -1,6 +1,7 @@
 //! `[rotation]`.
 #![forbid(unsafe_code)]
 
+use super::whole_seconds;
 use crate::{
     config::{
         mask,
@@ -40,16 +41,15 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Op
 
 fn read_period(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Period> {
     let text = findings.text(value, PERIOD)?;
-    let duration = humantime::parse_duration(text).ok();
-    let Some(duration) = duration.filter(|duration| duration.subsec_nanos() == 0) else {
+    let Some(seconds) = whole_seconds(text) else {
         let message = format!("period {} is no time of whole seconds", mask::quote(text));
         findings.wrong(value.span(), message, PERIOD.write);
         return None;
     };
-    let period = Period::new(duration.as_secs());
+    let period = Period::new(seconds);
     if period.is_none() {
         let (relation, bound) =
-            if duration.as_secs() < Period::MIN { ("below", "10m") } else { ("above", "1d") };
+            if seconds < Period::MIN { ("below", "10m") } else { ("above", "1d") };
         let message = format!("period {} is {relation} {bound}", mask::quote(text));
         findings.wrong(value.span(), message, PERIOD.write);
     }

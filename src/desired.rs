@@ -87,17 +87,9 @@ pub struct EncapPort {
     pub from: Generation,
     /// Whether SAs of this plan are in UDP: those of the next generation come first.
     pub is_used: bool,
-    /// The keepalives of outbound SAs, if there are any.
-    pub keepalive: Option<Keepalive>,
-}
-
-/// NAT keepalives of outbound SAs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Seconds without a packet after which the kernel sends one.
-    pub seconds: u32,
-    /// Window and ESN of the SAs on a kernel without keepalives. With one an SA has no window.
-    pub otherwise: Replay,
+    /// Where the file asks for keepalives: window and ESN of outbound SAs on a kernel that sends none.
+    /// An SA with a keepalive has no window.
+    pub without_keepalives: Option<Replay>,
 }
 
 /// The goal of a plan.
@@ -435,11 +427,8 @@ impl Mesh<'_> {
         let Self { config, moment, local, .. } = *self;
         let encap = config.esp.encap.map(|encap| {
             let is_used = encap.from <= moment.generation.next();
-            {
-                let otherwise = config.esp.replay;
-                let keepalive = encap.keepalive.map(|seconds| Keepalive { seconds, otherwise });
-                EncapPort { port: encap.port, from: encap.from, is_used, keepalive }
-            }
+            let without_keepalives = encap.keepalive.map(|_| config.esp.replay);
+            EncapPort { port: encap.port, from: encap.from, is_used, without_keepalives }
         });
         Desired {
             traffic: Some(config.traffic),

@@ -41,7 +41,7 @@ pub fn socket(encap: EncapPort, live: &Live) -> EncapSocket {
 }
 
 fn without_socket(encap: EncapPort, socket: EncapSocket, is_ipv6: bool) -> Option<Warning> {
-    let EncapPort { port, from, is_used, keepalive: _ } = encap;
+    let EncapPort { port, from, is_used, without_keepalives: _ } = encap;
     let begins = if is_used { String::new() } else { format!("from generation {from} on, ") };
     let template = if is_ipv6 { "meshsec-encap6" } else { "meshsec-encap" };
     let unit = format!("systemctl enable --now {template}@{port}.socket");

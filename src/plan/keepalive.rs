@@ -6,40 +6,47 @@
 use std::borrow::Cow;
 
 use crate::{
-    desired::{Desired, Keepalive, WantedSa},
-    model::{Live, Reqid, Sa, Warning, WarningCode},
+    desired::{Desired, WantedSa},
+    model::{Live, Replay, Reqid, Sa, Warning, WarningCode},
 };
 
-/// Whether the kernel sends keepalives, as far as that is known. An SA that has one tells, as does
-/// one whose keepalive the kernel did not take.
+/// Whether the kernel sends keepalives, as far as that is known. An SA that has one tells, whatever
+/// others look like; and where none has, one whose keepalive the kernel did not take.
 fn has_keepalives(live: &Live, reqid: Reqid) -> Option<bool> {
-    let mut sas = live.0.sas_of(reqid);
-    let shown = sas.find_map(|sa| match sa.keepalive {
-        Some(_) => Some(true),
-        None => sa.has_lost_its_keepalive().then_some(false),
-    });
-    shown.or(live.0.keepalives)
+    let sas = || live.0.sas_of(reqid);
+    if sas().any(|sa| sa.keepalive.is_some()) {
+        Some(true)
+    } else if sas().any(Sa::has_lost_its_keepalive) {
+        Some(false)
+    } else {
+        live.0.keepalives
+    }
 }
 
 /// Makes wanted SAs fit the kernel.
 pub(super) struct Fit {
-    without: Option<Keepalive>,
+    /// Window and ESN in place of keepalives, where the kernel sends none.
+    without: Option<Replay>,
 }
 
 impl Fit {
     pub(super) fn new(desired: &Desired, live: &Live, reqid: Reqid) -> Self {
-        let keepalive = desired.encap.and_then(|encap| encap.keepalive);
-        Self { without: keepalive.filter(|_| has_keepalives(live, reqid) != Some(true)) }
+        let without = desired.encap.and_then(|encap| encap.without_keepalives);
+        Self { without: without.filter(|_| has_keepalives(live, reqid) != Some(true)) }
     }
 
-    /// The SA that this kernel should hold. One that it holds with the direction out stays.
+    /// Whether an SA is as this kernel makes it when it is asked for keepalives: with the direction out
+    /// and without any. It stays.
+    pub(super) fn accepts(&self, live: &Sa) -> bool {
+        self.without.is_some() && live.has_lost_its_keepalive()
+    }
+
+    /// The SA that this kernel should hold.
     pub(super) fn fit<'a>(&self, wanted: &'a WantedSa, live: Option<&Sa>) -> Cow<'a, WantedSa> {
+        let is_kept = live.is_some_and(|live| self.accepts(live));
         match self.without {
-            Some(Keepalive { otherwise, .. })
-                if wanted.sa.keepalive.is_some()
-                    && !live.is_some_and(Sa::has_lost_its_keepalive) =>
-            {
-                let sa = Sa { keepalive: None, replay: otherwise, ..wanted.sa.clone() };
+            Some(replay) if wanted.sa.keepalive.is_some() && !is_kept => {
+                let sa = Sa { keepalive: None, replay, ..wanted.sa.clone() };
                 Cow::Owned(WantedSa { sa, ..wanted.clone() })
             }
             _ => Cow::Borrowed(wanted),
@@ -49,7 +56,7 @@ impl Fit {
 
 /// Warns where the file asks for keepalives and the kernel sends none.
 pub(super) fn warning(desired: &Desired, live: &Live, reqid: Reqid) -> Option<Warning> {
-    desired.encap?.keepalive?;
+    desired.encap?.without_keepalives?;
     let without = "SAs are made without them, and a NAT or firewall that forgets a silent host cuts \
                    it off";
     match has_keepalives(live, reqid) {

@@ -55,7 +55,8 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> 
     let old = OldPairs::of(&live.0, reqid);
     let fit = Fit::new(desired, live, reqid);
     let wanted = desired.sas.values().filter_map(|wanted| {
-        wanted_sa(&fit.fit(wanted, sas.get(&wanted.sa.id).copied()), &sas, &old)
+        let fitting = fit.fit(wanted, sas.get(&wanted.sa.id).copied());
+        wanted_sa(&fitting, &fit, &sas, &old)
     });
     let mut changes: Vec<Change> = wanted.collect();
     changes.extend(sas.values().filter_map(|sa| unwanted_sa(desired, sa, &old)));
@@ -191,7 +192,12 @@ fn without(wanted: &WantedSa, now: &RollBack<'_>) -> WayBack {
     }
 }
 
-fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>, old: &OldPairs) -> Option<Change> {
+fn wanted_sa(
+    wanted: &WantedSa,
+    fit: &Fit,
+    live: &BTreeMap<SaId, &Sa>,
+    old: &OldPairs,
+) -> Option<Change> {
     let id = wanted.sa.id;
     let at_spi =
         live.range(id..).take_while(|(other, _)| SaId { mark: Mark::NONE, ..**other } == id);
@@ -212,7 +218,9 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>, old: &OldPairs) -> O
             ReasonCode::MarkedTwin,
             "an SA of this mesh with a mark has this SPI, and the kernel can't tell the two apart",
         ),
-        (Some(sa), true) => difference(sa, &wanted.sa).or_else(|| by_chance(sa, wanted, old))?,
+        (Some(sa), true) => {
+            difference(sa, &wanted.sa, fit).or_else(|| by_chance(sa, wanted, old))?
+        }
     };
     let operation = Operation::Sa(SaChange::Replace {
         live: same.cloned().map(Box::new),
@@ -223,8 +231,8 @@ fn wanted_sa(wanted: &WantedSa, live: &BTreeMap<SaId, &Sa>, old: &OldPairs) -> O
 }
 
 /// Why an SA isn't the wanted one, the most telling reason first.
-fn difference(live: &Sa, wanted: &Sa) -> Option<Reason> {
-    let has_no_keepalive = wanted.keepalive.is_some() && live.has_lost_its_keepalive();
+fn difference(live: &Sa, wanted: &Sa, fit: &Fit) -> Option<Reason> {
+    let has_no_keepalive = wanted.keepalive.is_some() && fit.accepts(live);
     let (code, text) = if live.is_larval() {
         (ReasonCode::Larval, "the kernel holds a larval SA in its place")
     } else if live.extras != wanted.extras && !has_no_keepalive {

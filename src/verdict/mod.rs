@@ -61,7 +61,7 @@ pub struct Case<'a> {
 impl Case<'_> {
     /// How the host takes ESP out of UDP, where the file asks for that.
     pub fn encap(&self) -> Option<EncapState> {
-        let EncapPort { port, from, is_used, keepalive: _ } = self.desired.encap?;
+        let EncapPort { port, from, is_used, without_keepalives: _ } = self.desired.encap?;
         let socket = encap_socket(self.desired.encap?, self.live);
         Some(EncapState { port, from, is_used, socket })
     }

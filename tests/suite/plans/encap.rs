@@ -182,6 +182,15 @@ fn an_sa_tells_of_the_kernel_where_nothing_else_does() {
     let plan = crate::common::plan(&config, &mut of_6_10);
     assert!(plan.is_empty());
     assert!(plan.warnings.iter().any(|line| line.code == WarningCode::KeepalivesMissing));
+    // One SA that somebody has made anew says nothing against all the others.
+    let mut edited = kernel.clone();
+    let is_outbound = |sa: &&mut Sa| sa.keepalive.is_some();
+    let sa = edited.state_mut().sas.iter_mut().find(is_outbound).unwrap();
+    sa.keepalive = None;
+    sa.extras.insert(meshsec::model::DIRECTION_OUT.into());
+    let plan = crate::common::plan(&config, &mut edited);
+    assert_eq!(plan.changes.len(), 1, "it is made right");
+    assert!(plan.warnings.iter().all(|line| line.code != WarningCode::KeepalivesMissing));
     // A process that may not read the counters changes nothing.
     kernel.state_mut().keepalives = None;
     let plan = crate::common::plan(&config, &mut kernel);

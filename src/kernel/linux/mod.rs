@@ -188,79 +188,100 @@ fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables:
     })
 }
 
-impl Kernel for Linux {
-    fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError> {
+/// The part of a state that `NETLINK_XFRM` tells.
+struct Objects {
+    sas: Vec<Sa>,
+    policies: Vec<Policy>,
+    socket_policies: Vec<Policy>,
+    usage: Vec<Usage>,
+    encap: Option<EncapSocket>,
+}
+
+impl Linux {
+    /// Reads SAs and policies, and whether a socket takes in ESP in UDP.
+    fn objects(
+        &mut self,
+        reqid: Reqid,
+        local: Option<IpAddr>,
+        devices: &Devices,
+    ) -> Result<Objects, KernelError> {
         let engine = &mut self.engine;
-        let devices = Devices::observe()?;
-        let routes = routes::observe(&self.ways, &devices)?;
-        let tunnels = Some(tunnels::with_entries(&devices)?);
-        let translations = match packets(&self.ways, &devices, &routes) {
-            Some(packets) => self.iptables.translations(&packets),
-            None => Ok(Vec::new()),
-        };
-        let local = self.ways.local_among(&devices.addresses);
-        let vrf = local.and_then(|local| devices.vrfs_of(local).pop_first());
-        let vrf = vrf.and_then(|vrf| devices.vrf_by_index(vrf));
-        let Devices { names, links, addresses, .. } = devices;
-        let policies = engine
+        let read = engine
             .dump(LIST_POLICIES, &[], "policies", |message| decode::policy(message).map(Some))
             .map_err(explain::of_access)?;
-        let (mut of_host, mut socket_policies) = (Vec::with_capacity(policies.len()), Vec::new());
-        for (policy, owner) in policies {
+        let (mut policies, mut socket_policies) = (Vec::with_capacity(read.len()), Vec::new());
+        for (policy, owner) in read {
             match owner {
-                Owner::Host => of_host.push(policy),
+                Owner::Host => policies.push(policy),
                 Owner::Socket => socket_policies.push(policy),
             }
         }
-        let policies = of_host;
         let matters = sas_that_matter(self.foreign.as_ref(), local, &policies);
         // All of them tell which SPI is free, and whether any ESP is here.
         let all = self.ways.encap.is_some();
         let read = engine
             .dump(LIST_SAS, &[], "SAs", |message| {
-                let (sa, usage) = decode::sa(message, reqid, &names)?;
+                let (sa, usage) = decode::sa(message, reqid, &devices.names)?;
                 Ok((all || matters(&sa)).then_some((sa, usage)))
             })
             .map_err(explain::of_access)?;
         let ours = |(sa, usage): &(Sa, Usage)| (sa.reqid == reqid).then_some(*usage);
         let usage = read.iter().filter_map(ours).collect();
         let mut sas: Vec<Sa> = read.into_iter().map(|(sa, _)| sa).collect();
+        let vrf = local.and_then(|local| devices.vrfs_of(local).pop_first());
+        let vrf = vrf.and_then(|vrf| devices.vrf_by_index(vrf));
         let encap = self.ways.encap.map(|port| match local {
             Some(local) => encap::observe(port, (local, vrf.as_deref()), &sas),
             None => EncapSocket { port, answers: Answers::Unknown, is_bound: false },
         });
-        let keepalives = self.ways.encap.and_then(|_| host::keepalives());
         sas.retain(|sa| matters(sa));
+        Ok(Objects { sas, policies, socket_policies, usage, encap })
+    }
+}
+
+impl Kernel for Linux {
+    fn observe(&mut self, reqid: Reqid) -> Result<Live, KernelError> {
+        let devices = Devices::observe()?;
+        let routes = routes::observe(&self.ways, &devices)?;
+        let tunnels = Some(tunnels::with_entries(&devices)?);
+        let seen = match self.look {
+            Look::Leftovers => self.iptables.leftovers(reqid),
+            Look::Guards => self.iptables.observe(reqid),
+            Look::Marks => self.iptables.observe_marks(reqid),
+        };
+        let translations = match packets(&self.ways, &devices, &routes) {
+            Some(packets) => self.iptables.translations(&packets, &seen),
+            None => Ok(Vec::new()),
+        };
+        let local = self.ways.local_among(&devices.addresses);
+        let Objects { sas, policies, socket_policies, usage, encap } =
+            self.objects(reqid, local, &devices)?;
+        let keepalives = self.ways.encap.and_then(|_| host::keepalives());
+        let Devices { links, addresses, .. } = devices;
         let bypasses = host::bypasses(&links)?;
         let hidden = [
             bypasses.is_none().then_some(Hidden::Sysctls),
             translations.is_err().then_some(Hidden::Translations),
         ];
-        let hidden = hidden.into_iter().flatten().collect();
-        let (bypasses, translations) =
-            (bypasses.unwrap_or_default(), translations.unwrap_or_default());
-        let firewall = match self.look {
-            Look::Leftovers => self.iptables.leftovers(reqid),
-            Look::Guards => self.iptables.observe(reqid),
-            Look::Marks => self.iptables.observe_marks(reqid),
-        };
-        let state = State {
-            sas,
-            policies,
-            socket_policies,
-            addresses,
-            links,
-            bypasses,
-            routes,
-            tunnels,
-            translations,
-            hidden,
-            usage,
-            encap,
-            keepalives,
-            firewall,
-        };
-        Ok(Live(state.sorted()))
+        Ok(Live(
+            State {
+                sas,
+                policies,
+                socket_policies,
+                addresses,
+                links,
+                bypasses: bypasses.unwrap_or_default(),
+                routes,
+                tunnels,
+                translations: translations.unwrap_or_default(),
+                hidden: hidden.into_iter().flatten().collect(),
+                usage,
+                encap,
+                keepalives,
+                firewall: seen.firewall,
+            }
+            .sorted(),
+        ))
     }
 
     fn perform(&mut self, steps: &[Step]) -> Result<Vec<Result<(), KernelError>>, KernelError> {

@@ -64,6 +64,16 @@ struct Programs {
     pairs: BTreeMap<Backend, Pair>,
 }
 
+/// The rules of a host for one mesh.
+pub(super) struct Seen {
+    /// The chains of meshes, and the foreign rules that matter to them.
+    pub firewall: Firewall,
+    /// The nat tables that were read on the way, empty where there is none.
+    nat: NatTables,
+}
+
+type NatTables = BTreeMap<(Family, Backend), Table>;
+
 /// iptables-save and iptables-restore.
 struct Pair {
     save: PathBuf,
@@ -78,23 +88,23 @@ impl Iptables {
 
     /// The chains of meshes and nothing else: a mesh that uses no marks may have left some behind.
     /// No program runs where there can't be any.
-    pub(super) fn leftovers(&self, reqid: Reqid) -> Firewall {
+    pub(super) fn leftovers(&self, reqid: Reqid) -> Seen {
         let nothing = Firewall { backends: BTreeMap::new(), whole: false, ..Firewall::default() };
         if !may_hold_chains() {
-            return nothing;
+            return Seen { firewall: nothing, nat: NatTables::new() };
         }
-        let Firewall { chains, unseen, .. } = self.observe(reqid);
-        Firewall { chains, unseen, ..nothing }
+        let Seen { firewall: Firewall { chains, unseen, .. }, nat } = self.observe(reqid);
+        Seen { firewall: Firewall { chains, unseen, ..nothing }, nat }
     }
 
     /// The chains of meshes, and the foreign rules that matter to chains of the mesh with this
     /// reqid. Tables that can't be read are a part of the answer.
-    pub(super) fn observe(&self, reqid: Reqid) -> Firewall {
+    pub(super) fn observe(&self, reqid: Reqid) -> Seen {
         self.look_around(reqid, || Ok(Vec::new()))
     }
 
     /// The same, and the other users of marks.
-    pub(super) fn observe_marks(&self, reqid: Reqid) -> Firewall {
+    pub(super) fn observe_marks(&self, reqid: Reqid) -> Seen {
         self.look_around(reqid, users::of_marks)
     }
 
@@ -102,13 +112,14 @@ impl Iptables {
         &self,
         reqid: Reqid,
         users: impl FnOnce() -> Result<Vec<(String, u32)>, KernelError>,
-    ) -> Firewall {
+    ) -> Seen {
         let mut firewall = Firewall { backends: BTreeMap::new(), ..Firewall::default() };
+        let mut nat = NatTables::new();
         let mut facts = FirewallScan::new(reqid);
         if let Err(error) = proc_is_there() {
             let unseen = |family| not_seen(family, true, error.clone());
             firewall.unseen.extend(Family::ALL.map(unseen));
-            return firewall;
+            return Seen { firewall, nat };
         }
         for programs in self.families() {
             let family = programs.family;
@@ -124,7 +135,13 @@ impl Iptables {
             }
             for backend in Backend::ALL {
                 match programs.tables(backend) {
-                    Ok(tables) => facts.add(family, backend, &tables),
+                    Ok(mut tables) => {
+                        facts.add(family, backend, &tables);
+                        // Without a program nothing was read.
+                        if programs.pairs.contains_key(&backend) {
+                            nat.insert((family, backend), tables.remove("nat").unwrap_or_default());
+                        }
+                    }
                     Err(error) => unseen(programs.is_system(backend), error),
                 }
             }
@@ -133,20 +150,28 @@ impl Iptables {
             Ok(users) => users.into_iter().for_each(|(user, bits)| facts.add_user(user, bits)),
             Err(error) => firewall.unseen.push(not_seen(Family::Ipv4, false, error)),
         }
-        facts.into_firewall(firewall)
+        Seen { firewall: facts.into_firewall(firewall), nat }
     }
 
     /// The rules that can change the addresses of packets to peers, in both
-    /// backends. No program runs where no nat table is.
+    /// backends. A nat table that was seen is not read again, and no program runs where none is.
     ///
     /// # Errors
     ///
     /// Any doubt that all rules were seen.
-    pub(super) fn translations(&self, packets: &Packets) -> Result<Vec<Translation>, KernelError> {
+    pub(super) fn translations(
+        &self,
+        packets: &Packets,
+        seen: &Seen,
+    ) -> Result<Vec<Translation>, KernelError> {
         proc_is_there()?;
         let family = if packets.local.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
         let mut found = Vec::new();
         for backend in Backend::ALL {
+            if let Some(table) = seen.nat.get(&(family, backend)) {
+                found.extend(nat::translations(family, backend, table, packets));
+                continue;
+            }
             let may_be_there = match backend {
                 Backend::Legacy => Ok(legacy_tables(family)?.contains("nat")),
                 Backend::NfTables => nf_tables::has_nat(family),

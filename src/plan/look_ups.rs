@@ -56,12 +56,11 @@ impl<'s> LookUps<'s> {
             all.routes.entry(route.to).or_default().push(route);
         }
         for policy in policies {
-            match far_end(policy) {
-                host if host == Prefix::host(host.address) => {
-                    let key = (policy.id.direction, host.address);
-                    all.of_host.entry(key).or_default().push(policy);
+            match far_host(policy) {
+                Some(host) => {
+                    all.of_host.entry((policy.id.direction, host)).or_default().push(policy);
                 }
-                _ => all.of_many.push(policy),
+                None => all.of_many.push(policy),
             }
         }
         for sa in sas {
@@ -79,22 +78,27 @@ impl<'s> LookUps<'s> {
     /// The fate of packets that leave, as of [`flow_out`].
     pub fn flow(&mut self, packet: &Selector) -> Flow {
         let to = packet.dst.address;
-        self.state.policies = self.policies(Direction::Out, to);
-        let templates = self.state.policies.iter().flat_map(|policy| &policy.templates);
-        let tunnels = templates.filter(|template| template.mode != Mode::Transport);
-        let ends: BTreeSet<IpAddr> = tunnels.map(|template| template.dst).chain([to]).collect();
+        self.state.policies = self.policies(Direction::Out, to).cloned().collect();
         let to_end =
             |end: IpAddr| self.sas.range((end, Spi::from_raw(0))..=(end, Spi::from_raw(u32::MAX)));
-        let sas = ends.into_iter().flat_map(to_end).flat_map(|(_, sas)| sas);
+        let sas = self.ends(packet).into_iter().flat_map(to_end).flat_map(|(_, sas)| sas);
         self.state.sas = sas.copied().cloned().collect();
         let routes = self.routes.get(&to).into_iter().flatten();
         self.state.routes = routes.copied().cloned().collect();
         flow_out(&self.state, packet)
     }
 
+    /// The hosts whose SAs can protect packets: their destination, and the far ends of tunnels.
+    pub(super) fn ends(&self, packet: &Selector) -> BTreeSet<IpAddr> {
+        let to = packet.dst.address;
+        let templates = self.policies(Direction::Out, to).flat_map(|policy| &policy.templates);
+        let tunnels = templates.filter(|template| template.mode != Mode::Transport);
+        tunnels.map(|template| template.dst).chain([to]).collect()
+    }
+
     /// The fates of packets that arrive unmarked, as of [`arrivals`].
     pub fn arrivals(&mut self, packet: &Selector, under: Option<&Sa>) -> BTreeSet<Arrival> {
-        self.state.policies = self.policies(Direction::In, packet.src.address);
+        self.state.policies = self.policies(Direction::In, packet.src.address).cloned().collect();
         self.state.sas.clear();
         std::mem::swap(&mut self.state.routes, &mut self.inbound_routes);
         let fates = arrivals(&self.state, packet, 0, Direction::In, under);
@@ -113,16 +117,17 @@ impl<'s> LookUps<'s> {
         self.state.encap
     }
 
-    fn policies(&self, direction: Direction, far: IpAddr) -> Vec<Policy> {
+    fn policies(&self, direction: Direction, far: IpAddr) -> impl Iterator<Item = &'s Policy> {
         let of_host = self.of_host.get(&(direction, far)).into_iter().flatten();
-        of_host.chain(&self.of_many).copied().cloned().collect()
+        of_host.chain(&self.of_many).copied()
     }
 }
 
-/// The far end of a policy's packets, if they have one there.
-fn far_end(policy: &Policy) -> Prefix {
-    match policy.id.direction {
+/// The one host at the far end of a policy's packets; `None` where they are several.
+pub(super) fn far_host(policy: &Policy) -> Option<IpAddr> {
+    let far = match policy.id.direction {
         Direction::Out => policy.id.selector.dst,
         Direction::In | Direction::Fwd => policy.id.selector.src,
-    }
+    };
+    (far == Prefix::host(far.address)).then_some(far.address)
 }

@@ -10,7 +10,7 @@ use super::{
     chain::ChainChange,
     change::{Change, Operation},
     flow::Flow,
-    look_ups::LookUps,
+    look_ups::{LookUps, far_host},
     policy::PolicyChange,
     sa::SaChange,
 };
@@ -68,13 +68,44 @@ pub fn outcomes(
         let Objects { sas, policies, chains } = objects;
         LookUps::new(before, sas.into_values(), policies.into_values()).with_chains(chains)
     });
-    let mut worst = |at: usize, packets: &[Selector]| {
-        packets.iter().map(|packet| sides[at].flow(packet)).max().unwrap_or(Flow::Clear)
+    let touched = touched_by(changes);
+    let outcome = |(far, packets): (FarEnd, Vec<Selector>)| {
+        let before = worst(&mut sides[0], &packets);
+        let is_touched = touched.as_ref().is_none_or(|touched| {
+            packets.iter().any(|packet| !sides[0].ends(packet).is_disjoint(touched))
+        });
+        let after = if is_touched { worst(&mut sides[1], &packets) } else { before };
+        (far, Outcome { before, after })
     };
-    let mut outcome = |(far, packets): (FarEnd, Vec<Selector>)| {
-        (far, Outcome { before: worst(0, &packets), after: worst(1, &packets) })
-    };
-    packets.into_iter().map(&mut outcome).collect()
+    packets.into_iter().map(outcome).collect()
+}
+
+/// The worst fate of packets.
+fn worst(side: &mut LookUps<'_>, packets: &[Selector]) -> Flow {
+    packets.iter().map(|packet| side.flow(packet)).max().unwrap_or(Flow::Clear)
+}
+
+/// The hosts whose packets have another fate by these changes, if any have; `None` for all hosts.
+fn touched_by(changes: &[Change]) -> Option<BTreeSet<IpAddr>> {
+    let mut hosts = BTreeSet::new();
+    for change in changes {
+        match &change.operation {
+            Operation::Sa(SaChange::Create(wanted)) => _ = hosts.insert(wanted.sa.id.dst),
+            Operation::Sa(SaChange::Replace { wanted, twins, .. }) => {
+                hosts.insert(wanted.sa.id.dst);
+                hosts.extend(twins.iter().map(|twin| twin.id.dst));
+            }
+            Operation::Sa(SaChange::Delete { sa, .. }) => _ = hosts.insert(sa.id.dst),
+            Operation::Policy(
+                PolicyChange::Create(policy)
+                | PolicyChange::Update { wanted: policy, .. }
+                | PolicyChange::Delete(policy),
+            ) => _ = hosts.insert(far_host(policy)?),
+            Operation::Chain(_) => return None,
+            Operation::Mtu(_) => {}
+        }
+    }
+    Some(hosts)
 }
 
 /// The state that changes lead to, in no particular order.

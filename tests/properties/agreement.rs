@@ -5,14 +5,15 @@ use meshsec::{
     agreement::{Ends, Row},
     config::{Config, Moment},
     desired::{Desired, HasPairs, desired, of_host, of_pair},
-    model::{Direction, Time},
-    plan::{Arrival, Flow, LookUps, arrivals, flow_out},
+    model::{Direction, Prefix, Time},
+    plan::{Arrival, FarEnd, Flow, LookUps, Outcome, Plan, after, arrivals, flow_out, outcomes},
 };
 use proptest::prelude::*;
 
 use crate::{
     cases,
-    hosts::{any_case, config},
+    common::{REQID, observe, wanted_at},
+    hosts::{NOW, any_case, config},
     packets::{Fate, arrives_in_clear, arrives_under, is_forwarded_in_clear, leaves},
     prefixes::packets,
 };
@@ -125,6 +126,30 @@ proptest! {
                 (sa.id.dst, sa.id.proto, sa.id.spi) == (wanted.id.dst, 50, wanted.id.spi)
             });
             prop_assert_eq!(look_ups.sa(wanted.id.dst, wanted.id.spi), first);
+        }
+    }
+
+    /// The effect that a plan tells is that of a look at all objects, before it and after it.
+    #[test]
+    fn effects_of_plans_are_those_of_whole_states(case in any_case(8), part in any::<[bool; 32]>()) {
+        let ((_, config), mut kernel) = (case.meshes(), case.kernel());
+        let (live, desired) = (observe(&mut kernel), wanted_at(&config, NOW).0);
+        let mut changes = Plan::new(&desired, &live, REQID).changes;
+        // Plans of few changes, which leave most packets as they are.
+        let mut number = 0;
+        changes.retain(|_| {
+            number += 1;
+            part[number % part.len()]
+        });
+        let sides = [live.0.clone(), after(&live.0, &changes)];
+        let (traffic, local) = desired.traffic.zip(desired.local).unwrap();
+        let told = outcomes(&desired, REQID, &live.0, &changes);
+        prop_assert!(told.is_empty() || !changes.is_empty());
+        for (address, peer) in desired.peers.iter().filter(|_| !changes.is_empty()) {
+            let sent = traffic.selectors(Prefix::host(local), Prefix::host(*address));
+            let [before, after] =
+                [0, 1].map(|at| sent.iter().map(|packet| flow_out(&sides[at], packet)).max().unwrap());
+            prop_assert_eq!(told[&FarEnd::Peer(peer.clone())], Outcome { before, after });
         }
     }
 

@@ -8,6 +8,7 @@
 mod floor;
 mod mesh;
 mod packets;
+mod pluto;
 mod storm;
 
 use std::{

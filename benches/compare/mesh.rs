@@ -21,7 +21,8 @@ pub fn private_key(peer: u16) -> [u8; 32] {
     Sha256::digest(format!("private key of {peer}")).0
 }
 
-fn address(peer: u16) -> String {
+/// The address of a peer.
+pub fn address(peer: u16) -> String {
     let number = peer + 1;
     format!("10.1.{}.{}", number >> 8, number & 255)
 }

@@ -1,6 +1,7 @@
 //! The cost of a packet that a host sends, by the number of peers that it has.
 
 use std::{
+    fmt::Write,
     net::UdpSocket,
     path::Path,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use meshsec::kernel::linux::netns;
 
 use crate::{
     Bench, heading, medians,
-    mesh::{Host, Keys, Mesh, succeeds},
+    mesh::{Host, Keys, Mesh, address, succeeds},
     row,
 };
 
@@ -41,6 +42,26 @@ fn prepared(bench: &Bench, mesh: &Mesh, name: &str) -> (Host, UdpSocket) {
     (host, socket)
 }
 
+/// A chain with a rule for each peer that marks its packets, which is Weave Net's way. The rule of
+/// the peer that is sent to is in the middle.
+fn rules_for_peers(peers: u16) -> String {
+    let middle = peers / 2;
+    let mut rules = "*mangle\n:EACH -\n-A OUTPUT -j EACH\n".to_owned();
+    for number in 0..peers {
+        let peer = match number {
+            number if number == middle => 1,
+            number if number < middle => number + 2,
+            number => number + 1,
+        };
+        let to = address(peer);
+        let _ = writeln!(
+            rules,
+            "-A EACH -s 10.1.0.1 -d {to} -p udp --dport {VXLAN} -j MARK --or-mark 1"
+        );
+    }
+    rules + "COMMIT\n"
+}
+
 /// Rows of one way to select the traffic.
 fn rows(bench: &Bench, directory: &Path, select: &str, traffic: &str) {
     let mesh = |name: &str, peers| {
@@ -59,6 +80,15 @@ fn rows(bench: &Bench, directory: &Path, select: &str, traffic: &str) {
     let what = format!("{PACKETS} datagrams, `{select}`, {} peers", bench.peers);
     row(&what, with_many, "the same with 1 peer", with_one, Some(1.05));
     row(&what, with_many, "of another port, in the clear, there", clear, None);
+    if select == "mark" {
+        let rules = bench.file("rules-for-peers", rules_for_peers(bench.peers).as_bytes());
+        let restore = format!("iptables-restore --noflush < {rules}");
+        succeeds(&mut host_of_many.program(&["sh", "-c", &restore]));
+        let [with_rules, without] =
+            medians(bench.rounds, [&mut || send(&of_many), &mut || send(&of_one)]);
+        let what = format!("the same with a rule of iptables for each of {} peers", bench.peers);
+        row(&what, with_rules, "`mark` with 1 peer and no such rule", without, None);
+    }
     host_of_one.remove();
     host_of_many.remove();
 }

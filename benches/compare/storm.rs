@@ -1,4 +1,5 @@
-//! The time until all pairs of some hosts talk that start at once: meshsec, and strongSwan's daemon.
+//! The time until all pairs of some hosts talk that start at once: meshsec, and the daemons of
+//! strongSwan and libreswan.
 //!
 //! Hosts are network namespaces at one bridge. All IP traffic between them is to be protected, and
 //! clear text is blocked before anything starts, so that an answer is an encrypted one. The clock
@@ -26,21 +27,24 @@ use meshsec::kernel::linux::netns;
 use crate::{
     Bench,
     mesh::{SECRET, succeeds},
+    pluto::{self, Pluto},
 };
 
-/// Nobody waits longer.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Nobody waits longer for the next pair to talk.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The time between two questions to a host that has not answered.
 const ASK: Duration = Duration::from_millis(200);
 const PORT: u16 = 7;
 /// The plugins that charon needs for a pre-shared key.
 const PLUGINS: &str = "random nonce aes sha1 sha2 hmac kdf gmp kernel-netlink socket-default vici";
 
-fn address(host: usize) -> Ipv4Addr {
+/// The address of a host.
+pub fn address(host: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 2, 0, host as u8 + 1)
 }
 
-fn name(host: usize) -> String {
+/// The namespace of a host.
+pub fn name(host: usize) -> String {
     format!("h{host}")
 }
 
@@ -112,7 +116,9 @@ fn talk(host: usize, hosts: usize, done: &AtomicBool, heard: &Mutex<BTreeSet<[us
 
 /// The result of one start.
 struct Start {
+    /// The time until the last pair talked that ever did.
     seconds: f64,
+    /// Directions in which no answer came.
     silent: usize,
 }
 
@@ -129,13 +135,16 @@ fn measured(hosts: usize, start: impl FnOnce()) -> Start {
         assert!(heard.lock().expect("a list").is_empty(), "nothing passes before anything starts");
         let begin = Instant::now();
         start();
-        let count = || heard.lock().expect("a list").len();
-        while count() < all && begin.elapsed() < PATIENCE {
+        let (mut talking, mut last) = (0, begin);
+        while talking < all && last.elapsed() < PATIENCE {
             thread::sleep(Duration::from_millis(10));
+            let now = heard.lock().expect("a list").len();
+            if now > talking {
+                (talking, last) = (now, Instant::now());
+            }
         }
-        let seconds = begin.elapsed().as_secs_f64();
         done.store(true, Ordering::Relaxed);
-        Start { seconds, silent: all - count() }
+        Start { seconds: (last - begin).as_secs_f64(), silent: all - talking }
     })
 }
 
@@ -195,7 +204,7 @@ impl Charon {
             let remote = address(remote);
             let _ = write!(
                 connections,
-                "c{number} {{\nversion = 2\nproposals = aes128-sha256-modp1024\n\
+                "c{number} {{\nversion = 2\nproposals = aes128-sha256-modp2048\n\
                  local_addrs = {local}\nremote_addrs = {remote}\n\
                  local {{ auth = psk\n id = {local}\n }}\nremote {{ auth = psk\n id = {remote}\n }}\n\
                  children {{ k{number} {{\nmode = transport\nlocal_ts = dynamic\n\
@@ -254,8 +263,25 @@ fn strongswan(bench: &Bench, hosts: usize, action: &str) -> Start {
     })
 }
 
+/// libreswan on all hosts at once.
+fn libreswan(bench: &Bench, programs: &Path, hosts: usize, auto: &str) -> Start {
+    let directory = bench.directory.join(format!("pluto-{hosts}-{auto}"));
+    let directories: Vec<PathBuf> =
+        (0..hosts).map(|host| Pluto::prepare(&directory, host, hosts, auto)).collect();
+    let _wire = Wire::new(hosts);
+    let mut all = Vec::new();
+    measured(hosts, || {
+        let hosts = directories.iter().enumerate();
+        all.extend(hosts.map(|(host, directory)| Pluto::start(programs, directory, host)));
+    })
+}
+
 /// Rows of each number of hosts.
 pub fn starts(bench: &Bench, numbers: &[usize]) {
+    let programs = pluto::programs();
+    // The first start of a program reads it from disk.
+    let _ = (meshsec(bench, 2), strongswan(bench, 2, "start"));
+    let _ = programs.map(|programs| libreswan(bench, programs, 2, "start"));
     println!("\nhosts that start at once, until every one has answered every other one:\n");
     println!("| hosts | program | s | beside meshsec | directions that never talk |");
     println!("|---|---|---|---|---|");
@@ -269,6 +295,15 @@ pub fn starts(bench: &Bench, numbers: &[usize]) {
         for action in ["start", "trap"] {
             let theirs = strongswan(bench, hosts, action);
             row(&format!("strongSwan, `start_action = {action}`"), &theirs);
+        }
+        for auto in ["start", "ondemand"] {
+            match programs {
+                Some(programs) => {
+                    let theirs = libreswan(bench, programs, hosts, auto);
+                    row(&format!("libreswan, `auto={auto}`"), &theirs);
+                }
+                None => println!("| {hosts} | libreswan, `auto={auto}` | not installed | | |"),
+            }
         }
     }
 }

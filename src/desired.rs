@@ -5,6 +5,7 @@
 
 mod pair;
 mod passages;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -333,15 +334,18 @@ fn work_out(
     let mesh = Mesh { config, moment, local, secrets, links: &links };
     let mut wanted = mesh.nothing();
     let mut keyring = Keyring::default();
-    let partners = config.pairs.partners(local);
+    let (partners, mut pairs) = (config.pairs.partners(local), Vec::new());
     for peer in config.peers.iter().filter(|peer| peer.name != local.name) {
         if !partners.have(peer) {
             wanted.not_paired.insert(peer.reached_at(), peer.name.clone());
         } else if peer.address.is_ipv4() != local.address.is_ipv4() {
             wanted.unpaired.insert(peer.name.clone());
         } else {
-            pair::add(&mut wanted, &mut keyring, &mesh, peer);
+            pairs.push(peer);
         }
+    }
+    for (peer, session) in pairs.iter().zip(sessions::sessions(&mesh, &pairs)) {
+        pair::add(&mut wanted, &mut keyring, &mesh, (peer, session.as_ref()));
     }
     let sends = wanted.peers.values().any(|peer| wanted.stage(peer).sends());
     let pairs = HasPairs { any: !wanted.peers.is_empty(), sends };
@@ -354,7 +358,7 @@ pub fn of_pair(config: &Config, moment: Moment, local: &Peer, peer: &Peer) -> De
     let links = BTreeMap::new();
     let mesh = Mesh { config, moment, local, secrets: None, links: &links };
     let mut wanted = mesh.nothing();
-    pair::add(&mut wanted, &mut Keyring::default(), &mesh, peer);
+    pair::add(&mut wanted, &mut Keyring::default(), &mesh, (peer, None));
     wanted
 }
 

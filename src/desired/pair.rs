@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{Desired, Keyring, Marking, Mesh, WantedPolicy, WantedSa, passages};
 use crate::{
-    config::{Config, Peer, Secrets, Traffic},
+    config::{Config, Peer, Traffic},
     keys::Session,
     model::{
         Action, Direction, IPPROTO_UDP, KeyView, Level, Mode, Offload, PEER_PRIORITY, Policy,
@@ -13,15 +13,21 @@ use crate::{
     },
 };
 
-/// Adds all that the local peer has with another. They are a pair.
-pub(super) fn add(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &Peer) {
+/// Adds all that the local peer has with another. They are a pair, and share a secret unless no
+/// secrets are at hand or a ratchet gives each generation its own.
+pub(super) fn add(
+    wanted: &mut Desired,
+    keyring: &mut Keyring,
+    mesh: &Mesh<'_>,
+    (peer, session): (&Peer, Option<&Session>),
+) {
     let Mesh { config, local, .. } = *mesh;
     wanted.peers.insert(peer.reached_at(), peer.name.clone());
     let stage = config.stage_between(local, peer);
     if !stage.enforces() {
         wanted.stages.insert(peer.name.clone(), stage);
     }
-    add_sas(wanted, keyring, mesh, peer);
+    add_sas(wanted, keyring, mesh, (peer, session));
     add_policies(wanted, mesh, peer);
     passages::add_exceptions(wanted, mesh, peer);
     if config.traffic != Traffic::All && stage.sends() {
@@ -34,14 +40,18 @@ pub(super) fn add(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, 
 ///
 /// Where generations follow the clock, an outbound SA ends when the peers retire it, so that a host
 /// on which nothing applies any more falls silent and not deaf.
-fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &Peer) {
-    let Mesh { config, moment, local, secrets, links } = *mesh;
+fn add_sas(
+    wanted: &mut Desired,
+    keyring: &mut Keyring,
+    mesh: &Mesh<'_>,
+    (peer, session): (&Peer, Option<&Session>),
+) {
+    let Mesh { config, moment, local, links, .. } = *mesh;
     let sends = config.stage_between(local, peer).sends();
     if moment.clock.is_some() && sends {
         let next = Spi::new(moment.generation.next(), local.short_id, peer.short_id);
         wanted.kept.insert(SaId::esp(peer.reached_at(), next));
     }
-    let session = secrets.and_then(|secrets| session(config, local, peer, secrets));
     let now = moment.generation;
     let ends = mesh
         .received()
@@ -60,7 +70,7 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
         let of_link = links
             .get(&generation)
             .map(|link| Session::from_ratchet(link, from.short_id, to.short_id));
-        let key = of_link.as_ref().or(session.as_ref()).map(|session| {
+        let key = of_link.as_ref().or(session).map(|session| {
             session.keymat(from.short_id, to.short_id, generation, config.esp.cipher)
         });
         let encap = config.esp.encap_at(generation);
@@ -91,23 +101,6 @@ fn add_sas(wanted: &mut Desired, keyring: &mut Keyring, mesh: &Mesh<'_>, peer: &
         if let Some(key) = key {
             keyring.0.insert(id, Arc::new(key));
         }
-    }
-}
-
-/// The secret that the local peer shares with another in all generations. A ratchet gives each
-/// generation its own. Public keys are there with `private_key`.
-fn session(config: &Config, local: &Peer, peer: &Peer, secrets: &Secrets) -> Option<Session> {
-    let mesh = &config.mesh;
-    match secrets {
-        Secrets::MeshKey(mesh_key) => {
-            Some(Session::from_mesh_key(mesh_key, mesh, local.short_id, peer.short_id))
-        }
-        Secrets::PrivateKey { private_key, psk } => {
-            let own = (local.short_id, local.public_key.as_ref()?);
-            let other = (peer.short_id, peer.public_key.as_ref()?);
-            Session::from_private_key(private_key, psk.as_ref(), mesh, own, other)
-        }
-        Secrets::Ratchet(_) => None,
     }
 }
 

@@ -99,6 +99,23 @@ fn a_mesh_key_in_any_writing_and_place_is_wiped_with_all_keys_that_follow() {
     }
 }
 
+/// Peers with public keys of their own.
+fn more_peers(count: u16) -> String {
+    let peer = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let mut private = [8 + high; 32];
+        private[1] = low;
+        let public = PrivateKey::new(&private).public_key();
+        format!(
+            "[[peer]]\nname = \"p{number}\"\nshort_id = {number}\naddress = \"198.51.{}.{}\"\n\
+             public_key = \"{public}\"\n",
+            100 + high,
+            low
+        )
+    };
+    (100..100 + count).map(peer).collect()
+}
+
 #[test]
 fn a_private_key_and_a_psk_are_wiped_with_all_keys_that_follow() {
     let directory = tempfile::tempdir().unwrap();
@@ -107,6 +124,9 @@ fn a_private_key_and_a_psk_are_wiped_with_all_keys_that_follow() {
     let lines = public.map(|key| format!("public_key = \"{key}\""));
     let keys = "private_key = { file = \"private.key\" }\npsk = { file = \"psk\" }";
     let file = mesh(directory.path(), keys, [&lines[0], &lines[1]]);
+    // With many peers several threads agree with them.
+    let many = directory.path().join("many.toml");
+    write(&many, &(fs::read_to_string(&file).unwrap() + &more_peers(300)));
     write(&directory.path().join("private.key"), &hex::encode(own));
     write(&directory.path().join("psk"), &hex::encode(psk));
     let agreed = PrivateKey::new(&own).agree(&public[1]).unwrap();
@@ -118,7 +138,10 @@ fn a_private_key_and_a_psk_are_wiped_with_all_keys_that_follow() {
     wanted.extend(forms("the psk", &psk));
     wanted.extend(forms("what the two agree on", &agreed[..]));
     let looking = Looking::for_all(wanted);
-    looking.at(|| load_and_apply_in_memory(&file));
+    looking.at(|| {
+        load_and_apply_in_memory(&file);
+        load_and_apply_in_memory(&many);
+    });
     looking.found_nothing("a private key");
 }
 

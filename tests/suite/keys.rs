@@ -8,6 +8,13 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use meshsec::{
+    config::{Peer, Secrets},
+    desired::desired,
+    keys::Session,
+    model::{Direction, KeyView, PeerName, PrivateKey, ShortId, Time},
+};
+
 /// RFC 7748, section 6.1: private and public keys of Alice and Bob.
 const ALICE: [&str; 2] = [
     "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
@@ -240,4 +247,42 @@ fn validate_prints_the_fingerprint_of_the_shared_secret() {
     let text = printed(command.env("PSK", "5f".repeat(32)).output().unwrap());
     assert!(text.contains("\n    psk       cc21 c44e c8cb ce2e\n"), "{text}");
     assert!(!text.contains("private_key  "), "{text}");
+}
+
+/// Several threads agree with many peers. Each key is still that of its pair.
+#[test]
+fn keys_with_many_peers_are_those_of_each_pair() {
+    let private = |number: u16| {
+        let mut bytes = [9; 32];
+        bytes[4..6].copy_from_slice(&number.to_be_bytes());
+        PrivateKey::new(&bytes)
+    };
+    let mut config = crate::common::mesh(1, &["192.0.2.1"]);
+    config.peers = (1..600)
+        .map(|number: u16| Peer {
+            name: PeerName::new(&format!("p{number}")).unwrap(),
+            short_id: ShortId::new(number).unwrap(),
+            address: [10, 0, number.to_be_bytes()[0], number.to_be_bytes()[1]].into(),
+            public_key: Some(private(number).public_key()),
+            ..config.peers[0].clone()
+        })
+        .collect();
+    let secrets = Secrets::PrivateKey { private_key: private(1), psk: None };
+    let moment = config.rotation.at(Time::default());
+    let (wanted, keyring) = desired(&config, moment, &config.peers[0], Some(&secrets));
+    assert_eq!(wanted.sas.len(), 598 * 4);
+    let local = &config.peers[0];
+    for (id, sa) in &wanted.sas {
+        let peer = config.peers.iter().find(|peer| peer.name == sa.peer).unwrap();
+        let [own, other] = [local, peer].map(|p| (p.short_id, p.public_key.as_ref().unwrap()));
+        let session =
+            Session::from_private_key(&private(1), None, &config.mesh, own, other).unwrap();
+        let (from, to) = match sa.direction {
+            Direction::Out => (own.0, other.0),
+            Direction::In | Direction::Fwd => (other.0, own.0),
+        };
+        let key = session.keymat(from, to, sa.generation, config.esp.cipher);
+        assert_eq!(sa.sa.key, KeyView::Known(key.fingerprint()), "{id:?}");
+        assert!(keyring.get(id).unwrap().expose() == key.expose());
+    }
 }

@@ -59,7 +59,7 @@ pub(super) struct Iptables {
 /// The programs of a family.
 struct Programs {
     family: Family,
-    /// The backend that `iptables --version` names; `None` where there is no iptables.
+    /// The backend of the program `iptables`; `None` where there is none.
     system: Option<Result<Backend, KernelError>>,
     pairs: BTreeMap<Backend, Pair>,
 }
@@ -381,8 +381,21 @@ fn save(pair: &Pair, arguments: &[&str]) -> Result<Tables, KernelError> {
     })
 }
 
-/// The backend in `iptables v1.8.9 (nf_tables)`; before 1.8 there was one.
+/// The backend of a program: by the file that its links lead to, and otherwise by its version. All
+/// programs of a backend are links to one file since iptables 1.8, and a start of one of them takes
+/// longer than a look at the SAs and policies of a small mesh.
 fn backend_of(program: &Path) -> Result<Backend, KernelError> {
+    let file = fs::canonicalize(program).ok();
+    let name = file.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    match name {
+        Some("xtables-nft-multi") => Ok(Backend::NfTables),
+        Some("xtables-legacy-multi") => Ok(Backend::Legacy),
+        Some(_) | None => backend_by_version(program),
+    }
+}
+
+/// The backend in `iptables v1.8.9 (nf_tables)`; before 1.8 there was one.
+fn backend_by_version(program: &Path) -> Result<Backend, KernelError> {
     let version = run::run(program, &["--version"], "")?;
     if version.contains("(nf_tables)") {
         Ok(Backend::NfTables)
@@ -445,4 +458,41 @@ fn not_seen(family: Family, system: bool, error: KernelError) -> Unseen {
         }
     };
     Unseen { family, system, what, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_backend_is_told_by_the_file_and_otherwise_by_the_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for (file, backend) in
+            [("xtables-nft-multi", Backend::NfTables), ("xtables-legacy-multi", Backend::Legacy)]
+        {
+            // As with Debian's alternatives. This file can't be run.
+            fs::write(path(file), "").unwrap();
+            let [first, second] = ["one", "two"].map(|name| path(&format!("{name}-{file}")));
+            symlink(file, &first).unwrap();
+            symlink(&first, &second).unwrap();
+            assert_eq!(backend_of(&second), Ok(backend));
+        }
+        let says = |version: &str| {
+            let program = path("iptables");
+            // Written by another process: a thread that forks meanwhile would hold the file open.
+            let script = "printf '#!/bin/sh\\necho \"%s\"\\n' \"$1\" > \"$0\"; chmod 755 \"$0\"";
+            let mut sh = std::process::Command::new("/bin/sh");
+            sh.args(["-c", script]).arg(&program).arg(version);
+            assert!(sh.status().unwrap().success());
+            backend_of(&program)
+        };
+        assert_eq!(says("iptables v1.8.9 (nf_tables)"), Ok(Backend::NfTables));
+        assert_eq!(says("iptables v1.8.9 (legacy)"), Ok(Backend::Legacy));
+        assert_eq!(says("iptables v1.6.2"), Ok(Backend::Legacy));
+        let error = says("iptables v9 (ebpf)").unwrap_err().to_string();
+        assert!(error.contains("cannot tell the backend"), "{error}");
+    }
 }

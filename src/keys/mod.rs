@@ -25,6 +25,8 @@
 
 mod info;
 pub mod ratchet;
+#[cfg(test)]
+mod wycheproof;
 
 use hkdf::Hkdf;
 use sha2::Sha256;

@@ -45,3 +45,4 @@ mod systemd;
 mod testkit;
 mod texts;
 mod ways;
+mod wycheproof;

@@ -20,16 +20,21 @@
 //! 32 zero bytes where there is none; `cipher` is its name in the file. The last
 //! 4 bytes of `keymat` are the salt. So every direction, pair and generation has
 //! a key and a salt of its own.
-//! The chain of `ck` is in [`ratchet`].
+//! The chain of `ck` is in [`ratchet`], and the infos are in `info`.
 #![forbid(unsafe_code)]
 
+mod info;
 pub mod ratchet;
+#[cfg(test)]
+mod wycheproof;
 
 use hkdf::Hkdf;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 pub use ratchet::Ratchet;
+
+use info::Info;
 
 use crate::model::{Cipher, Generation, Key, MeshName, PrivateKey, PublicKey, ShortId};
 
@@ -39,14 +44,8 @@ pub struct Session(Key);
 impl Session {
     /// The session of two peers that hold the mesh's key, in any order of the peers.
     pub fn from_mesh_key(mesh_key: &Key, mesh: &MeshName, a: ShortId, b: ShortId) -> Self {
-        let (lo, hi) = (a.min(b), a.max(b));
-        let info = [
-            b"meshsec/v1 psk".as_slice(),
-            &Sha256::digest(mesh.as_str()),
-            &lo.get().to_be_bytes(),
-            &hi.get().to_be_bytes(),
-        ];
-        Self(hkdf(mesh_key.expose(), &[], &info, 32))
+        let info = Info::Psk { mesh, lo: a.min(b), hi: a.max(b) };
+        Self(hkdf(mesh_key.expose(), &[], &info.bytes(), 32))
     }
 
     /// The session of two peers that know each other's public keys, seen from the peer that holds
@@ -66,25 +65,14 @@ impl Session {
             ikm[32..].copy_from_slice(psk.expose());
         }
         let (lo, hi) = if own.0 < peer.0 { (own, peer) } else { (peer, own) };
-        let info = [
-            b"meshsec/v1 x25519".as_slice(),
-            &Sha256::digest(mesh.as_str()),
-            lo.1.bytes(),
-            hi.1.bytes(),
-        ];
-        Some(Self(hkdf(&*ikm, &[], &info, 32)))
+        let info = Info::X25519 { mesh, lo: lo.1, hi: hi.1 };
+        Some(Self(hkdf(&*ikm, &[], &info.bytes(), 32)))
     }
 
     /// The session of two peers in a ratchet's current generation.
     pub fn from_ratchet(ratchet: &Ratchet, a: ShortId, b: ShortId) -> Self {
-        let (lo, hi) = (a.min(b), a.max(b));
-        let info = [
-            b"meshsec/v1 ratchet pair".as_slice(),
-            &Sha256::digest(ratchet.mesh().as_str()),
-            &lo.get().to_be_bytes(),
-            &hi.get().to_be_bytes(),
-        ];
-        Self(hkdf(ratchet.chain(), &[], &info, 32))
+        let info = Info::RatchetPair { mesh: ratchet.mesh(), lo: a.min(b), hi: a.max(b) };
+        Self(hkdf(ratchet.chain(), &[], &info.bytes(), 32))
     }
 
     /// Key and salt for packets `from` one peer `to` the other in a generation.
@@ -95,21 +83,17 @@ impl Session {
         generation: Generation,
         cipher: Cipher,
     ) -> Key {
-        let info = [
-            b"meshsec/v1 esp".as_slice(),
-            &from.get().to_be_bytes(),
-            &to.get().to_be_bytes(),
-            cipher.name().as_bytes(),
-        ];
-        hkdf(self.0.expose(), &generation.get().to_be_bytes(), &info, cipher.key_len() + 4)
+        let info = Info::Esp { from, to, cipher };
+        let salt = generation.get().to_be_bytes();
+        hkdf(self.0.expose(), &salt, &info.bytes(), cipher.key_len() + 4)
     }
 }
 
 /// RFC 5869 extract and expand with SHA-256; `length` is at most 255 * 32.
-fn hkdf(ikm: &[u8], salt: &[u8], info: &[&[u8]], length: usize) -> Key {
+fn hkdf(ikm: &[u8], salt: &[u8], info: &[u8], length: usize) -> Key {
     let mut okm = vec![0; length].into_boxed_slice();
     Hkdf::<Sha256>::new(Some(salt), ikm)
-        .expand_multi_info(info, &mut okm)
+        .expand(info, &mut okm)
         .expect("HKDF gives up to 8160 bytes, and a key has at most 36");
     Key::new(okm)
 }
@@ -148,7 +132,7 @@ mod tests {
             ),
         ];
         for (ikm, salt, info, okm) in cases {
-            let key = hkdf(&bytes(&ikm), &bytes(&salt), &[&bytes(&info)], okm.len() / 2);
+            let key = hkdf(&bytes(&ikm), &bytes(&salt), &bytes(&info), okm.len() / 2);
             assert_eq!(hex::encode(key.expose()), okm);
         }
     }

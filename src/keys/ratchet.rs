@@ -12,6 +12,7 @@ use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::info::Info;
 use crate::model::{Fingerprint, Generation, Key, MeshName, without_traces};
 
 /// The first line of a ratchet's file: its kind and the version of its format.
@@ -47,9 +48,8 @@ impl Ratchet {
     pub fn begin(mesh_key: &Key, mesh: &MeshName) -> Self {
         let mut chain = empty();
         let mesh_key = mesh_key.expose();
-        without_traces(|| {
-            derive(mesh_key, b"meshsec/v1 ratchet init", &digest(mesh), &mut chain);
-        });
+        let info = Info::RatchetInit { mesh }.bytes();
+        without_traces(|| derive(mesh_key, &info, &mut chain));
         Self { mesh: mesh.clone(), generation: Generation::default(), chain }
     }
 
@@ -84,10 +84,10 @@ impl Ratchet {
         }
         let mut chain = self.chain.clone();
         let mut next = empty();
-        let mesh = digest(&self.mesh);
+        let info = Info::RatchetStep { mesh: &self.mesh }.bytes();
         without_traces(|| {
             for _ in 0..steps {
-                derive(&chain[..], b"meshsec/v1 ratchet step", &mesh, &mut next);
+                derive(&chain[..], &info, &mut next);
                 std::mem::swap(&mut chain, &mut next);
             }
         });
@@ -154,14 +154,8 @@ fn empty() -> Box<Zeroizing<[u8; 32]>> {
     Box::default()
 }
 
-fn digest(mesh: &MeshName) -> [u8; 32] {
-    Sha256::digest(mesh.as_str()).into()
-}
-
-fn derive(ikm: &[u8], label: &[u8], mesh: &[u8; 32], okm: &mut [u8; 32]) {
-    Hkdf::<Sha256>::new(None, ikm)
-        .expand_multi_info(&[label, mesh], okm)
-        .expect("HKDF gives up to 8160 bytes");
+pub(super) fn derive(ikm: &[u8], info: &[u8], okm: &mut [u8; 32]) {
+    Hkdf::<Sha256>::new(None, ikm).expand(info, okm).expect("HKDF gives up to 8160 bytes");
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{files, root};
+use crate::{files, read, root};
 
 /// A file that is longer has more than one subject.
 const LONGEST_FILE: usize = 600;
@@ -282,4 +282,34 @@ fn inline_paths(code: &str) -> Vec<String> {
 fn use_trees_are_expanded() {
     let tree = &uses("use std::{\n    fs,\n    net::{IpAddr, TcpStream},\n};")[0];
     assert_eq!(expand(tree), ["std::fs", "std::net::IpAddr", "std::net::TcpStream"]);
+}
+
+/// The labels of every hash and derivation. A new one needs a line here, and in meshsec.toml(5).
+const LABELS: [&str; 9] = [
+    "meshsec/v1 esp",
+    "meshsec/v1 fingerprint",
+    "meshsec/v1 passage",
+    "meshsec/v1 psk",
+    "meshsec/v1 ratchet file",
+    "meshsec/v1 ratchet init",
+    "meshsec/v1 ratchet pair",
+    "meshsec/v1 ratchet step",
+    "meshsec/v1 x25519",
+];
+
+/// A name of a mesh, which is hashed without a label, has no slash and no space.
+#[test]
+fn no_label_of_a_hash_begins_another() {
+    let mut found = BTreeSet::new();
+    for path in files("src", &["rs"]) {
+        let code = code(&path);
+        let literals = code.split("\"meshsec/").skip(1);
+        found.extend(literals.map(|rest| format!("meshsec/{}", rest.split('"').next().unwrap())));
+    }
+    assert!(found.iter().eq(LABELS), "{found:?}");
+    let page = read("man/meshsec.toml.5");
+    for (label, other) in LABELS.iter().flat_map(|a| LABELS.iter().map(move |b| (a, b))) {
+        assert!(label == other || !label.starts_with(other), "{other} begins {label}");
+        assert!(page.contains(label), "meshsec.toml(5) lacks {label}");
+    }
 }

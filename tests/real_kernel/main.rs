@@ -27,6 +27,7 @@ mod wait;
 mod watch;
 mod xfrm;
 
+mod aead;
 mod all;
 mod ansible;
 mod by_hand;

@@ -1,14 +1,16 @@
-//! The published vectors of the key schedule, and where they come from.
+//! The published vectors of the key schedule, and where they come from: docs/testkit.
 //!
 //! `UPDATE_GOLDEN=1` writes them anew, from the independent derivation.
 
-use std::{fs, path::Path, process::Command};
+use std::process::Command;
 
 use meshsec::{
     keys::{Ratchet, Session},
-    model::{Cipher, Generation, Key, MeshName, PrivateKey, PublicKey, ShortId, Spi},
+    model::{Cipher, Generation, MeshName, PrivateKey, PublicKey, ShortId, Spi},
 };
 use serde::Deserialize;
+
+use crate::testkit::{bytes, cases, key};
 
 /// The input that all ways to make keys share.
 #[derive(Deserialize)]
@@ -47,19 +49,22 @@ impl Sa {
     }
 }
 
+/// A case by its way to make keys.
 #[derive(Deserialize)]
-struct OfMeshKey {
-    mesh_key: String,
-    #[serde(flatten)]
-    sa: Sa,
-}
-
-#[derive(Deserialize)]
-struct OfRatchet {
-    mesh_key: String,
-    ck: String,
-    #[serde(flatten)]
-    sa: Sa,
+#[serde(tag = "way", rename_all = "snake_case")]
+enum Vector {
+    MeshKey {
+        mesh_key: String,
+        #[serde(flatten)]
+        sa: Sa,
+    },
+    PrivateKey(OfPrivateKey),
+    Ratchet {
+        mesh_key: String,
+        ck: String,
+        #[serde(flatten)]
+        sa: Sa,
+    },
 }
 
 #[derive(Deserialize)]
@@ -69,31 +74,25 @@ struct OfPrivateKey {
     to_private_key: String,
     to_public_key: String,
     psk: Option<String>,
+    x25519: String,
     #[serde(flatten)]
     sa: Sa,
 }
 
-fn file(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
-}
-
-fn vectors<V: serde::de::DeserializeOwned>(name: &str) -> Vec<V> {
-    let vectors: Vec<V> = serde_json::from_slice(&fs::read(file(name)).unwrap()).unwrap();
-    assert!(vectors.len() >= 9, "{name}");
+/// The cases of one way.
+fn vectors<V>(of: impl Fn(Vector) -> Option<V>) -> Vec<V> {
+    let vectors: Vec<V> = cases("key-schedule").into_iter().filter_map(of).collect();
+    assert!(vectors.len() >= 9, "{}", vectors.len());
     vectors
-}
-
-fn key(digits: &str) -> Key {
-    Key::new(hex::decode(digits).unwrap().into())
-}
-
-fn bytes(digits: &str) -> [u8; 32] {
-    hex::decode(digits).unwrap().try_into().unwrap()
 }
 
 #[test]
 fn every_published_vector_of_a_mesh_key_is_derived() {
-    for OfMeshKey { mesh_key, sa } in vectors("key-schedule-v1.json") {
+    let of_way = |vector| match vector {
+        Vector::MeshKey { mesh_key, sa } => Some((mesh_key, sa)),
+        Vector::PrivateKey(_) | Vector::Ratchet { .. } => None,
+    };
+    for (mesh_key, sa) in vectors(of_way) {
         let (from, to) = sa.ends();
         sa.follows_from(&Session::from_mesh_key(&key(&mesh_key), &sa.mesh(), from, to));
     }
@@ -101,7 +100,11 @@ fn every_published_vector_of_a_mesh_key_is_derived() {
 
 #[test]
 fn every_published_vector_of_private_keys_is_derived_at_both_ends() {
-    for vector in vectors::<OfPrivateKey>("key-schedule-v1-x25519.json") {
+    let of_way = |vector| match vector {
+        Vector::PrivateKey(vector) => Some(vector),
+        Vector::MeshKey { .. } | Vector::Ratchet { .. } => None,
+    };
+    for vector in vectors(of_way) {
         let private = [&vector.from_private_key, &vector.to_private_key]
             .map(|digits| PrivateKey::new(&bytes(digits)));
         let public = [&vector.from_public_key, &vector.to_public_key]
@@ -111,6 +114,8 @@ fn every_published_vector_of_private_keys_is_derived_at_both_ends() {
         let (from, to) = vector.sa.ends();
         let ends = [(from, &public[0]), (to, &public[1])];
         for (own, peer) in [(0, 1), (1, 0)] {
+            let shared = private[own].agree(&public[peer]).unwrap();
+            assert_eq!(hex::encode(shared.as_slice()), vector.x25519);
             let session = Session::from_private_key(
                 &private[own],
                 psk.as_ref(),
@@ -125,7 +130,11 @@ fn every_published_vector_of_private_keys_is_derived_at_both_ends() {
 
 #[test]
 fn every_published_vector_of_a_ratchet_is_derived() {
-    for OfRatchet { mesh_key, ck, sa } in vectors("key-schedule-v1-ratchet.json") {
+    let of_way = |vector| match vector {
+        Vector::Ratchet { mesh_key, ck, sa } => Some((mesh_key, ck, sa)),
+        Vector::MeshKey { .. } | Vector::PrivateKey(_) => None,
+    };
+    for (mesh_key, ck, sa) in vectors(of_way) {
         let ratchet = Ratchet::begin(&key(&mesh_key), &sa.mesh()).at(sa.generation()).unwrap();
         assert!(ratchet.text().contains(&format!("\nchain {ck}\n")));
         let (from, to) = sa.ends();
@@ -147,14 +156,11 @@ fn python() -> &'static str {
 
 #[test]
 fn the_vectors_are_what_an_independent_derivation_prints() {
-    for (way, name) in [
-        ("mesh_key", "key-schedule-v1.json"),
-        ("private_key", "key-schedule-v1-x25519.json"),
-        ("ratchet", "key-schedule-v1-ratchet.json"),
-    ] {
-        let output = Command::new(python()).arg(file("derive.py")).arg(way).output().unwrap();
+    let derive = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/derive.py");
+    for name in ["key-schedule", "ratchet", "spi", "fingerprint"] {
+        let output = Command::new(python()).args([derive, name]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let printed = String::from_utf8(output.stdout).unwrap();
-        crate::common::compare(&format!("tests/vectors/{name}"), &printed);
+        crate::common::compare(&format!("docs/testkit/{name}.json"), &printed);
     }
 }

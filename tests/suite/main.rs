@@ -42,5 +42,7 @@ mod settled;
 mod socket_policies;
 mod status;
 mod systemd;
+mod testkit;
 mod texts;
 mod ways;
+mod wycheproof;

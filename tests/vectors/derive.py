@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Derives the vectors beside this file from the words of meshsec.toml(5).
+"""Derives cases of docs/testkit from the words of meshsec.toml(5).
 
 Shares no code with meshsec: HKDF (RFC 5869) and X25519 (RFC 7748) are those of
-the package `cryptography`. Prints the whole file for the way to make keys that
-is its argument: mesh_key, private_key or ratchet.
+the package `cryptography`. Prints the whole file that is its argument:
+key-schedule, ratchet, spi or fingerprint.
 """
 
 import hashlib
@@ -183,10 +183,101 @@ RATCHET = SAME + [
     (b"\xff" * 32, "a" * 32, 256, 255, 5000, "aes256-gcm"),
 ]
 
-WAYS = {
-    "mesh_key": lambda: [with_mesh_key(*case) for case in MESH_KEY],
-    "private_key": lambda: [with_private_key(*case) for case in PRIVATE_KEY],
-    "ratchet": lambda: ratchets(RATCHET),
+
+def key_schedule():
+    ways = {
+        "mesh_key": [with_mesh_key(*case) for case in MESH_KEY],
+        "private_key": [with_private_key(*case) for case in PRIVATE_KEY],
+        "ratchet": ratchets(RATCHET),
+    }
+    return [{"way": way} | case for way, cases in ways.items() for case in cases]
+
+
+# The ratchet's file
+
+
+def ratchet_file(mesh, generation, chain):
+    text = f"meshsec ratchet 1\nmesh {mesh}\ngeneration {generation}\nchain {chain.hex()}\n"
+    digest = hashlib.sha256(b"meshsec/v1 ratchet file" + text.encode()).hexdigest()
+    return f"{text}checksum {digest[:16]}\n"
+
+
+def refused_files():
+    """Files in which one thing is wrong."""
+    good = ratchet_file("lab", 41, bytes(range(32)))
+    edits = {
+        "title": good.replace("ratchet 1", "ratchet 2"),
+        "mesh": good.replace("mesh lab", "mesh Lab"),
+        "generation": good.replace("generation 41", "generation forty-one"),
+        "chain": good.replace("chain 00", "chain 0"),
+        "checksum": good.replace("generation 41", "generation 42"),
+    }
+    more = {
+        "checksum": [good[:-1], good + "\n", good.replace("\n", "\r\n", 1), good.replace(" 41", " 041")],
+        "title": ["", good.upper()],
+    }
+    cases = [(wrong, text) for wrong, text in edits.items()]
+    cases += [(wrong, text) for wrong, texts in more.items() for text in texts]
+    return [{"kind": "refused", "file": text, "wrong": wrong} for wrong, text in cases]
+
+
+def ratchet():
+    cases = []
+    for mesh_key, mesh, generations in [
+        (COUNTING, "lab", [0, 1, 2, 41, 1000]),
+        (b"\xff" * 32, "a" * 32, [0, 255, 256]),
+        (COUNTING, "a", [0, 7]),
+    ]:
+        for generation, chain in chains(mesh_key, mesh, generations).items():
+            cases.append(
+                {
+                    "kind": "chain",
+                    "mesh_key": mesh_key.hex(),
+                    "mesh": mesh,
+                    "generation": generation,
+                    "ck": chain.hex(),
+                    "ck_fingerprint": fingerprint(chain),
+                    "file": ratchet_file(mesh, generation, chain),
+                }
+            )
+    return cases + refused_files()
+
+
+# SPIs and fingerprints
+
+
+def spis():
+    generations = [0, 1, 2, 31, 32, 33, 2**32 - 1, 2**32, 2**63 - 2]
+    pairs = [(1, 2), (2, 1), (0, 4095), (4095, 0), (255, 256), (4094, 4095)]
+    made = [(g, *pair) for g in generations for pair in pairs]
+    encode = [
+        {"kind": "encode", "generation": g, "from": a, "to": b, "spi": f"{spi(g, a, b):#010x}"}
+        for g, a, b in made
+    ]
+    decode = [
+        {
+            "kind": "decode",
+            "spi": f"{number:#010x}",
+            "generation_mod_32": number >> 26 & 31,
+            "lane": number >> 24 & 3,
+            "from": number >> 12 & 4095,
+            "to": number & 4095,
+        }
+        for number in [0x84001002, 0x85001002, 0x87FFFFFF, 0xFFFFFFFF, 0x80000000, 0xFCABC123]
+    ]
+    return encode + decode
+
+
+def fingerprints():
+    cases = [b"", b"\x00", b"\x00\x01", bytes(32), bytes(36), COUNTING, bytes(range(20)), bytes(range(36))]
+    return [{"bytes": data.hex(), "fingerprint": fingerprint(data)} for data in cases]
+
+
+FILES = {
+    "key-schedule": key_schedule,
+    "ratchet": ratchet,
+    "spi": spis,
+    "fingerprint": fingerprints,
 }
 
-print(json.dumps(WAYS[sys.argv[1]](), indent=2))
+print(json.dumps({"format_version": "1.0", "cases": FILES[sys.argv[1]]()}, indent=2))

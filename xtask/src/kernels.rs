@@ -7,6 +7,7 @@ use std::process::Command;
 use std::str::FromStr;
 
 use crate::failure::{Attempt, Failure};
+use crate::sources::Sources;
 use crate::{image, packages, process};
 
 /// The kernels that are tested by default: Debian 12's own and a current one.
@@ -112,72 +113,73 @@ fn newest_cached(cache: &Path, series: &Series) -> Option<PathBuf> {
 fn download(cache: &Path, series: &Series) -> Result<PathBuf, Failure> {
     let partial = cache.join(format!("partial-{}-{}", series, std::process::id()));
     std::fs::create_dir_all(&partial).attempt(format_args!("create {}", partial.display()))?;
-    let result = fetch(&partial, series).and_then(|archive| unpack(&archive, cache, &partial));
+    let result =
+        fetch(cache, &partial, series).and_then(|archives| unpack(&archives, cache, &partial));
     let _ = std::fs::remove_dir_all(&partial);
     result
 }
 
-/// Downloads the newest package of `series` into `directory`, with fresh lists if the present lists
-/// don't have it, or name a version that the server has replaced.
-fn fetch(directory: &Path, series: &Series) -> Result<PathBuf, Failure> {
+/// Downloads the newest packages of `series` into `directory`, with fresh lists if the present lists
+/// don't have it, or name a version that the server has replaced; from backports where the system's
+/// sources offer none.
+fn fetch(cache: &Path, directory: &Path, series: &Series) -> Result<Vec<PathBuf>, Failure> {
     if process::find("apt-get").is_none() || process::find("dpkg-deb").is_none() {
         return Err(Failure::new(format!("no kernel {series}: this system has no apt")));
     }
-    let offered = newest_offered(series)?;
-    if let Some(package) = &offered
-        && fetch_package(directory, package)?
-    {
-        return archive_in(directory);
+    let system = Sources::system();
+    let offered = system.newest(series)?;
+    if let Some(archives) = fetch_from(&system, offered.as_deref(), directory)? {
+        return Ok(archives);
     }
     if offered.is_some() || packages::lists_are_stale() {
         packages::update_lists()?;
-        if let Some(package) = newest_offered(series)?
-            && fetch_package(directory, &package)?
-        {
-            return archive_in(directory);
+        let offered = system.newest(series)?;
+        if let Some(archives) = fetch_from(&system, offered.as_deref(), directory)? {
+            return Ok(archives);
         }
     }
-    Err(match offered {
-        Some(package) => Failure::new(format!("cannot download {package}"))
-            .remedy("look at what apt-get said above"),
-        None => Failure::new(format!("the package sources offer no kernel {series}"))
-            .remedy("see what there is: apt-cache search --names-only '^linux-image-[0-9]'"),
-    })
+    match offered {
+        Some(package) => Err(not_downloaded(&package)),
+        None => fetch_backport(&Sources::backports(cache)?, directory, series),
+    }
 }
 
-fn newest_offered(series: &Series) -> Result<Option<String>, Failure> {
-    let pattern = format!("^linux-image-{}\\.", series.0.replace('.', "\\."));
-    let found =
-        process::output(Command::new("apt-cache").args(["search", "--names-only", &pattern]))?;
-    Ok(found
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|package| is_generic(package, series))
-        .max_by_key(|package| numbers(package))
-        .map(str::to_owned))
+fn fetch_backport(
+    backports: &Sources,
+    directory: &Path,
+    series: &Series,
+) -> Result<Vec<PathBuf>, Failure> {
+    let package = backports.newest(series)?.ok_or_else(|| {
+        Failure::new(format!("neither the package sources nor backports offer a kernel {series}"))
+            .remedy("see what there is: apt-cache search --names-only '^linux-image-[0-9]'")
+    })?;
+    fetch_from(backports, Some(&package), directory)?.ok_or_else(|| not_downloaded(&package))
 }
 
-fn fetch_package(directory: &Path, package: &str) -> Result<bool, Failure> {
+fn not_downloaded(package: &str) -> Failure {
+    Failure::new(format!("cannot download {package}")).remedy("look at what apt-get said above")
+}
+
+fn fetch_from(
+    sources: &Sources,
+    package: Option<&str>,
+    directory: &Path,
+) -> Result<Option<Vec<PathBuf>>, Failure> {
+    let Some(package) = package else { return Ok(None) };
     println!("downloading {package}, once: it is kept in {}", parent(directory).display());
-    let mut command = Command::new("apt-get");
-    // As root, apt would warn that its own user cannot write here.
-    command.args(["-o", "APT::Sandbox::User=root", "--quiet=2", "download", package]);
-    Ok(process::show(command.current_dir(directory))?.success())
+    sources.download(package, directory)
 }
 
-fn archive_in(directory: &Path) -> Result<PathBuf, Failure> {
-    entries(directory)
-        .into_iter()
-        .find(|path| path.extension() == Some(OsStr::new("deb")))
-        .ok_or_else(|| Failure::new("apt-get download left no package"))
-}
-
-fn unpack(archive: &Path, cache: &Path, partial: &Path) -> Result<PathBuf, Failure> {
-    let name = archive.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+/// Unpacks a kernel's packages into one directory, which has the name of the first.
+fn unpack(archives: &[PathBuf], cache: &Path, partial: &Path) -> Result<PathBuf, Failure> {
     let tree = partial.join("tree");
-    process::must(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&tree))?;
+    for archive in archives {
+        process::must(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&tree))?;
+    }
     index_modules(&tree)?;
     unpack_image(&tree)?;
+    let first = archives.first().map_or(partial, PathBuf::as_path);
+    let name = first.file_stem().and_then(OsStr::to_str).unwrap_or_default();
     let target = cache.join(name.trim_end_matches("_amd64"));
     if let Err(error) = std::fs::rename(&tree, &target)
         && !target.is_dir()
@@ -205,21 +207,22 @@ fn unpack_image(tree: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads an unpacked package: `/lib/modules`, or `/usr/lib/modules` since Debian 13.
+/// Reads an unpacked kernel: `/lib/modules`, or `/usr/lib/modules` since Debian 13. The image is in
+/// `/boot`, or with the modules where a kernel is several packages.
 fn open(tree: &Path) -> Result<Kernel, Failure> {
     let incomplete = |what| {
         Failure::new(format!("no {what} in {}", tree.display())).remedy("remove that directory")
     };
-    let image = entries(&tree.join("boot"))
-        .into_iter()
-        .find(|path| file_name(path).starts_with("vmlinuz-"))
-        .ok_or_else(|| incomplete("kernel image"))?;
-    let release = file_name(&image)["vmlinuz-".len()..].to_owned();
     let modules = ["lib/modules", "usr/lib/modules"]
-        .map(|directory| tree.join(directory).join(&release))
         .into_iter()
-        .find(|directory| directory.is_dir())
+        .flat_map(|directory| entries(&tree.join(directory)))
+        .find(|directory| directory.join("kernel").is_dir())
         .ok_or_else(|| incomplete("directory of modules"))?;
+    let release = file_name(&modules).to_owned();
+    let image = [tree.join(format!("boot/vmlinuz-{release}")), modules.join("vmlinuz")]
+        .into_iter()
+        .find(|image| image.exists())
+        .ok_or_else(|| incomplete("kernel image"))?;
     let unpacked = image.with_file_name(format!("vmlinux-{release}"));
     let image = if unpacked.exists() { unpacked } else { image };
     Ok(Kernel { release, image, modules })
@@ -228,7 +231,7 @@ fn open(tree: &Path) -> Result<Kernel, Failure> {
 /// Whether `package` is a signed generic kernel of `series`, for instance
 /// `linux-image-6.1.0-56-amd64`: not a meta-package, not debug symbols, not made for clouds or for
 /// real time.
-fn is_generic(package: &str, series: &Series) -> bool {
+pub fn is_generic(package: &str, series: &Series) -> bool {
     package
         .strip_prefix("linux-image-")
         .and_then(|rest| rest.strip_prefix(series.0.as_str()))
@@ -238,7 +241,7 @@ fn is_generic(package: &str, series: &Series) -> bool {
 }
 
 /// The numbers in a name, in order, to compare versions by.
-fn numbers(name: &str) -> Vec<u64> {
+pub fn numbers(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 

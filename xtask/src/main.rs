@@ -20,6 +20,7 @@ mod qemu;
 mod release;
 mod report;
 mod script;
+mod sources;
 mod test;
 mod vm;
 
@@ -31,9 +32,10 @@ const USAGE: &str = "\
 usage: cargo xtask TASK
 
   test [--kernel K]... [--no-vm] [-- FILTER]
-      Run every test: natively, then those that need ESP on each kernel K, which is 6.1 or 6.12
-      (booted under QEMU) or `host`. Without --kernel: 6.1 and 6.12, or the host where neither
-      can be had and the host has ESP. --no-vm leaves the virtual machines out.
+      Run every test: natively, then those that need ESP on each kernel K, which is a series of
+      Debian's kernels such as 6.12 (booted under QEMU) or `host`. Without --kernel: 6.1 and 6.12,
+      or the host where neither can be had and the host has ESP. A series that the package sources
+      lack, such as 7.3, comes from backports. --no-vm leaves the virtual machines out.
       A kernel that did not run is listed as such; with --kernel or CI=true it is also an error.
 
   demo [--kernel K]

@@ -17,8 +17,9 @@ use crate::{
     files::{At, Kind},
     packets::{
         Fate, Packet, arrives_by_another_interface, arrives_in_clear, arrives_under,
-        delivery::gets_through, errors_about, is_forwarded_in_clear, leaks, leaves,
-        leaves_if_no_policy_is_asked, shown_by_an_error,
+        delivery::{Delivery, deliveries, gets_through},
+        errors_about, is_forwarded_in_clear, leaks, leaves, leaves_if_no_policy_is_asked,
+        shown_by_an_error,
     },
     starts::{Foreign, THEIRS},
     watched::Moment,
@@ -253,13 +254,17 @@ impl Judge {
         self.look_at_keys(state, false)
     }
 
-    /// Watches the packets that get through to another host, and from it.
+    /// Watches the packets that get through to another host, and from it, encrypted. Those in the
+    /// clear may be blocked, where the file says that they are to be encrypted and a conflict stops that.
     pub fn follow_the_pair(&mut self, state: &State, peer: &State) {
         let both = [false, true].map(|second| {
             self.kind.packets(second).into_iter().map(move |packet| (second, packet))
         });
-        let gets_through = |(second, packet): &(bool, Packet)| passes(state, peer, *second, packet);
-        self.pair = Some((peer.clone(), both.into_iter().flatten().filter(gets_through).collect()));
+        let is_encrypted = |(second, packet): &(bool, Packet)| {
+            let (from, to) = if *second { (peer, state) } else { (state, peer) };
+            deliveries(from, to, packet) == [Delivery::Encrypted].into()
+        };
+        self.pair = Some((peer.clone(), both.into_iter().flatten().filter(is_encrypted).collect()));
     }
 
     fn look_at_the_pair(&self, state: &State) -> Result<(), (Property, String)> {

@@ -13,6 +13,7 @@
 #![allow(dead_code, reason = "every test uses a part of it")]
 
 pub mod bypasses;
+pub mod delivery;
 
 use std::{collections::BTreeSet, net::IpAddr};
 

@@ -7,6 +7,9 @@ mod bench;
 mod cargo;
 mod cpio;
 mod demo;
+#[path = "../../tests/enumeration/edits.rs"]
+mod edits;
+mod enumerate;
 mod failure;
 mod fuzz;
 mod host;
@@ -46,6 +49,12 @@ usage: cargo xtask TASK
       kernel K, 6.12 by default. docs/benchmarks.md explains the table and names the variables that
       pick its parts.
 
+  enumerate [--broken [NAME]...]
+      Look at every state of one pair of hosts, and at every event on the way, and print how many
+      worlds that were, by property and dimension. docs/verification.md explains it. With --broken:
+      break each rule in tests/enumeration/breaks, or those that are named, in a copy of the
+      source, and expect that its property fails.
+
   fuzz [--seconds N] [TARGET...]
       Run each fuzz target, or those that are named, for N seconds, 15 by default. What it finds
       stays in fuzz/artifacts, and is an error.
@@ -84,6 +93,7 @@ fn run(arguments: &[String]) -> Result<u8, Failure> {
         "test" => test::run(rest),
         "demo" => demo::run(rest),
         "bench" => bench::run(rest),
+        "enumerate" => enumerate::run(rest),
         "fuzz" => fuzz::run(rest),
         "packages" => release::run(rest),
         "vm" => vm::run(rest),

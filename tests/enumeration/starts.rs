@@ -204,11 +204,11 @@ impl Start {
     /// All combinations. A kind without guards, chains or policies for ICMP errors has one value each.
     pub fn all(kind: Kind) -> Vec<Self> {
         let guards: &[Guards] = if kind.guard.is_on() { Guards::ALL } else { &Guards::ALL[..2] };
-        let guards = if kind.traffic.can_be_guarded() { guards } else { &[Guards::Absent] };
+        let guards = if kind.traffic.can_be_guarded() { guards } else { &[Guards::Whole] };
         let has_chains = kind.guard == meshsec::config::Guard::Both;
-        let chains = if has_chains { Chains::ALL } else { &[Chains::Absent] };
+        let chains = if has_chains { Chains::ALL } else { &[Chains::Whole] };
         let of_all = kind.traffic == meshsec::config::Traffic::All;
-        let errors = if of_all { &[Errors::Absent] } else { Errors::ALL };
+        let errors = if of_all { &[Errors::AsOut] } else { Errors::ALL };
         let mut all = vec![Self::WHOLE];
         vary(&mut all, guards, |start, guards| Self { guards, ..start });
         vary(&mut all, Out::ALL, |start, out| Self { out, ..start });

@@ -17,7 +17,7 @@ use crate::{
     judge::{Finding, Judge, Property, Seen, holds_nothing, told},
     packets::delivery::{Delivery, deliveries, gets_through},
     report::{Failure, Tally},
-    starts::{Foreign, GENERATION, Host, Inward, Start, THEIRS},
+    starts::{Foreign, GENERATION, Host, Inward, Receiving, Start, THEIRS},
     watched::{Disturbance, Event, Moment, Targets, Watched},
 };
 
@@ -156,10 +156,12 @@ impl<'c> Scene<'c> {
         let mut judge = Judge::new(kind, self.goal, foreign.clone(), &before, in_the_way);
         judge.has_bystanders_alone = foreign == self.cast.bystanders;
         // All parts are those of the last stage: the stages before the one below it are a cut. So is a
-        // guard that comes back before the policies in, which let encrypted packets pass it.
+        // guard that comes back before the policies in, which let encrypted packets pass it. And packets
+        // under somebody else's SA are taken only as long as policies take clear text too.
         if let Beginning::Parts(start) = world.beginning
             && self.goal.stage >= Some(Stage::Send)
             && start.inward != Inward::Absent
+            && start.receiving != Receiving::Foreign
         {
             judge.follow_the_pair(&before, &self.peers[1]);
         }

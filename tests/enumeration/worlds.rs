@@ -17,7 +17,7 @@ use crate::{
     judge::{Finding, Judge, Property, Seen, holds_nothing, told},
     packets::delivery::{Delivery, deliveries, gets_through},
     report::{Failure, Tally},
-    starts::{Foreign, GENERATION, Host, Inward, Receiving, Start, THEIRS},
+    starts::{Foreign, GENERATION, Host, Inward, Out, Receiving, Start, THEIRS},
     watched::{Disturbance, Event, Moment, Targets, Watched},
 };
 
@@ -157,11 +157,13 @@ impl<'c> Scene<'c> {
         judge.has_bystanders_alone = foreign == self.cast.bystanders;
         // All parts are those of the last stage: the stages before the one below it are a cut. So is a
         // guard that comes back before the policies in, which let encrypted packets pass it. And packets
-        // under somebody else's SA are taken only as long as policies take clear text too.
+        // under somebody else's SAs are not the mesh's: the second guard drops them, and policies in take
+        // them only as long as they take clear text too.
         if let Beginning::Parts(start) = world.beginning
             && self.goal.stage >= Some(Stage::Send)
             && start.inward != Inward::Absent
             && start.receiving != Receiving::Foreign
+            && start.out != Out::Foreign
         {
             judge.follow_the_pair(&before, &self.peers[1]);
         }

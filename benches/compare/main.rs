@@ -8,7 +8,6 @@
 mod floor;
 mod mesh;
 mod packets;
-mod pluto;
 mod storm;
 
 use std::{

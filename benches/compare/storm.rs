@@ -1,5 +1,4 @@
-//! The time until all pairs of some hosts talk that start at once: meshsec, and the daemons of
-//! strongSwan and libreswan.
+//! The time until all pairs of some hosts talk that start at once: meshsec, and strongSwan's daemon.
 //!
 //! Hosts are network namespaces at one bridge. All IP traffic between them is to be protected, and
 //! clear text is blocked before anything starts, so that an answer is an encrypted one. The clock
@@ -27,7 +26,6 @@ use meshsec::kernel::linux::netns;
 use crate::{
     Bench,
     mesh::{SECRET, succeeds},
-    pluto::{self, Pluto},
 };
 
 /// Nobody waits longer for the next pair to talk.
@@ -38,13 +36,11 @@ const PORT: u16 = 7;
 /// The plugins that charon needs for a pre-shared key.
 const PLUGINS: &str = "random nonce aes sha1 sha2 hmac kdf gmp kernel-netlink socket-default vici";
 
-/// The address of a host.
-pub fn address(host: usize) -> Ipv4Addr {
+fn address(host: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 2, 0, host as u8 + 1)
 }
 
-/// The namespace of a host.
-pub fn name(host: usize) -> String {
+fn name(host: usize) -> String {
     format!("h{host}")
 }
 
@@ -263,25 +259,10 @@ fn strongswan(bench: &Bench, hosts: usize, action: &str) -> Start {
     })
 }
 
-/// libreswan on all hosts at once.
-fn libreswan(bench: &Bench, programs: &Path, hosts: usize, auto: &str) -> Start {
-    let directory = bench.directory.join(format!("pluto-{hosts}-{auto}"));
-    let directories: Vec<PathBuf> =
-        (0..hosts).map(|host| Pluto::prepare(&directory, host, hosts, auto)).collect();
-    let _wire = Wire::new(hosts);
-    let mut all = Vec::new();
-    measured(hosts, || {
-        let hosts = directories.iter().enumerate();
-        all.extend(hosts.map(|(host, directory)| Pluto::start(programs, directory, host)));
-    })
-}
-
 /// Rows of each number of hosts.
 pub fn starts(bench: &Bench, numbers: &[usize]) {
-    let programs = pluto::programs();
     // The first start of a program reads it from disk.
     let _ = (meshsec(bench, 2), strongswan(bench, 2, "start"));
-    let _ = programs.map(|programs| libreswan(bench, programs, 2, "start"));
     println!("\nhosts that start at once, until every one has answered every other one:\n");
     println!("| hosts | program | s | beside meshsec | directions that never talk |");
     println!("|---|---|---|---|---|");
@@ -295,15 +276,6 @@ pub fn starts(bench: &Bench, numbers: &[usize]) {
         for action in ["start", "trap"] {
             let theirs = strongswan(bench, hosts, action);
             row(&format!("strongSwan, `start_action = {action}`"), &theirs);
-        }
-        for auto in ["start", "ondemand"] {
-            match programs {
-                Some(programs) => {
-                    let theirs = libreswan(bench, programs, hosts, auto);
-                    row(&format!("libreswan, `auto={auto}`"), &theirs);
-                }
-                None => println!("| {hosts} | libreswan, `auto={auto}` | not installed | | |"),
-            }
         }
     }
 }

@@ -19,9 +19,15 @@ const LEAST: usize = 128;
 pub(super) fn sessions(mesh: &Mesh<'_>, peers: &[&Peer]) -> Vec<Option<Session>> {
     let Mesh { config, local, secrets, .. } = *mesh;
     let each = |peer: &&Peer| session(config, local, peer, secrets?);
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let share = peers.len().div_ceil(processors).max(LEAST);
-    if share >= peers.len() || secrets.is_none() {
+    // The number of processors is read from files.
+    let share = match secrets {
+        Some(_) if peers.len() > LEAST => {
+            let processors = thread::available_parallelism().map_or(1, NonZero::get);
+            peers.len().div_ceil(processors).max(LEAST)
+        }
+        Some(_) | None => peers.len(),
+    };
+    if share == peers.len() {
         return peers.iter().map(each).collect();
     }
     thread::scope(|scope| {

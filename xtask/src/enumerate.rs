@@ -130,7 +130,7 @@ impl Source {
     }
 
     fn cargo(&self, arguments: &[&str]) -> Result<Output, Failure> {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut command = cargo::cargo()?;
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command.args(["test", "--quiet", "--locked", "--test", "enumeration"]);
         command.args(["--config", UNOPTIMISED]).args(arguments);

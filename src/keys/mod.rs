@@ -102,7 +102,7 @@ fn hkdf(ikm: &[u8], salt: &[u8], info: &[u8], length: usize) -> Key {
 mod tests {
     use super::*;
 
-    fn bytes(hex_text: &str) -> Vec<u8> {
+    pub(super) fn bytes(hex_text: &str) -> Vec<u8> {
         hex::decode(hex_text).unwrap()
     }
 

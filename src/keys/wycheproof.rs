@@ -4,7 +4,7 @@ use std::panic::catch_unwind;
 
 use serde::Deserialize;
 
-use super::{hkdf, ratchet};
+use super::{hkdf, ratchet, tests::bytes};
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -26,10 +26,6 @@ struct Derivation {
 fn derivations() -> Vec<Derivation> {
     let text = include_str!("../../tests/vectors/wycheproof/hkdf_sha256.json");
     serde_json::from_str::<Vectors>(text).unwrap().tests
-}
-
-fn bytes(digits: &str) -> Vec<u8> {
-    hex::decode(digits).unwrap()
 }
 
 #[test]

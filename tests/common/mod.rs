@@ -12,7 +12,7 @@ use meshsec::{
         Config, Esp, Guard, KeySource, Pairs, Peer, Rotation, SecretSource, Secrets, Select,
         Traffic,
     },
-    desired::{Desired, Keyring, desired},
+    desired::{Desired, Goal, Keyring, Marking, desired},
     kernel::{Kernel, memory::Memory},
     model::{
         Cipher, Generation, Key, Link, Live, LocalAddress, MeshName, PeerName, Replay, Reqid,
@@ -77,6 +77,19 @@ pub fn wanted(config: &Config) -> (Desired, Keyring) {
 /// The wanted objects of the first peer of a mesh at a moment.
 pub fn wanted_at(config: &Config, now: Time) -> (Desired, Keyring) {
     desired(config, config.rotation.at(now), &config.peers[0], Some(&secrets()))
+}
+
+/// The state that destroy asks of a host.
+pub fn nothing(config: &Config) -> Desired {
+    let local = &config.peers[0];
+    let peers = config.peers[1..].iter().map(|peer| (peer.address, peer.name.clone()));
+    Desired {
+        local: Some(local.address),
+        peers: peers.collect(),
+        goal: Goal::Nothing,
+        marking: Marking::of(config),
+        ..Desired::default()
+    }
 }
 
 /// A kernel of the first peer, with nothing but its address.

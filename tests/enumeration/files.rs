@@ -4,13 +4,13 @@ use std::{fmt, net::IpAddr};
 
 use meshsec::{
     config::{Config, Guard, Ports, Protocol, Rotation, Select, Traffic},
-    desired::{Desired, Goal, Keyring, Marking},
+    desired::{Desired, Keyring},
     model::{Generation, Mark, Stage},
 };
 
 use crate::{
-    common::{mesh, wanted},
-    packets::Packet,
+    common::{mesh, nothing, wanted},
+    packets::{Packet, delivery::packets},
 };
 
 /// The mark of meshes that select by mark.
@@ -117,47 +117,26 @@ impl Kind {
         if at.stage.is_some() {
             return wanted(&file);
         }
-        let [local, peer] = [&file.peers[0], &file.peers[1]];
-        let nothing = Desired {
-            local: Some(local.address),
-            peers: [(peer.address, peer.name.clone())].into(),
-            goal: Goal::Nothing,
-            marking: Marking::of(&file),
-            ..Desired::default()
-        };
-        (nothing, Keyring::default())
+        (nothing(&file), Keyring::default())
     }
 
     /// The mesh's packets from one host to the other.
     pub fn packets(self, second: bool) -> Vec<Packet> {
         let [a, b, _] = self.addresses();
         let (src, dst) = if second { (b, a) } else { (a, b) };
-        self.between(src, dst)
-    }
-
-    fn between(self, src: IpAddr, dst: IpAddr) -> Vec<Packet> {
-        let packet = |proto, sport, dport| Packet { src, dst, proto, sport, dport, mark: 0 };
-        match self.traffic {
-            Traffic::Vxlan { port } | Traffic::Geneve { port } => vec![packet(17, 49_152, port)],
-            Traffic::All => vec![packet(6, 50_000, 22), packet(17, 50_000, 53)],
-            Traffic::Port { protocol, ports } => {
-                let number = protocol.number();
-                let both = |port| [packet(number, 50_000, port), packet(number, port, 50_000)];
-                ports.iter().flat_map(both).collect()
-            }
-        }
+        packets(self.traffic, src, dst)
     }
 
     /// The mesh's packets of the first host: to the peer, marked too, and to a stranger.
     pub fn packets_out(self) -> Vec<Packet> {
         let [a, _, stranger] = self.addresses();
-        let mut packets = self.packets(false);
-        let first = packets[0];
-        packets.push(first.marked(MARK | 1));
+        let mut all = self.packets(false);
+        let first = all[0];
+        all.push(first.marked(MARK | 1));
         if self.guard.is_on() {
-            packets.extend(self.between(a, stranger));
+            all.extend(packets(self.traffic, a, stranger));
         }
-        packets
+        all
     }
 
     /// Packets between the two hosts that are not the mesh's. With kind "all" there are none.

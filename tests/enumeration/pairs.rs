@@ -14,7 +14,7 @@ use crate::{
     packets::delivery::gets_through,
     report::{Failure, Tally},
     watched::{Disturbance, Event, Moment, Targets, Watched},
-    worlds::applied,
+    worlds::{applied, objects},
 };
 
 /// A state of a host on its way, and the requests that have led there.
@@ -30,7 +30,7 @@ fn reached(kind: Kind, second: bool, from: At, to: At) -> Vec<Reached> {
     let (desired, keyring) = kind.goal(second, to);
     let target = Target { desired: &desired, keyring: &keyring, reqid: REQID };
     let begin = applied(kind, second, from).state().clone();
-    let mut all = vec![Reached { state: plain(&begin), history: Vec::new() }];
+    let mut all = vec![Reached { state: objects(&begin), history: Vec::new() }];
     let run = |all: &mut Vec<Reached>, from: usize, refused: Option<usize>| {
         let mut history = all[from].history.clone();
         history.extend((from > 0).then(|| "-- a crash, and the next run".into()));
@@ -40,7 +40,7 @@ fn reached(kind: Kind, second: bool, from: At, to: At) -> Vec<Reached> {
             if let Moment::After(step) = moment {
                 history.push(format!("{} {}", step.kind.name(), step.kind.id()));
             }
-            let state = plain(state);
+            let state = objects(state);
             if all.iter().all(|reached| reached.state != state) {
                 all.push(Reached { state, history: history.clone() });
             }
@@ -61,11 +61,6 @@ fn reached(kind: Kind, second: bool, from: At, to: At) -> Vec<Reached> {
         run(&mut all, 0, Some(refused));
     }
     all
-}
-
-/// A state without how far its SAs have come.
-fn plain(state: &State) -> State {
-    State { usage: Vec::new(), ..state.clone() }.sorted()
 }
 
 /// Both hosts go from one file to another, and no packet is lost wherever they stand.

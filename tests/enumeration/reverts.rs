@@ -16,7 +16,7 @@ use crate::{
     report::{Failure, Tally},
     starts::Foreign,
     watched::{Disturbance, Event, Moment, Targets, Watched},
-    worlds::applied,
+    worlds::{applied, objects},
 };
 
 /// The flushes that may happen while the program waits for its confirmation.
@@ -64,11 +64,8 @@ fn there_and_back(
     let target = Target { desired: &desired, keyring: &keyring, reqid: REQID };
     apply(&mut watched, &target, &plan, &mut |_| {});
     let (mut kernel, requests) = (watched.memory, watched.requests);
-    match meanwhile {
-        Some(Event::FlushSas) => kernel.state_mut().sas.clear(),
-        Some(Event::FlushPolicies) => kernel.state_mut().policies.clear(),
-        Some(Event::FlushChains) => kernel.state_mut().firewall.chains.clear(),
-        _ => {}
+    if let Some(event) = meanwhile {
+        event.flush(kernel.state_mut());
     }
     log.push(format!("-- meanwhile: {meanwhile:?}; the revert"));
     let mut judge = Judge::new(kind, from, Foreign::default(), kernel.state(), true);
@@ -92,9 +89,4 @@ fn there_and_back(
         tally.fail(Failure::told(Property::Reverted, 0, world, &log, &what));
     }
     requests
-}
-
-/// The objects of a host, without how far its SAs have come.
-fn objects(state: &State) -> State {
-    State { usage: Vec::new(), ..state.clone() }.sorted()
 }

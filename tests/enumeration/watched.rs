@@ -51,6 +51,20 @@ impl Event {
         Self::TakesPolicy,
         Self::TakesSa,
     ];
+
+    /// Deletes all objects of a kind, if this is a flush.
+    pub fn flush(self, state: &mut State) {
+        match self {
+            Self::FlushSas => {
+                state.sas.clear();
+                state.usage.clear();
+            }
+            Self::FlushPolicies => state.policies.clear(),
+            Self::FlushChains => state.firewall.chains.clear(),
+            Self::Crash | Self::LostAnswer | Self::LostRequest | Self::Refused => {}
+            Self::OpensOut | Self::OpensIn | Self::TakesPolicy | Self::TakesSa => {}
+        }
+    }
 }
 
 /// An event before a request, by the number of requests before it.
@@ -143,14 +157,10 @@ impl<'w> Watched<'w> {
     }
 
     fn disturb(&mut self, event: Event) {
-        let state = self.memory.state_mut();
         match event {
-            Event::FlushSas => {
-                state.sas.clear();
-                state.usage.clear();
+            Event::FlushSas | Event::FlushPolicies | Event::FlushChains => {
+                event.flush(self.memory.state_mut());
             }
-            Event::FlushPolicies => state.policies.clear(),
-            Event::FlushChains => state.firewall.chains.clear(),
             Event::OpensOut => self.bring_policy(ahead_of, Direction::Out),
             Event::OpensIn => self.bring_policy(ahead_of, Direction::In),
             Event::TakesPolicy => self.bring_policy(blocking, Direction::Out),

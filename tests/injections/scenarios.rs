@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use meshsec::{
     config::{Config, Esp, Guard, LinkWish, Ports, Protocol, Rotation, Select, Traffic},
-    desired::{Desired, Keyring, Marking},
+    desired::{Desired, Keyring},
     kernel::Memory,
     model::{
         Cipher, Direction, Level, Mark, Mtu, Period, Policy, PolicyId, Replay, Reqid, Selector,
@@ -13,7 +13,7 @@ use meshsec::{
 };
 
 use crate::{
-    common::{self, applied, applied_host, host, mesh, wanted_at},
+    common::{self, applied, applied_host, host, mesh, nothing, wanted_at},
     packets::Packet,
 };
 
@@ -114,15 +114,7 @@ fn to(name: &'static str, mut kernel: Memory, before: &Config, after: &Config) -
 
 fn destroy(name: &'static str, mut kernel: Memory, config: &Config) -> Scenario {
     add_foreign(&mut kernel);
-    let peers = config.peers[1..].iter().map(|peer| (peer.address, peer.name.clone()));
-    let desired = Desired {
-        local: Some(config.peers[0].address),
-        peers: peers.collect(),
-        goal: meshsec::desired::Goal::Nothing,
-        marking: Marking::of(config),
-        ..Desired::default()
-    };
-    let keyring = Keyring::default();
+    let (desired, keyring) = (nothing(config), Keyring::default());
     Scenario { name, kernel, desired, keyring, packets: vec![], of_peers: vec![] }
 }
 

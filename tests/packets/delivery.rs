@@ -4,9 +4,12 @@
 //! the receiver has the very SA that the sender has used, or the packet is lost: `crypto_aead_decrypt`
 //! fails with another key or cipher, and with ESN on one side only (`esp_input_set_header`).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use meshsec::model::{Algorithm, Sa, Spi, State};
+use meshsec::{
+    config::Traffic,
+    model::{Algorithm, Sa, Spi, State},
+};
 
 use super::{ESP, Fate, Packet, arrives_as_sent, arrives_in_clear, leaves};
 
@@ -19,6 +22,20 @@ pub enum Delivery {
     InTheClear,
     /// It does not leave, or is not taken.
     Lost,
+}
+
+/// Packets of a kind from one host to another.
+pub fn packets(traffic: Traffic, src: IpAddr, dst: IpAddr) -> Vec<Packet> {
+    let packet = |proto, sport, dport| Packet { src, dst, proto, sport, dport, mark: 0 };
+    match traffic {
+        Traffic::Vxlan { port } | Traffic::Geneve { port } => vec![packet(17, 49_152, port)],
+        Traffic::All => vec![packet(6, 50_000, 22), packet(17, 50_000, 53)],
+        Traffic::Port { protocol, ports } => {
+            let number = protocol.number();
+            let both = |port| [packet(number, 50_000, port), packet(number, port, 50_000)];
+            ports.iter().flat_map(both).collect()
+        }
+    }
 }
 
 /// All that can become of a packet. The mark stays with the sender.

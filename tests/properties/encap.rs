@@ -15,8 +15,12 @@ use meshsec::{
 
 use crate::{
     common::{REQID, applied_host, mesh, observe, wanted},
-    packets::{Packet, leaks},
-    stages::{arrives, kinds, packets},
+    packets::{
+        Packet,
+        delivery::{gets_through, packets},
+        leaks,
+    },
+    stages::kinds,
 };
 
 /// The first generation in UDP, if there is one, and the generation of now.
@@ -63,8 +67,12 @@ impl World {
         let mut look = |mover: &State| {
             let (there, back) = (packets(self.kind.0, a, b), packets(self.kind.0, b, a));
             leaked |= there.iter().any(|packet| leaks(mover, packet));
-            lost.extend(there.into_iter().filter(|packet| !arrives(mover, other.state(), packet)));
-            lost.extend(back.into_iter().filter(|packet| !arrives(other.state(), mover, packet)));
+            lost.extend(
+                there.into_iter().filter(|packet| !gets_through(mover, other.state(), packet)),
+            );
+            lost.extend(
+                back.into_iter().filter(|packet| !gets_through(other.state(), mover, packet)),
+            );
         };
         look(mover.state());
         for planned in &plan.steps {

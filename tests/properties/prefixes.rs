@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use meshsec::{
     config::{Config, Guard, Pairs, Peer, Traffic},
-    desired::{Desired, Keyring, Marking},
+    desired::{Desired, Keyring},
     kernel::{Kernel, memory::Memory},
     model::{Bypass, ChainRole, Direction, Family, PeerName, Policy, Stage, State},
     plan::{Phase, Plan, PlannedStep, PolicyStep, StepKind, Stops, WarningCode},
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use crate::{
     cases,
-    common::{REQID, observe, wanted_at},
+    common::{REQID, nothing, observe, wanted_at},
     foreign,
     hosts::{Case, THEIRS, another, any_case, is_excepted, stranger},
     packets::{
@@ -299,19 +299,6 @@ fn is_blocked_by_chance(state: &State, packet: &Packet) -> bool {
             && policy.templates.iter().any(|template| template.proto != 50)
             && errors_about(packet).iter().any(|error| is_asked(policy, error, Direction::Out))
     })
-}
-
-/// The state that destroy asks of a host.
-pub fn nothing(config: &Config) -> Desired {
-    let local = &config.peers[0];
-    let peers = config.peers[1..].iter().map(|peer| (peer.address, peer.name.clone()));
-    Desired {
-        local: Some(local.address),
-        peers: peers.collect(),
-        goal: meshsec::desired::Goal::Nothing,
-        marking: Marking::of(config),
-        ..Desired::default()
-    }
 }
 
 /// Whether a packet and its answer pass, inside ESP.

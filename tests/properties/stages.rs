@@ -3,8 +3,6 @@
 //! The worlds are few, so all of them are looked at: every kind, guard, selection and family, every
 //! pair of stages, and generations that are one apart.
 
-use std::net::IpAddr;
-
 use meshsec::{
     config::{Config, Guard, Ports, Protocol, Rotation, Select, Traffic},
     desired::{Desired, Keyring},
@@ -14,9 +12,11 @@ use meshsec::{
 };
 
 use crate::{
-    common::{REQID, applied_host, host, mesh, observe, wanted},
-    packets::{Fate, Packet, arrives_as_sent, arrives_in_clear, leaves},
-    prefixes::nothing,
+    common::{REQID, applied_host, host, mesh, nothing, observe, wanted},
+    packets::{
+        Packet,
+        delivery::{gets_through, packets},
+    },
 };
 
 /// The stage of a host; `None` before the first.
@@ -59,33 +59,6 @@ fn file(
     config
 }
 
-/// Packets of a kind from one host to the other.
-pub fn packets(traffic: Traffic, src: IpAddr, dst: IpAddr) -> Vec<Packet> {
-    let packet = |proto, sport, dport| Packet { src, dst, proto, sport, dport, mark: 0 };
-    match traffic {
-        Traffic::Vxlan { port } | Traffic::Geneve { port } => vec![packet(17, 49_152, port)],
-        Traffic::All => vec![packet(6, 50_000, 22), packet(17, 50_000, 53)],
-        Traffic::Port { protocol, ports } => {
-            let number = protocol.number();
-            let both = |port| [packet(number, 50_000, port), packet(number, port, 50_000)];
-            ports.iter().flat_map(both).collect()
-        }
-    }
-}
-
-/// Whether a packet gets from one host to the other, in every case that their states leave open.
-pub fn arrives(from: &State, to: &State, packet: &Packet) -> bool {
-    leaves(from, packet).iter().all(|fate| match fate {
-        Fate::Protected(spi) => {
-            let mut sas = from.sas.iter();
-            let sa = sas.find(|sa| (sa.id.dst, sa.id.spi) == (packet.dst, *spi)).unwrap();
-            arrives_as_sent(to, packet, *spi, sa.encap)
-        }
-        Fate::Leaks => arrives_in_clear(to, packet),
-        Fate::Dropped => false,
-    })
-}
-
 /// One host that moves from stage to stage, or generation, and another that stays.
 struct World {
     kind: (Traffic, Select, Guard),
@@ -126,10 +99,10 @@ impl World {
         assert!(plan.conflicts.is_empty());
         let is_lost = |mover: &State| {
             let there = packets(self.kind.0, a, b);
-            let lost = there.into_iter().find(|packet| !arrives(mover, other.state(), packet));
+            let lost = there.into_iter().find(|packet| !gets_through(mover, other.state(), packet));
             let back = || packets(self.kind.0, b, a);
             lost.or_else(|| {
-                back().into_iter().find(|packet| !arrives(other.state(), mover, packet))
+                back().into_iter().find(|packet| !gets_through(other.state(), mover, packet))
             })
         };
         if let Some(packet) = is_lost(mover.state()) {
@@ -213,8 +186,8 @@ fn lost_by_ports(before: &[u16], after: &[u16], stage: Stage, first: bool) -> Op
         let packet =
             |src, dst, (sport, dport)| Packet { src, dst, proto: 6, sport, dport, mark: 0 };
         all.iter().flat_map(|port| both(*port)).any(|ports| {
-            !arrives(mover, other.state(), &packet(a, b, ports))
-                || !arrives(other.state(), mover, &packet(b, a, ports))
+            !gets_through(mover, other.state(), &packet(a, b, ports))
+                || !gets_through(other.state(), mover, &packet(b, a, ports))
         })
     };
     if is_lost(mover.state()) {

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use meshsec::model::{PrivateKey, PublicKey, PublicKeyError};
 use serde::Deserialize;
 
+use crate::testkit::bytes;
+
 /// Numbers of 2^255-19 and above. Wycheproof lets an implementation refuse them.
 const NOT_CANONICAL: [std::ops::RangeInclusive<u32>; 2] = [66..=68, 74..=99];
 /// Points of order 1, 2, 4 and 8, in their only form. They give all zeros.
@@ -35,10 +37,6 @@ impl Exchange {
 fn exchanges() -> Vec<Exchange> {
     let text = include_str!("../vectors/wycheproof/x25519.json");
     serde_json::from_str::<Vectors>(text).unwrap().tests
-}
-
-fn bytes(digits: &str) -> [u8; 32] {
-    hex::decode(digits).unwrap().try_into().unwrap()
 }
 
 #[test]

@@ -114,12 +114,12 @@ fn a_host_on_which_nothing_applies_falls_silent() {
     lab.apply_all();
     lab.reaches(A, B);
     let capture = lab.capture();
-    clock.jump(2 * PERIOD as i64);
-    // The kernel looks at the clock when an SA is due by its own counting, or a
-    // second after an update, which here changes nothing.
     let from_a = |sa: &xfrm::Sa| sa.word_after("src") == lab.address(A);
     let out = xfrm::sas(lab.host(A)).into_values().find(from_a).expect("host a sends");
-    // It may have expired by now, which is as well.
+    clock.jump(2 * PERIOD as i64);
+    // The kernel looks at the clock when an SA is due by its own counting, or a
+    // second after an update, which here changes nothing. It may have looked since
+    // the jump: then the SA has expired, and there is nothing left to update.
     let _ = lab.host(A).try_ip(&format!(
         "xfrm state update {} limit time-hard {}",
         xfrm::as_words(&out),

@@ -174,23 +174,77 @@ pub fn apply(
     for round in 1.. {
         report.left.clear();
         steps.retain(|step| !report.leaves_out(&step.step.kind));
-        let mut course = Stopped::default();
-        let ended = run_steps(kernel, goal.keyring, &steps, &mut report, &mut course, progress);
-        let Err(lost) = ended else { break };
-        report.answers_lost = true;
-        let again = match (round < ROUNDS, kernel.observe(goal.reqid)) {
-            (true, Ok(live)) => Plan::new(goal.desired, &live, goal.reqid),
-            _ => {
-                report.stopped = Some(lost);
+        match run_round(kernel, goal, &steps, &mut report, progress) {
+            Ok(Round::Over) => break,
+            Ok(Round::Again(again)) if round < ROUNDS => steps = again,
+            Ok(Round::Again(again)) => {
+                report.left = again;
                 break;
             }
-        };
+            Err(lost) => {
+                report.answers_lost = true;
+                match (round < ROUNDS, kernel.observe(goal.reqid)) {
+                    (true, Ok(live)) => steps = Plan::new(goal.desired, &live, goal.reqid).steps,
+                    _ => {
+                        report.stopped = Some(lost);
+                        break;
+                    }
+                }
+            }
+        }
         progress(Progress::Again);
-        steps = again.steps;
     }
     roll_back(kernel, goal, plan, &mut report, progress);
     verify(kernel, goal, &mut report);
     report
+}
+
+/// The end of a round of steps.
+enum Round {
+    /// Nothing is left to try.
+    Over,
+    /// The guards were about to go, and something that stands in for them has gone since the plan
+    /// was made: these are the steps of a new plan.
+    Again(Vec<PlannedStep>),
+}
+
+/// Runs the steps of a plan; `Err` if answers got lost on the way.
+fn run_round(
+    kernel: &mut dyn Kernel,
+    goal: &Target<'_>,
+    steps: &[PlannedStep],
+    report: &mut Report,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Round, KernelError> {
+    let mut course = Stopped::default();
+    let is_early = |step: &PlannedStep| step.phase < Phase::DeleteGuards;
+    let (early, late) = steps.split_at(steps.partition_point(is_early));
+    run_steps(kernel, goal.keyring, early, report, &mut course, progress)?;
+    let late = match guards_go(late, &course, goal) {
+        false => late.to_vec(),
+        true => match kernel.observe(goal.reqid) {
+            Ok(live) => Plan::new(goal.desired, &live, goal.reqid).steps,
+            Err(error) => {
+                report.left.extend_from_slice(late);
+                report.stopped = Some(error);
+                return Ok(Round::Over);
+            }
+        },
+    };
+    if late.iter().any(|step| is_early(step) && !step.step.kind.is_optional()) {
+        return Ok(Round::Again(late));
+    }
+    let late: Vec<_> = late.into_iter().filter(|step| !is_early(step)).collect();
+    run_steps(kernel, goal.keyring, &late, report, &mut course, progress)?;
+    Ok(Round::Over)
+}
+
+/// Whether guards go now, while packets are still to be protected. Policies or chains of the mesh
+/// stand in for these guards. Another program may have deleted those since the plan was made, so
+/// the kernel is looked at again. Where that look fails, the guards stay.
+fn guards_go(late: &[PlannedStep], course: &Stopped, goal: &Target<'_>) -> bool {
+    let goes = |step: &PlannedStep| step.phase == Phase::DeleteGuards && course.allows(step);
+    !goal.desired.policies.is_empty() && late.iter().any(goes)
 }
 
 /// Gives peers that could not be finished the state from before `plan` was begun, where that is

@@ -3,6 +3,7 @@
 //! Every request of every scenario is refused, with every errno; every answer
 //! is lost, after any number of its steps; every look fails. Then several at once.
 
+mod changes;
 #[path = "../common/mod.rs"]
 mod common;
 mod faulty;

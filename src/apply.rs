@@ -223,7 +223,14 @@ fn run_round(
     let late = match guards_go(late, &course, goal) {
         false => late.to_vec(),
         true => match kernel.observe(goal.reqid) {
-            Ok(live) => Plan::new(goal.desired, &live, goal.reqid).steps,
+            Ok(live) => {
+                let again = Plan::new(goal.desired, &live, goal.reqid).steps;
+                let counts = |step: &&PlannedStep| is_early(step) && !step.step.kind.is_optional();
+                if again.iter().filter(counts).any(|step| !is_done(&step.step.kind, &live)) {
+                    return Ok(Round::Again(again));
+                }
+                again
+            }
             Err(error) => {
                 report.left.extend_from_slice(late);
                 report.stopped = Some(error);
@@ -231,12 +238,17 @@ fn run_round(
             }
         },
     };
-    if late.iter().any(|step| is_early(step) && !step.step.kind.is_optional()) {
-        return Ok(Round::Again(late));
-    }
     let late: Vec<_> = late.into_iter().filter(|step| !is_early(step)).collect();
     run_steps(kernel, goal.keyring, &late, report, &mut course, progress)?;
     Ok(Round::Over)
+}
+
+/// Whether a chain is as a step sets it. One whose rules change has the old and the new ones until the
+/// guards go, so every plan until then asks for that.
+fn is_done(kind: &StepKind<()>, live: &Live) -> bool {
+    let StepKind::Chain(ChainStep::Set { id, rules, .. }) = kind else { return false };
+    let mut chains = live.0.firewall.chains.iter();
+    chains.any(|chain| chain.id == *id && chain.rules == *rules && chain.is_reached())
 }
 
 /// Whether guards go now, while packets are still to be protected. Policies or chains of the mesh

@@ -17,9 +17,9 @@ use crate::{
     config::{Clock, Config, Guard, Moment, Peer, Secrets, Select, Traffic},
     keys::Ratchet,
     model::{
-        ChainId, ChainRole, Direction, Family, Generation, IPPROTO_UDP, Key, Mark, Member, Mtu,
-        Neighbourhood, PeerName, Policy, PolicyId, Replay, Rule, Sa, SaId, Selector, Stage, Start,
-        Ways, without_traces,
+        ChainId, ChainRole, Direction, Family, FibEntry, Generation, IPPROTO_UDP, Interface, Key,
+        LocalAddress, Mark, Member, Mtu, Neighbourhood, PeerName, Policy, PolicyId, Prefix, Replay,
+        Rule, Sa, SaId, Selector, Stage, Start, Ways, without_traces,
     },
     mtu,
 };
@@ -46,6 +46,12 @@ pub struct Desired {
     /// Chains of the firewall, in the system's backend: those that mark, if a mark selects the
     /// traffic, and those that guard.
     pub chains: BTreeMap<(Family, ChainRole), Vec<Rule>>,
+    /// The XFRM interface, if the mesh carries networks.
+    pub interface: Option<Interface>,
+    /// The addresses of that interface.
+    pub inside: BTreeSet<LocalAddress>,
+    /// The routes to that interface, and the blackholes behind them.
+    pub fib: BTreeMap<FibKey, WantedEntry>,
     /// The mark that selects traffic, if one does, even where all of the mesh is to go.
     pub marking: Option<Marking>,
     /// The protected traffic, unless all of it is to go.
@@ -68,6 +74,33 @@ pub struct Desired {
     pub unpaired: BTreeSet<PeerName>,
     /// Peers with which `pairs` has it form none, by address.
     pub not_paired: BTreeMap<IpAddr, PeerName>,
+}
+
+/// The place of an entry in a routing table: the kernel takes one for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FibKey {
+    /// The table's number.
+    pub table: u32,
+    /// The destinations.
+    pub to: Prefix,
+    /// The metric.
+    pub metric: u32,
+}
+
+impl FibKey {
+    /// The place of an entry.
+    pub fn of(entry: &FibEntry) -> Self {
+        Self { table: entry.table, to: entry.to, metric: entry.metric }
+    }
+}
+
+/// An entry of a routing table that should be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedEntry {
+    /// The entry.
+    pub entry: FibEntry,
+    /// The peer with the network.
+    pub peer: PeerName,
 }
 
 /// The hosts that an exception is about, seen from one.
@@ -215,6 +248,7 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
         protocol,
         ports,
         encap: config.esp.encap.map(|encap| encap.port),
+        networks: Vec::new(),
     }
 }
 

@@ -14,12 +14,14 @@ use std::{
 };
 
 use crate::{
-    desired::{Desired, Goal, Keyring, Marking, WantedLink, WantedPolicy, WantedSa},
-    model::{
-        Chain, ChainId, Direction, Generation, KeyView, Live, Mark, Mtu, OldPairs, PeerName,
-        Policy, PolicyId, PolicyRole, Reqid, Rule, Sa, SaId, Start, State, Time,
+    desired::{
+        Desired, FibKey, Goal, Keyring, Marking, WantedEntry, WantedLink, WantedPolicy, WantedSa,
     },
-    plan::{Change, MtuChange, Operation, Plan},
+    model::{
+        Chain, ChainId, Direction, FibEntry, Generation, KeyView, Live, Mark, Mtu, OldPairs,
+        PeerName, Policy, PolicyId, PolicyRole, Reqid, Rule, Sa, SaId, Start, State, Time,
+    },
+    plan::{Change, MtuChange, Operation, Plan, differences_of_networks},
 };
 
 /// Packets that may still be sent under an SA between the look at it and its end, some seconds
@@ -54,6 +56,7 @@ pub fn restore(
         ..Desired::default()
     };
     held.add_policies(&mut before);
+    held.add_networks(&mut before);
     let kept_chains = held.add_chains(&mut before);
     let of_chain = |change: &Change| matches!(change.operation, Operation::Chain(_));
     let needs_chains = !before.chains.is_empty() || plan.changes.iter().any(of_chain);
@@ -74,6 +77,9 @@ pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
         passages: _,
         chains: _,
         link: _,
+        interface: _,
+        inside: _,
+        fib: _,
         // These are not objects.
         encap: _,
         exceptions: _,
@@ -92,6 +98,7 @@ pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
     unlike.extend(now.unlike_policies());
     unlike.extend(now.unlike_chains());
     unlike.extend(now.unlike_link());
+    unlike.extend(now.unlike_networks());
     unlike
 }
 
@@ -182,6 +189,12 @@ impl Comparison<'_> {
             }));
         }
         unlike
+    }
+
+    /// The interface, its addresses and routes. A plan that finds no difference is the comparison.
+    fn unlike_networks(&self) -> Vec<String> {
+        let changes = differences_of_networks(self.before, self.state, self.reqid);
+        changes.iter().map(|change| format!("{} {} differs", change.kind(), change.id())).collect()
     }
 
     fn unlike_link(&self) -> Option<String> {
@@ -329,6 +342,26 @@ impl Observed<'_> {
                 }
             }
         }
+    }
+
+    fn add_networks(&self, before: &mut Desired) {
+        before.interface = self.state.interface_of(self.reqid).cloned();
+        before.inside = self.state.addresses_of(self.reqid).cloned().collect();
+        before.fib = self.entries();
+    }
+
+    /// Entries of routing tables, each of the peer that the file has its network of, or of one called
+    /// by the network.
+    fn entries(&self) -> BTreeMap<FibKey, WantedEntry> {
+        let entry = |entry: &FibEntry| {
+            let key = FibKey::of(entry);
+            let known = self.wanted.fib.get(&key).map(|wanted| wanted.peer.clone());
+            let text = entry.to.address.to_string().replace(':', "-");
+            let named = || PeerName::new(&text);
+            let peer = known.or_else(named).expect("an address without colons is a name");
+            (key, WantedEntry { entry: entry.clone(), peer })
+        };
+        self.state.fib_of(self.reqid).map(entry).collect()
     }
 
     /// Chains go back into the system's backend, with a rule that leads to each. Returns those

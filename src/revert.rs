@@ -136,6 +136,9 @@ impl Course for Lost<'_> {
             | StepKind::Chain(ChainStep::Delete(_))
             | StepKind::Sa(_)
             | StepKind::Mtu(_)
+            | StepKind::Interface(_)
+            | StepKind::Address(_)
+            | StepKind::Route(_)
             | StepKind::Wait(_) => {}
         }
     }
@@ -151,6 +154,9 @@ impl Course for Lost<'_> {
             | StepKind::Chain(ChainStep::Set { .. })
             | StepKind::Sa(_)
             | StepKind::Mtu(_)
+            | StepKind::Interface(_)
+            | StepKind::Address(_)
+            | StepKind::Route(_)
             | StepKind::Wait(_) => true,
         }
     }

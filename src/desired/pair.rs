@@ -94,6 +94,7 @@ fn add_sas(
                 .map(|device| Offload { device, inbound: direction == Direction::In }),
             encap: encap.map(|encap| passages::ports(encap.port, peer, direction)),
             keepalive,
+            if_id: 0,
             extras: BTreeSet::new(),
         };
         let peer = peer.name.clone();

@@ -131,12 +131,16 @@ impl Errno {
     pub const EEXIST: Self = Self(17);
     /// No such device.
     pub const ENODEV: Self = Self(19);
+    /// No such address on a device: the answer to deleting one that is absent.
+    pub const EADDRNOTAVAIL: Self = Self(99);
     /// An invalid argument.
     pub const EINVAL: Self = Self(22);
     /// The kernel lacks an algorithm.
     pub const ENOSYS: Self = Self(38);
     /// The kernel lacks a protocol.
     pub const EPROTONOSUPPORT: Self = Self(93);
+    /// The device is down.
+    pub const ENETDOWN: Self = Self(100);
     /// Not supported.
     pub const EOPNOTSUPP: Self = Self(95);
     /// The receive buffer overflowed.
@@ -156,6 +160,8 @@ impl std::fmt::Display for Errno {
             38 => f.write_str("ENOSYS"),
             93 => f.write_str("EPROTONOSUPPORT"),
             95 => f.write_str("EOPNOTSUPP"),
+            99 => f.write_str("EADDRNOTAVAIL"),
+            100 => f.write_str("ENETDOWN"),
             105 => f.write_str("ENOBUFS"),
             number => write!(f, "{}", std::io::Error::from_raw_os_error(number)),
         }

@@ -4,8 +4,8 @@
 //! of meshsec itself, not of the kernel.
 
 use crate::model::{
-    Algorithm, CHAIN_PREFIX, ChainId, ChainStep, Key, KeyView, ObjectStep, Passage, Policy,
-    PolicyStep, Reqid, Rule, Sa, SaStep, Start, Time, Usage,
+    Algorithm, CHAIN_PREFIX, ChainId, ChainStep, FibAction, FibEntry, Key, KeyView, ObjectStep,
+    Passage, Policy, PolicyStep, Reqid, RouteStep, Rule, Sa, SaStep, Start, Time, Usage,
 };
 
 use super::{Errno, KernelError, SystemCause};
@@ -76,6 +76,68 @@ pub(super) fn mtu_refused(errno: Errno) -> Option<String> {
                 .into(),
         ),
         _ => None,
+    }
+}
+
+/// The meaning of the errors of changing an XFRM interface, and the remedy.
+pub(super) fn interface_refused(errno: Errno) -> Option<String> {
+    match errno {
+        Errno::EEXIST => Some(
+            "a device of this name, or an XFRM interface of this number, is there already; \
+             `ip -d link show type xfrm` lists them"
+                .into(),
+        ),
+        Errno::ENODEV => {
+            Some("there is no such interface any more, or it has another number; plan again".into())
+        }
+        Errno::EINVAL => Some("the kernel takes no interface with the number 0".into()),
+        Errno::EOPNOTSUPP => Some(
+            "the kernel has no XFRM interfaces (CONFIG_XFRM_INTERFACE, module xfrm_interface)"
+                .into(),
+        ),
+        _ => None,
+    }
+}
+
+/// The meaning of the errors of changing an address, and the remedy.
+pub(super) fn address_refused(errno: Errno) -> Option<String> {
+    match errno {
+        Errno::EEXIST => Some("the device has it already; plan again".into()),
+        Errno::ENODEV => Some("there is no such device any more; plan again".into()),
+        _ => None,
+    }
+}
+
+/// The meaning of the errors of changing a route, and the remedy.
+pub(super) fn route_refused(errno: Errno) -> Option<String> {
+    match errno {
+        Errno::EEXIST => Some(
+            "a route for this prefix with this metric is there already; `ip route show` and \
+             `ip -6 route show` list them"
+                .into(),
+        ),
+        Errno::ENODEV => Some("there is no such device any more; plan again".into()),
+        Errno::ENETDOWN => Some("its device is down; plan again".into()),
+        Errno::EINVAL => Some("the kernel does not take it as its source is not here".into()),
+        _ => None,
+    }
+}
+
+/// Refuses an entry that no mesh can have.
+///
+/// # Errors
+///
+/// `EINVAL` for an entry of another program, with several devices, or with an action that no step
+/// can express.
+pub(super) fn check_route(entry: &FibEntry, step: &RouteStep) -> Result<(), KernelError> {
+    let is_known = match &entry.action {
+        FibAction::Devices(devices) => devices.len() == 1,
+        FibAction::Blackhole => true,
+        FibAction::Other(_) => false,
+    };
+    match entry.protocol == FibEntry::PROTOCOL && entry.metric != 0 && is_known {
+        true => Ok(()),
+        false => Err(invalid(step, "only routes of a mesh can be added or deleted")),
     }
 }
 

@@ -9,8 +9,10 @@ mod chain;
 mod code;
 mod encap;
 mod examination;
+mod fib;
 mod foreign;
 mod ids;
+mod interface;
 mod key;
 mod layout;
 mod number;
@@ -35,8 +37,10 @@ pub use examination::{
     Counters, DeviceState, DropRule, Examination, FilteredPackets, Filters, ForeignChain,
     KernelFacts, PacketKind, Probe, Timer,
 };
+pub use fib::{FibAction, FibEntry, MAIN_TABLE};
 pub use foreign::Neighbourhood;
 pub use ids::{Generation, GroupName, MeshName, NamedMesh, PeerName, Reqid, ShortId, Spi};
+pub use interface::{DEVICE_NAME_LEN, Interface};
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use layout::OldPairs;
 pub use number::number;

@@ -226,10 +226,19 @@ pub struct Sa {
     /// the kernel refuses a replay window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keepalive: Option<u32>,
-    /// Names and values of attributes that this type can't express (an if_id, a limit of bytes, TCP
+    /// The number of the XFRM interfaces whose packets it is for; 0 is none. It is no part of the
+    /// identity.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub if_id: u32,
+    /// Names and values of attributes that this type can't express (a limit of bytes, TCP
     /// encapsulation, …). A mesh's SAs have none.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub extras: BTreeSet<String>,
+}
+
+/// Whether a number is 0, which snapshots leave out.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The direction of an outbound SA, among the attributes that [`Sa`] can't express.
@@ -251,12 +260,13 @@ impl Sa {
     /// Whether it has the direction out and nothing else that no SA of a mesh has: a kernel that knows
     /// directions and no keepalives made it.
     pub fn has_lost_its_keepalive(&self) -> bool {
-        self.keepalive.is_none() && self.extras.iter().eq([DIRECTION_OUT])
+        self.keepalive.is_none() && self.if_id == 0 && self.extras.iter().eq([DIRECTION_OUT])
     }
 
-    /// Whether only policies of an XFRM interface find it.
+    /// Whether only policies of an XFRM interface find it. Snapshots of versions before 0.2 have the
+    /// number among the other attributes.
     pub fn has_interface(&self) -> bool {
-        self.extras.iter().any(|extra| extra.starts_with("if_id"))
+        self.if_id != 0 || self.extras.iter().any(|extra| extra.starts_with("if_id"))
     }
 
     /// Whether this is a placeholder that the kernel made for a missing SA.

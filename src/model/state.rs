@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{EncapSocket, Firewall, KeyView, Policy, Reqid, Route, Sa, Translation, Tunnel, Usage};
+use super::{
+    EncapSocket, FibEntry, Firewall, Interface, KeyView, Policy, Reqid, Route, Sa, Translation,
+    Tunnel, Usage,
+};
 
 /// An address of this host and the device that carries it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -127,6 +130,13 @@ pub struct State {
     /// All devices.
     #[serde(default)]
     pub links: Vec<Link>,
+    /// All XFRM interfaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
+    /// The entries of routing tables that are meshes', and those that overlap with the mesh's
+    /// networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fib: Vec<FibEntry>,
     /// Sysctls in the way.
     pub bypasses: Vec<Bypass>,
     /// The ways to peers. For a peer that is not here the way is unknown.
@@ -165,6 +175,8 @@ impl State {
             socket_policies: self.socket_policies.clone(),
             addresses: self.addresses.clone(),
             links: self.links.clone(),
+            interfaces: self.interfaces.clone(),
+            fib: Vec::new(),
             bypasses: self.bypasses.clone(),
             routes: Vec::new(),
             tunnels: self.tunnels.clone(),
@@ -184,6 +196,8 @@ impl State {
         self.socket_policies.sort_by_key(|policy| (policy.id, policy.priority));
         self.addresses.sort();
         self.links.sort();
+        self.interfaces.sort();
+        self.fib.sort();
         self.bypasses.sort();
         self.routes.sort();
         self.tunnels.iter_mut().for_each(|tunnels| tunnels.sort());
@@ -206,9 +220,14 @@ impl State {
             state.addresses.iter().filter(wide).cloned().collect()
         };
         let agrees = |link: &Link| other.link(&link.name).is_none_or(|there| there == link);
+        let same = |one: &Interface| {
+            let mut others = other.interfaces.iter();
+            others.find(|there| there.if_id == one.if_id).is_none_or(|there| there == one)
+        };
         self.objects() == other.objects()
             && addresses(self) == addresses(other)
             && self.links.iter().all(agrees)
+            && self.interfaces.iter().all(same)
     }
 
     /// All that two states of the same objects have in common, apart from addresses and devices.
@@ -219,6 +238,8 @@ impl State {
             socket_policies: _,
             addresses: _,
             links: _,
+            interfaces: _,
+            fib,
             bypasses,
             routes,
             tunnels,
@@ -229,7 +250,7 @@ impl State {
             keepalives: _,
             firewall,
         } = self;
-        (sas, policies, bypasses, routes, tunnels, translations, hidden, firewall)
+        (sas, policies, fib, bypasses, routes, tunnels, translations, hidden, firewall)
     }
 
     /// The SAs of the mesh with this reqid, placeholders of the kernel among them.
@@ -242,6 +263,29 @@ impl State {
         self.sas_of(reqid).next().is_some()
             || self.policies_of(reqid).next().is_some()
             || self.firewall.chains_of(reqid).next().is_some()
+    }
+
+    /// The XFRM interface of the mesh with this reqid.
+    pub fn interface_of(&self, reqid: Reqid) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.belongs_to(reqid))
+    }
+
+    /// The addresses of the XFRM interface of the mesh with this reqid, but for link-local ones, which
+    /// routing daemons need there.
+    pub fn addresses_of(&self, reqid: Reqid) -> impl Iterator<Item = &LocalAddress> {
+        let device = self.interface_of(reqid).map(|interface| &interface.name);
+        let is_wide = |local: &LocalAddress| match local.address {
+            IpAddr::V6(address) => !address.is_unicast_link_local(),
+            IpAddr::V4(_) => true,
+        };
+        let on_it = move |local: &&LocalAddress| Some(&local.device) == device && is_wide(local);
+        self.addresses.iter().filter(on_it)
+    }
+
+    /// The entries of routing tables of the mesh with this reqid.
+    pub fn fib_of(&self, reqid: Reqid) -> impl Iterator<Item = &FibEntry> {
+        let device = self.interface_of(reqid).map(|interface| interface.name.as_str());
+        self.fib.iter().filter(move |entry| entry.belongs_to(reqid, device))
     }
 
     /// The SAs of others.

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::LocalAddress;
+use super::{LocalAddress, Prefix};
 
 /// The addresses that the kernel is asked for routes of.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +24,8 @@ pub struct Ways {
     pub ports: Vec<u16>,
     /// The UDP port at which the mesh's hosts take ESP, if they do.
     pub encap: Option<u16>,
+    /// The networks behind peers. Entries of routing tables that overlap with them are read.
+    pub networks: Vec<Prefix>,
 }
 
 impl Ways {

@@ -6,8 +6,11 @@
 use std::{fmt, net::IpAddr};
 
 use super::{
+    address::AddressChange,
     chain::{self, ChainChange},
+    fib::FibChange,
     fields::Field,
+    interface::InterfaceChange,
     link::{self, MtuChange},
     policy::{self, PolicyChange},
     sa::{self, SaChange},
@@ -42,6 +45,12 @@ pub enum Operation {
     Mtu(MtuChange),
     /// Of a chain of the firewall.
     Chain(ChainChange),
+    /// Of the mesh's XFRM interface.
+    Interface(InterfaceChange),
+    /// Of an address of that interface.
+    Address(AddressChange),
+    /// Of a route to that interface, or a blackhole.
+    Fib(FibChange),
 }
 
 impl Operation {
@@ -52,6 +61,9 @@ impl Operation {
             Self::Policy(change) => change,
             Self::Mtu(change) => change,
             Self::Chain(change) => change,
+            Self::Interface(change) => change,
+            Self::Address(change) => change,
+            Self::Fib(change) => change,
         }
     }
 }
@@ -65,6 +77,7 @@ pub(super) fn diff(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Change> 
     changes.extend(policies);
     changes.extend(chain::diff(desired, &live.0.firewall, reqid));
     changes.extend(link::change(desired, live));
+    changes.extend(super::differences_of_networks(desired, &live.0, reqid));
     sort(&mut changes);
     changes
 }
@@ -180,6 +193,14 @@ pub enum ObjectKind {
     Link,
     /// A chain of the firewall.
     Chain,
+    /// The mesh's XFRM interface.
+    Interface,
+    /// An address of that interface.
+    Address,
+    /// A route to that interface.
+    Route,
+    /// A route that drops packets for a peer's network.
+    Blackhole,
 }
 
 impl ObjectKind {
@@ -191,6 +212,10 @@ impl ObjectKind {
             Self::Guard => "guard",
             Self::Link => "link",
             Self::Chain => "chain",
+            Self::Interface => "interface",
+            Self::Address => "address",
+            Self::Route => "route",
+            Self::Blackhole => "blackhole",
         }
     }
 
@@ -200,7 +225,9 @@ impl ObjectKind {
             Self::Guard => "Guards",
             Self::Chain => "Chains",
             Self::Link => "Link",
-            Self::Sa | Self::Policy => "Of no peer",
+            Self::Interface => "Interface",
+            Self::Address => "Addresses",
+            Self::Sa | Self::Policy | Self::Route | Self::Blackhole => "Of no peer",
         }
     }
 
@@ -210,8 +237,12 @@ impl ObjectKind {
             Self::Guard => 0,
             Self::Chain => 1,
             Self::Link => 2,
-            Self::Sa => 3,
-            Self::Policy => 4,
+            Self::Interface => 3,
+            Self::Address => 4,
+            Self::Blackhole => 5,
+            Self::Sa => 6,
+            Self::Policy => 7,
+            Self::Route => 8,
         }
     }
 }
@@ -284,7 +315,12 @@ impl Change {
     pub(super) fn of_policy(&self) -> Option<&PolicyChange> {
         match &self.operation {
             Operation::Policy(change) => Some(change),
-            Operation::Sa(_) | Operation::Mtu(_) | Operation::Chain(_) => None,
+            Operation::Sa(_)
+            | Operation::Mtu(_)
+            | Operation::Chain(_)
+            | Operation::Interface(_)
+            | Operation::Address(_)
+            | Operation::Fib(_) => None,
         }
     }
 

@@ -34,9 +34,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    address::AddressChange,
     chain::ChainChange,
     change::{self, Change, Operation},
     conflict::{Blocked, Found, TakenIdentities},
+    fib::FibChange,
+    interface::InterfaceChange,
     policy::{LETS_CLEAR_TEXT_PASS, PolicyChange, hardened, is_of_a_later_stage},
     sa::SaChange,
 };
@@ -124,7 +127,10 @@ impl<'a> Hold<'a> {
             Operation::Sa(SaChange::Delete { .. })
             | Operation::Policy(PolicyChange::Update { .. } | PolicyChange::Delete(_))
             | Operation::Mtu(_)
-            | Operation::Chain(_) => false,
+            | Operation::Chain(_)
+            | Operation::Interface(_)
+            | Operation::Address(_)
+            | Operation::Fib(_) => false,
         }
     }
 
@@ -156,7 +162,19 @@ impl<'a> Hold<'a> {
             Operation::Policy(PolicyChange::Delete(policy)) => {
                 stands && is_of_a_later_stage(self.desired, change.peer.as_ref(), &policy.id)
             }
-            Operation::Mtu(_) | Operation::Chain(_) => false,
+            // They lead packets to policies, and to blackholes without them.
+            Operation::Interface(InterfaceChange::Update { .. }) => true,
+            Operation::Address(AddressChange::Create(_)) => true,
+            Operation::Fib(FibChange::Create(_) | FibChange::Replace { .. }) => stands,
+            Operation::Interface(
+                InterfaceChange::Create(_)
+                | InterfaceChange::Replace { .. }
+                | InterfaceChange::Delete(_),
+            )
+            | Operation::Address(AddressChange::Delete(_))
+            | Operation::Fib(FibChange::Delete(_))
+            | Operation::Mtu(_)
+            | Operation::Chain(_) => false,
         }
     }
 
@@ -171,11 +189,21 @@ impl<'a> Hold<'a> {
                         || without_clear_text(policy).is_some()
                         || self.desired.guards.is_empty()
                 }
-                Operation::Chain(ChainChange::Delete(_)) => true,
+                Operation::Chain(ChainChange::Delete(_))
+                | Operation::Interface(InterfaceChange::Delete(_))
+                | Operation::Address(AddressChange::Delete(_))
+                | Operation::Fib(FibChange::Delete(_)) => true,
                 Operation::Sa(_)
                 | Operation::Policy(PolicyChange::Create(_) | PolicyChange::Update { .. })
                 | Operation::Mtu(_)
-                | Operation::Chain(ChainChange::Set { .. }) => false,
+                | Operation::Chain(ChainChange::Set { .. })
+                | Operation::Interface(
+                    InterfaceChange::Create(_)
+                    | InterfaceChange::Update { .. }
+                    | InterfaceChange::Replace { .. },
+                )
+                | Operation::Address(AddressChange::Create(_))
+                | Operation::Fib(FibChange::Create(_) | FibChange::Replace { .. }) => false,
             }
     }
 
@@ -205,7 +233,10 @@ impl<'a> Hold<'a> {
             Operation::Policy(PolicyChange::Create(_) | PolicyChange::Delete(_))
             | Operation::Sa(_)
             | Operation::Mtu(_)
-            | Operation::Chain(_) => true,
+            | Operation::Chain(_)
+            | Operation::Interface(_)
+            | Operation::Address(_)
+            | Operation::Fib(_) => true,
         });
         changes
     }
@@ -236,7 +267,10 @@ impl<'a> Hold<'a> {
             Operation::Sa(SaChange::Create(_))
             | Operation::Policy(_)
             | Operation::Mtu(_)
-            | Operation::Chain(_) => true,
+            | Operation::Chain(_)
+            | Operation::Interface(_)
+            | Operation::Address(_)
+            | Operation::Fib(_) => true,
         });
         changes
     }

@@ -3,6 +3,7 @@
 //! [`Plan::new`] compares and orders; nothing here has an effect, and nothing here holds a key.
 #![forbid(unsafe_code)]
 
+mod address;
 mod arrival;
 mod bypass;
 mod chain;
@@ -10,11 +11,13 @@ mod change;
 mod conflict;
 mod encap;
 mod exception;
+mod fib;
 mod fields;
 mod firewall;
 mod flow;
 mod flush;
 mod hold;
+mod interface;
 mod keepalive;
 mod layout;
 mod link;
@@ -38,22 +41,25 @@ mod warn;
 
 use crate::{
     desired::Desired,
-    model::{KeyView, Live, Reqid, Sa},
+    model::{KeyView, Live, Reqid, Sa, State},
 };
 
 pub use crate::model::{
-    ChainStep, ConflictCode, MtuStep, PolicyStep, Reason, ReasonCode, SaStep, Step, StepKind,
-    Warning, WarningCode,
+    AddressStep, ChainStep, ConflictCode, InterfaceStep, MtuStep, PolicyStep, Reason, ReasonCode,
+    RouteStep, SaStep, Step, StepKind, Warning, WarningCode,
 };
+pub use address::AddressChange;
 pub use arrival::{Arrival, arrivals};
 pub use chain::ChainChange;
 pub use change::{Change, ChangeAction, ObjectKind, Operation};
 
 pub use conflict::{Blocked, Conflict};
 pub use encap::socket as encap_socket;
+pub use fib::FibChange;
 pub use fields::Field;
 pub use firewall::Lack;
 pub use flow::{Flow, Miss, flow_out, flows_out, packets_out};
+pub use interface::InterfaceChange;
 pub use link::{MtuChange, underlay};
 pub use look_ups::LookUps;
 pub use outcome::{FarEnd, Outcome, after, outcomes};
@@ -160,6 +166,14 @@ impl Plan {
     pub fn count(&self, action: ChangeAction) -> usize {
         self.changes.iter().filter(|change| change.action() == action).count()
     }
+}
+
+/// The differences in the mesh's interface, its addresses and routes.
+pub fn differences_of_networks(desired: &Desired, state: &State, reqid: Reqid) -> Vec<Change> {
+    let mut changes = Vec::from_iter(interface::diff(desired, state, reqid));
+    changes.extend(address::diff(desired, state, reqid));
+    changes.extend(fib::diff(desired, state, reqid));
+    changes
 }
 
 /// The number of SAs that are as wanted apart from their keys, which can't be seen.

@@ -101,7 +101,10 @@ fn touched_by(changes: &[Change]) -> Option<BTreeSet<IpAddr>> {
                 | PolicyChange::Update { wanted: policy, .. }
                 | PolicyChange::Delete(policy),
             ) => _ = hosts.insert(far_host(policy)?),
-            Operation::Chain(_) => return None,
+            Operation::Chain(_)
+            | Operation::Interface(_)
+            | Operation::Address(_)
+            | Operation::Fib(_) => return None,
             Operation::Mtu(_) => {}
         }
     }
@@ -151,7 +154,10 @@ impl<'s> Objects<'s> {
             ) => _ = self.policies.insert(policy.id, policy),
             Operation::Policy(PolicyChange::Delete(policy)) => _ = self.policies.remove(&policy.id),
             Operation::Chain(change) => self.change_chain(change),
-            Operation::Mtu(_) => {}
+            Operation::Mtu(_)
+            | Operation::Interface(_)
+            | Operation::Address(_)
+            | Operation::Fib(_) => {}
         }
     }
 

@@ -237,6 +237,8 @@ fn difference(live: &Sa, wanted: &Sa, fit: &Fit) -> Option<Reason> {
         (ReasonCode::Larval, "the kernel holds a larval SA in its place")
     } else if live.extras != wanted.extras && !has_no_keepalive {
         (ReasonCode::Attributes, "it has attributes that a mesh's SA never has")
+    } else if live.if_id != wanted.if_id {
+        (ReasonCode::Interface, "it is for another XFRM interface, or for one at all")
     } else if live.selector != wanted.selector {
         (ReasonCode::Selector, "its selector doesn't tie the key to the two addresses")
     } else if (live.src, live.mode) != (wanted.src, wanted.mode) {
@@ -338,6 +340,7 @@ fn of_sa(sa: &Sa) -> Fields {
     fields.extend(sa.offload.as_ref().map(|offload| ("offload", offload.to_string())));
     fields.extend(sa.encap.map(|encap| ("encap", encap.to_string())));
     fields.extend(sa.keepalive.map(|seconds| ("keepalive", format!("{seconds}s"))));
+    fields.extend((sa.if_id != 0).then(|| ("if_id", format!("{:#x}", sa.if_id))));
     fields.extend(fields::extras(&sa.extras));
     fields
 }

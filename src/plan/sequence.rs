@@ -9,9 +9,10 @@
 //!    errors, then inbound SAs: from the first decrypted packet on, no error that quotes it is in
 //!    the clear. An SA without a policy harms nothing, while a policy without its SA drops packets,
 //!    or makes the kernel create a larval SA on our SPI.
-//! 4. Policies, each replaced atomically. Then the mark that selects them.
+//! 4. Policies, each replaced atomically. Then the mark that selects them, or the interface, its
+//!    addresses, and the routes that lead packets to it. Blackholes came with the guards.
 //! 5. One wait, so that packets under way still find the SAs that go next.
-//! 6. The mark, policies of no peer, then SAs, then guards go. Until then, packets of a peer that
+//! 6. The mark, or routes, addresses and interface, policies of no peer, then SAs, then guards go. Until then, packets of a peer that
 //!    lost its policy met the guard. Policies that cover ICMP errors go once nothing is decrypted
 //!    any more, and before the SAs that they ask for.
 //!
@@ -71,8 +72,20 @@ pub enum Phase {
     LateGuards,
     /// The chains that mark are set.
     Mark,
+    /// The XFRM interface is made, or set.
+    Interface,
+    /// It gets its addresses.
+    Addresses,
+    /// Routes lead packets for peers' networks to it.
+    Routes,
     /// Packets in flight arrive.
     Wait,
+    /// Unwanted routes to the interface are deleted.
+    DeleteRoutes,
+    /// Its unwanted addresses are deleted.
+    DeleteAddresses,
+    /// It is deleted, if it is unwanted.
+    DeleteInterface,
     /// Unwanted chains that mark are deleted.
     Unmark,
     /// Guards that a chain replaces from now on are deleted.
@@ -126,6 +139,12 @@ impl Phase {
                 "guards in place of the chains that go, once no packet needs its mark"
             }
             Self::Mark => "the mark once the policies that it selects are there",
+            Self::Interface => "the interface once its policies are there",
+            Self::Addresses => "addresses before the routes that have them as their source",
+            Self::Routes => "routes last: until then packets meet blackholes",
+            Self::DeleteRoutes => "routes first: from then on packets meet blackholes",
+            Self::DeleteAddresses => "addresses that no route has as its source any more",
+            Self::DeleteInterface => "the interface before its policies",
             Self::Wait => "packets in flight still find the SAs that go next",
             Self::Unmark => "the mark before the policies that it selects",
             Self::EarlyGuards => {
@@ -165,6 +184,12 @@ impl fmt::Display for Phase {
             Self::Policies => "switch policies",
             Self::LateGuards => "put up guards in place of chains",
             Self::Mark => "mark the traffic",
+            Self::Interface => "set the interface",
+            Self::Addresses => "add addresses",
+            Self::Routes => "add routes",
+            Self::DeleteRoutes => "delete routes",
+            Self::DeleteAddresses => "delete addresses",
+            Self::DeleteInterface => "delete the interface",
             Self::Wait => "wait",
             Self::Unmark => "stop marking",
             Self::EarlyGuards => "take down guards that chains replace",

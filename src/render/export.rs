@@ -7,7 +7,8 @@ use std::fmt::Write;
 use zeroize::Zeroizing;
 
 use crate::model::{
-    Algorithm, Cipher, Encap, Key, Mark, Passage, Policy, PolicyStep, Sa, SaStep, Start, StepKind,
+    AddressStep, Algorithm, Cipher, Encap, FibEntry, Interface, InterfaceStep, Key, Mark,
+    ObjectStep, Passage, Policy, PolicyStep, RouteStep, Sa, SaStep, Start, StepKind,
 };
 
 /// More than the longest line, with two addresses of IPv6 in each of four places.
@@ -29,8 +30,16 @@ pub fn ip_line(step: &StepKind) -> Result<SecretLine, String> {
         StepKind::Chain(_) | StepKind::Mtu(_) => {
             let _ = writeln!(line, "# not in the words of ip: {}", step.id());
         }
+        StepKind::Interface(InterfaceStep::Add(interface)) => write_interface(&mut line, interface),
+        StepKind::Address(step @ AddressStep::Add(_)) => {
+            let _ = writeln!(line, "address add {}", step.id());
+        }
+        StepKind::Route(RouteStep::Add(entry)) => write_route(&mut line, entry),
         StepKind::Wait(_) => {}
-        StepKind::Sa(SaStep::Replace { .. } | SaStep::Delete(_))
+        StepKind::Interface(InterfaceStep::Set(_) | InterfaceStep::Delete { .. })
+        | StepKind::Address(AddressStep::Delete(_))
+        | StepKind::Route(RouteStep::Delete(_))
+        | StepKind::Sa(SaStep::Replace { .. } | SaStep::Delete(_))
         | StepKind::Policy(PolicyStep::Update(_) | PolicyStep::Delete(_)) => {
             return Err(format!("{} is on an empty host already", step.id()));
         }
@@ -73,6 +82,26 @@ fn write_hex(line: &mut String, key: &Key) {
     }
 }
 
+/// The lines of an interface. `ip` has no word for its sysctl.
+fn write_interface(line: &mut String, interface: &Interface) {
+    let Interface { name, if_id, mtu, up, makes_addresses, skips_policies } = interface;
+    let _ = writeln!(line, "link add {name} type xfrm if_id {if_id:#x}");
+    let mode = if *makes_addresses { "eui64" } else { "none" };
+    let state = if *up { "up" } else { "down" };
+    let _ = writeln!(line, "link set {name} mtu {mtu} addrgenmode {mode} {state}");
+    if *skips_policies {
+        let _ = writeln!(line, "# not in the words of ip: net.ipv4.conf.{name}.disable_xfrm=1");
+    }
+}
+
+fn write_route(line: &mut String, entry: &FibEntry) {
+    let _ = write!(line, "route add {entry} proto {}", entry.protocol);
+    if let Some(source) = entry.source {
+        let _ = write!(line, " src {source}");
+    }
+    line.push('\n');
+}
+
 fn write_sa(line: &mut String, sa: &Sa, key: &Key, start: Start) -> Result<(), String> {
     let Algorithm::Aead { name, icv_bits, .. } = &sa.algorithm else {
         return Err(format!("the SA {} has no cipher", sa.id));
@@ -97,8 +126,14 @@ fn write_sa(line: &mut String, sa: &Sa, key: &Key, start: Start) -> Result<(), S
     if sa.replay.window > 0 {
         let _ = write!(line, " replay-window {}", sa.replay.window);
     }
-    if sa.replay.esn {
-        line.push_str(" flag esn");
+    match (sa.replay.esn, sa.selector) {
+        (true, Some(_)) => line.push_str(" flag esn"),
+        (true, None) => line.push_str(" flag esn af-unspec"),
+        (false, None) => line.push_str(" flag af-unspec"),
+        (false, Some(_)) => {}
+    }
+    if sa.if_id != 0 {
+        let _ = write!(line, " if_id {:#x}", sa.if_id);
     }
     let _ = write!(line, " aead {name} 0x");
     write_hex(line, key);
@@ -138,10 +173,45 @@ fn write_policy(line: &mut String, policy: &Policy) -> Result<(), String> {
     if !id.mark.is_none() {
         let _ = write!(line, " mark {value:#x} mask {mask:#x}");
     }
+    if id.if_id != 0 {
+        let _ = write!(line, " if_id {:#x}", id.if_id);
+    }
     let _ = write!(line, " action {} priority {}", policy.action, policy.priority);
     for template in &policy.templates {
         let _ = write!(line, " tmpl {template}");
     }
     line.push('\n');
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{LocalAddress, Prefix, Reqid};
+
+    #[test]
+    fn interfaces_addresses_and_routes_are_lines_of_ip() {
+        let reqid = Reqid(0x4d53_0001);
+        let inside = [10, 9, 0, 1].into();
+        let network = Prefix { address: [10, 1, 0, 0].into(), length: 16 };
+        let local = LocalAddress { address: inside, device: "mesh0".into() };
+        let lines: String = [
+            StepKind::Interface(InterfaceStep::Add(Interface::of_mesh("mesh0", reqid, 1400))),
+            StepKind::Address(AddressStep::Add(local)),
+            StepKind::Route(RouteStep::Add(FibEntry::through(network, "mesh0", Some(inside)))),
+            StepKind::Route(RouteStep::Add(FibEntry::blackhole(network, reqid))),
+        ]
+        .iter()
+        .map(|step| ip_line(step).unwrap().to_string())
+        .collect();
+        assert_eq!(
+            lines,
+            "link add mesh0 type xfrm if_id 0x4d530001\n\
+             link set mesh0 mtu 1400 addrgenmode none up\n\
+             # not in the words of ip: net.ipv4.conf.mesh0.disable_xfrm=1\n\
+             address add 10.9.0.1/32 dev mesh0\n\
+             route add 10.1.0.0/16 dev mesh0 metric 1 proto 77 src 10.9.0.1\n\
+             route add blackhole 10.1.0.0/16 metric 1297285121 proto 77\n"
+        );
+    }
 }

@@ -203,6 +203,7 @@ fn sa_object(
     if !mine {
         words.push(format!("reqid {} mode {}", sa.reqid, sa.mode));
     }
+    words.extend((sa.if_id != 0).then(|| format!("if_id {:#x}", sa.if_id)));
     words.extend(sa.extras.iter().cloned());
     Object {
         kind: "sa",

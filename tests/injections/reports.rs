@@ -7,8 +7,8 @@ use meshsec::{
     kernel::{Kernel, KernelError, Memory},
     model::{Chain, ChainId, Policy, Sa, State},
     plan::{
-        ChainChange, ChainStep, Change, Flow, MtuStep, Operation, Plan, PlannedStep, PolicyStep,
-        SaStep, StepKind,
+        AddressStep, ChainChange, ChainStep, Change, Flow, InterfaceStep, MtuStep, Operation, Plan,
+        PlannedStep, PolicyStep, RouteStep, SaStep, StepKind,
     },
 };
 
@@ -140,6 +140,16 @@ fn is_visible(planned: &PlannedStep, state: &State) -> bool {
             chain(id).is_some_and(|chain| part(chain) && chain.is_reached() == *jump)
         }
         StepKind::Chain(ChainStep::Delete(id)) => chain(id).is_none(),
+        StepKind::Interface(InterfaceStep::Add(interface) | InterfaceStep::Set(interface)) => {
+            state.interfaces.contains(interface)
+        }
+        StepKind::Interface(InterfaceStep::Delete { if_id, .. }) => {
+            state.interfaces.iter().all(|interface| interface.if_id != *if_id)
+        }
+        StepKind::Address(AddressStep::Add(local)) => state.addresses.contains(local),
+        StepKind::Address(AddressStep::Delete(local)) => !state.addresses.contains(local),
+        StepKind::Route(RouteStep::Add(entry)) => state.fib.contains(entry),
+        StepKind::Route(RouteStep::Delete(entry)) => !state.fib.contains(entry),
         StepKind::Wait(_) => true,
     }
 }

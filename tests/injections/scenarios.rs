@@ -71,7 +71,9 @@ pub fn scenarios() -> Vec<Scenario> {
     let link = LinkWish { device: common::VXLAN.into(), mtu: Mtu::Auto };
     let tcp = Traffic::Port { protocol: Protocol::Tcp, ports: Ports::one(443) };
     let before = |config: &Config| applied_host(config);
-    let other_port = Config { traffic: Traffic::Geneve { port: 6081 }, ..lab(1) };
+    let geneve = Traffic::Geneve { port: 6081 };
+    let other_port = Config { traffic: geneve, ..lab(1) };
+    let other_by_mark = Config { traffic: geneve, ..by_mark(1) };
     vec![
         to("a first apply", host(&lab(1)), &lab(1), &lab(1)),
         to("a first apply without a guard", host(&open(1)), &open(1), &open(1)),
@@ -87,6 +89,7 @@ pub fn scenarios() -> Vec<Scenario> {
         to("from mark to port", before(&by_mark(1)), &by_mark(1), &lab(1)),
         to("from mark to port without a guard", before(&by_mark(1)), &by_mark(1), &open(1)),
         to("another port", before(&lab(1)), &lab(1), &other_port),
+        to("another port by mark", before(&by_mark(1)), &by_mark(1), &other_by_mark),
         to("no guard any more", before(&lab(1)), &lab(1), &open(1)),
         to("an MTU", before(&lab(1)), &lab(1), &Config { link: Some(link), ..lab(1) }),
         to("a conversation", before(&of_kind(tcp, 1)), &of_kind(tcp, 1), &of_kind(tcp, 2)),

@@ -82,6 +82,7 @@ impl Bench for Memory {
             offload: None,
             encap: None,
             keepalive: None,
+            if_id: 0,
             extras: Default::default(),
         });
     }

@@ -6,6 +6,7 @@
 
 mod bench;
 mod chains;
+mod networks;
 mod numbers;
 mod real;
 mod suite;
@@ -56,6 +57,16 @@ contract! {
     answers_are_in_order_over_several_windows
     pairs_are_not_parted_by_the_end_of_a_window
     a_wait_between_steps_is_waited
+    an_interface_is_observed_as_it_was_added
+    an_interface_of_a_taken_name_or_number_is_eexist
+    an_interface_is_set_to_what_is_wanted
+    only_the_interface_of_that_name_and_number_is_deleted
+    an_address_is_observed_as_it_was_added
+    a_route_is_observed_as_it_was_added
+    only_a_route_that_is_as_given_is_deleted
+    routes_go_with_the_interface_and_blackholes_stay
+    a_route_needs_its_device_up_and_its_source_here
+    a_route_that_no_mesh_has_is_refused
     a_chain_is_observed_as_it_was_set
     setting_a_chain_replaces_it_and_what_leads_to_it
     deleting_a_chain_takes_what_leads_to_it_and_an_absent_one_is_done

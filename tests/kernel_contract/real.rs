@@ -55,7 +55,7 @@ fn an_sa_of_ip_xfrm_shows_what_the_model_has_no_field_for() {
             OURS.0
         ));
         let sa = only_sa();
-        assert_eq!(sa.id.mark, Mark { value: 1, mask: 0xff });
+        assert_eq!((sa.id.mark, sa.if_id), (Mark { value: 1, mask: 0xff }, 2));
         assert!(matches!(sa.key, KeyView::Known(_)));
         let added = observe().0.usage[0].added;
         assert_eq!(sa.ends.unwrap().seconds(), added.seconds() + 3600);
@@ -65,7 +65,6 @@ fn an_sa_of_ip_xfrm_shows_what_the_model_has_no_field_for() {
                 "flag dont-encap-dscp flag oseq-may-wrap",
                 "flag noecn",
                 "hard-packet limit 7",
-                "if_id 0x2",
                 "output-mark 0x10/0xf0",
                 "soft-byte limit 1000",
             ],

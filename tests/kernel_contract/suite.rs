@@ -22,6 +22,7 @@ pub use crate::chains::{
     deleting_a_chain_takes_what_leads_to_it_and_an_absent_one_is_done,
     setting_a_chain_replaces_it_and_what_leads_to_it,
 };
+pub use crate::networks::*;
 pub use crate::numbers::*;
 
 /// The reqid of the owner that looks.
@@ -62,6 +63,7 @@ pub fn sa(cipher: Cipher, ipv6: bool, spi: u32) -> (Sa, Arc<Key>) {
         offload: None,
         encap: None,
         keepalive: None,
+        if_id: 0,
         extras: Default::default(),
     };
     (sa, key)
@@ -105,6 +107,10 @@ pub fn an_sa_is_observed_as_it_was_added(bench: &mut dyn Bench) {
             for (window, esn) in windows.into_iter().chain(esn) {
                 let (mut sa, key) = sa(cipher, ipv6, 0x8000_0000 + added.len() as u32);
                 sa.replay = Replay { window, esn };
+                // Of one interface, for both families inside.
+                if window == 64 {
+                    (sa.mode, sa.selector, sa.if_id) = (Mode::Tunnel, None, OURS.0);
+                }
                 bench.done(add_sa((sa.clone(), key)));
                 added.push(sa);
             }
@@ -502,7 +508,7 @@ pub fn what_no_step_can_express_is_refused(bench: &mut dyn Bench) {
     for step in [
         change(|sa| sa.algorithm = Algorithm::Larval),
         change(|sa| sa.algorithm = Algorithm::Other("crypt cbc(aes)".into())),
-        change(|sa| _ = sa.extras.insert("if_id 0x2".into())),
+        change(|sa| _ = sa.extras.insert("tfcpad 64".into())),
         change(|sa| sa.id.mark = Mark { value: 1, mask: 1 }),
     ] {
         refused(bench.one(step), Errno::EINVAL);

@@ -358,7 +358,7 @@ fn finds(sa: &Sa, template: &Template, mark: Mark, remote: IpAddr) -> bool {
         && sa.reqid == template.reqid
         && sa.mode == template.mode
         && mark.value & mark.mask & sa.id.mark.mask == sa.id.mark.value
-        && !sa.extras.iter().any(|extra| extra.starts_with("if_id"))
+        && sa.if_id == 0
 }
 
 /// The SAs of which the kernel may find one for a packet from an address, and whether it may find

@@ -79,10 +79,7 @@ fn a_sysctl_that_takes_packets_past_policies_is_told_of_as_clear_text() {
 fn an_sa_that_the_kernel_would_not_find_protects_nothing() {
     let packet = packet_to("192.0.2.2");
     type Odd = fn(&mut Sa);
-    let odd: [Odd; 2] = [
-        |sa| _ = sa.extras.insert("if_id 0x7".into()),
-        |sa| sa.id.mark = Mark { value: 1, mask: 1 },
-    ];
+    let odd: [Odd; 2] = [|sa| sa.if_id = 7, |sa| sa.id.mark = Mark { value: 1, mask: 1 }];
     for odd in odd {
         assert_eq!(told(&lab(), |state| odd(sa_to(state, &packet))), (Flow::Blocked, false));
     }

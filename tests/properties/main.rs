@@ -222,6 +222,7 @@ fn add_foreign(kernel: &mut Memory) {
         offload: None,
         encap: None,
         keepalive: None,
+        if_id: 0,
         extras: BTreeSet::new(),
     });
     kernel.state_mut().policies.push(Policy {

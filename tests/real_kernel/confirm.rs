@@ -230,14 +230,14 @@ fn what_could_not_be_brought_back_is_refused_before_anything_changes() {
     let reqid = xfrm::sas(host).values().next().expect("it has SAs").reqid;
     host.ip(&format!(
         "xfrm state add src 192.0.2.9 dst 192.0.2.1 proto esp spi 0x1234 reqid {reqid} mode \
-         transport {} if_id 7",
+         transport {} output-mark 7",
         xfrm::AEAD
     ));
     let before = databases(host);
     let words = ["apply", "--auto-approve", "--confirm-within", LONG];
     lab.meshsec(A, &words)
         .exits(1)
-        .says("0x00001234: it has if_id 0x7")
+        .says("0x00001234: it has output-mark 0x7")
         .says("nothing was changed");
     assert_eq!(databases(host), before);
     lab.apply(A);

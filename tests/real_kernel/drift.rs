@@ -88,7 +88,7 @@ fn an_sa_that_was_changed_behind_our_back_is_made_anew() {
         (format!("replay-window 32 {aead} {TIED}"), "its anti-replay window differs"),
         (format!("replay-window 64 flag esn {aead} {TIED}"), "its anti-replay window differs"),
         (aead.clone(), "its selector doesn't tie the key to the two addresses"),
-        (format!("{aead} {TIED} if_id 7"), unexpected),
+        (format!("{aead} {TIED} if_id 7"), "it is for another XFRM interface, or for one at all"),
         (format!("{aead} {TIED} limit packet-hard 1000"), unexpected),
     ] {
         patient.remake_sa(&attributes);

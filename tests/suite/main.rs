@@ -28,6 +28,7 @@ mod lockdown;
 mod mesh_wide;
 mod monitoring;
 mod named;
+mod networks;
 mod not_known;
 mod ordinary_user;
 mod plans;

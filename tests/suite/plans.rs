@@ -100,6 +100,7 @@ fn foreign_sa(dst: &str, spi: u32, reqid: u32) -> Sa {
         offload: None,
         encap: None,
         keepalive: None,
+        if_id: 0,
         extras: BTreeSet::new(),
     }
 }
@@ -334,7 +335,7 @@ fn an_sa_is_larval() {
 #[test]
 fn an_sa_has_an_if_id() {
     edited("an-sa-has-an-if-id", |state| {
-        sa(state, 0x8400_1002).extras.insert("if_id 0x7".into());
+        sa(state, 0x8400_1002).if_id = 7;
     });
 }
 

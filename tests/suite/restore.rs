@@ -218,9 +218,9 @@ fn what_nobody_could_make_again_is_named_before_anything_changes() {
     named(|kernel| kernel.state_mut().sas[0].key = KeyView::Unknown, "doesn't show its key");
     named(
         |kernel| {
-            kernel.state_mut().sas[0].extras.insert("if_id 0x1".into());
+            kernel.state_mut().sas[0].extras.insert("tfcpad 64".into());
         },
-        "it has if_id 0x1",
+        "it has tfcpad 64",
     );
     named(
         |kernel| {

@@ -116,6 +116,7 @@ fn sa_message(sa: &Sa, key: &Key, begin: InitialValues) -> state::ModifyMessage 
     nlas.extend(sa.offload.as_ref().map(|to| offload(to, sa.id.dst.is_ipv4(), begin.device)));
     nlas.extend(sa.encap.map(|ports| encap(ports, &sa.id.dst)));
     nlas.extend(sa.keepalive.into_iter().flat_map(keepalive));
+    nlas.extend(interface(sa.if_id));
     state::ModifyMessage { user_sa_info: info, nlas }
 }
 
@@ -240,12 +241,16 @@ fn policy_id(id: &PolicyId) -> policy::DelGetMessage {
 
 /// The parts of a policy's identity that are attributes.
 fn identity(id: &PolicyId) -> impl Iterator<Item = XfrmAttrs> {
-    let if_id = (id.if_id != 0).then_some(XfrmAttrs::IfId(id.if_id));
     let sub = id.sub.then(|| {
         let ptype = xfrm::XFRM_POLICY_TYPE_SUB;
         XfrmAttrs::PolicyType(UserPolicyType { ptype, ..UserPolicyType::default() })
     });
-    mark(id.mark).into_iter().chain(if_id).chain(sub)
+    mark(id.mark).into_iter().chain(interface(id.if_id)).chain(sub)
+}
+
+/// The number of an XFRM interface, if there is one.
+fn interface(if_id: u32) -> Option<XfrmAttrs> {
+    (if_id != 0).then_some(XfrmAttrs::IfId(if_id))
 }
 
 fn mark(mark: Mark) -> Option<XfrmAttrs> {

@@ -17,10 +17,10 @@ use rtnetlink::{
 };
 use rustix::net::{self, AddressFamily, SocketType};
 
-use super::{decode::Names, tunnels};
+use super::{decode::Names, interface, tunnels};
 use crate::{
     kernel::{Errno, KernelError, SystemCause, rules},
-    model::{Link, LocalAddress, MtuStep, ObjectStep, Queue, Sa, SaStep, Tunnel},
+    model::{Interface, Link, LocalAddress, MtuStep, ObjectStep, Queue, Sa, SaStep, Tunnel},
 };
 
 /// The devices of the calling thread's network namespace and their addresses,
@@ -40,6 +40,7 @@ pub(super) struct Devices {
     pub names: Names,
     pub links: Vec<Link>,
     pub addresses: Vec<LocalAddress>,
+    pub interfaces: Vec<Interface>,
     /// Tunnels without their forwarding entries.
     pub tunnels: Vec<Tunnel>,
     /// The VRF of each device that is in one, and of each VRF itself.
@@ -72,9 +73,10 @@ impl Devices {
         let mut links: Vec<_> = devices.values().map(|device| device.link.clone()).collect();
         links.sort();
         let vrfs = vrfs(&devices);
-        let messages = devices.values().map(|device| &device.message);
-        let tunnels = messages.filter_map(|message| tunnels::device(message, &names)).collect();
-        Ok(Self { names, links, addresses, tunnels, vrfs })
+        let messages = || devices.values().map(|device| &device.message);
+        let interfaces = messages().filter_map(interface::decoded).collect();
+        let tunnels = messages().filter_map(|message| tunnels::device(message, &names)).collect();
+        Ok(Self { names, links, addresses, interfaces, tunnels, vrfs })
     }
 
     /// The name of a device. One that came after they were listed has none yet.
@@ -140,8 +142,8 @@ pub(super) fn offload_index(sa: &Sa, step: &SaStep) -> Result<u32, KernelError> 
     })
 }
 
-/// Any socket may ask. The shipped unit allows a Unix one.
-fn index(device: &str) -> rustix::io::Result<u32> {
+/// The number of the device of this name. Any socket may ask. The shipped unit allows a Unix one.
+pub(super) fn index(device: &str) -> rustix::io::Result<u32> {
     let socket = net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
     net::netdevice::name_to_index(socket, device)
 }
@@ -158,20 +160,29 @@ pub fn local_addresses() -> Result<Vec<LocalAddress>, KernelError> {
 /// Sets a device's MTU.
 pub(super) fn set_mtu(step: &MtuStep) -> Result<(), KernelError> {
     let message = LinkUnspec::new_with_name(&step.device).mtu(step.mtu).build();
-    let answer = ask(async |handle| Ok(handle.link().change(message).execute().await));
-    let doing = step.attempt();
-    match answer {
+    change(step.attempt(), rules::mtu_refused, async |handle| {
+        handle.link().change(message).execute().await
+    })
+}
+
+/// Asks rtnetlink for a change. `meaning` explains an error number.
+pub(super) fn change<F>(
+    doing: String,
+    meaning: impl FnOnce(Errno) -> Option<String>,
+    request: impl FnOnce(Handle) -> F,
+) -> Result<(), KernelError>
+where
+    F: Future<Output = Result<(), rtnetlink::Error>>,
+{
+    let system = |doing, reason| KernelError::System { cause: SystemCause::Other, doing, reason };
+    match ask(async |handle| Ok(request(handle).await)) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(rtnetlink::Error::NetlinkError(refusal))) => {
             let errno = Errno(refusal.raw_code().abs());
-            Err(KernelError::Refused { doing, errno, detail: rules::mtu_refused(errno) })
+            Err(KernelError::Refused { doing, errno, detail: meaning(errno) })
         }
-        Ok(Err(error)) => {
-            Err(KernelError::System { cause: SystemCause::Other, doing, reason: error.to_string() })
-        }
-        Err(error) => {
-            Err(KernelError::System { cause: SystemCause::Other, doing, reason: error.to_string() })
-        }
+        Ok(Err(error)) => Err(system(doing, error.to_string())),
+        Err(error) => Err(system(doing, error.to_string())),
     }
 }
 

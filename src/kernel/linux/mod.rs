@@ -5,11 +5,13 @@
 //! is netlink's framing, `netlink` the socket, `decode` and `encode` turn messages into the model
 //! and back. `perform` has the rules of each step, `explain` the meaning of error numbers, and
 //! `modules` the reasons why the kernel loads no module. `host` reads sysctls, `link` devices and
-//! their addresses, `tunnels` VXLAN and Geneve devices, and `routes` the ways to peers. `iptables`
+//! their addresses, `tunnels` VXLAN and Geneve devices, and `routes` the ways to peers. `interface`,
+//! `address` and `fib` have XFRM interfaces, their addresses and the entries of routing tables. `iptables`
 //! has the chains, and `encap` the socket for ESP in UDP. [`probe`] sends packets that [`capture`] is to
 //! see on the devices. `examine` reads the facts that `doctor` alone asks for, `paths` among them the
 //! path MTUs that the kernel knows, and [`ping`] sends pings.
 
+mod address;
 pub mod capture;
 pub mod clock;
 mod decode;
@@ -17,9 +19,11 @@ mod encap;
 mod encode;
 mod examine;
 mod explain;
+mod fib;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod host;
+mod interface;
 mod iptables;
 mod link;
 pub mod lock;
@@ -244,6 +248,7 @@ impl Kernel for Linux {
         let devices = Devices::observe()?;
         let routes = routes::observe(&self.ways, &devices)?;
         let tunnels = Some(tunnels::with_entries(&devices)?);
+        let fib = fib::observe(&self.ways.networks, &devices)?;
         let seen = match self.look {
             Look::Leftovers => self.iptables.leftovers(reqid),
             Look::Guards => self.iptables.observe(reqid),
@@ -257,7 +262,7 @@ impl Kernel for Linux {
         let Objects { sas, policies, socket_policies, usage, encap } =
             self.objects(reqid, local, &devices)?;
         let keepalives = self.ways.encap.and_then(|_| host::keepalives());
-        let Devices { links, addresses, .. } = devices;
+        let Devices { links, addresses, interfaces, .. } = devices;
         let bypasses = host::bypasses(&links)?;
         let hidden = [
             bypasses.is_none().then_some(Hidden::Sysctls),
@@ -270,6 +275,8 @@ impl Kernel for Linux {
                 socket_policies,
                 addresses,
                 links,
+                interfaces,
+                fib,
                 bypasses: bypasses.unwrap_or_default(),
                 routes,
                 tunnels,

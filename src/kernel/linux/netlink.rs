@@ -157,6 +157,12 @@ impl Engine {
         }
     }
 
+    /// Asks the kernel to check the headers of dumps, and so to heed filters in them
+    /// (`NETLINK_GET_STRICT_CHK`). False on a kernel that does not.
+    pub(super) fn check_strictly(&mut self) -> bool {
+        self.socket.set_netlink_get_strict_chk(true).is_ok()
+    }
+
     /// Performs requests in order, a window at a time. Performs all of them even if some are
     /// refused, and returns an answer for each. A window has at most `window` requests, and only as
     /// many as have answers that fit the receive buffer.

@@ -26,9 +26,9 @@ pub(super) const HEADER: usize = 12;
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 pub(super) const RTA_DST: u16 = 1;
 pub(super) const RTA_SRC: u16 = 2;
-const RTA_OIF: u16 = 4;
-const RTA_PREFSRC: u16 = 7;
-const RTA_MULTIPATH: u16 = 9;
+pub(super) const RTA_OIF: u16 = 4;
+pub(super) const RTA_PREFSRC: u16 = 7;
+pub(super) const RTA_MULTIPATH: u16 = 9;
 const RTA_IP_PROTO: u16 = 27;
 const RTA_DPORT: u16 = 29;
 /// `RTNH_F_DEAD` and `RTNH_F_LINKDOWN`.
@@ -193,8 +193,10 @@ fn route(
     Ok(route)
 }
 
-struct Hop {
-    index: u32,
+/// A next hop of a route.
+pub(super) struct Hop {
+    /// The number of its device.
+    pub index: u32,
     no_carrier: bool,
 }
 
@@ -224,7 +226,7 @@ fn hops(answer: &Answer) -> Result<Vec<Hop>, KernelError> {
 }
 
 /// The devices of `RTA_MULTIPATH`, a list of `struct rtnexthop`.
-fn several(mut rest: &[u8]) -> Result<Vec<Hop>, KernelError> {
+pub(super) fn several(mut rest: &[u8]) -> Result<Vec<Hop>, KernelError> {
     let mut found = Vec::new();
     while !rest.is_empty() {
         let length = u16_at(rest, 0).map_or(0, usize::from);

@@ -4,9 +4,12 @@
 //! clock that only [`StepKind::Wait`] moves. Tests can plant faults: a request that is refused, an
 //! answer that is lost. Steps are performed in a file for each kind of object.
 
+mod address;
 mod chain;
+mod interface;
 mod mtu;
 mod policy;
+mod route;
 mod sa;
 
 use std::{
@@ -114,6 +117,9 @@ impl Memory {
             StepKind::Policy(step) => self.perform_policy(step),
             StepKind::Mtu(step) => self.set_mtu(step),
             StepKind::Chain(step) => self.perform_chain(step),
+            StepKind::Interface(step) => self.perform_interface(step),
+            StepKind::Address(step) => self.perform_address(step),
+            StepKind::Route(step) => self.perform_route(step),
             StepKind::Wait(duration) => {
                 self.clock += *duration;
                 Ok(())

@@ -3,16 +3,22 @@
 //! A file for each kind of object, with the texts of its steps.
 #![forbid(unsafe_code)]
 
+mod address;
 mod chain;
+mod interface;
 mod mtu;
 mod policy;
+mod route;
 mod sa;
 
 use std::{sync::Arc, time::Duration};
 
+pub use address::AddressStep;
 pub use chain::ChainStep;
+pub use interface::InterfaceStep;
 pub use mtu::MtuStep;
 pub use policy::PolicyStep;
+pub use route::RouteStep;
 pub use sa::{Added, SaStep};
 
 use super::{Key, PeerName, SaId};
@@ -39,6 +45,12 @@ pub enum StepKind<K = Arc<Key>> {
     Mtu(MtuStep),
     /// About a chain of the firewall.
     Chain(ChainStep),
+    /// About an XFRM interface.
+    Interface(InterfaceStep),
+    /// About an address of a device.
+    Address(AddressStep),
+    /// About an entry of a routing table.
+    Route(RouteStep),
     /// Lets packets in flight arrive before their SAs go.
     Wait(Duration),
 }
@@ -68,6 +80,9 @@ impl Step<()> {
             StepKind::Policy(step) => StepKind::Policy(step.clone()),
             StepKind::Mtu(step) => StepKind::Mtu(step.clone()),
             StepKind::Chain(step) => StepKind::Chain(step.clone()),
+            StepKind::Interface(step) => StepKind::Interface(step.clone()),
+            StepKind::Address(step) => StepKind::Address(step.clone()),
+            StepKind::Route(step) => StepKind::Route(step.clone()),
             StepKind::Wait(time) => StepKind::Wait(*time),
         };
         Ok(Step { peer: self.peer.clone(), kind })
@@ -82,6 +97,9 @@ impl<K> StepKind<K> {
             Self::Policy(step) => step,
             Self::Mtu(step) => step,
             Self::Chain(step) => step,
+            Self::Interface(step) => step,
+            Self::Address(step) => step,
+            Self::Route(step) => step,
             Self::Wait(time) => time,
         }
     }

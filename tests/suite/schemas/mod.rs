@@ -17,7 +17,7 @@ use crate::schema::{SCHEMAS, assert_valid, is_valid};
 use documents::{documents, read};
 
 /// Names that a document may lack, each behind the name of the member that it is in; `*` is any.
-const OPTIONAL: [&str; 34] = [
+const OPTIONAL: [&str; 38] = [
     "premises/included",
     "/foreign",
     "/local",
@@ -30,6 +30,10 @@ const OPTIONAL: [&str; 34] = [
     "sas/offload",
     "sas/encap",
     "sas/keepalive",
+    "sas/if_id",
+    "state/interfaces",
+    "state/fib",
+    "fib/source",
     "sas/extras",
     "policies/index",
     "policies/extras",

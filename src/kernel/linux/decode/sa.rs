@@ -99,6 +99,7 @@ pub(crate) fn sa_and_key(
         offload,
         encap: found.encap,
         keepalive: found.keepalive,
+        if_id: found.if_id,
         extras,
     };
     Ok((sa, usage, key))
@@ -156,6 +157,7 @@ struct Found {
     offload: Option<(u32, bool)>,
     encap: Option<Encap>,
     keepalive: Option<u32>,
+    if_id: u32,
     extras: Extras,
 }
 
@@ -167,6 +169,7 @@ impl Found {
     fn take(&mut self, attribute: XfrmAttrs, family: Family) -> Result<(), KernelError> {
         match &attribute {
             XfrmAttrs::Mark(mark) => self.mark = Mark { value: mark.value, mask: mark.mask },
+            XfrmAttrs::IfId(id) => self.if_id = *id,
             XfrmAttrs::ReplayStateEsn(replay) => {
                 self.window = Some(replay.replay_window);
                 self.sent = u64::from(replay.oseq_hi) << 32 | u64::from(replay.oseq);
@@ -317,11 +320,9 @@ fn extra(attribute: &XfrmAttrs, family: Family) -> Result<Option<String>, Kernel
         | XfrmAttrs::Unspec(_)
         | XfrmAttrs::LifetimeBytes(_)
         | XfrmAttrs::ReplayState(_)
-        | XfrmAttrs::IfId(0)
         | XfrmAttrs::TfcPadding(0)
         | XfrmAttrs::MappingTimeThreshold(0)
         | XfrmAttrs::ExtraFlags(0) => return Ok(None),
-        XfrmAttrs::IfId(id) => format!("if_id {id:#x}"),
         XfrmAttrs::TfcPadding(bytes) => format!("tfcpad {bytes}"),
         XfrmAttrs::MappingTimeThreshold(seconds) => format!("mapping-threshold {seconds}s"),
         XfrmAttrs::ReplayThreshold(packets) => format!("replay-threshold {packets}"),

@@ -73,6 +73,7 @@ fn ours(src: &str, dst: &str, replay: Replay) -> Sa {
         offload: None,
         encap: None,
         keepalive: None,
+        if_id: 0,
         extras: Extras::new(),
     }
 }
@@ -129,7 +130,7 @@ fn a_fingerprint_is_of_the_bits_that_the_transform_has() {
 #[test]
 fn what_the_model_has_no_field_for_is_named() {
     let found = sa(&mut fixture!("sa_extras"), OURS).unwrap();
-    assert_eq!(found.id.mark, Mark { value: 1, mask: 0xff });
+    assert_eq!((found.id.mark, found.if_id), (Mark { value: 1, mask: 0xff }, 2));
     assert_eq!((found.mode, found.key), (Mode::Tunnel, KeyView::Unknown));
     assert_eq!(found.encap, Some(Encap { sport: 4500, dport: 4501 }));
     assert_eq!(
@@ -138,7 +139,6 @@ fn what_the_model_has_no_field_for_is_named() {
             "flag decap-dscp",
             "flag dont-encap-dscp",
             "flag noecn",
-            "if_id 0x2",
             "output-mark 0x10/0xf0",
             "soft-byte limit 1000",
             "tfcpad 12",

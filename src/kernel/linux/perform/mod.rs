@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    explain,
+    address, explain, fib, interface,
     iptables::Iptables,
     link,
     netlink::{Answer, Engine, LOOK_WINDOW, WINDOW},
@@ -42,6 +42,9 @@ pub(super) fn perform(
             StepKind::Policy(step) => course.waiting.push(step),
             StepKind::Mtu(step) => course.perform_alone(|| link::set_mtu(step))?,
             StepKind::Chain(step) => course.perform_alone(|| iptables.perform(step))?,
+            StepKind::Interface(step) => course.perform_alone(|| interface::perform(step))?,
+            StepKind::Address(step) => course.perform_alone(|| address::perform(step))?,
+            StepKind::Route(step) => course.perform_alone(|| fib::perform(step))?,
             StepKind::Wait(time) => course.perform_alone(|| {
                 thread::sleep(*time);
                 Ok(())

@@ -1,0 +1,170 @@
+//! Entries of routing tables: dumps of them, and changes.
+//!
+//! Tables may hold a million entries. Only those are kept that are meshes', and those that overlap
+//! with the mesh's networks. Where no networks are asked for, the kernel is asked for entries of
+//! meshes alone, and looks only for those (`NETLINK_GET_STRICT_CHK`).
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType},
+};
+
+use super::{
+    link::{self, Devices},
+    netlink::{Engine, Protocol},
+    routes::{
+        HEADER, RTA_DST, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC, RTM_GETROUTE, address, several,
+    },
+    wire::{attributes, garbled, u32_at},
+};
+use crate::{
+    kernel::{Errno, KernelError, rules},
+    model::{FibAction, FibEntry, ObjectStep, Prefix, RouteStep},
+};
+
+/// linux/rtnetlink.h.
+const RTM_NEWROUTE: u16 = 24;
+const RTA_PRIORITY: u16 = 6;
+const RTA_TABLE: u16 = 15;
+/// The entry is a copy that the kernel made of another.
+const RTM_F_CLONED: u32 = 0x200;
+
+/// Families by the kernel's number, with an address of each.
+const FAMILIES: [(u8, IpAddr); 2] = [
+    (2, IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+    (10, IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)),
+];
+
+/// The entries of meshes, and those that overlap with `networks`.
+///
+/// # Errors
+///
+/// Any doubt that all entries were read.
+pub(super) fn observe(
+    networks: &[Prefix],
+    devices: &Devices,
+) -> Result<Vec<FibEntry>, KernelError> {
+    let mut engine = Engine::open(Protocol::Route)?;
+    let protocol = match networks.is_empty() {
+        // A kernel that does not filter shows all of them.
+        true if engine.check_strictly() => FibEntry::PROTOCOL,
+        _ => 0,
+    };
+    let mut found = Vec::new();
+    for (family, _) in FAMILIES {
+        let mut body = [0; HEADER];
+        (body[0], body[5]) = (family, protocol);
+        found.extend(engine.dump((RTM_GETROUTE, RTM_NEWROUTE), &body, "routes", |message| {
+            let entry = decoded(message, devices)?;
+            Ok(entry.filter(|entry| {
+                let overlaps = |network: &Prefix| network.overlaps(&entry.to);
+                entry.protocol == FibEntry::PROTOCOL || networks.iter().any(overlaps)
+            }))
+        })?);
+    }
+    // A kernel without IPv6 answers a question about it with all that it has.
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// A message of a dump; none for an entry that no packet from here follows.
+fn decoded(message: &[u8], devices: &Devices) -> Result<Option<FibEntry>, KernelError> {
+    let (header, rest) = message
+        .split_at_checked(HEADER)
+        .ok_or_else(|| garbled(format!("a route of {} bytes", message.len())))?;
+    let family = FAMILIES.into_iter().find(|(family, _)| *family == header[0]);
+    let flags = u32_at(header, 8).unwrap_or_default();
+    // Routes of multicast have families of their own.
+    let Some((_, unspecified)) = family.filter(|_| flags & RTM_F_CLONED == 0) else {
+        return Ok(None);
+    };
+    let mut to = Prefix { address: unspecified, length: header[1] };
+    let (mut table, mut metric, mut source) = (u32::from(header[4]), 0, None);
+    let mut by = BTreeSet::new();
+    let number = |value: &[u8]| u32_at(value, 0).ok_or_else(|| garbled("a route's short number"));
+    for (kind, range) in attributes(rest)? {
+        let value = &rest[range];
+        match kind {
+            RTA_DST => to.address = address(value)?,
+            RTA_TABLE => table = number(value)?,
+            RTA_PRIORITY => metric = number(value)?,
+            RTA_PREFSRC => source = Some(address(value)?),
+            RTA_OIF => _ = by.insert(devices.name(number(value)?)),
+            RTA_MULTIPATH => {
+                by.extend(several(value)?.into_iter().map(|hop| devices.name(hop.index)));
+            }
+            _ => {}
+        }
+    }
+    let action = action(header[7], by);
+    Ok(Some(FibEntry { to, table, metric, action, protocol: header[5], source }))
+}
+
+/// The action of a route's type (`RTN_UNICAST` and others).
+fn action(kind: u8, devices: BTreeSet<String>) -> FibAction {
+    let other = |word: &str| FibAction::Other(word.into());
+    match kind {
+        1 => FibAction::Devices(devices),
+        2 => other("local"),
+        3 => other("broadcast"),
+        4 => other("anycast"),
+        5 => other("multicast"),
+        6 => FibAction::Blackhole,
+        7 => other("unreachable"),
+        8 => other("prohibit"),
+        9 => other("throw"),
+        number => FibAction::Other(format!("type {number}")),
+    }
+}
+
+/// Performs a step.
+pub(super) fn perform(step: &RouteStep) -> Result<(), KernelError> {
+    let (RouteStep::Add(entry) | RouteStep::Delete(entry)) = step;
+    rules::check_route(entry, step)?;
+    let is_deleted = matches!(step, RouteStep::Delete(_));
+    let message = match encoded(entry) {
+        Ok(message) => message,
+        // The kernel deletes the routes of a device that goes.
+        Err(_) if is_deleted => return Ok(()),
+        Err(errno) => {
+            let detail = rules::route_refused(errno);
+            return Err(KernelError::Refused { doing: step.attempt(), errno, detail });
+        }
+    };
+    let answer =
+        link::change(step.attempt(), rules::route_refused, async |handle| match is_deleted {
+            false => handle.route().add(message).execute().await,
+            true => handle.route().del(message).execute().await,
+        });
+    match answer {
+        Err(KernelError::Refused { errno: Errno::ESRCH | Errno::ENODEV, .. }) if is_deleted => {
+            Ok(())
+        }
+        answer => answer,
+    }
+}
+
+/// The message about an entry, or the error number of a device that is not there.
+fn encoded(entry: &FibEntry) -> Result<RouteMessage, Errno> {
+    let FibEntry { to, table, metric, action, protocol, source } = entry;
+    let mut message = RouteMessageBuilder::<IpAddr>::new()
+        .table_id(*table)
+        .protocol(RouteProtocol::from(*protocol))
+        .priority(*metric);
+    // A builder refuses addresses and lengths that don't go together, which prefixes never have.
+    message = message.destination_prefix(to.address, to.length).map_err(|_| Errno::EINVAL)?;
+    if let Some(source) = source {
+        message = message.pref_source(*source).map_err(|_| Errno::EINVAL)?;
+    }
+    let FibAction::Devices(devices) = action else {
+        return Ok(message.kind(RouteType::BlackHole).build());
+    };
+    for device in devices {
+        let index = link::index(device).map_err(|errno| Errno(errno.raw_os_error()))?;
+        message.get_mut().attributes.push(RouteAttribute::Oif(index));
+    }
+    Ok(message.build())
+}

@@ -1,0 +1,257 @@
+//! An interface, its addresses and routes: wanted by hand, as no kind of traffic asks for them yet.
+
+use meshsec::{
+    apply::{Report, Target, apply},
+    desired::{Desired, FibKey, Keyring, WantedEntry},
+    kernel::{Kernel, Memory},
+    model::{FibAction, FibEntry, Interface, LocalAddress, Prefix, Reqid, State, Step},
+    plan::{Phase, Plan},
+    restore::{restore, unlike},
+};
+
+use crate::common::{REQID, host, mesh, nothing, observe, wanted};
+
+const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+const OTHERS: Reqid = Reqid(0x4d53_0002);
+
+fn prefix(text: &str) -> Prefix {
+    let (address, length) = text.split_once('/').unwrap();
+    Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() }
+}
+
+fn local(address: &str, device: &str) -> LocalAddress {
+    LocalAddress { address: address.parse().unwrap(), device: device.into() }
+}
+
+/// A mesh of three, of which the two others have a network of each family.
+fn with_networks() -> (Desired, Keyring) {
+    let (mut desired, keyring) = wanted(&mesh(1, &LAB));
+    desired.interface = Some(Interface::of_mesh("mesh0", REQID, 1400));
+    let inside = ["10.9.0.1", "fd00:9::1"].map(|address| local(address, "mesh0"));
+    desired.inside = inside.clone().into();
+    let networks = [["10.2.0.0/16", "fd00:2::/48"], ["10.3.0.0/16", "fd00:3::/48"]];
+    for (peer, networks) in desired.peers.values().cloned().zip(networks).collect::<Vec<_>>() {
+        for (network, inside) in networks.map(prefix).into_iter().zip(&inside) {
+            for entry in [
+                FibEntry::through(network, "mesh0", Some(inside.address)),
+                FibEntry::blackhole(network, REQID),
+            ] {
+                let wanted = WantedEntry { peer: peer.clone(), entry };
+                desired.fib.insert(FibKey::of(&wanted.entry), wanted);
+            }
+        }
+    }
+    (desired, keyring)
+}
+
+fn perform(desired: &Desired, keyring: &Keyring, kernel: &mut Memory) -> Report {
+    let plan = Plan::new(desired, &observe(kernel), REQID);
+    apply(kernel, &Target { desired, keyring, reqid: REQID }, &plan, &mut |_| {})
+}
+
+/// A host on which it was applied, beside objects of others.
+fn applied() -> Memory {
+    let (desired, keyring) = with_networks();
+    let mut kernel = host(&mesh(1, &LAB));
+    foreign().into_iter().for_each(|entry| kernel.state_mut().fib.push(entry));
+    kernel.state_mut().interfaces.push(Interface::of_mesh("ipsec0", OTHERS, 1300));
+    kernel.state_mut().addresses.push(local("10.8.0.1", "ipsec0"));
+    let report = perform(&desired, &keyring, &mut kernel);
+    assert!(report.is_complete(), "{:?}", report.failed.first().map(|(_, error)| error.clone()));
+    kernel
+}
+
+/// Entries that are not the mesh's, though near.
+fn foreign() -> Vec<FibEntry> {
+    let network = prefix("10.2.0.0/16");
+    vec![
+        FibEntry::blackhole(network, OTHERS),
+        FibEntry { protocol: 4, ..FibEntry::blackhole(network, Reqid(7)) },
+        FibEntry { metric: 9, protocol: 4, ..FibEntry::through(network, "mesh0", None) },
+        FibEntry { metric: 8, ..FibEntry::through(network, "ipsec0", None) },
+    ]
+}
+
+/// Another program's work.
+type Spoil<'a> = &'a dyn Fn(&mut State);
+
+fn has_foreign(state: &State) -> bool {
+    foreign().iter().all(|entry| state.fib.contains(entry))
+        && state.interface_of(OTHERS).is_some()
+        && state.addresses.contains(&local("10.8.0.1", "ipsec0"))
+}
+
+#[test]
+fn blackholes_come_first_and_routes_last_and_they_go_in_reverse() {
+    let (desired, keyring) = with_networks();
+    let mut kernel = host(&mesh(1, &LAB));
+    let order = |plan: &Plan| -> Vec<(Phase, &'static str)> {
+        let mut names: Vec<_> = plan.steps.iter().map(|step| (step.phase, step.name())).collect();
+        names.dedup();
+        names.retain(|(_, name)| {
+            ["interface", "address", "route", "sa", "policy", "guard"]
+                .iter()
+                .any(|kind| name.ends_with(&format!("_{kind}")))
+        });
+        names
+    };
+    let plan = Plan::new(&desired, &observe(&mut kernel), REQID);
+    assert_eq!(
+        order(&plan),
+        [
+            (Phase::Guards, "add_guard"),
+            (Phase::Guards, "add_route"),
+            (Phase::OutboundSas, "add_sa"),
+            (Phase::IcmpErrors, "add_policy"),
+            (Phase::InboundSas, "add_sa"),
+            (Phase::Policies, "add_policy"),
+            (Phase::Interface, "add_interface"),
+            (Phase::Addresses, "add_address"),
+            (Phase::Routes, "add_route"),
+        ]
+    );
+    assert!(perform(&desired, &keyring, &mut kernel).is_complete());
+    let plan = Plan::new(&nothing(&mesh(1, &LAB)), &observe(&mut kernel), REQID);
+    assert_eq!(
+        order(&plan),
+        [
+            (Phase::DeleteRoutes, "delete_route"),
+            (Phase::DeleteInterface, "delete_interface"),
+            (Phase::DeletePolicies, "delete_policy"),
+            (Phase::DeleteSas, "delete_sa"),
+            (Phase::DeleteIcmpErrors, "delete_policy"),
+            (Phase::DeleteOutboundSas, "delete_sa"),
+            (Phase::DeleteGuards, "delete_guard"),
+            (Phase::DeleteGuards, "delete_route"),
+        ]
+    );
+}
+
+#[test]
+fn at_every_step_a_route_to_the_interface_has_a_blackhole_behind_it() {
+    let is_closed = |state: &State| {
+        let is_through = |entry: &&FibEntry| matches!(entry.action, FibAction::Devices(_));
+        state.fib_of(REQID).filter(is_through).all(|entry| {
+            state.fib.contains(&FibEntry::blackhole(entry.to, REQID))
+                && state.interface_of(REQID).is_some_and(|interface| interface.up)
+        })
+    };
+    let follow = |desired: &Desired, keyring: &Keyring, kernel: &mut Memory| {
+        let plan = Plan::new(desired, &observe(kernel), REQID);
+        for planned in &plan.steps {
+            let key = |id: &_| keyring.get(id).ok_or(());
+            let step: Step = planned.step.keyed(key).unwrap();
+            assert_eq!(kernel.perform(&[step]).unwrap(), [Ok(())], "{}", planned.id());
+            assert!(is_closed(kernel.state()), "after {} {}", planned.name(), planned.id());
+        }
+    };
+    let (desired, keyring) = with_networks();
+    let mut kernel = host(&mesh(1, &LAB));
+    follow(&desired, &keyring, &mut kernel);
+    follow(&nothing(&mesh(1, &LAB)), &Keyring::default(), &mut kernel);
+    assert_eq!(kernel.state().fib, []);
+}
+
+#[test]
+fn whatever_happened_to_them_is_drift_that_an_apply_repairs() {
+    let healthy = applied().state().clone().sorted();
+    let change = |state: &mut State, change: fn(&mut Interface)| {
+        change(state.interfaces.iter_mut().find(|one| one.belongs_to(REQID)).unwrap());
+    };
+    let spoil: [(&str, Spoil); 9] = [
+        ("the interface is gone", &|state| {
+            state.interfaces.retain(|one| !one.belongs_to(REQID));
+            state.links.retain(|link| link.name != "mesh0");
+            state.addresses.retain(|local| local.device != "mesh0");
+            state.fib.retain(|entry| entry.action != FibAction::device("mesh0"));
+            state.fib.extend(foreign().into_iter().filter(|entry| entry.metric == 9));
+        }),
+        ("it is down", &|state| {
+            change(state, |one| one.up = false);
+            state.addresses.retain(|local| local.address.is_ipv4() || local.device != "mesh0");
+            state
+                .fib
+                .retain(|entry| entry.action != FibAction::device("mesh0") || entry.metric == 9);
+        }),
+        ("it is up again without routes", &|state| {
+            state
+                .fib
+                .retain(|entry| entry.action != FibAction::device("mesh0") || entry.metric == 9);
+        }),
+        ("it makes addresses", &|state| change(state, |one| one.makes_addresses = true)),
+        ("policies of others meet its packets", &|state| {
+            change(state, |one| one.skips_policies = false);
+        }),
+        ("another MTU", &|state| change(state, |one| one.mtu = 1500)),
+        ("an address came", &|state| state.addresses.push(local("10.9.0.7", "mesh0"))),
+        ("an address went", &|state| {
+            state.addresses.retain(|one| *one != local("10.9.0.1", "mesh0"))
+        }),
+        ("blackholes were flushed", &|state| {
+            state.fib.retain(|entry| {
+                entry.action != FibAction::Blackhole || !entry.belongs_to(REQID, None)
+            });
+        }),
+    ];
+    let (desired, keyring) = with_networks();
+    for (name, spoil) in spoil {
+        let mut kernel = Memory::holding(healthy.clone());
+        spoil(kernel.state_mut());
+        assert!(!Plan::new(&desired, &observe(&mut kernel), REQID).is_empty(), "{name}");
+        let report = perform(&desired, &keyring, &mut kernel);
+        assert!(report.is_complete(), "{name}");
+        let mut healed = kernel.state().clone().sorted();
+        // The device is the same as before, where it had to be made again.
+        healed.links.clone_from(&healthy.links);
+        assert!(healed == healthy, "{name}");
+    }
+}
+
+#[test]
+fn an_interface_that_was_renamed_is_made_again_under_its_name() {
+    let (desired, keyring) = with_networks();
+    let mut kernel = applied();
+    let state = kernel.state_mut();
+    state.interfaces.iter_mut().find(|one| one.belongs_to(REQID)).unwrap().name = "vpn".into();
+    state.links.iter_mut().find(|link| link.name == "mesh0").unwrap().name = "vpn".into();
+    for entry in &mut state.fib {
+        if entry.action == FibAction::device("mesh0") {
+            entry.action = FibAction::device("vpn");
+        }
+    }
+    for local in state.addresses.iter_mut().filter(|local| local.device == "mesh0") {
+        local.device = "vpn".into();
+    }
+    assert!(perform(&desired, &keyring, &mut kernel).is_complete());
+    assert_eq!(kernel.state().interface_of(REQID).unwrap().name, "mesh0");
+    assert!(kernel.state().link("vpn").is_none());
+}
+
+#[test]
+fn a_destroy_takes_them_and_nothing_of_others() {
+    let mut kernel = applied();
+    assert!(has_foreign(kernel.state()));
+    let desired = nothing(&mesh(1, &LAB));
+    assert!(perform(&desired, &Keyring::default(), &mut kernel).is_complete());
+    let state = kernel.state();
+    assert_eq!(state.interface_of(REQID), None);
+    assert_eq!(state.fib_of(REQID).count(), 0);
+    assert!(state.interface_of(OTHERS).is_some());
+    // Those that led by the mesh's interface went with it.
+    let left = foreign().into_iter().filter(|entry| entry.metric != 9);
+    assert!(left.into_iter().all(|entry| state.fib.contains(&entry)));
+}
+
+#[test]
+fn a_revert_brings_them_back() {
+    let mut kernel = applied();
+    let (_, keyring) = with_networks();
+    let to = nothing(&mesh(1, &LAB));
+    let live = observe(&mut kernel);
+    let plan = Plan::new(&to, &live, REQID);
+    let (before, keys) = restore(&live, keyring, &plan, &to, REQID).unwrap();
+    assert!(perform(&to, &Keyring::default(), &mut kernel).is_complete());
+    assert!(!unlike(&before, &observe(&mut kernel), REQID).is_empty());
+    perform(&before, &keys, &mut kernel);
+    assert_eq!(unlike(&before, &observe(&mut kernel), REQID), Vec::<String>::new());
+}

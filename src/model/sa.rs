@@ -263,8 +263,8 @@ impl Sa {
         self.keepalive.is_none() && self.if_id == 0 && self.extras.iter().eq([DIRECTION_OUT])
     }
 
-    /// Whether only policies of an XFRM interface find it. Snapshots of versions before 0.2 have the
-    /// number among the other attributes.
+    /// Whether only policies of an XFRM interface find it. Older snapshots have the number
+    /// among the other attributes.
     pub fn has_interface(&self) -> bool {
         self.if_id != 0 || self.extras.iter().any(|extra| extra.starts_with("if_id"))
     }

@@ -31,6 +31,8 @@ mod named;
 mod networks;
 mod not_known;
 mod ordinary_user;
+#[path = "../packets/networks.rs"]
+mod packets_to_networks;
 mod plans;
 mod plans_options;
 mod prove;

@@ -1,15 +1,24 @@
 //! An interface, its addresses and routes: wanted by hand, as no kind of traffic asks for them yet.
 
+use std::net::IpAddr;
+
 use meshsec::{
     apply::{Report, Target, apply},
-    desired::{Desired, FibKey, Keyring, WantedEntry},
+    desired::{Desired, FibKey, Keyring, WantedEntry, WantedPolicy, WantedSa},
     kernel::{Kernel, Memory},
-    model::{FibAction, FibEntry, Interface, LocalAddress, Prefix, Reqid, State, Step},
+    model::{
+        Action, Direction, FibAction, FibEntry, Interface, LocalAddress, Mode, PEER_PRIORITY,
+        PeerName, Policy, PolicyId, PolicyRole, Prefix, Reqid, Selector, Spi, State, Step,
+        Template,
+    },
     plan::{Phase, Plan},
     restore::{restore, unlike},
 };
 
-use crate::common::{REQID, host, mesh, nothing, observe, wanted};
+use crate::{
+    common::{REQID, host, mesh, nothing, observe, wanted},
+    packets_to_networks::{Fate, leaves},
+};
 
 const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 const OTHERS: Reqid = Reqid(0x4d53_0002);
@@ -23,15 +32,25 @@ fn local(address: &str, device: &str) -> LocalAddress {
     LocalAddress { address: address.parse().unwrap(), device: device.into() }
 }
 
-/// A mesh of three, of which the two others have a network of each family.
+const NETWORKS: [[&str; 2]; 2] = [["10.2.0.0/16", "fd00:2::/48"], ["10.3.0.0/16", "fd00:3::/48"]];
+
+/// A mesh of three, of which the two others have a network of each family: SAs in mode tunnel for the
+/// interface, policies that tie each network to both outer addresses, routes, and all that guards.
 fn with_networks() -> (Desired, Keyring) {
     let (mut desired, keyring) = wanted(&mesh(1, &LAB));
     desired.interface = Some(Interface::of_mesh("mesh0", REQID, 1400));
     let inside = ["10.9.0.1", "fd00:9::1"].map(|address| local(address, "mesh0"));
     desired.inside = inside.clone().into();
-    let networks = [["10.2.0.0/16", "fd00:2::/48"], ["10.3.0.0/16", "fd00:3::/48"]];
-    for (peer, networks) in desired.peers.values().cloned().zip(networks).collect::<Vec<_>>() {
+    for wanted in desired.sas.values_mut() {
+        (wanted.sa.mode, wanted.sa.selector, wanted.sa.if_id) = (Mode::Tunnel, None, REQID.0);
+    }
+    desired.policies.clear();
+    desired.guards.clear();
+    desired.chains.clear();
+    let here = desired.local.unwrap();
+    for ((outer, peer), networks) in desired.peers.clone().into_iter().zip(NETWORKS) {
         for (network, inside) in networks.map(prefix).into_iter().zip(&inside) {
+            add_policies(&mut desired, &peer, [here, outer], network);
             for entry in [
                 FibEntry::through(network, "mesh0", Some(inside.address)),
                 FibEntry::blackhole(network, REQID),
@@ -42,6 +61,57 @@ fn with_networks() -> (Desired, Keyring) {
         }
     }
     (desired, keyring)
+}
+
+/// The policies for a network behind a peer, and its guards.
+fn add_policies(desired: &mut Desired, peer: &PeerName, ends: [IpAddr; 2], network: Prefix) {
+    let any = Prefix::any(network.address);
+    for direction in [Direction::Out, Direction::In, Direction::Fwd] {
+        let (selector, [src, dst]) = match direction {
+            Direction::Out => (Selector::between(any, network), ends),
+            Direction::In | Direction::Fwd => (Selector::between(network, any), [ends[1], ends[0]]),
+        };
+        let out =
+            |wanted: &&WantedSa| wanted.direction == Direction::Out && wanted.sa.id.dst == dst;
+        let spi = match direction {
+            Direction::Out => desired.sas.values().find(out).unwrap().sa.id.spi,
+            Direction::In | Direction::Fwd => Spi::from_raw(0),
+        };
+        let template = Template { mode: Mode::Tunnel, ..Template::transport(src, dst, spi, REQID) };
+        let guard = Policy {
+            id: PolicyId::new(direction, selector),
+            priority: REQID.0,
+            action: Action::Block,
+            index: None,
+            templates: Vec::new(),
+            extras: Default::default(),
+        };
+        let policy = Policy {
+            id: PolicyId { if_id: REQID.0, ..guard.id },
+            priority: PEER_PRIORITY,
+            action: Action::Allow,
+            templates: vec![template],
+            ..guard.clone()
+        };
+        let wanted = WantedPolicy { policy, peer: peer.clone() };
+        desired.policies.insert(wanted.policy.id, wanted);
+        // Over IPv6 the interface can't skip it.
+        if direction != Direction::Out || network.address.is_ipv4() {
+            desired.guards.insert(guard.id, guard);
+        }
+    }
+}
+
+/// A packet for an address of each network.
+fn packets() -> Vec<[IpAddr; 2]> {
+    [
+        ["10.9.0.1", "10.2.0.7"],
+        ["fd00:9::1", "fd00:2::7"],
+        ["10.9.0.1", "10.3.255.7"],
+        ["fd00:9::1", "fd00:3::7"],
+    ]
+    .map(|ends| ends.map(|end| end.parse().unwrap()))
+    .into()
 }
 
 fn perform(desired: &Desired, keyring: &Keyring, kernel: &mut Memory) -> Report {
@@ -127,29 +197,94 @@ fn blackholes_come_first_and_routes_last_and_they_go_in_reverse() {
     );
 }
 
+/// Performs a plan step by step, and tells the fate of all packets after each.
+fn followed(
+    (desired, keyring): &(Desired, Keyring),
+    kernel: &mut Memory,
+    mut see: impl FnMut(Phase, Vec<Fate>),
+) {
+    let plan = Plan::new(desired, &observe(kernel), REQID);
+    for planned in &plan.steps {
+        let step: Step = planned.step.keyed(|id| keyring.get(id).ok_or(())).unwrap();
+        assert_eq!(kernel.perform(&[step]).unwrap(), [Ok(())], "{}", planned.id());
+        let state = kernel.state();
+        let fates = packets().into_iter().map(|[src, dst]| leaves(state, src, dst));
+        see(planned.phase, fates.collect());
+    }
+}
+
 #[test]
-fn at_every_step_a_route_to_the_interface_has_a_blackhole_behind_it() {
-    let is_closed = |state: &State| {
-        let is_through = |entry: &&FibEntry| matches!(entry.action, FibAction::Devices(_));
-        state.fib_of(REQID).filter(is_through).all(|entry| {
-            state.fib.contains(&FibEntry::blackhole(entry.to, REQID))
-                && state.interface_of(REQID).is_some_and(|interface| interface.up)
-        })
-    };
-    let follow = |desired: &Desired, keyring: &Keyring, kernel: &mut Memory| {
-        let plan = Plan::new(desired, &observe(kernel), REQID);
-        for planned in &plan.steps {
-            let key = |id: &_| keyring.get(id).ok_or(());
-            let step: Step = planned.step.keyed(key).unwrap();
-            assert_eq!(kernel.perform(&[step]).unwrap(), [Ok(())], "{}", planned.id());
-            assert!(is_closed(kernel.state()), "after {} {}", planned.name(), planned.id());
-        }
-    };
-    let (desired, keyring) = with_networks();
+fn at_no_step_does_a_packet_leave_in_the_clear_that_was_closed() {
+    let mesh_of_networks = with_networks();
     let mut kernel = host(&mesh(1, &LAB));
-    follow(&desired, &keyring, &mut kernel);
-    follow(&nothing(&mesh(1, &LAB)), &Keyring::default(), &mut kernel);
+    let mut worst = vec![Fate::Leaks; packets().len()];
+    followed(&mesh_of_networks, &mut kernel, |phase, fates| {
+        for (worst, fate) in worst.iter_mut().zip(fates) {
+            assert!(fate <= *worst, "{fate:?} after {worst:?}, in {phase:?}");
+            *worst = fate;
+        }
+    });
+    assert!(worst.iter().all(|fate| matches!(fate, Fate::Protected(_))), "{worst:?}");
+    let nothing = (nothing(&mesh(1, &LAB)), Keyring::default());
+    followed(&nothing, &mut kernel, |phase, fates| {
+        let leaks = fates.contains(&Fate::Leaks);
+        assert!(!leaks || phase >= Phase::DeleteGuards, "{fates:?} in {phase:?}");
+    });
     assert_eq!(kernel.state().fib, []);
+}
+
+#[test]
+fn a_raise_of_the_generation_drops_nothing() {
+    let mut kernel = applied();
+    let (mut desired, _) = with_networks();
+    let (next, keyring) = wanted(&mesh(2, &LAB));
+    desired.sas = next.sas;
+    for wanted in desired.sas.values_mut() {
+        (wanted.sa.mode, wanted.sa.selector, wanted.sa.if_id) = (Mode::Tunnel, None, REQID.0);
+    }
+    for wanted in desired.policies.values_mut() {
+        let template = &mut wanted.policy.templates[0];
+        let mut sas = desired.sas.values();
+        let newest = sas.rfind(|wanted| {
+            (wanted.sa.id.dst, wanted.direction) == (template.dst, Direction::Out)
+                && wanted.generation.get() == 2
+        });
+        template.spi = newest.map_or(template.spi, |wanted| wanted.sa.id.spi);
+    }
+    followed(&(desired, keyring), &mut kernel, |phase, fates| {
+        assert!(fates.iter().all(|fate| matches!(fate, Fate::Protected(_))), "{phase:?} {fates:?}");
+    });
+}
+
+#[test]
+fn closed_in_every_partial_state() {
+    let healthy = applied().state().clone();
+    let interface_goes = |state: &mut State| {
+        state.interfaces.retain(|one| !one.belongs_to(REQID));
+        state.fib.retain(|entry| entry.action != FibAction::device("mesh0"));
+    };
+    let parts: [(&str, Spoil); 7] = [
+        ("interface", &interface_goes),
+        ("routes", &|state| state.fib.retain(|entry| entry.action != FibAction::device("mesh0"))),
+        ("sas", &|state| state.sas.clear()),
+        ("policies", &|state| {
+            state.policies.retain(|policy| policy.role_in(REQID) != Some(PolicyRole::Peer));
+        }),
+        ("all policies", &|state| state.policies.clear()),
+        ("guards", &|state| state.policies.retain(|policy| !policy.is_guard_of(REQID))),
+        ("sysctl", &|state| {
+            state.interfaces.iter_mut().for_each(|one| one.skips_policies = false);
+        }),
+    ];
+    for chosen in 0..1 << parts.len() {
+        let mut state = healthy.clone();
+        let chosen = || parts.iter().enumerate().filter(move |(n, _)| chosen & 1 << n != 0);
+        chosen().for_each(|(_, (_, spoil))| spoil(&mut state));
+        for [src, dst] in packets() {
+            let names: Vec<&str> = chosen().map(|(_, (name, _))| *name).collect();
+            assert_ne!(leaves(&state, src, dst), Fate::Leaks, "to {dst} without {names:?}");
+        }
+    }
 }
 
 #[test]

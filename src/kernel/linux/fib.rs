@@ -2,7 +2,9 @@
 //!
 //! Tables may hold a million entries. Only those are kept that are meshes', and those that overlap
 //! with the mesh's networks. Where no networks are asked for, the kernel is asked for entries of
-//! meshes alone, and looks only for those (`NETLINK_GET_STRICT_CHK`).
+//! meshes alone (`NETLINK_GET_STRICT_CHK`). Still it goes through all of them, under the lock of all
+//! network devices. So nobody asks where a mesh without networks is looked at, and no XFRM interface
+//! is there.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -21,7 +23,7 @@ use super::{
 };
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{FibAction, FibEntry, ObjectStep, Prefix, RouteStep},
+    model::{FibAction, FibEntry, ObjectStep, Prefix, RouteStep, Ways},
 };
 
 /// linux/rtnetlink.h.
@@ -37,15 +39,17 @@ const FAMILIES: [(u8, IpAddr); 2] = [
     (10, IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)),
 ];
 
-/// The entries of meshes, and those that overlap with `networks`.
+/// The entries of meshes, and those that overlap with the mesh's networks; none where there can't be
+/// any. A mesh that is looked at without its file may have had networks.
 ///
 /// # Errors
 ///
 /// Any doubt that all entries were read.
-pub(super) fn observe(
-    networks: &[Prefix],
-    devices: &Devices,
-) -> Result<Vec<FibEntry>, KernelError> {
+pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<FibEntry>, KernelError> {
+    let networks = &ways.networks;
+    if networks.is_empty() && devices.interfaces.is_empty() && !ways.members.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut engine = Engine::open(Protocol::Route)?;
     let protocol = match networks.is_empty() {
         // A kernel that does not filter shows all of them.

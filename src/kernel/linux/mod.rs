@@ -248,7 +248,7 @@ impl Kernel for Linux {
         let devices = Devices::observe()?;
         let routes = routes::observe(&self.ways, &devices)?;
         let tunnels = Some(tunnels::with_entries(&devices)?);
-        let fib = fib::observe(&self.ways.networks, &devices)?;
+        let fib = fib::observe(&self.ways, &devices)?;
         let seen = match self.look {
             Look::Leftovers => self.iptables.leftovers(reqid),
             Look::Guards => self.iptables.observe(reqid),

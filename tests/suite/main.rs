@@ -13,6 +13,7 @@ mod colours;
 mod completions;
 mod config;
 mod configuration_management;
+mod confirm;
 mod conflicts;
 mod doctor;
 mod examples;

@@ -118,6 +118,23 @@ fn options_that_others_have_are_told_what_they_are_called_here() {
     }
 }
 
+/// Here the time is that of the snapshot; on a host it is the clock's.
+#[test]
+fn a_time_before_the_release_is_refused_where_generations_follow_the_clock() {
+    let dir = mesh();
+    let file = dir.path().join("mesh.toml");
+    let snapshot = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots/every-name.json");
+    let plan = ["-c", "mesh.toml", "--local", "h1", "plan", "--live", snapshot];
+    let by_number = said(dir.path(), &plan).1;
+    assert!(by_number.contains("Plan: "), "{by_number}");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("generation = 5", "period = \"1h\"")).unwrap();
+    let (status, text) = said(dir.path(), &plan);
+    assert_eq!(status, Some(1), "{text}");
+    let refusal = "error: the clock shows 2026-01-16 13:30 UTC, before this program's release";
+    assert!(text.starts_with(refusal) && !text.contains("Plan: "), "{text}");
+}
+
 #[test]
 fn mtu_says_what_is_needed_below() {
     let dir = mesh();

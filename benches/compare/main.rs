@@ -5,9 +5,12 @@
 //! machine meets both alike, and each is a median. Times are of whole processes, start included.
 //! Needs root, network namespaces and ESP, apart from its native part.
 
+mod charon;
+mod chart;
 mod floor;
 mod mesh;
 mod packets;
+mod pluto;
 mod storm;
 
 use std::{
@@ -15,7 +18,7 @@ use std::{
     hint::black_box,
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use meshsec::kernel::linux::netns;
@@ -64,6 +67,10 @@ struct Bench {
     foreign: Vec<u32>,
     parts: Vec<String>,
     hosts: Vec<usize>,
+    /// When strongSwan and libreswan make SAs: "start", at once, or "trap", for the first packet.
+    actions: Vec<String>,
+    /// The longest time of one start of many hosts.
+    limit: Duration,
 }
 
 impl Bench {
@@ -84,6 +91,11 @@ impl Bench {
                 .split(',')
                 .map(|count| count.parse().expect("a number"))
                 .collect(),
+            actions: set("MESHSEC_BENCH_ACTIONS", "start,trap")
+                .split(',')
+                .map(String::from)
+                .collect(),
+            limit: Duration::from_secs(number(&set("MESHSEC_BENCH_LIMIT", "900")).into()),
         }
     }
 

@@ -177,6 +177,7 @@ fn newer_attributes_are_named_and_defaults_are_not() {
     };
     let number = 3u32.to_ne_bytes();
     assert_eq!(with(33, &[2]).unwrap(), "dir out");
+    assert_eq!(with(12, &number).unwrap(), "event-threshold 3");
     assert_eq!(sa(34, &number).unwrap().keepalive, Some(3));
     assert_eq!(sa(34, &[0; 4]).unwrap().keepalive, None);
     assert_eq!(with(35, &number).unwrap(), "pcpu 3");
@@ -211,6 +212,18 @@ fn numbers_and_a_lifetime_are_encoded_and_read_back() {
     let (found, usage) =
         super::sa(&mut encode::new_sa(&wanted, &key(), begin).body, OURS, &Names::new()).unwrap();
     assert_eq!((usage.sent, usage.received, found), (7, 9, wanted));
+}
+
+/// An SA that replaces this one has to go on from the larger numbers.
+#[test]
+fn numbers_of_32_bits_beside_those_of_64_change_nothing() {
+    let begin = InitialValues { sent: 5 << 32 | 7, received: 3 << 32 | 9, lifetime: 0, device: 0 };
+    let wanted = ours("192.0.2.1", "192.0.2.2", Replay { window: 64, esn: true });
+    let mut message = encode::new_sa(&wanted, &key(), begin).body;
+    // XFRMA_REPLAY_VAL with `struct xfrm_replay_state`.
+    message.extend([16u16, 10, 1, 0, 2, 0, 0, 0].iter().flat_map(|half| half.to_ne_bytes()));
+    let (_, usage) = super::sa(&mut message, OURS, &Names::new()).unwrap();
+    assert_eq!((usage.sent, usage.received), (begin.sent, begin.received));
 }
 
 #[test]

@@ -14,8 +14,10 @@
 //! | a policy updated, unless it would rank later or let clear text pass | yes | if its pair stands, and for guards |
 //! | a policy fwd or for ICMP errors made | yes | if its pair stands |
 //! | a policy out deleted at stage receive | yes | if its pair stands |
-//! | any other policy, a guard made | yes | no |
-//! | a policy deleted; chains, the MTU | yes | no |
+//! | the interface set, an address added to it | yes | yes |
+//! | a route or a blackhole made | yes | if its pair stands |
+//! | any other policy, a guard made, the interface made | yes | no |
+//! | a policy, a route, an address, the interface deleted; chains, the MTU | yes | no |
 //!
 //! Besides, for all peers, stopped or not:
 //!

@@ -4,9 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Reqid;
 
-/// The longest name of a device, in bytes (`IFNAMSIZ`, less the zero behind it).
-pub const DEVICE_NAME_LEN: usize = 15;
-
 /// An XFRM interface.
 ///
 /// Packets that are routed to it meet the policies with its number. Packets that an SA with its number

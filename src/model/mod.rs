@@ -40,7 +40,7 @@ pub use examination::{
 pub use fib::{FibAction, FibEntry, MAIN_TABLE};
 pub use foreign::Neighbourhood;
 pub use ids::{Generation, GroupName, MeshName, NamedMesh, PeerName, Reqid, ShortId, Spi};
-pub use interface::{DEVICE_NAME_LEN, Interface};
+pub use interface::Interface;
 pub use key::{Fingerprint, Key, KeyView, without_traces};
 pub use layout::OldPairs;
 pub use number::number;

@@ -19,6 +19,13 @@ pub struct LocalAddress {
     pub device: String,
 }
 
+impl LocalAddress {
+    /// Whether it is an IPv6 address of one link alone.
+    pub fn is_link_local(&self) -> bool {
+        matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local())
+    }
+}
+
 /// A network device and its MTU.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -212,10 +219,7 @@ impl State {
     /// a plan is asked about again only if a device that both have differs. Forwarding entries of
     /// tunnel devices are learned and forgotten all the time.
     pub fn same_objects(&self, other: &Self) -> bool {
-        let wide = |local: &&LocalAddress| match local.address {
-            IpAddr::V6(address) => !address.is_unicast_link_local(),
-            IpAddr::V4(_) => true,
-        };
+        let wide = |local: &&LocalAddress| !local.is_link_local();
         let addresses = |state: &Self| -> Vec<LocalAddress> {
             state.addresses.iter().filter(wide).cloned().collect()
         };
@@ -274,11 +278,8 @@ impl State {
     /// routing daemons need there.
     pub fn addresses_of(&self, reqid: Reqid) -> impl Iterator<Item = &LocalAddress> {
         let device = self.interface_of(reqid).map(|interface| &interface.name);
-        let is_wide = |local: &LocalAddress| match local.address {
-            IpAddr::V6(address) => !address.is_unicast_link_local(),
-            IpAddr::V4(_) => true,
-        };
-        let on_it = move |local: &&LocalAddress| Some(&local.device) == device && is_wide(local);
+        let on_it =
+            move |local: &&LocalAddress| Some(&local.device) == device && !local.is_link_local();
         self.addresses.iter().filter(on_it)
     }
 

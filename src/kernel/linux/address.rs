@@ -18,7 +18,6 @@ pub(super) fn perform(step: &AddressStep) -> Result<(), KernelError> {
         Ok(index) => index,
         Err(_) if is_deleted => return Ok(()),
         Err(errno) => {
-            let errno = Errno(errno.raw_os_error());
             let detail = rules::address_refused(errno);
             return Err(KernelError::Refused { doing: step.attempt(), errno, detail });
         }

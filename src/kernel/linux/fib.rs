@@ -167,8 +167,7 @@ fn encoded(entry: &FibEntry) -> Result<RouteMessage, Errno> {
         return Ok(message.kind(RouteType::BlackHole).build());
     };
     for device in devices {
-        let index = link::index(device).map_err(|errno| Errno(errno.raw_os_error()))?;
-        message.get_mut().attributes.push(RouteAttribute::Oif(index));
+        message.get_mut().attributes.push(RouteAttribute::Oif(link::index(device)?));
     }
     Ok(message.build())
 }

@@ -137,15 +137,16 @@ pub(super) fn offload_index(sa: &Sa, step: &SaStep) -> Result<u32, KernelError> 
     let Some(offload) = &sa.offload else { return Ok(0) };
     index(&offload.device).map_err(|errno| KernelError::Refused {
         doing: step.attempt(),
-        errno: Errno(errno.raw_os_error()),
+        errno,
         detail: Some(rules::no_offload_device()),
     })
 }
 
 /// The number of the device of this name. Any socket may ask. The shipped unit allows a Unix one.
-pub(super) fn index(device: &str) -> rustix::io::Result<u32> {
-    let socket = net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
-    net::netdevice::name_to_index(socket, device)
+pub(super) fn index(device: &str) -> Result<u32, Errno> {
+    net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)
+        .and_then(|socket| net::netdevice::name_to_index(socket, device))
+        .map_err(|errno| Errno(errno.raw_os_error()))
 }
 
 /// The addresses of all devices.

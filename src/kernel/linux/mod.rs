@@ -172,9 +172,7 @@ fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables:
     let all_known = routes.iter().all(|route| !route.devices.is_empty()) && !routes.is_empty();
     let mut addresses = BTreeMap::<String, BTreeSet<IpAddr>>::new();
     for at in &devices.addresses {
-        let of_the_link =
-            matches!(at.address, IpAddr::V6(address) if address.is_unicast_link_local());
-        if at.address.is_ipv4() == local.is_ipv4() && !of_the_link {
+        if at.address.is_ipv4() == local.is_ipv4() && !at.is_link_local() {
             addresses.entry(at.device.clone()).or_default().insert(at.address);
         }
     }

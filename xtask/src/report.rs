@@ -40,6 +40,14 @@ impl Counts {
     }
 }
 
+/// The tests that ended in a run that broke off, by name.
+pub fn ended(output: &str) -> impl Iterator<Item = &str> {
+    output.lines().filter_map(|line| {
+        let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
+        (outcome.ends_with("ok") || outcome.ends_with("FAILED")).then_some(name)
+    })
+}
+
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
@@ -61,6 +69,8 @@ pub struct Row {
     pub counts: Counts,
     /// A note beside the counts: why nothing ran, how the run broke off.
     pub note: String,
+    /// The last words of a guest that died, for the end of the run.
+    pub last_words: Option<String>,
 }
 
 /// The rows of a whole run.
@@ -83,7 +93,7 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.0.iter().map(|row| row.place.len()).max().unwrap_or(0).max("kernel".len());
         writeln!(f, "{:width$}  passed  failed  not run", "kernel")?;
-        for Row { place, counts, note } in &self.0 {
+        for Row { place, counts, note, last_words: _ } in &self.0 {
             let Counts { passed, failed, not_run } = counts;
             let line = format!("{place:width$}  {passed:6}  {failed:6}  {not_run:7}  {note}");
             writeln!(f, "{}", line.trim_end())?;
@@ -114,6 +124,7 @@ test result: FAILED. 10 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out;
         let output = "running 5 tests\ntest a ... ok\ntest b ... FAILED\ntest c ... ";
         let expected = Counts { passed: 1, failed: 1, not_run: 2 };
         assert_eq!(Counts::parse_partial(output, 5), expected);
+        assert_eq!(ended(output).collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]
@@ -122,6 +133,7 @@ test result: FAILED. 10 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out;
             place: place.into(),
             counts: Counts { passed, failed: 0, not_run: 1 },
             note: note.into(),
+            last_words: None,
         };
         let table = Table(vec![row("native", 3, ""), row("6.1", 4, "why")]).to_string();
         let expected = "\

@@ -3,13 +3,14 @@
 //! The tests for real kernels are those that are ignored by default in three libtest programs; each
 //! creates its own network namespaces.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::thread::ScopedJoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 use crate::kernels::{self, Choice, Kernel};
-use crate::report::{Counts, Row, Table};
+use crate::report::{self, Counts, Row, Table};
 use crate::{cargo, host, packages, process, promtool, vm};
 
 /// Longest run in a guest. The limit is for guests that hang. A busy machine must not reach it.
@@ -33,6 +34,12 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
             false
         }
     };
+    // The end of a long log is read first, and some logs keep nothing else.
+    for row in &table.0 {
+        if let Some(words) = &row.last_words {
+            println!("\n{}: {words}", row.place);
+        }
+    }
     print!("\n{table}");
     let strict = !options.kernels.is_empty() || std::env::var("CI").is_ok_and(|ci| ci == "true");
     let failed = table.total().failed > 0 || (missed && strict);
@@ -81,8 +88,8 @@ const FOR_GUESTS: [&str; 3] = ["clock::", "encap_systemd::", "machine::"];
 struct Suite {
     programs: Vec<PathBuf>,
     filter: Vec<String>,
-    /// The number of tests that the filter leaves.
-    tests: usize,
+    /// The names of the tests that the filter leaves.
+    tests: Vec<String>,
     /// The number of those that only a guest can run.
     guest_tests: usize,
 }
@@ -90,30 +97,38 @@ struct Suite {
 impl Suite {
     fn build(filter: &[String]) -> Result<Self, Failure> {
         let programs = cargo::build_tests(&BUILD, &TARGETS)?;
-        let mut suite = Self { programs, filter: filter.to_vec(), tests: 0, guest_tests: 0 };
+        let mut suite =
+            Self { programs, filter: filter.to_vec(), tests: Vec::new(), guest_tests: 0 };
         for program in &suite.programs {
             let mut list = std::process::Command::new(program);
             list.args(["--ignored", "--list"]).args(filter);
             let names = process::output(&mut list)?;
-            let names = names.lines().filter(|line| line.ends_with(": test"));
-            suite.tests += names.clone().count();
+            let names = names.lines().filter_map(|line| line.strip_suffix(": test"));
             let for_guests = |name: &&str| FOR_GUESTS.iter().any(|module| name.starts_with(module));
-            suite.guest_tests += names.filter(for_guests).count();
+            suite.guest_tests += names.clone().filter(for_guests).count();
+            suite.tests.extend(names.map(String::from));
         }
         Ok(suite)
     }
 
     /// The command that runs the tests, one at a time: they measure, and a guest is slow. All
     /// programs run, even if one fails.
-    fn command(&self) -> Vec<String> {
+    fn command(&self, filter: &[String]) -> Vec<String> {
         let script = "one=$1 two=$2 three=$3; shift 3; failed=0; \
             for program in \"$one\" \"$two\" \"$three\"; do \
             \"$program\" --ignored --test-threads=1 --color=never \"$@\" || failed=1; \
             done; exit $failed";
         let mut words: Vec<String> = ["sh", "-c", script, "sh"].map(String::from).into();
         words.extend(self.programs.iter().map(|program| program.to_string_lossy().into_owned()));
-        words.extend(self.filter.iter().cloned());
+        words.extend(filter.iter().cloned());
         words
+    }
+
+    /// The filter for the tests that are not in `output`.
+    fn rest(&self, output: &str) -> Vec<String> {
+        let ended: HashSet<&str> = report::ended(output).collect();
+        let left = self.tests.iter().filter(|name| !ended.contains(name.as_str())).cloned();
+        std::iter::once("--exact".to_owned()).chain(left).collect()
     }
 
     /// The program that all tests run. cargo puts it above the tests' own programs.
@@ -123,8 +138,8 @@ impl Suite {
     }
 
     fn not_run(&self, choice: &Choice, why: impl Into<String>) -> Row {
-        let counts = Counts { not_run: self.tests, ..Counts::default() };
-        Row { place: choice.to_string(), counts, note: why.into() }
+        let counts = Counts { not_run: self.tests.len(), ..Counts::default() };
+        Row { place: choice.to_string(), counts, note: why.into(), last_words: None }
     }
 }
 
@@ -136,13 +151,13 @@ fn native(filter: &[String], suite: Option<&Suite>) -> Result<Row, Failure> {
     command.args(["test", "--workspace", "--locked", "--no-fail-fast", "--"]).args(filter);
     let (status, output) = process::tee(&mut command)?;
     let mut counts = Counts::parse(&output);
-    counts.not_run = counts.not_run.saturating_sub(suite.map_or(0, |suite| suite.tests));
+    counts.not_run = counts.not_run.saturating_sub(suite.map_or(0, |suite| suite.tests.len()));
     Ok(row("native", counts, status.success(), &format!("cargo test ended with {status}")))
 }
 
 /// Runs the suite on all wanted kernels; returns whether one of them was missed.
 fn real_kernels(options: &Options, suite: &Suite, table: &mut Table) -> bool {
-    if suite.tests == 0 {
+    if suite.tests.is_empty() {
         println!("\nno test for real kernels matches the filter");
         return false;
     }
@@ -204,29 +219,56 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Runs the suite in a guest. A guest that dies during tests is a failure of the tests.
+/// Runs the suite in a guest. A guest that dies says nothing about the test under way: that test and
+/// the rest run in a second guest, and the table names it. A second death is a failure.
 fn in_guest(kernel: &Kernel, suite: &Suite) -> Row {
+    let begin = Instant::now();
+    let (first, output) = attempt_in_guest(kernel, suite, &suite.filter);
+    let Some(words) = &first.last_words else { return first };
+    // A guest that hangs would hang again.
+    if begin.elapsed() >= GUEST_LIMIT {
+        return first;
+    }
+    let rest = suite.rest(&output);
+    let Some(test) = rest.get(1) else { return first };
+    let note = format!("the guest died at {test}; a second guest runs it and the rest");
+    eprintln!("{}: {note}", kernel.release);
+    let (mut second, _) = attempt_in_guest(kernel, suite, &rest);
+    let Counts { passed, failed, .. } = Counts::parse_partial(&output, suite.tests.len());
+    second.counts += Counts { passed, failed, not_run: 0 };
+    second.last_words = Some(match second.last_words {
+        Some(last) => format!("{words}\n{last}"),
+        None => words.clone(),
+    });
+    second.note = [note, second.note].join("; ").trim_end_matches("; ").to_owned();
+    second
+}
+
+/// Runs the tests of a filter in one guest. Returns their row, and what they printed.
+fn attempt_in_guest(kernel: &Kernel, suite: &Suite, filter: &[String]) -> (Row, String) {
     let guest = vm::Guest {
         kernel,
-        command: &suite.command(),
+        command: &suite.command(filter),
         programs: &suite.often(),
         scratch: None,
         append: "",
         label: &kernel.release,
         limit: GUEST_LIMIT,
     };
-    let (counts, failure) = match guest.run() {
+    let tests = filter.strip_prefix(&["--exact".to_owned()]).map_or(suite.tests.len(), <[_]>::len);
+    let (counts, failure, output) = match guest.run() {
         Ok(vm::Finished { status: Ok(status), output }) => {
             let note = format!("the tests ended with status {status}");
-            return row(&kernel.release, Counts::parse(&output), status == 0, &note);
+            return (row(&kernel.release, Counts::parse(&output), status == 0, &note), output);
         }
         Ok(vm::Finished { status: Err(failure), output }) => {
-            (Counts::parse_partial(&output, suite.tests), failure)
+            (Counts::parse_partial(&output, tests), failure, output)
         }
-        Err(failure) => (Counts { not_run: suite.tests, ..Counts::default() }, failure),
+        Err(failure) => (Counts { not_run: tests, ..Counts::default() }, failure, String::new()),
     };
     eprintln!("error: {failure}");
-    broken(&kernel.release, counts, failure.summary())
+    let row = broken(&kernel.release, counts, failure.summary());
+    (Row { last_words: Some(failure.to_string()), ..row }, output)
 }
 
 fn on_host(suite: &Suite) -> Result<Row, Failure> {
@@ -235,7 +277,7 @@ fn on_host(suite: &Suite) -> Result<Row, Failure> {
             .remedy("use --kernel 6.1 or --kernel 6.12"));
     }
     heading("kernel of this host");
-    let mut words = suite.command();
+    let mut words = suite.command(&suite.filter);
     words.extend(FOR_GUESTS.iter().flat_map(|module| ["--skip", module]).map(String::from));
     let (status, output) = process::tee(&mut host::root_script(&cargo::root()?, &words))?;
     let mut counts = Counts::parse(&output);
@@ -250,14 +292,14 @@ fn row(place: &str, counts: Counts, success: bool, note: &str) -> Row {
     if !success && counts.failed == 0 {
         return broken(place, counts, note);
     }
-    Row { place: place.to_owned(), counts, note: String::new() }
+    Row { place: place.to_owned(), counts, note: String::new(), last_words: None }
 }
 
 /// A row for a run that broke off, which counts as one failure: the sum must not say that all is
 /// well.
 fn broken(place: &str, counts: Counts, note: &str) -> Row {
     let counts = Counts { failed: counts.failed + 1, ..counts };
-    Row { place: place.to_owned(), counts, note: format!("broke off: {note}") }
+    Row { place: place.to_owned(), counts, note: format!("broke off: {note}"), last_words: None }
 }
 
 fn heading(place: &str) {

@@ -97,6 +97,8 @@ fn config() -> Config {
         groups: std::collections::BTreeSet::new(),
         stage: Stage::Enforce,
         outside: None,
+        networks: Default::default(),
+        inside: Default::default(),
     };
     Config {
         mesh: MeshName::new("bench").expect("a name"),
@@ -115,6 +117,7 @@ fn config() -> Config {
         keys: KeySource::MeshKey(SecretSource::Env("KEY".into())),
         rotation: Rotation::Generation(Generation::new(1).expect("small")),
         link: None,
+        tunnel: None,
         peers: (0..=PEERS).map(peer).collect(),
         exceptions: Vec::new(),
     }

@@ -3,6 +3,7 @@
 //! Pure. The keys stay apart, in a [`Keyring`], so that all parts of a plan can be shown.
 #![forbid(unsafe_code)]
 
+mod networks;
 mod pair;
 mod passages;
 mod sessions;
@@ -12,6 +13,8 @@ use std::{
     net::IpAddr,
     sync::Arc,
 };
+
+pub use networks::{Inside, WantedTunnel};
 
 use crate::{
     config::{Clock, Config, Guard, Moment, Peer, Secrets, Select, Traffic},
@@ -52,6 +55,10 @@ pub struct Desired {
     pub inside: BTreeSet<LocalAddress>,
     /// The routes to that interface, and the blackholes behind them.
     pub fib: BTreeMap<FibKey, WantedEntry>,
+    /// The file's part of the last three; [`Desired::resolved`] adds the host's.
+    pub tunnel: Option<WantedTunnel>,
+    /// The networks behind the other peers, those without a pair among them.
+    pub networks: BTreeMap<Prefix, PeerName>,
     /// The mark that selects traffic, if one does, even where all of the mesh is to go.
     pub marking: Option<Marking>,
     /// The protected traffic, unless all of it is to go.
@@ -231,7 +238,7 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
         Traffic::Vxlan { port } | Traffic::Geneve { port } => (Some(IPPROTO_UDP), vec![port]),
         // The kernel takes no other protocol in the question.
         Traffic::Port { protocol, ports } => (Some(protocol.number()), ports.iter().collect()),
-        Traffic::All => (None, Vec::new()),
+        Traffic::All | Traffic::Networks => (None, Vec::new()),
     };
     Ways {
         local: config.peers.iter().find(named).map(|peer| peer.address),
@@ -248,7 +255,7 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
         protocol,
         ports,
         encap: config.esp.encap.map(|encap| encap.port),
-        networks: Vec::new(),
+        networks: config.peers.iter().flat_map(|peer| &peer.networks).copied().collect(),
     }
 }
 
@@ -435,6 +442,9 @@ fn add_own(wanted: &mut Desired, mesh: &Mesh<'_>, pairs: HasPairs) {
         tunnel,
         encap: config.esp.encap.is_some(),
     });
+    if let Some(wish) = &config.tunnel {
+        networks::add_own(wanted, mesh, wish, pairs.any);
+    }
     if config.is_guarded(local) {
         wanted.guards = passages::guards(config.traffic, config.reqid);
     }

@@ -19,7 +19,8 @@ use crate::{
     },
     model::{
         Chain, ChainId, Direction, FibEntry, Generation, KeyView, Live, Mark, Mtu, OldPairs,
-        PeerName, Policy, PolicyId, PolicyRole, Reqid, Rule, Sa, SaId, Start, State, Time,
+        PeerName, Policy, PolicyId, PolicyRole, Reqid, Rule, Sa, SaId, Selector, Start, State,
+        Time,
     },
     plan::{Change, MtuChange, Operation, Plan, differences_of_networks},
 };
@@ -81,6 +82,8 @@ pub fn unlike(before: &Desired, live: &Live, reqid: Reqid) -> Vec<String> {
         inside: _,
         fib: _,
         // These are not objects.
+        tunnel: _,
+        networks: _,
         encap: _,
         exceptions: _,
         marking: _,
@@ -322,6 +325,14 @@ impl Observed<'_> {
         self.state.sas.iter().filter(marked).map(|sa| sa.id)
     }
 
+    /// The peer with a network at the far end of a policy, or else the peer at the far end.
+    fn peer_of(&self, id: &PolicyId) -> PeerName {
+        let Selector { src, dst, .. } = id.selector;
+        let network = if id.direction == Direction::Out { dst } else { src };
+        let known = self.wanted.networks.get(&network).cloned();
+        known.unwrap_or_else(|| self.peer(src.address, dst.address))
+    }
+
     /// The peer at the far end. One that the file doesn't know is called by its address.
     fn peer(&self, src: IpAddr, dst: IpAddr) -> PeerName {
         let far = if self.state.has_address(src) { dst } else { src };
@@ -332,12 +343,12 @@ impl Observed<'_> {
 
     fn add_policies(&self, before: &mut Desired) {
         for policy in self.state.policies_of(self.reqid).cloned() {
-            let (id, selector) = (policy.id, policy.id.selector);
+            let id = policy.id;
             match policy.role() {
                 PolicyRole::Guard => _ = before.guards.insert(id, policy),
                 PolicyRole::Passage(_) => _ = before.passages.insert(id, policy),
                 PolicyRole::Peer => {
-                    let peer = self.peer(selector.src.address, selector.dst.address);
+                    let peer = self.peer_of(&id);
                     before.policies.insert(id, WantedPolicy { policy, peer });
                 }
             }
@@ -355,7 +366,7 @@ impl Observed<'_> {
     fn entries(&self) -> BTreeMap<FibKey, WantedEntry> {
         let entry = |entry: &FibEntry| {
             let key = FibKey::of(entry);
-            let known = self.wanted.fib.get(&key).map(|wanted| wanted.peer.clone());
+            let known = self.wanted.networks.get(&entry.to).cloned();
             let text = entry.to.address.to_string().replace(':', "-");
             let named = || PeerName::new(&text);
             let peer = known.or_else(named).expect("an address without colons is a name");

@@ -197,7 +197,7 @@ impl<'a> Doctor<'a> {
             }
         }
         let (protocol, ports): (u8, Vec<u16>) = match self.config.traffic {
-            Traffic::All => return all,
+            Traffic::All | Traffic::Networks => return all,
             Traffic::Vxlan { port } | Traffic::Geneve { port } => (IPPROTO_UDP, vec![port]),
             Traffic::Port { protocol, ports } => {
                 (protocol.number(), ports.iter().take(MOST_PORTS).collect())

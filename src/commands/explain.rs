@@ -1,11 +1,13 @@
 //! `explain`: what becomes of one packet, and why.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use super::{Status, after::after, live, moment, prepared::prepare, print, print_json};
 use crate::{
     cli::{DirectionWord, ExplainArgs, Flushed, Format, Global},
     config::{Loaded, Peer, SecretsMode},
     error::Error,
-    model::{Direction, ErrorCode, Live, LocalAddress, State, Time},
+    model::{Direction, ErrorCode, Live, LocalAddress, PeerName, Prefix, State, Time},
     plan::{Names, Packet, trace},
     privilege::Files,
     render::{ExplainView, explain_json, explain_text},
@@ -45,6 +47,7 @@ pub(super) fn run(global: &Global, args: &ExplainArgs) -> Result<Status, Error> 
         mesh: loaded.config.mesh.to_string(),
         local: local.map(|peer| peer.address),
         peers: peers(&loaded),
+        networks: networks(&loaded, local),
     };
     let view = ExplainView {
         mesh: &loaded.config.mesh,
@@ -134,9 +137,16 @@ fn check_direction(packet: &Packet, direction: Direction) -> Result<(), Error> {
     }
 }
 
-fn peers(loaded: &Loaded) -> std::collections::BTreeMap<std::net::IpAddr, &crate::model::PeerName> {
+fn peers(loaded: &Loaded) -> BTreeMap<IpAddr, &PeerName> {
     let peers = loaded.config.peers.iter();
     peers.flat_map(|peer| [(peer.address, &peer.name), (peer.reached_at(), &peer.name)]).collect()
+}
+
+/// The other peers, by the networks behind them.
+fn networks<'a>(loaded: &'a Loaded, local: Option<&Peer>) -> BTreeMap<Prefix, &'a PeerName> {
+    let is_local = |peer: &Peer| local.is_some_and(|local| local.name == peer.name);
+    let others = loaded.config.peers.iter().filter(|peer| !is_local(peer));
+    others.flat_map(|peer| peer.networks.iter().map(|network| (*network, &peer.name))).collect()
 }
 
 /// The state in words: where it is from, and what came after.

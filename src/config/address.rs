@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::{
     mask,
     reader::{Findings, Value},
-    schema::{ADDRESS, OUTSIDE},
+    schema::{ADDRESS, INSIDE, OUTSIDE},
 };
 
 const GLOBAL: &str = "write an address of this host that routers know, in quotes";
@@ -27,6 +27,26 @@ pub(super) fn read(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<IpA
             Some(problem) => problem,
         },
         Err(_) => unparsed(text),
+    };
+    findings.wrong(value.span(), format!("{} is {is}", mask::quote(text)), hint);
+    None
+}
+
+/// An address within a peer's networks.
+pub(super) fn parse_inside(
+    findings: &mut Findings<'_>,
+    value: &Value<'_>,
+    text: &str,
+) -> Option<IpAddr> {
+    let Problem { is, hint } = match text.parse() {
+        Ok(address) => match unsuitable(address) {
+            None => return Some(address),
+            Some(Problem { is, .. }) => problem(is, INSIDE.write),
+        },
+        Err(_) => match unparsed(text) {
+            Problem { is, hint } if hint.starts_with("write \"") => problem(is, hint),
+            Problem { is, .. } => problem(is, INSIDE.write),
+        },
     };
     findings.wrong(value.span(), format!("{} is {is}", mask::quote(text)), hint);
     None

@@ -156,6 +156,8 @@ mod tests {
             groups: BTreeSet::new(),
             stage: Stage::Enforce,
             outside: None,
+            networks: Default::default(),
+            inside: Default::default(),
         };
         Config {
             mesh: MeshName::new("lab").unwrap(),
@@ -174,6 +176,7 @@ mod tests {
             keys: KeySource::MeshKey(SecretSource::Env("X".into())),
             rotation: Rotation::Generation(Generation::new(1).unwrap()),
             link: None,
+            tunnel: None,
             peers: (1..=peers).map(peer).collect(),
             exceptions: Vec::new(),
         }

@@ -19,6 +19,7 @@ mod loaded;
 mod local;
 mod malformed;
 mod mask;
+mod networks;
 mod pairs;
 mod partners;
 mod peers;
@@ -52,8 +53,8 @@ pub use partners::Partners;
 pub use ports::Ports;
 pub use secrets::{RatchetError, read_ratchet, secret};
 pub use types::{
-    Clock, Config, EncapWish, Esp, Exception, Guard, KeySource, LinkWish, Members, Moment, Pairs,
-    Peer, Protocol, Rotation, SecretSource, Secrets, Select, Traffic,
+    Clock, Config, EncapWish, Esp, Exception, Guard, InterfaceWish, KeySource, LinkWish, Members,
+    Moment, Pairs, Peer, Protocol, Rotation, SecretSource, Secrets, Select, Traffic,
 };
 
 use crate::model::{Warning, without_traces};

@@ -73,6 +73,8 @@ mod tests {
             groups: groups.iter().map(|group| GroupName::new(group).unwrap()).collect(),
             stage: Stage::Enforce,
             outside: None,
+            networks: Default::default(),
+            inside: Default::default(),
         }
     }
 

@@ -16,7 +16,9 @@ use super::{
     diagnostic::{Source, Syntax},
     include::NO_PEER,
     malformed::Malformed,
-    mask, pairs,
+    mask,
+    networks::{self, Overlap, Placed},
+    pairs,
     reader::{Findings, Section, Value, lowered},
     schema::{ADDRESS, OUTSIDE, PEER_NAME, PEER_STAGE, PUBLIC_KEY, SHORT_ID, Table},
     secrets,
@@ -52,6 +54,15 @@ pub(super) struct Peers<'s> {
     seen: Seen<'s>,
 }
 
+impl Peers<'_> {
+    /// Networks of all files that overlap, or hold the address of a host.
+    pub(super) fn overlaps(&self) -> Vec<Overlap> {
+        let addresses = self.seen.addresses.0.iter();
+        let placed = addresses.map(|(address, (source, start))| (*address, *source, *start));
+        networks::overlaps(&self.seen.networks, placed)
+    }
+}
+
 /// Adds the peers of one file.
 pub(super) fn read<'s>(
     findings: &mut Findings<'s>,
@@ -71,6 +82,7 @@ pub(super) fn read<'s>(
     }
     for value in array.iter() {
         peers.tables += 1;
+        let value = (value, peers.tables);
         let Some((peer, span)) = peer(findings, &mut peers.seen, value, others) else { continue };
         peers.public_keys.extend(span.map(|span| (peer.name.clone(), (file, span))));
         peers.list.push(peer);
@@ -88,7 +100,7 @@ fn write(findings: &Findings<'_>) -> &'static str {
 fn peer<'s>(
     findings: &mut Findings<'s>,
     seen: &mut Seen<'s>,
-    value: &Value<'_>,
+    (value, number): (&Value<'_>, usize),
     others: OtherTables,
 ) -> Option<(Peer, Option<Range<usize>>)> {
     let DeValue::Table(table) = value.get_ref() else {
@@ -113,6 +125,7 @@ fn peer<'s>(
     let outside = section.get(OUTSIDE.name).map_or(Some(None), |value| {
         read_outside(findings, seen, value, (address, others)).map(Some)
     });
+    let inner = networks::read(findings, &section, (others.traffic, number), &mut seen.networks);
     let keys = others.keys;
     let stage = read_stage(findings, &section, PEER_STAGE);
     let groups = pairs::read_groups(findings, &section);
@@ -124,6 +137,7 @@ fn peer<'s>(
     if keys == Some(KeyMethod::PrivateKey) && public_key.flatten().is_none() {
         return None;
     }
+    let (networks, inside) = inner?;
     let peer = Peer {
         name: name?,
         short_id: short_id?,
@@ -132,6 +146,8 @@ fn peer<'s>(
         groups: groups?,
         stage: stage?,
         outside: outside?,
+        networks,
+        inside,
     };
     Some((peer, given.map(|value| value.span())))
 }
@@ -209,6 +225,7 @@ struct Seen<'s> {
     short_ids: FirstUses<'s, ShortId>,
     addresses: FirstUses<'s, IpAddr>,
     public_keys: FirstUses<'s, PublicKey>,
+    networks: Vec<Placed<'s>>,
 }
 
 /// Values, each with the file and the place where it was first seen.

@@ -20,6 +20,7 @@ pub(super) enum Table {
     Keys,
     Rotation,
     Link,
+    Tunnel,
     Peer,
     /// `[[except]]`.
     Except,
@@ -35,13 +36,14 @@ pub(super) enum Table {
 
 impl Table {
     /// The tables with a header of their own, in the order in which errors list them.
-    pub(super) const TOP: [Self; 8] = [
+    pub(super) const TOP: [Self; 9] = [
         Self::Mesh,
         Self::Traffic,
         Self::Esp,
         Self::Keys,
         Self::Rotation,
         Self::Link,
+        Self::Tunnel,
         Self::Peer,
         Self::Except,
     ];
@@ -55,6 +57,7 @@ impl Table {
             Self::Keys => "keys",
             Self::Rotation => "rotation",
             Self::Link => "link",
+            Self::Tunnel => "tunnel",
             Self::Peer => "peer",
             Self::Except => "except",
             Self::Kind => "kind",
@@ -73,6 +76,7 @@ impl Table {
             Self::Keys => "[keys]",
             Self::Rotation => "[rotation]",
             Self::Link => "[link]",
+            Self::Tunnel => "[tunnel]",
             Self::Peer => "[[peer]]",
             Self::Except => "[[except]]",
             Self::Kind | Self::Offload | Self::Encap | Self::Secret => self.name(),
@@ -91,6 +95,7 @@ impl Table {
             | Self::Keys
             | Self::Rotation
             | Self::Link
+            | Self::Tunnel
             | Self::Peer
             | Self::Except
             | Self::Secret => self.title(),
@@ -106,6 +111,7 @@ impl Table {
             Self::Keys => "write [keys] and mesh_key = { file = \"mesh.key\" } below it",
             Self::Rotation => "write [rotation] and generation = 1 or period = \"1h\" below it",
             Self::Link => "write [link] and device = \"vxlan42\" below it",
+            Self::Tunnel => "write [tunnel] and device = \"mesh0\" below it",
             Self::Peer => "write a [[peer]] for each host, with name, short_id and address",
             Self::Except => {
                 "write [[except]], with two brackets, and protocol, port and serves below it"
@@ -237,8 +243,8 @@ pub(super) const PEER_STAGE: Field = Field::new(Table::Peer, "stage", STAGES, WR
 pub(super) const KIND: Field = Field::new(
     Table::Traffic,
     "kind",
-    Form::Word(&["vxlan", "geneve", "all"]),
-    "write \"vxlan\", \"geneve\", \"all\" or { protocol = \"tcp\", port = 443 }",
+    Form::Word(&["vxlan", "geneve", "all", "networks"]),
+    "write \"vxlan\", \"geneve\", \"all\", \"networks\" or { protocol = \"tcp\", port = 443 }",
 );
 pub(super) const PORT: Field =
     Field::new(Table::Traffic, "port", number(1, 65535), "write a number from 1 to 65535");
@@ -369,6 +375,13 @@ pub(super) const MTU: Field = Field::new(
     "write \"auto\" or a number from 68 to 65535",
 );
 
+pub(super) const TUNNEL_DEVICE: Field = Field {
+    table: Table::Tunnel,
+    write: "write a name for the mesh's interface, such as \"mesh0\"",
+    ..DEVICE
+};
+pub(super) const TUNNEL_MTU: Field = Field { table: Table::Tunnel, ..MTU };
+
 pub(super) const PEER_NAME: Field =
     Field::new(Table::Peer, "name", Form::Text, "write 1 to 63 of a-z 0-9 . - in quotes");
 pub(super) const SHORT_ID: Field = Field::new(
@@ -388,6 +401,18 @@ pub(super) const OUTSIDE: Field = Field::new(
     "outside",
     Form::Text,
     "write the address and port of the port forward, such as \"203.0.113.5:4500\"",
+);
+pub(super) const NETWORKS: Field = Field::new(
+    Table::Peer,
+    "networks",
+    Form::List,
+    "write the networks behind the host, such as [\"10.1.0.0/16\", \"fd00:1::/48\"]",
+);
+pub(super) const INSIDE: Field = Field::new(
+    Table::Peer,
+    "inside",
+    Form::Text,
+    "write the host's own address within its networks, such as \"10.1.0.1\", or leave it out",
 );
 pub(super) const EXCEPT_PROTOCOL: Field = Field { table: Table::Except, ..KIND_PROTOCOL };
 pub(super) const EXCEPT_PORT: Field = Field { table: Table::Except, ..PORT };
@@ -445,6 +470,8 @@ pub(super) const FIELDS: &[Field] = &[
     PERIOD,
     DEVICE,
     MTU,
+    TUNNEL_DEVICE,
+    TUNNEL_MTU,
     PEER_NAME,
     SHORT_ID,
     ADDRESS,
@@ -452,6 +479,8 @@ pub(super) const FIELDS: &[Field] = &[
     PEER_STAGE,
     GROUPS,
     OUTSIDE,
+    NETWORKS,
+    INSIDE,
     EXCEPT_PROTOCOL,
     EXCEPT_PORT,
     SERVES,
@@ -460,8 +489,9 @@ pub(super) const FIELDS: &[Field] = &[
 
 /// The table that a key belongs to, for errors; `None` for a key of several tables.
 pub(super) fn belongs(key: &str) -> Option<Table> {
-    // Exceptions, which are rare, have keys of [traffic] as well.
-    let is_top = |table: Table| Table::TOP.contains(&table) && table != Table::Except;
+    // Exceptions have keys of [traffic] as well, and [tunnel] has those of [link]. Both are rarer.
+    let rarer = [Table::Except, Table::Tunnel];
+    let is_top = |table: Table| Table::TOP.contains(&table) && !rarer.contains(&table);
     let top = |field: &&Field| is_top(field.table);
     let named = || FIELDS.iter().filter(move |field| field.name == key);
     // A key that a table within a table has as well belongs to the table with a header.

@@ -40,6 +40,8 @@ pub struct Config {
     pub rotation: Rotation,
     /// `[link]`, if it is there.
     pub link: Option<LinkWish>,
+    /// `[tunnel]`, with kind "networks" and only then.
+    pub tunnel: Option<InterfaceWish>,
     /// `[[peer]]`, sorted by name.
     pub peers: Vec<Peer>,
     /// `[[except]]`, with kind "all" and only then.
@@ -214,6 +216,8 @@ pub enum Traffic {
         /// The ports.
         ports: Ports,
     },
+    /// All traffic to and from the networks behind the other peers, through a tunnel.
+    Networks,
 }
 
 impl Traffic {
@@ -221,6 +225,8 @@ impl Traffic {
     ///
     /// Packets of tunnels go to the tunnel's port in both directions. Replies of other protocols
     /// come from the port: selecting by destination port alone would leave them unencrypted.
+    ///
+    /// Kind "networks" protects none between the hosts themselves.
     pub fn selectors(self, src: Prefix, dst: Prefix) -> Vec<Selector> {
         let all = Selector::between(src, dst);
         match self {
@@ -233,6 +239,7 @@ impl Traffic {
                     .flat_map(|port| [all.to_port(proto, port), all.from_port(proto, port)])
                     .collect()
             }
+            Self::Networks => Vec::new(),
         }
     }
 
@@ -241,7 +248,7 @@ impl Traffic {
         match self {
             Self::Vxlan { .. } => Some(&mtu::VXLAN),
             Self::Geneve { .. } => Some(&mtu::GENEVE),
-            Self::All | Self::Port { .. } => None,
+            Self::All | Self::Port { .. } | Self::Networks => None,
         }
     }
 
@@ -251,7 +258,7 @@ impl Traffic {
         match self {
             Self::Vxlan { port } => Some((TunnelKind::Vxlan, port)),
             Self::Geneve { port } => Some((TunnelKind::Geneve, port)),
-            Self::All | Self::Port { .. } => None,
+            Self::All | Self::Port { .. } | Self::Networks => None,
         }
     }
 
@@ -259,7 +266,7 @@ impl Traffic {
     pub fn protocol(self) -> Option<Protocol> {
         match self {
             Self::Port { protocol, .. } => Some(protocol),
-            Self::All | Self::Vxlan { .. } | Self::Geneve { .. } => None,
+            Self::All | Self::Vxlan { .. } | Self::Geneve { .. } | Self::Networks => None,
         }
     }
 
@@ -270,12 +277,12 @@ impl Traffic {
             Self::Port { protocol: Protocol::Udp, ports } => {
                 ports.iter().any(|port| port == number)
             }
-            Self::All | Self::Port { protocol: Protocol::Tcp, .. } => false,
+            Self::All | Self::Port { protocol: Protocol::Tcp, .. } | Self::Networks => false,
         }
     }
 
-    /// Whether there may be a guard. A guard blocks the kind of traffic from and to every host,
-    /// which only tunnels can bear.
+    /// Whether `guard` may be on. Such a guard blocks the kind of traffic from and to every host, which
+    /// only tunnels can bear. Kind "networks" has guards of its own at stage enforce.
     pub fn can_be_guarded(self) -> bool {
         matches!(self, Self::Vxlan { .. } | Self::Geneve { .. })
     }
@@ -366,6 +373,15 @@ pub struct LinkWish {
     pub mtu: Mtu,
 }
 
+/// `[tunnel]`: the XFRM interface that leads to the networks behind the other peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceWish {
+    /// `device`: a name that the kernel would take.
+    pub device: String,
+    /// `mtu`.
+    pub mtu: Mtu,
+}
+
 /// One `[[peer]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -384,6 +400,11 @@ pub struct Peer {
     /// `outside`: the address and the UDP port under which others reach this host, where a static
     /// port forward stands before it. Of the address's family; there with `encap` and only then.
     pub outside: Option<SocketAddr>,
+    /// `networks`: the networks behind this host, none of them within another; there with kind
+    /// "networks" and only then.
+    pub networks: BTreeSet<Prefix>,
+    /// `inside`: addresses of this host within its networks, at most one of each family.
+    pub inside: BTreeSet<IpAddr>,
 }
 
 impl Peer {

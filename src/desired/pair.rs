@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use super::{Desired, Keyring, Marking, Mesh, WantedPolicy, WantedSa, passages};
+use super::{Desired, Keyring, Marking, Mesh, WantedPolicy, WantedSa, networks, passages};
 use crate::{
     config::{Config, Peer, Traffic},
     keys::Session,
@@ -28,9 +28,16 @@ pub(super) fn add(
         wanted.stages.insert(peer.name.clone(), stage);
     }
     add_sas(wanted, keyring, mesh, (peer, session));
-    add_policies(wanted, mesh, peer);
+    match config.traffic {
+        Traffic::Networks => networks::add_policies(wanted, mesh, peer),
+        Traffic::All | Traffic::Vxlan { .. } | Traffic::Geneve { .. } | Traffic::Port { .. } => {
+            add_policies(wanted, mesh, peer);
+        }
+    }
     passages::add_exceptions(wanted, mesh, peer);
-    if config.traffic != Traffic::All && stage.sends() {
+    // Kinds "all" and "networks" cover errors like everything else.
+    let covers_errors = matches!(config.traffic, Traffic::All | Traffic::Networks);
+    if !covers_errors && stage.sends() {
         add_icmp_errors(wanted, mesh, peer);
     }
 }
@@ -58,6 +65,7 @@ fn add_sas(
         .map(|generation| (Direction::In, generation, peer, local))
         .chain(sends.then_some((Direction::Out, now, local, peer)));
     let (near, far) = (local.address, peer.reached_at());
+    let is_tunnel = config.traffic == Traffic::Networks;
     for (direction, generation, from, to) in ends {
         let (src, dst) = match direction {
             Direction::Out => (near, far),
@@ -81,8 +89,8 @@ fn add_sas(
             id,
             src,
             reqid: config.reqid,
-            mode: Mode::Transport,
-            selector: Some(Selector::hosts(src, dst)),
+            mode: if is_tunnel { Mode::Tunnel } else { Mode::Transport },
+            selector: (!is_tunnel).then(|| Selector::hosts(src, dst)),
             algorithm: config.esp.cipher.algorithm(),
             key: key.as_ref().map_or(KeyView::NotChecked, |key| KeyView::Known(key.fingerprint())),
             replay: Replay { window, ..config.esp.replay },
@@ -94,7 +102,7 @@ fn add_sas(
                 .map(|device| Offload { device, inbound: direction == Direction::In }),
             encap: encap.map(|encap| passages::ports(encap.port, peer, direction)),
             keepalive,
-            if_id: 0,
+            if_id: if is_tunnel { config.reqid.0 } else { 0 },
             extras: BTreeSet::new(),
         };
         let peer = peer.name.clone();
@@ -143,7 +151,7 @@ fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
 }
 
 /// An ICMP error quotes the packet that it is about. Where that one came encrypted, an unencrypted
-/// error would show its contents. Kind "all" covers errors like everything else.
+/// error would show its contents.
 fn add_icmp_errors(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     let Mesh { config, moment, local, .. } = *mesh;
     let (src, dst) = (local.address, peer.reached_at());

@@ -203,7 +203,8 @@ fn pings(facts: &Facts<'_>) -> Vec<Finding> {
         crate::config::Traffic::All => "encrypted",
         crate::config::Traffic::Vxlan { .. }
         | crate::config::Traffic::Geneve { .. }
-        | crate::config::Traffic::Port { .. } => "in the clear",
+        | crate::config::Traffic::Port { .. }
+        | crate::config::Traffic::Networks => "in the clear",
     };
     let mut groups = BTreeMap::<(Option<bool>, String), Vec<PeerName>>::new();
     for (name, probe) in probes(facts) {

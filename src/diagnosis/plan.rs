@@ -24,6 +24,7 @@ fn of_conflict(conflict: &Conflict) -> Finding {
         ConflictCode::Bypass => CheckCode::Bypass,
         ConflictCode::Translated => CheckCode::Nat,
         ConflictCode::LinkPort | ConflictCode::LinkKind => CheckCode::Tunnel,
+        ConflictCode::OtherRoute => CheckCode::Route,
         ConflictCode::SpiTaken
         | ConflictCode::SelectorTaken
         | ConflictCode::IndexTaken
@@ -31,6 +32,7 @@ fn of_conflict(conflict: &Conflict) -> Finding {
         | ConflictCode::OutranksGuard
         | ConflictCode::ExceptionOpens
         | ConflictCode::FirewallUnusable
+        | ConflictCode::DeviceTaken
         | ConflictCode::SameReqid => CheckCode::Conflict,
     };
     let peers: Vec<PeerName> =
@@ -245,7 +247,7 @@ fn check(code: WarningCode) -> Option<(CheckCode, Outcome)> {
         | W::ClearUntilApply
         | W::BlockedUntilApply => (CheckCode::Applied, Attention),
         W::OtherAddresses => (CheckCode::Source, Unknown),
-        W::OtherSource => (CheckCode::Source, Attention),
+        W::OtherSource | W::NoInside => (CheckCode::Source, Attention),
         W::Outranked => (CheckCode::Conflict, Attention),
         W::PastTheGuard | W::MarkInAVrf => (CheckCode::Bypass, Attention),
         W::SysctlsHidden => (CheckCode::Bypass, Unknown),

@@ -51,12 +51,14 @@ pub(crate) fn meshes() -> &'static [Mesh; 3] {
             Mesh::of(Config {
                 select: Select::Mark(by_mark),
                 link: None,
+                tunnel: None,
                 ..config(&["192.0.2.1", "192.0.2.2"])
             }),
             Mesh::of(Config {
                 traffic: Traffic::All,
                 guard: Guard::Off,
                 link: None,
+                tunnel: None,
                 rotation: Rotation::Period(period),
                 ..config(&["2001:db8::1", "2001:db8::2"])
             }),
@@ -74,6 +76,8 @@ fn config(addresses: &[&str]) -> Config {
         groups: std::collections::BTreeSet::new(),
         stage: Stage::Enforce,
         outside: None,
+        networks: Default::default(),
+        inside: Default::default(),
     });
     Config {
         mesh: MeshName::new("lab").expect("a name"),
@@ -92,6 +96,7 @@ fn config(addresses: &[&str]) -> Config {
         keys: KeySource::MeshKey(SecretSource::Env("MESH_KEY".into())),
         rotation: Rotation::Generation(Generation::new(1).expect("a generation")),
         link: Some(LinkWish { device: "vxlan42".into(), mtu: Mtu::Auto }),
+        tunnel: None,
         peers: peers.collect(),
         exceptions: Vec::new(),
     }

@@ -100,6 +100,7 @@ codes! {
         EncapRefused "encap-refused" "A foreign policy refuses the UDP datagrams that hold ESP.",
         Translated "translated" "A rule of the nat table gives packets to peers another address, or may.",
         TranslationsHidden "translations-hidden" "Rules of the nat table can't be read.",
+        NoInside "no-inside" "Packets of this host's own programs to networks come from an address that peers refuse.",
         // Tunnel devices.
         TunnelUnprotected "tunnel-unprotected" "A tunnel device of the kind sends to a port that nothing protects.",
         TunnelGroup "tunnel-group" "A tunnel device floods to a multicast group, which is not a peer.",
@@ -129,6 +130,8 @@ codes! {
         ExceptionOpens "exception-opens" "An exception would let pass what a foreign policy protects or blocks.",
         Bypass "bypass" "A sysctl takes packets of the mesh past all policies.",
         Translated "translated" "A rule of the nat table gives packets to peers another address.",
+        DeviceTaken "device-taken" "A foreign device has the name of the mesh's interface.",
+        OtherRoute "other-route" "By a foreign route packets for a peer's network leave without the mesh.",
         LinkPort "link-port" "The device of [link] sends to another port than the one that is protected.",
         LinkKind "link-kind" "The device of [link] makes no tunnels of the kind that is protected.",
         FirewallUnusable "firewall-unusable" "The chains of the mesh can't be set or looked at.",

@@ -18,6 +18,7 @@ mod layout;
 mod number;
 mod packet;
 mod policy;
+mod prefix_map;
 mod sa;
 mod selector;
 mod stage;
@@ -46,6 +47,7 @@ pub use layout::OldPairs;
 pub use number::number;
 pub use packet::{EspHeader, Packet};
 pub use policy::{Action, Direction, Level, Passage, Policy, PolicyId, PolicyRole, Template};
+pub use prefix_map::PrefixMap;
 pub use sa::{
     Algorithm, Cipher, DIRECTION_OUT, Encap, Mode, Offload, Replay, Sa, SaId, Start, Usage,
 };

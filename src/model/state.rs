@@ -262,9 +262,11 @@ impl State {
         self.sas.iter().filter(move |sa| sa.reqid == reqid)
     }
 
-    /// Whether the mesh with this reqid has an SA, a policy or a chain here.
+    /// Whether the mesh with this reqid has an object here.
     pub fn has_objects_of(&self, reqid: Reqid) -> bool {
         self.sas_of(reqid).next().is_some()
+            || self.interface_of(reqid).is_some()
+            || self.fib_of(reqid).next().is_some()
             || self.policies_of(reqid).next().is_some()
             || self.firewall.chains_of(reqid).next().is_some()
     }
@@ -334,7 +336,10 @@ impl State {
         }
         let outward = |link: &Link| !link.ends_here() && link.kind.as_deref() != Some("vrf");
         let mut local = self.addresses.iter().filter(|local| local.address == from);
+        // The way to an XFRM interface is known by entries of routing tables.
+        let is_interface = self.interfaces.iter().any(|interface| interface.name == device);
         device != "lo"
+            && !is_interface
             && (local.any(|local| local.device == device) || !self.carriers(from).any(outward))
     }
 

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use super::flow::{best, chains, verdict};
+use super::flow::{Table, best, chains, verdict};
 use crate::model::{
-    Action, ChainRole, Direction, Level, Mode, Policy, Reqid, Sa, Selector, State, Template,
+    Action, ChainRole, Direction, Interface, Level, Mode, Policy, Reqid, Sa, Selector, State,
+    Template,
 };
 
 /// The fate of a packet that arrives, the worst last.
@@ -55,19 +56,30 @@ fn by_policies(
     direction: Direction,
     under: Option<&Sa>,
 ) -> BTreeSet<Arrival> {
-    if is_past_policies(state, packet) {
+    // What an SA with a number has decrypted comes out of the interface of that number
+    // (`xfrmi_rcv_cb`).
+    let interface = under.and_then(|sa| comes_by(state, sa));
+    if is_past_policies(state, packet, interface) {
         return BTreeSet::from([Arrival::Accepted]);
     }
     if under.is_some_and(|sa| !is_for(sa, packet)) {
         return BTreeSet::from([Arrival::Refused]);
     }
-    let [subs, mains] = [true, false].map(|sub| best(state, packet, mark, (direction, sub)));
+    let if_id = interface.map_or(0, |interface| interface.if_id);
+    let table = |sub| Table { direction, sub, if_id };
+    let [subs, mains] = [true, false].map(|sub| best(state, packet, mark, table(sub)));
     let pairs = subs.iter().flat_map(|sub| mains.iter().map(move |main| [*sub, *main]));
     let fate = |policies: [Option<&Policy>; 2]| match takes(policies, under) {
         true => Arrival::Accepted,
         false => Arrival::Refused,
     };
     pairs.map(fate).collect()
+}
+
+/// The XFRM interface by which an SA's packets come in, if there is one.
+pub(super) fn comes_by<'s>(state: &'s State, sa: &Sa) -> Option<&'s Interface> {
+    let is_of_number = |one: &&Interface| sa.if_id != 0 && one.if_id == sa.if_id && one.up;
+    state.interfaces.iter().find(is_of_number)
 }
 
 /// Whether an SA's own selector lets a packet through.
@@ -115,7 +127,11 @@ pub(super) fn fits(sa: &Sa, template: &Template) -> bool {
 /// Whether a sysctl may let a packet in past all policies (`IN_DEV_NOPOLICY`): that of `all`, of a
 /// device that has the address, and over IPv4 of one by which packets leave from there. Nothing
 /// comes in by lo and, over IPv4, by a dummy.
-pub(super) fn is_past_policies(state: &State, packet: &Selector) -> bool {
+pub(super) fn is_past_policies(
+    state: &State,
+    packet: &Selector,
+    interface: Option<&Interface>,
+) -> bool {
     let (local, ipv6) = (packet.dst.address, !packet.is_ipv4());
     let carries = |device: &str| {
         let inner = state.link(device).is_some_and(|link| link.kind.as_deref() == Some("dummy"));
@@ -128,6 +144,10 @@ pub(super) fn is_past_policies(state: &State, packet: &Selector) -> bool {
     };
     state.bypasses.iter().any(|bypass| {
         (bypass.name.as_str(), bypass.ipv6) == ("disable_policy", ipv6)
-            && (bypass.device == "all" || carries(&bypass.device) || comes_by(&bypass.device))
+            && (bypass.device == "all"
+                || match interface {
+                    Some(interface) => interface.name == bypass.device,
+                    None => carries(&bypass.device) || comes_by(&bypass.device),
+                })
     })
 }

@@ -18,7 +18,7 @@ use super::{
     warn::names,
 };
 use crate::{
-    desired::{Desired, Goal},
+    desired::{Desired, Goal, WantedTunnel},
     model::{
         Bypass, ConflictCode, Direction, Family, Hidden, Link, Live, PeerName, Policy, PolicyId,
         Queue, Route, State, Warning, WarningCode,
@@ -58,6 +58,9 @@ impl<'a> Place<'a> {
 
     /// The peers that a sysctl certainly concerns, if any.
     fn stops(&self, bypass: &Bypass) -> Option<Stops> {
+        if let Some(tunnel) = &self.desired.tunnel {
+            return self.opens_networks(tunnel, bypass).then_some(Stops::All);
+        }
         // At stage receive packets leave in the clear in any case.
         if bypass.name == "disable_xfrm" && !self.desired.sends() && self.desired.guards.is_empty()
         {
@@ -77,6 +80,15 @@ impl<'a> Place<'a> {
             return None;
         }
         self.leave_by(&bypass.device)
+    }
+
+    /// Whether a sysctl has packets that an SA has decrypted taken in as if from any network. Those that
+    /// leave meet the interface's policies and the blackholes whatever sysctls say.
+    fn opens_networks(&self, tunnel: &WantedTunnel, bypass: &Bypass) -> bool {
+        let is_of_networks =
+            self.desired.networks.keys().any(|network| network.address.is_ipv6() == bypass.ipv6);
+        let is_on_the_way = bypass.device == "all" || bypass.device == tunnel.device;
+        bypass.name == "disable_policy" && is_on_the_way && is_of_networks
     }
 
     /// Whether packets of peers are known to come in by a device. Over IPv4 that is the device by
@@ -244,6 +256,11 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
 fn elsewhere(place: &Place<'_>, bypass: &Bypass) -> Option<Warning> {
     let Place { desired, .. } = place;
     let Bypass { device, ipv6: _, name } = bypass;
+    // The policies of XFRM interfaces are asked all the same.
+    let is_interface = place.state.interfaces.iter().any(|interface| interface.name == *device);
+    if desired.tunnel.is_some() && name == "disable_xfrm" && is_interface {
+        return None;
+    }
     let family = if bypass.ipv6 { Family::Ipv6 } else { Family::Ipv4 };
     let guarded =
         !desired.guards.is_empty() && !firewall::are_wanted(desired, &place.state.firewall, family);

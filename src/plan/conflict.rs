@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    bypass, firewall, nat,
+    bypass, firewall, nat, networks,
     reach::Reach,
     same_reqid,
     stops::{Peers, Stops},
@@ -131,6 +131,7 @@ pub(super) fn find(desired: &Desired, live: &Live, reqid: Reqid) -> Found {
     if !desired.goal.is_before() {
         found.conflicts.extend(tunnel::conflicts(desired, live));
         found.conflicts.extend(nat::conflicts(desired, live));
+        found.conflicts.extend(networks::conflicts(desired, live, reqid));
         found.conflicts.extend(bypass::conflicts(desired, live));
         found.conflicts.extend(same_reqid::conflict(desired, live, reqid));
     }

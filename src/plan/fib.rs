@@ -63,7 +63,11 @@ impl Difference for FibChange {
     }
 
     fn id(&self) -> String {
-        self.entry().to_string()
+        let FibEntry { to, metric, .. } = self.entry();
+        match self.is_blackhole() {
+            true => format!("{to} metric {metric}"),
+            false => self.entry().to_string(),
+        }
     }
 
     fn direction(&self) -> Option<Direction> {

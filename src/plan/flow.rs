@@ -7,6 +7,9 @@
 //! A packet is looked up together with its route, without a mark. The mangle table sees the result,
 //! and may drop the packet or mark it. A marked packet is looked up again (`ip_route_me_harder`),
 //! and the filter table sees the result of that.
+//!
+//! A packet that is routed to an XFRM interface meets that interface's policies, and is dropped where
+//! none is for it (`xfrmi_xmit2`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,11 +17,13 @@ use std::{
     net::IpAddr,
 };
 
+use super::routed::{RoutedTo, routed};
 use crate::{
     desired::Desired,
     model::{
-        Action, Chain, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_UDP, Level, Mark, Mode,
-        PeerName, Policy, PortMatch, Prefix, Reqid, Rule, Sa, Selector, Spi, State, Template,
+        Action, Chain, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_UDP, Interface, Level,
+        Mode, PeerName, Policy, PolicyId, PortMatch, Prefix, Reqid, Rule, Sa, Selector, Spi, State,
+        Template,
     },
 };
 
@@ -88,8 +93,14 @@ pub fn packets_out(
             peers.entry(wanted.peer.clone()).or_default().push((packet, flow));
         }
     }
-    let clear = desired.peers.iter().filter(|(_, peer)| !desired.stage(peer).sends());
-    for (address, peer) in clear.filter(|(_, peer)| asked(peer)) {
+    let clear = |peer: &PeerName| !desired.stage(peer).sends() && asked(peer);
+    for (network, peer) in desired.networks.iter().filter(|(_, peer)| clear(peer)) {
+        let is_paired = desired.peers.values().any(|paired| paired == peer);
+        let packet = Selector::between(Prefix::any(network.address), *network);
+        let fate = is_paired.then(|| (packet, flow_out(state, &packet)));
+        peers.entry(peer.clone()).or_default().extend(fate);
+    }
+    for (address, peer) in desired.peers.iter().filter(|(_, peer)| clear(peer)) {
         let ends = desired.traffic.zip(desired.local);
         let ends = ends.map(|(traffic, local)| (traffic, Prefix::host(local)));
         let packets = ends.map(|(traffic, local)| traffic.selectors(local, Prefix::host(*address)));
@@ -271,16 +282,78 @@ pub(super) fn marks(state: &State, packet: &Selector, sent: u32) -> BTreeSet<u32
     marks
 }
 
-/// All possible outcomes of policies and SAs for a packet with a mark, before any chain drops it.
+/// All possible outcomes of routes, policies and SAs for a packet with a mark, before any chain drops
+/// it.
 fn look_up(state: &State, packet: &Selector, mark: u32, look: Look) -> BTreeSet<Way> {
+    let mut ways = BTreeSet::new();
+    for to in routed(state, packet.dst) {
+        match to {
+            RoutedTo::Nowhere => _ = ways.insert(Way::new(Flow::Blocked)),
+            RoutedTo::Interface(interface) => {
+                ways.extend(by_interface(state, packet, mark, interface));
+            }
+            RoutedTo::Underlay => ways.extend(by_underlay(state, packet, mark, look)),
+        }
+    }
+    ways
+}
+
+/// All possible outcomes for a packet that is routed to an XFRM interface. Over IPv4 a sysctl of the
+/// interface decides whether policies without a number are asked first. What they transform never gets
+/// to the interface.
+fn by_interface(
+    state: &State,
+    packet: &Selector,
+    mark: u32,
+    interface: &Interface,
+) -> BTreeSet<Way> {
+    let mut ways = BTreeSet::new();
+    let mut gets_there = packet.is_ipv4() && interface.skips_policies;
+    if !gets_there {
+        for way in by_policies(state, packet, mark, 0) {
+            match way.flow {
+                Flow::Clear => gets_there = true,
+                Flow::Protected(_) | Flow::Blocked => _ = ways.insert(way),
+            }
+        }
+    }
+    if gets_there {
+        let left = by_policies(state, packet, mark, interface.if_id).into_iter();
+        ways.extend(left.map(|way| match way.flow {
+            // It counts an error (`xfrmi_xmit2`).
+            Flow::Clear => Way::new(Flow::Blocked),
+            Flow::Protected(_) | Flow::Blocked => way,
+        }));
+    }
+    ways
+}
+
+fn by_underlay(state: &State, packet: &Selector, mark: u32, look: Look) -> BTreeSet<Way> {
     if state.bypasses_policies(packet.src.address, packet.dst.address) {
         return BTreeSet::from([Way::new(Flow::Clear)]);
     }
     let (packet, mark) = &seen(state, packet, mark, look);
+    by_policies(state, packet, *mark, 0)
+}
+
+/// All possible outcomes of the policies with the number of an interface, or of those without one.
+fn by_policies(state: &State, packet: &Selector, mark: u32, if_id: u32) -> BTreeSet<Way> {
     // Policies of the table of sub policies are asked first, and the main ones all the same.
-    let [subs, mains] = [true, false].map(|sub| best(state, packet, *mark, (Direction::Out, sub)));
+    let table = |sub| Table { direction: Direction::Out, sub, if_id };
+    let [subs, mains] = [true, false].map(|sub| best(state, packet, mark, table(sub)));
     let ways = subs.iter().flat_map(|sub| mains.iter().map(move |main| [*sub, *main]));
     ways.flat_map(|way| resolve(state, way, packet)).collect()
+}
+
+/// The policies that are asked about a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Those for packets of a direction.
+    pub(super) direction: Direction,
+    /// Those of the table of sub policies.
+    pub(super) sub: bool,
+    /// Those with the number of an XFRM interface; 0 is none.
+    pub(super) if_id: u32,
 }
 
 /// A packet as a look-up sees it. One that waits in a VRF is looked up again as it leaves that,
@@ -302,7 +375,7 @@ pub(super) fn best<'s>(
     state: &'s State,
     packet: &Selector,
     mark: u32,
-    table: (Direction, bool),
+    table: Table,
 ) -> Vec<Option<&'s Policy>> {
     let applies = |policy: &&Policy| miss(policy, packet, mark, table).is_none();
     let found = || state.policies.iter().filter(applies);
@@ -317,7 +390,7 @@ pub(super) fn best<'s>(
 pub enum Miss {
     /// It is for another direction, or in the other of the two tables.
     Table,
-    /// It is for an XFRM interface.
+    /// It is for an XFRM interface, or for another one.
     Interface,
     /// It is for another mark.
     Mark,
@@ -338,14 +411,14 @@ pub(super) fn miss(
     policy: &Policy,
     packet: &Selector,
     mark: u32,
-    (direction, sub): (Direction, bool),
+    Table { direction, sub, if_id }: Table,
 ) -> Option<Miss> {
     let (id, selector) = (&policy.id, &policy.id.selector);
     let ports =
         |all: PortMatch, some: PortMatch| all.mask & some.mask == all.mask && all.overlaps(&some);
     Some(if (id.direction, id.sub) != (direction, sub) {
         Miss::Table
-    } else if id.if_id != 0 {
+    } else if id.if_id != if_id {
         Miss::Interface
     } else if mark & id.mark.mask != id.mark.value {
         Miss::Mark
@@ -372,13 +445,13 @@ fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> 
     }
     let mut done = Vec::new();
     let mut ways = vec![(Way::new(Flow::Clear), (packet.src.address, packet.dst.address))];
-    let asked = policies().flat_map(|policy| policy.templates.iter().map(|t| (t, policy.id.mark)));
-    for (template, mark) in asked {
+    let asked = policies().flat_map(|policy| policy.templates.iter().map(|t| (t, policy.id)));
+    for (template, id) in asked {
         let mut further = Vec::new();
         for (way, ends) in ways {
             let outer =
                 if template.mode == Mode::Transport { ends } else { (template.src, template.dst) };
-            let serves = |sa: &&Sa| serves(sa, template, mark, outer.1);
+            let serves = |sa: &&Sa| serves(sa, template, &id, outer.1);
             let fits = |sa: &&Sa| sa.selector.is_none_or(|selector| selector.covers(packet));
             let (larval, found): (Vec<&Sa>, Vec<&Sa>) =
                 state.sas.iter().filter(serves).partition(|sa| sa.is_larval());
@@ -399,14 +472,17 @@ fn resolve(state: &State, policies: [Option<&Policy>; 2], packet: &Selector) -> 
 
 /// Whether an SA may be found for a template (`xfrm_state_find`), apart from its own selector. Unlike
 /// an arriving packet, one that leaves needs an SA of the very reqid, even if that is 0.
-pub(super) fn serves(sa: &Sa, template: &Template, mark: Mark, dst: IpAddr) -> bool {
+pub(super) fn serves(sa: &Sa, template: &Template, policy: &PolicyId, dst: IpAddr) -> bool {
+    // Older snapshots have the number among the other attributes, and the SA is of no known one.
+    let is_of_number = sa.if_id == policy.if_id && (sa.if_id != 0 || !sa.has_interface());
+
     sa.id.dst == dst
         && sa.id.proto == template.proto
         && (template.spi.raw() == 0 || sa.id.spi == template.spi)
         && sa.reqid == template.reqid
         && sa.mode == template.mode
-        && mark.finds(sa.id.mark)
-        && !sa.has_interface()
+        && policy.mark.finds(sa.id.mark)
+        && is_of_number
 }
 
 /// Whether the kernel finds one of some SAs for certain.

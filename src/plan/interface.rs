@@ -39,12 +39,24 @@ pub enum InterfaceChange {
 
 impl InterfaceChange {
     /// The interface that comes or goes.
-    fn interface(&self) -> &Interface {
+    pub(super) fn interface(&self) -> &Interface {
         match self {
             Self::Create(interface)
             | Self::Update { wanted: interface, .. }
             | Self::Replace { wanted: interface, .. }
             | Self::Delete(interface) => interface,
+        }
+    }
+}
+
+impl InterfaceChange {
+    /// The interface as it is afterwards; `None` if it is gone.
+    pub(super) fn becomes(&self) -> Option<&Interface> {
+        match self {
+            Self::Create(wanted) | Self::Update { wanted, .. } | Self::Replace { wanted, .. } => {
+                Some(wanted)
+            }
+            Self::Delete(_) => None,
         }
     }
 }

@@ -10,10 +10,11 @@ use std::{
 use super::{
     arrival::{Arrival, arrivals},
     flow::{Flow, flow_out},
+    policy::far_network,
 };
 use crate::model::{
-    Chain, Direction, EncapSocket, IPPROTO_ESP, Mode, Policy, Prefix, Route, Sa, Selector, Spi,
-    State,
+    Chain, Direction, EncapSocket, FibEntry, IPPROTO_ESP, Interface, Mode, Policy, Prefix,
+    PrefixMap, Route, Sa, Selector, Spi, State,
 };
 
 /// A state whose policies, SAs and routes are found by the far end of packets.
@@ -24,10 +25,10 @@ pub struct LookUps<'s> {
     routes: BTreeMap<IpAddr, Vec<&'s Route>>,
     /// All routes, if sysctls make packets that arrive depend on them.
     inbound_routes: Vec<Route>,
-    /// Policies for packets to, or from, one host.
-    of_host: BTreeMap<(Direction, IpAddr), Vec<&'s Policy>>,
-    /// Policies for those of several.
-    of_many: Vec<&'s Policy>,
+    /// Policies by the far end of their packets.
+    policies: BTreeMap<Direction, PrefixMap<&'s Policy>>,
+    /// Entries of routing tables.
+    fib: PrefixMap<&'s FibEntry>,
     sas: BTreeMap<(IpAddr, Spi), Vec<&'s Sa>>,
 }
 
@@ -48,20 +49,18 @@ impl<'s> LookUps<'s> {
             state: state.without_objects(),
             routes: BTreeMap::new(),
             inbound_routes: if depends { state.routes.clone() } else { Vec::new() },
-            of_host: BTreeMap::new(),
-            of_many: Vec::new(),
+            policies: BTreeMap::new(),
+            fib: state.fib.iter().map(|entry| (entry.to, entry)).collect(),
             sas: BTreeMap::new(),
         };
         for route in &state.routes {
             all.routes.entry(route.to).or_default().push(route);
         }
         for policy in policies {
-            match far_host(policy) {
-                Some(host) => {
-                    all.of_host.entry((policy.id.direction, host)).or_default().push(policy);
-                }
-                None => all.of_many.push(policy),
-            }
+            all.policies
+                .entry(policy.id.direction)
+                .or_default()
+                .add(far_network(&policy.id), policy);
         }
         for sa in sas {
             all.sas.entry((sa.id.dst, sa.id.spi)).or_default().push(sa);
@@ -75,10 +74,23 @@ impl<'s> LookUps<'s> {
         self
     }
 
+    /// The same with other XFRM interfaces, and other entries of routing tables.
+    pub(super) fn with_routes(
+        mut self,
+        interfaces: Vec<Interface>,
+        fib: impl Iterator<Item = &'s FibEntry>,
+    ) -> Self {
+        self.state.interfaces = interfaces;
+        self.fib = fib.map(|entry| (entry.to, entry)).collect();
+        self
+    }
+
     /// The fate of packets that leave, as of [`flow_out`].
     pub fn flow(&mut self, packet: &Selector) -> Flow {
         let to = packet.dst.address;
-        self.state.policies = self.policies(Direction::Out, to).cloned().collect();
+        self.state.policies = self.policies(Direction::Out, packet.dst).cloned().collect();
+        let entries = self.fib.covering(packet.dst).chain(self.fib.within(packet.dst));
+        self.state.fib = entries.copied().cloned().collect();
         let to_end =
             |end: IpAddr| self.sas.range((end, Spi::from_raw(0))..=(end, Spi::from_raw(u32::MAX)));
         let sas = self.ends(packet).into_iter().flat_map(to_end).flat_map(|(_, sas)| sas);
@@ -91,14 +103,15 @@ impl<'s> LookUps<'s> {
     /// The hosts whose SAs can protect packets: their destination, and the far ends of tunnels.
     pub(super) fn ends(&self, packet: &Selector) -> BTreeSet<IpAddr> {
         let to = packet.dst.address;
-        let templates = self.policies(Direction::Out, to).flat_map(|policy| &policy.templates);
+        let policies = self.policies(Direction::Out, packet.dst);
+        let templates = policies.flat_map(|policy| &policy.templates);
         let tunnels = templates.filter(|template| template.mode != Mode::Transport);
         tunnels.map(|template| template.dst).chain([to]).collect()
     }
 
     /// The fates of packets that arrive unmarked, as of [`arrivals`].
     pub fn arrivals(&mut self, packet: &Selector, under: Option<&Sa>) -> BTreeSet<Arrival> {
-        self.state.policies = self.policies(Direction::In, packet.src.address).cloned().collect();
+        self.state.policies = self.policies(Direction::In, packet.src).cloned().collect();
         self.state.sas.clear();
         std::mem::swap(&mut self.state.routes, &mut self.inbound_routes);
         let fates = arrivals(&self.state, packet, 0, Direction::In, under);
@@ -117,17 +130,16 @@ impl<'s> LookUps<'s> {
         self.state.encap
     }
 
-    fn policies(&self, direction: Direction, far: IpAddr) -> impl Iterator<Item = &'s Policy> {
-        let of_host = self.of_host.get(&(direction, far)).into_iter().flatten();
-        of_host.chain(&self.of_many).copied()
+    /// The policies that may be for packets with this far end. A policy is for none of which it does
+    /// not cover all.
+    fn policies(&self, direction: Direction, far: Prefix) -> impl Iterator<Item = &'s Policy> {
+        let policies = self.policies.get(&direction);
+        policies.map(|policies| policies.covering(far)).into_iter().flatten().copied()
     }
 }
 
 /// The one host at the far end of a policy's packets; `None` where they are several.
 pub(super) fn far_host(policy: &Policy) -> Option<IpAddr> {
-    let far = match policy.id.direction {
-        Direction::Out => policy.id.selector.dst,
-        Direction::In | Direction::Fwd => policy.id.selector.src,
-    };
+    let far = far_network(&policy.id);
     (far == Prefix::host(far.address)).then_some(far.address)
 }

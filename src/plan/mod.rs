@@ -23,12 +23,14 @@ mod layout;
 mod link;
 mod look_ups;
 mod nat;
+mod networks;
 mod outcome;
 mod packet;
 mod policy;
 mod ports;
 mod reach;
 mod route;
+mod routed;
 mod sa;
 mod same_reqid;
 mod sequence;
@@ -97,6 +99,7 @@ pub struct Plan {
 impl Plan {
     /// Compares the wanted objects with the live ones, of the mesh with this reqid.
     pub fn new(desired: &Desired, live: &Live, reqid: Reqid) -> Self {
+        let desired = &*networks::resolved(desired, &live.0, reqid);
         let found = conflict::find(desired, live, reqid);
         let changes = change::diff(desired, live, reqid);
         let (changes, held) = hold::split(changes, desired, live, reqid, &found);

@@ -9,16 +9,17 @@ use std::{
 use super::{
     chain::ChainChange,
     change::{Change, Operation},
+    fib::FibChange,
     flow::Flow,
     look_ups::{LookUps, far_host},
     policy::PolicyChange,
     sa::SaChange,
 };
 use crate::{
-    desired::Desired,
+    desired::{Desired, FibKey},
     model::{
-        Chain, Direction, Jump, PeerName, Policy, PolicyId, Prefix, Reqid, Sa, SaId, Selector,
-        State,
+        Chain, Direction, FibEntry, Interface, Jump, PeerName, Policy, PolicyId, Prefix, Reqid, Sa,
+        SaId, Selector, State,
     },
 };
 
@@ -65,8 +66,10 @@ pub fn outcomes(
     let others = packets_of_others(desired, reqid, &sides);
     packets.extend((!others.is_empty()).then_some((FarEnd::Others, others)));
     let mut sides = sides.map(|objects| {
-        let Objects { sas, policies, chains } = objects;
-        LookUps::new(before, sas.into_values(), policies.into_values()).with_chains(chains)
+        let Objects { sas, policies, chains, interfaces, fib } = objects;
+        LookUps::new(before, sas.into_values(), policies.into_values())
+            .with_chains(chains)
+            .with_routes(interfaces, fib.into_values())
     });
     let touched = touched_by(changes);
     let outcome = |(far, packets): (FarEnd, Vec<Selector>)| {
@@ -113,11 +116,13 @@ fn touched_by(changes: &[Change]) -> Option<BTreeSet<IpAddr>> {
 
 /// The state that changes lead to, in no particular order.
 pub fn after(state: &State, changes: &[Change]) -> State {
-    let Objects { sas, policies, chains } = Objects::after(state, changes);
+    let Objects { sas, policies, chains, interfaces, fib } = Objects::after(state, changes);
     let mut after = State {
         sas: sas.into_values().cloned().collect(),
         policies: policies.into_values().cloned().collect(),
         routes: state.routes.clone(),
+        interfaces,
+        fib: fib.into_values().cloned().collect(),
         ..state.without_objects()
     };
     after.firewall.chains = chains;
@@ -129,6 +134,8 @@ struct Objects<'s> {
     sas: BTreeMap<SaId, &'s Sa>,
     policies: BTreeMap<PolicyId, &'s Policy>,
     chains: Vec<Chain>,
+    interfaces: Vec<Interface>,
+    fib: BTreeMap<FibKey, &'s FibEntry>,
 }
 
 impl<'s> Objects<'s> {
@@ -137,6 +144,8 @@ impl<'s> Objects<'s> {
             sas: state.sas.iter().map(|sa| (sa.id, sa)).collect(),
             policies: state.policies.iter().map(|policy| (policy.id, policy)).collect(),
             chains: state.firewall.chains.clone(),
+            interfaces: state.interfaces.clone(),
+            fib: state.fib.iter().map(|entry| (FibKey::of(entry), entry)).collect(),
         }
     }
 
@@ -154,10 +163,16 @@ impl<'s> Objects<'s> {
             ) => _ = self.policies.insert(policy.id, policy),
             Operation::Policy(PolicyChange::Delete(policy)) => _ = self.policies.remove(&policy.id),
             Operation::Chain(change) => self.change_chain(change),
-            Operation::Mtu(_)
-            | Operation::Interface(_)
-            | Operation::Address(_)
-            | Operation::Fib(_) => {}
+            Operation::Interface(change) => {
+                let number = change.interface().if_id;
+                self.interfaces.retain(|interface| interface.if_id != number);
+                self.interfaces.extend(change.becomes().cloned());
+            }
+            Operation::Fib(FibChange::Create(entry) | FibChange::Replace { wanted: entry, .. }) => {
+                self.fib.insert(FibKey::of(entry), entry);
+            }
+            Operation::Fib(FibChange::Delete(entry)) => _ = self.fib.remove(&FibKey::of(entry)),
+            Operation::Mtu(_) | Operation::Address(_) => {}
         }
     }
 
@@ -190,11 +205,16 @@ fn packets_of_peers(desired: &Desired) -> BTreeMap<FarEnd, Vec<Selector>> {
     let Some((traffic, local)) = desired.traffic.zip(desired.local) else {
         return BTreeMap::new();
     };
-    let packets = |(address, peer): (&IpAddr, &PeerName)| {
-        let packets = traffic.selectors(Prefix::host(local), Prefix::host(*address));
-        (FarEnd::Peer(peer.clone()), packets)
-    };
-    desired.peers.iter().map(packets).collect()
+    let mut packets: BTreeMap<FarEnd, Vec<Selector>> = BTreeMap::new();
+    for (address, peer) in &desired.peers {
+        let between = traffic.selectors(Prefix::host(local), Prefix::host(*address));
+        packets.insert(FarEnd::Peer(peer.clone()), between);
+    }
+    for (network, peer) in &desired.networks {
+        let selector = Selector::between(Prefix::any(network.address), *network);
+        packets.entry(FarEnd::Peer(peer.clone())).or_default().push(selector);
+    }
+    packets
 }
 
 /// Packets that policies of the mesh are for and that are of no peer of the file.
@@ -213,6 +233,15 @@ fn packets_of_former(
     });
     for policy in out {
         let Selector { src, dst, .. } = policy.id.selector;
+        if policy.id.if_id == reqid.0 {
+            // Packets to a network of a host that was a peer.
+            let outer = policy.templates.first().map(|template| template.dst);
+            let is_gone = !desired.networks.contains_key(&dst);
+            if let Some(outer) = outer.filter(|_| is_gone) {
+                packets.entry(FarEnd::Former(outer)).or_default().push(policy.id.selector);
+            }
+            continue;
+        }
         let is_of_two = src == Prefix::host(src.address) && dst == Prefix::host(dst.address);
         let far = match desired.peers.get(&dst.address) {
             // Its packets are those that the file names.
@@ -233,6 +262,8 @@ fn packets_of_others(desired: &Desired, reqid: Reqid, sides: &[Objects<'_>; 2]) 
     let policies = sides.iter().flat_map(|objects| objects.policies.values());
     let guards: BTreeSet<Selector> = policies
         .filter(|policy| policy.id.direction == Direction::Out && policy.is_guard_of(reqid))
+        // Those of a network are for no other hosts.
+        .filter(|policy| policy.id.selector.dst.length == 0)
         .map(|guard| guard.id.selector)
         .collect();
     // Where a mark selects, chains guard.

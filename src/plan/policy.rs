@@ -21,7 +21,7 @@ use crate::{
     model::{
         Action, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6,
         Level, Live, Mode, Passage, PeerName, Policy, PolicyId, PolicyRole, PolicyStep, PortMatch,
-        Reason, ReasonCode, Reqid, Rule, Selector, State, StepKind, Template,
+        Prefix, Reason, ReasonCode, Reqid, Rule, Selector, State, StepKind, Template,
     },
 };
 
@@ -119,7 +119,9 @@ impl Difference for PolicyChange {
     }
 
     fn line(&self, hosts_are_known: bool) -> String {
-        let id = self.policy().id.undirected(hosts_are_known);
+        // Networks are no hosts that the peer's address would tell.
+        let PolicyId { if_id, .. } = self.policy().id;
+        let id = self.policy().id.undirected(hosts_are_known && if_id == 0);
         let note = match self {
             Self::Create(policy) => match policy.templates.first() {
                 Some(template) if template.spi.raw() != 0 => format!("  spi {}", template.spi),
@@ -160,7 +162,7 @@ impl Difference for PolicyChange {
                     return vec![(take, StepKind::Policy(PolicyStep::Delete(policy.clone())))];
                 };
                 // It goes when others do: it may be the only policy that covers ICMP errors.
-                let late = match policy.covers_icmp_errors() {
+                let late = match policy.covers_icmp_errors() && policy.id.if_id == 0 {
                     true => Phase::DeleteIcmpErrors,
                     false => Phase::DeletePolicies,
                 };
@@ -266,17 +268,21 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     let PolicyId { selector, mark, if_id, sub, .. } = policy.id;
     let role = policy.role();
     let guard = role == PolicyRole::Guard;
-    // A selector of many hosts is of no peer.
+    // A selector of many hosts is of no peer, unless they are the network of one.
     let hosts = Selector::hosts(selector.src.address, selector.dst.address);
     let of_two = (selector.src, selector.dst) == (hosts.src, hosts.dst);
-    let peer = (of_two && !guard)
-        .then(|| peer_of(desired, selector.src.address, selector.dst.address))
-        .flatten();
+    let of_network = desired.networks.get(&far_network(&policy.id));
+    let peer = match of_two {
+        _ if guard => None,
+        true => peer_of(desired, selector.src.address, selector.dst.address).or(of_network),
+        false => of_network,
+    };
+    let is_of_interface = desired.interface.as_ref().is_some_and(|wanted| wanted.if_id == if_id);
     let (code, text) = if desired.goal == Goal::Nothing {
         (ReasonCode::Destroying, "all of the mesh goes")
     } else if is_of_a_later_stage(desired, peer, &policy.id) {
         (ReasonCode::Stage, SENDS_CLEAR_TEXT)
-    } else if !mark.is_none() || if_id != 0 || sub {
+    } else if !mark.is_none() || if_id != 0 && !is_of_interface || sub {
         (
             ReasonCode::ForeignIdentity,
             "it has the mesh's reqid, and a mark, an interface or a table that mesh.toml doesn't ask for",
@@ -313,8 +319,16 @@ pub(super) fn is_of_a_later_stage(
     id.direction == Direction::Out
         && peer.is_some_and(|peer| !desired.stage(peer).sends())
         && (id.mark.is_none() || Some(id.mark) == marking)
-        && id.if_id == 0
+        && (id.if_id == 0 || desired.tunnel.is_some())
         && !id.sub
+}
+
+/// The network at the far end of a policy's packets.
+pub(super) fn far_network(id: &PolicyId) -> Prefix {
+    match id.direction {
+        Direction::Out => id.selector.dst,
+        Direction::In | Direction::Fwd => id.selector.src,
+    }
 }
 
 /// An exception that ends, while its pair stays protected: the same policy with the templates of the
@@ -384,7 +398,10 @@ fn phases(change: &PolicyChange, context: &Context<'_>) -> [Phase; 2] {
         (_, PolicyRole::Passage(Passage::Exception)) => {
             [Phase::Exceptions, Phase::DeleteExceptions]
         }
-        (_, PolicyRole::Peer) if change.policy().covers_icmp_errors() => {
+        // Those of networks cover errors like everything else.
+        (_, PolicyRole::Peer)
+            if change.policy().covers_icmp_errors() && change.policy().id.if_id == 0 =>
+        {
             [Phase::IcmpErrors, Phase::DeleteIcmpErrors]
         }
         (_, PolicyRole::Peer) => [Phase::Policies, Phase::DeletePolicies],
@@ -419,10 +436,12 @@ pub(super) fn hardened(policy: &Policy) -> Option<Policy> {
     (!closed.lets_clear_text_pass()).then_some(closed)
 }
 
-/// Whether a policy in would refuse the packets of the mesh's SAs, which are of transport mode, once
-/// it lets no clear text pass. It goes at once then, as a guard blocks the clear text.
+/// Whether a policy in would refuse the packets of the mesh's SAs, once it lets no clear text pass.
+/// Those of an interface are of mode tunnel, and all others of mode transport. It goes at once then,
+/// as a guard blocks the clear text.
 fn refuses_all(policy: &Policy) -> bool {
     policy.id.direction == Direction::In
+        && policy.id.if_id == 0
         && policy.templates.iter().any(|template| template.mode != Mode::Transport)
 }
 

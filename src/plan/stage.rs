@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::warn::names;
+use super::{policy::far_network, warn::names};
 use crate::{
     desired::{Desired, Goal},
     model::{
-        Direction, Live, PeerName, Policy, PolicyRole, Reqid, Sa, Stage, State, Warning,
+        Direction, Live, PeerName, Policy, PolicyId, PolicyRole, Reqid, Sa, Stage, State, Warning,
         WarningCode,
     },
 };
@@ -76,20 +76,21 @@ impl<'a> Found<'a> {
         let mut policies = BTreeMap::<_, Policies>::new();
         let ours = state.policies_of(reqid).filter(|policy| is_of_a_pair(policy, reqid));
         for policy in ours {
-            let selector = policy.id.selector;
-            let (far, is_out) = match policy.id.direction {
-                Direction::Out => (selector.dst, true),
-                Direction::In => (selector.src, false),
+            let is_out = match policy.id.direction {
+                Direction::Out => true,
+                Direction::In => false,
                 Direction::Fwd => continue,
             };
-            let paired = desired.peers.get(&far.address);
+            let far = far_network(&policy.id);
+            let paired = desired.peers.get(&far.address).filter(|_| policy.id.if_id == 0);
+            let paired = paired.or_else(|| desired.networks.get(&far));
             let Some(peer) = paired.or_else(|| desired.not_paired.get(&far.address)) else {
                 continue;
             };
             let found = policies.entry(peer).or_default();
             found.out |= is_out;
             found.into |= !is_out;
-            found.open |= !is_out && policy.lets_clear_text_pass();
+            found.open |= !is_out && takes_clear_text(policy, state);
         }
         let mut stages = BTreeMap::<_, Peers<'_>>::new();
         for peer in desired.peers.values() {
@@ -237,6 +238,16 @@ fn end(state: &State, reqid: Reqid) -> Option<Warning> {
         );
         Warning::new(WarningCode::StageSkipped, text)
     })
+}
+
+/// Whether the packets of a policy in are taken in the clear too. Those of a network are, unless its
+/// guard is there: the policy itself meets only packets that have come by the interface.
+fn takes_clear_text(policy: &Policy, state: &State) -> bool {
+    let guard = PolicyId { if_id: 0, ..policy.id };
+    match policy.id.if_id {
+        0 => policy.lets_clear_text_pass(),
+        _ => !state.policies.iter().any(|other| other.id == guard && other.is_guard()),
+    }
 }
 
 /// Whether a policy is for the traffic of a pair.

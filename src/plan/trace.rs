@@ -5,13 +5,15 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use super::{
-    arrival::{Arrival, arrivals, is_for, is_past_policies},
-    flow::{Flow, Look, Miss, best, chains, flows_of, marks, miss, seen, serves, verdict},
+    arrival::{Arrival, arrivals, comes_by, is_for, is_past_policies},
+    flow::{Flow, Look, Miss, Table, best, chains, flows_of, marks, miss, seen, serves, verdict},
     packet::Packet,
+    policy::far_network,
+    routed::{RoutedTo, routed},
 };
 use crate::model::{
-    Action, ChainRole, Direction, Hidden, IPPROTO_ESP, Mark, Mode, PeerName, Policy, PolicyRole,
-    Reqid, Sa, Selector, Spi, State, Template,
+    Action, ChainRole, Direction, Hidden, IPPROTO_ESP, Interface, Mode, PeerName, Policy, PolicyId,
+    PolicyRole, Prefix, Reqid, Sa, Selector, Spi, State, Template,
 };
 
 /// The fate of a packet.
@@ -106,6 +108,8 @@ pub struct Names<'a> {
     pub local: Option<IpAddr>,
     /// Its peers, by address.
     pub peers: BTreeMap<IpAddr, &'a PeerName>,
+    /// The peers by the networks behind them.
+    pub networks: BTreeMap<Prefix, &'a PeerName>,
 }
 
 impl Names<'_> {
@@ -123,7 +127,10 @@ impl Names<'_> {
             None => "foreign".into(),
             Some(PolicyRole::Guard) => format!("guard of mesh {}", self.mesh),
             Some(PolicyRole::Passage(_)) => format!("mesh {}, lets packets pass", self.mesh),
-            Some(PolicyRole::Peer) => format!("mesh {}{}", self.mesh, self.peer(ends, state)),
+            Some(PolicyRole::Peer) => match self.networks.get(&far_network(&policy.id)) {
+                Some(name) => format!("mesh {}, peer {name}", self.mesh),
+                None => format!("mesh {}{}", self.mesh, self.peer(ends, state)),
+            },
         };
         let action = match policy.action {
             Action::Allow if policy.templates.is_empty() => "allows",
@@ -186,17 +193,44 @@ impl<'a> Tracer<'a> {
     }
 
     fn add_look_up(&self, parts: &mut Vec<Part>, packet: &Selector, mark: u32) {
+        let dst = packet.dst.address;
+        for to in routed(self.state, packet.dst) {
+            match to {
+                RoutedTo::Nowhere => {
+                    let text = format!("a route drops packets to {dst}, or has them stay here");
+                    parts.push(Part::new("route", text));
+                }
+                RoutedTo::Interface(interface) => {
+                    let Interface { name, if_id, skips_policies, .. } = interface;
+                    let text = format!("packets to {dst} go to the XFRM interface {name}");
+                    parts.push(Part::new("route", text));
+                    if !(packet.is_ipv4() && *skips_policies) {
+                        self.add_asked(parts, packet, mark, 0);
+                    }
+                    self.add_asked(parts, packet, mark, *if_id);
+                }
+                RoutedTo::Underlay => self.add_underlay(parts, packet, mark),
+            }
+        }
+    }
+
+    fn add_underlay(&self, parts: &mut Vec<Part>, packet: &Selector, mark: u32) {
         let [src, dst] = [packet.src.address, packet.dst.address];
         if self.state.bypasses_policies(src, dst) {
             parts.push(Part::new("sysctl", "disable_xfrm takes it past all policies"));
             return;
         }
-        let found = self.add_policies(parts, packet, mark, Direction::Out);
-        let mut outer = dst;
+        self.add_asked(parts, packet, mark, 0);
+    }
+
+    /// The policies with the number of an interface, or without one, and the SAs that they ask for.
+    fn add_asked(&self, parts: &mut Vec<Part>, packet: &Selector, mark: u32, if_id: u32) {
+        let found = self.add_policies(parts, packet, mark, (Direction::Out, if_id));
+        let mut outer = packet.dst.address;
         for policy in found {
             for template in &policy.templates {
                 outer = if template.mode == Mode::Transport { outer } else { template.dst };
-                parts.push(self.sas(template, policy.id.mark, outer, packet));
+                parts.push(self.sas(template, &policy.id, outer, packet));
             }
         }
     }
@@ -207,17 +241,18 @@ impl<'a> Tracer<'a> {
         parts: &mut Vec<Part>,
         packet: &Selector,
         mark: u32,
-        direction: Direction,
+        (direction, if_id): (Direction, u32),
     ) -> Vec<&'a Policy> {
         let mut all = Vec::new();
         for (sub, kind) in [(true, "sub policy"), (false, "policy")] {
+            let table = Table { direction, sub, if_id };
             let found: Vec<&Policy> =
-                best(self.state, packet, mark, (direction, sub)).into_iter().flatten().collect();
+                best(self.state, packet, mark, table).into_iter().flatten().collect();
             let any = self.state.policies.iter().any(|policy| policy.id.sub);
             if sub && !any {
                 continue;
             }
-            parts.push(self.policies(kind, packet, mark, (direction, sub), &found));
+            parts.push(self.policies(kind, packet, mark, table, &found));
             all.extend(found);
         }
         all
@@ -228,7 +263,7 @@ impl<'a> Tracer<'a> {
         kind: &'static str,
         packet: &Selector,
         mark: u32,
-        table: (Direction, bool),
+        table: Table,
         found: &[&Policy],
     ) -> Part {
         let mut part = match found {
@@ -270,9 +305,9 @@ impl<'a> Tracer<'a> {
     }
 
     /// The SAs for a template.
-    fn sas(&self, template: &Template, mark: Mark, dst: IpAddr, packet: &Selector) -> Part {
+    fn sas(&self, template: &Template, id: &PolicyId, dst: IpAddr, packet: &Selector) -> Part {
         let fits =
-            |sa: &&Sa| serves(sa, template, mark, dst) && !sa.is_larval() && is_for(sa, packet);
+            |sa: &&Sa| serves(sa, template, id, dst) && !sa.is_larval() && is_for(sa, packet);
         let found: Vec<&Sa> = self.state.sas.iter().filter(fits).collect();
         let asked = format!("for {template}");
         let mut part = match found.as_slice() {
@@ -297,10 +332,10 @@ impl<'a> Tracer<'a> {
                 "the policy asks for another reqid"
             } else if sa.mode != template.mode {
                 "it has another mode"
-            } else if !mark.finds(sa.id.mark) {
+            } else if !id.mark.finds(sa.id.mark) {
                 "it is for another mark"
-            } else if sa.has_interface() {
-                "it is of an XFRM interface"
+            } else if sa.if_id != id.if_id || id.if_id == 0 && sa.has_interface() {
+                "it is of an XFRM interface, or of another one"
             } else if sa.is_larval() {
                 "it is a placeholder of the kernel, without a key"
             } else {
@@ -345,7 +380,9 @@ impl<'a> Tracer<'a> {
     fn under(&self) -> Option<&'a Sa> {
         let (spi, dst) = (self.packet.under?, self.packet.selector.dst.address);
         let mut sas = self.state.sas.iter().filter(|sa| !sa.is_larval());
-        sas.find(|sa| (sa.id.dst, sa.id.proto, sa.id.spi) == (dst, IPPROTO_ESP, spi))
+        // The outer address of a tunnel is another one.
+        let is_to_here = |sa: &Sa| sa.id.dst == dst || sa.mode == Mode::Tunnel;
+        sas.find(|sa| (sa.id.proto, sa.id.spi) == (IPPROTO_ESP, spi) && is_to_here(sa))
     }
 
     fn arrives(&self, direction: Direction) -> (Vec<Part>, Vec<Verdict>) {
@@ -371,9 +408,14 @@ impl<'a> Tracer<'a> {
             self.add_chains(&mut parts, ChainRole::MangleIn, Direction::In);
             self.add_chains(&mut parts, ChainRole::In, Direction::In);
         }
-        match is_past_policies(self.state, selector) {
+        let interface = self.under().and_then(|sa| comes_by(self.state, sa));
+        if let Some(Interface { name, .. }) = interface {
+            parts.push(Part::new("route", format!("it comes out of the XFRM interface {name}")));
+        }
+        let if_id = interface.map_or(0, |interface| interface.if_id);
+        match is_past_policies(self.state, selector, interface) {
             true => parts.push(Part::new("sysctl", "disable_policy takes it past all policies")),
-            false => _ = self.add_policies(&mut parts, selector, *mark, direction),
+            false => _ = self.add_policies(&mut parts, selector, *mark, (direction, if_id)),
         }
         let fates = arrivals(self.state, selector, *mark, direction, self.under());
         let verdict = |fate| match fate {
@@ -431,7 +473,7 @@ impl<'a> Tracer<'a> {
 fn word(miss: Miss) -> &'static str {
     match miss {
         Miss::Table => "it is of another table",
-        Miss::Interface => "it is of an XFRM interface",
+        Miss::Interface => "it is of an XFRM interface, or of another one",
         Miss::Mark => "it is for another mark",
         Miss::Source => "it is for other sources",
         Miss::Destination => "it is for other destinations",

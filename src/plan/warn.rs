@@ -7,7 +7,7 @@ use super::{
     change::{Change, Operation},
     encap, exception,
     firewall::{self, Lack},
-    flush, layout, link, nat,
+    flush, layout, link, nat, networks,
     policy::{self, PolicyChange},
     ports,
     reach::Reach,
@@ -64,6 +64,7 @@ pub(super) fn warnings(
     lines.extend(nearly_spent(desired, live));
     lines.extend(encap::warnings(desired, live, reqid));
     lines.extend(link::warnings(desired, live));
+    lines.extend(networks::warnings(desired, live, reqid));
     lines.extend(tunnel::warnings(desired, live));
     lines.extend(nat::warnings(desired, live));
     lines.extend(no_such_offload(desired, live));
@@ -292,7 +293,9 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
 /// program chooses its address by bind, or a route does.
 fn other_addresses(desired: &Desired, live: &Live) -> Option<Warning> {
     let local = desired.local?;
-    if desired.is_guarded() || desired.policies.is_empty() || desired.goal.is_before() {
+    // Networks are protected whatever address packets to them come from.
+    let is_any = desired.tunnel.is_some();
+    if is_any || desired.is_guarded() || desired.policies.is_empty() || desired.goal.is_before() {
         return None;
     }
     let stays_here = |address: IpAddr| match address {

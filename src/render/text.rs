@@ -168,6 +168,7 @@ pub(super) fn traffic(config: &Config) -> String {
         Traffic::Vxlan { port } => format!("vxlan port {port}"),
         Traffic::Geneve { port } => format!("geneve port {port}"),
         Traffic::All => "all traffic".into(),
+        Traffic::Networks => "traffic of networks".into(),
         Traffic::Port { protocol, ports } => format!("{} {ports}", protocol.name()),
     };
     match config.select {

@@ -64,7 +64,7 @@ fn plural(count: usize, one: &'static str, more: &'static str) -> &'static str {
 /// Datagrams need no answer, and tunnels flood to peers that have none to give.
 pub fn answers(traffic: Traffic) -> bool {
     match traffic {
-        Traffic::All => true,
+        Traffic::All | Traffic::Networks => true,
         Traffic::Vxlan { .. } | Traffic::Geneve { .. } => false,
         Traffic::Port { protocol, .. } => match protocol {
             Protocol::Tcp => true,

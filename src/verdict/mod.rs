@@ -305,6 +305,8 @@ fn other_sources(case: &Case<'_>, peer: IpAddr) -> BTreeSet<IpAddr> {
             .filter_map(|tunnel| tunnel.local.or(picked))
             .collect(),
         Traffic::All | Traffic::Port { .. } => picked.into_iter().collect(),
+        // Its policies are for every source.
+        Traffic::Networks => BTreeSet::new(),
     };
     sources.retain(|source| *source != local && source.is_ipv4() == peer.is_ipv4());
     sources

@@ -40,6 +40,8 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         groups: std::collections::BTreeSet::new(),
         stage: Stage::Enforce,
         outside: None,
+        networks: Default::default(),
+        inside: Default::default(),
     });
     Config {
         mesh: MeshName::new("lab").unwrap(),
@@ -58,6 +60,7 @@ pub fn mesh(generation: u64, addresses: &[&str]) -> Config {
         keys: KeySource::MeshKey(SecretSource::Env("MESH_KEY".into())),
         rotation: Rotation::Generation(Generation::new(generation).unwrap()),
         link: None,
+        tunnel: None,
         peers: peers.collect(),
         exceptions: Vec::new(),
     }

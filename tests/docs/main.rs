@@ -218,7 +218,8 @@ fn no_code_stands_for_two_things() {
 /// The known keys of each table, by asking for one that is not: the error lists them.
 #[test]
 fn meshsec_toml_5_has_every_key() {
-    let tables = ["[mesh]", "[traffic]", "[esp]", "[keys]", "[rotation]", "[link]", "[[peer]]"];
+    let tables =
+        ["[mesh]", "[traffic]", "[esp]", "[keys]", "[rotation]", "[link]", "[tunnel]", "[[peer]]"];
     let strange: String = tables.map(|table| format!("{table}\nzzzzzzzzzz = 1\n")).concat();
     let errors = validate(&(strange + "name = \"a\"\n"));
     let documented = items(&read("man/meshsec.toml.5"), "Ic");

@@ -140,11 +140,16 @@ impl Kind {
     }
 
     /// Packets between the two hosts that are not the mesh's. With kind "all" there are none.
+    ///
+    /// Kind "networks" is not enumerated: tests/suite/networks.rs has its partial states.
     pub fn others(self) -> Vec<Packet> {
         let [a, b, _] = self.addresses();
         match self.traffic {
             Traffic::All => Vec::new(),
-            Traffic::Vxlan { .. } | Traffic::Geneve { .. } | Traffic::Port { .. } => {
+            Traffic::Vxlan { .. }
+            | Traffic::Geneve { .. }
+            | Traffic::Port { .. }
+            | Traffic::Networks => {
                 vec![Packet::udp(a, b, 9_999), Packet { proto: 6, ..Packet::udp(a, b, 22) }]
             }
         }

@@ -142,6 +142,7 @@ fn packets_to(config: &Config, dst: IpAddr) -> Vec<Packet> {
         Traffic::Port { ports, .. } => {
             ports.iter().flat_map(|port| [tcp(50_000, port), tcp(port, 50_000)]).collect()
         }
+        Traffic::Networks => Vec::new(),
     }
 }
 

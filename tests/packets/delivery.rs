@@ -35,6 +35,8 @@ pub fn packets(traffic: Traffic, src: IpAddr, dst: IpAddr) -> Vec<Packet> {
             let both = |port| [packet(number, 50_000, port), packet(number, port, 50_000)];
             ports.iter().flat_map(both).collect()
         }
+        // None goes from one host itself to another.
+        Traffic::Networks => Vec::new(),
     }
 }
 

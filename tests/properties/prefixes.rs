@@ -68,6 +68,7 @@ fn is_of_the_kind(config: &Config, packet: &Packet) -> bool {
             (packet.proto, packet.dport) == (17, port)
         }
         Traffic::All => true,
+        Traffic::Networks => false,
         Traffic::Port { protocol, ports } => {
             packet.proto == protocol.number()
                 && ports.iter().any(|port| packet.sport == port || packet.dport == port)
@@ -103,6 +104,7 @@ fn samples(traffic: Traffic) -> Vec<(u8, u16, u16)> {
                 |port| [(protocol.number(), 50_000, port), (protocol.number(), port, 50_000)];
             ports.iter().flat_map(both).collect()
         }
+        Traffic::Networks => Vec::new(),
     }
 }
 

@@ -409,6 +409,8 @@ fn large_mesh() -> Config {
         groups: BTreeSet::new(),
         stage: Stage::Enforce,
         outside: None,
+        networks: Default::default(),
+        inside: Default::default(),
     });
     let traffic = Traffic::All;
     Config { guard: Guard::Off, traffic, peers: peers.collect(), ..mesh(5, &HOSTS) }

@@ -22,10 +22,13 @@ pub(super) fn read(
 ) -> Option<LinkWish> {
     let device =
         section.require(findings, DEVICE).and_then(|value| device_name(findings, value, DEVICE));
-    let mtu = section.get("mtu").map_or(Some(Mtu::Auto), |value| read_mtu(findings, value));
+    let mtu = section.get("mtu").map_or(Some(Mtu::Auto), |value| read_mtu(findings, value, MTU));
     if traffic.is_some_and(|traffic| traffic.tunnel().is_none()) {
         let message = "[link] is for the device of a tunnel, and this kind of traffic has none";
-        let hint = "leave [link] out: the kernel tells connections of the smaller MTU by itself";
+        let hint = match traffic {
+            Some(Traffic::Networks) => "write device and mtu in [tunnel]",
+            _ => "leave [link] out: the kernel tells connections of the smaller MTU by itself",
+        };
         findings.wrong(section.header(), message.into(), hint);
         return None;
     }
@@ -50,16 +53,21 @@ pub(super) fn device_name(
     is_name.then(|| text.to_owned())
 }
 
-fn read_mtu(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Mtu> {
+/// `"auto"`, or a number.
+pub(super) fn read_mtu(
+    findings: &mut Findings<'_>,
+    value: &Value<'_>,
+    field: Field,
+) -> Option<Mtu> {
     match value.get_ref().as_str() {
         Some("auto") => Some(Mtu::Auto),
         Some(text) => {
             let message = format!("unknown mtu {}", mask::quote(text));
-            findings.wrong(value.span(), message, MTU.write);
+            findings.wrong(value.span(), message, field.write);
             None
         }
         None => {
-            let number = findings.number(value, MTU)?;
+            let number = findings.number(value, field)?;
             u32::try_from(number).ok().map(Mtu::Exactly)
         }
     }

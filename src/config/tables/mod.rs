@@ -7,6 +7,7 @@ mod keys;
 mod link;
 mod rotation;
 mod traffic;
+mod tunnel;
 
 use std::{collections::BTreeSet, ops::Range, path::Path};
 
@@ -54,20 +55,26 @@ pub(super) fn read<'s>(
     let pairs = mesh.as_ref().and_then(|section| section.get(PAIRS.name));
     let mesh = mesh.and_then(|section| read_mesh(findings, &section));
     let traffic = top.section(findings, Table::Traffic, false);
-    let traffic =
-        traffic.map_or(Some(traffic::DEFAULT), |section| traffic::read(findings, &section));
+    let (kind, traffic) = match traffic {
+        Some(section) => traffic::read(findings, &section),
+        None => (Some(traffic::DEFAULT.0), Some(traffic::DEFAULT)),
+    };
     let keys = top.section(findings, Table::Keys, true);
     let keys = keys.map(|section| keys::read(findings, &section, dir)).unwrap_or_default();
     let rotation = top.section(findings, Table::Rotation, true);
     let by_clock = rotation.as_ref().is_some_and(|section| section.get("period").is_some());
     let rotation = rotation.and_then(|section| rotation::read(findings, &section));
     let esp = top.section(findings, Table::Esp, false);
-    let kind = traffic.map(|(traffic, ..)| traffic);
     let esp = esp.map_or(Some(esp::default(by_clock)), |section| {
         esp::read(findings, &section, by_clock, kind)
     });
     let link = top.section(findings, Table::Link, false);
     let link = link.map_or(Some(None), |section| link::read(findings, &section, kind).map(Some));
+    let tunnel = top.section(findings, Table::Tunnel, false);
+    let tunnel = match tunnel {
+        Some(section) => tunnel::read(findings, &section, kind),
+        None => Some(tunnel::default(kind)),
+    };
     let tables = OtherTables {
         keys: keys.kind,
         has_encap: esp.as_ref().map(|esp| esp.encap.is_some()),
@@ -94,6 +101,7 @@ pub(super) fn read<'s>(
         let (traffic, select, guard) = traffic?;
         let keys = keys.source.clone()?;
         let (esp, rotation, link, peers) = (esp?, rotation?, link?, peers?);
+        let tunnel = tunnel?;
         Some(Config {
             mesh,
             reqid,
@@ -106,6 +114,7 @@ pub(super) fn read<'s>(
             keys,
             rotation,
             link,
+            tunnel,
             peers,
             exceptions: exceptions?,
         })
@@ -146,6 +155,13 @@ fn read_peers<'s>(
         let Some(value) = file.peers else { continue };
         peers::read(&mut file.findings, value, tables, &mut peers);
     }
+    for overlap in peers.overlaps() {
+        let file = match overlap.file.checked_sub(1).and_then(|file| others.files.get_mut(file)) {
+            Some(file) => &mut file.findings,
+            None => &mut *findings,
+        };
+        file.wrong(overlap.span, overlap.message, overlap.hint);
+    }
     peers.list.sort_by(|a, b| a.name.cmp(&b.name));
     let names: BTreeSet<&str> = peers.list.iter().map(|peer| peer.name.as_str()).collect();
     if let Some(value) = own {
@@ -185,7 +201,11 @@ fn alone(config: &Config) -> String {
         }
         (
             _,
-            Traffic::All | Traffic::Port { .. } | Traffic::Vxlan { .. } | Traffic::Geneve { .. },
+            Traffic::All
+            | Traffic::Port { .. }
+            | Traffic::Vxlan { .. }
+            | Traffic::Geneve { .. }
+            | Traffic::Networks,
         ) => nothing,
     }
 }

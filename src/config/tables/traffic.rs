@@ -28,14 +28,35 @@ pub(super) const DEFAULT: Read = (Traffic::Vxlan { port: VXLAN_PORT }, Select::P
 /// The traffic, its selection, and its guard.
 type Read = (Traffic, Select, Guard);
 
-pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Option<Read> {
+/// The kind of traffic, if it could be read, and all that the table says; none of that after an error.
+pub(super) fn read(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+) -> (Option<Traffic>, Option<Read>) {
     let given = section.get("port").map(|value| read_port(findings, value));
     let port = given.flatten();
     let traffic = match section.get("kind") {
         Some(value) => read_kind(findings, value, port),
         None => Some(Traffic::Vxlan { port: port.unwrap_or(VXLAN_PORT) }),
     };
+    (traffic, read_rest(findings, section, (given, traffic)))
+}
+
+/// Reads the rest of the table. `given` is the port, where the file gives one.
+fn read_rest(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+    (given, traffic): (Option<Option<u16>>, Option<Traffic>),
+) -> Option<Read> {
+    let guard_of_networks = section.get("guard").filter(|_| traffic == Some(Traffic::Networks));
+    if let Some(value) = guard_of_networks {
+        let message = "kind = \"networks\" has guards of its own at stage enforce".into();
+        findings.wrong(value.span(), message, "leave it out");
+    }
     let select = read_select(findings, section, traffic);
+    if guard_of_networks.is_some() {
+        return None;
+    }
     let guard = section.get("guard").map(|value| read_guard(findings, value));
     let (traffic, select) = traffic.zip(select)?;
     if given == Some(None) {
@@ -44,6 +65,7 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &Section<'_, '_>) -> Op
     let message = match traffic {
         Traffic::Port { .. } => Some("port is given twice, here and in kind"),
         Traffic::All => Some("kind = \"all\" is of every protocol and has no port"),
+        Traffic::Networks => Some("kind = \"networks\" is of every protocol and has no port"),
         Traffic::Vxlan { .. } | Traffic::Geneve { .. } => None,
     };
     let portless = message.zip(section.get("port"));
@@ -104,6 +126,12 @@ fn read_select(
     section: &Section<'_, '_>,
     traffic: Option<Traffic>,
 ) -> Option<Select> {
+    let by_routes = section.get("select").or(section.get("mark"));
+    if let (Some(Traffic::Networks), Some(value)) = (traffic, by_routes) {
+        let message = "kind = \"networks\" is selected by routes".into();
+        findings.wrong(value.span(), message, "leave it out");
+        return None;
+    }
     let select = section.get("select").map_or(Some("port"), |value| word(findings, value, SELECT));
     let mark = section.get("mark").map(|value| read_mark(findings, value));
     if select? == "port" {
@@ -241,6 +269,7 @@ fn read_kind(findings: &mut Findings<'_>, value: &Value<'_>, port: Option<u16>) 
     }
     Some(match word(findings, value, KIND)? {
         "all" => Traffic::All,
+        "networks" => Traffic::Networks,
         "geneve" => Traffic::Geneve { port: port.unwrap_or(GENEVE_PORT) },
         _ => Traffic::Vxlan { port: port.unwrap_or(VXLAN_PORT) },
     })

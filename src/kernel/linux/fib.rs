@@ -1,7 +1,7 @@
 //! Entries of routing tables: dumps of them, and changes.
 //!
 //! Tables may hold a million entries. Only those are kept that are meshes', and those that overlap
-//! with the mesh's networks. Where no networks are asked for, the kernel is asked for entries of
+//! with the mesh's networks in the main table, or in one that a rule may ask before it. Where no networks are asked for, the kernel is asked for entries of
 //! meshes alone (`NETLINK_GET_STRICT_CHK`). Still it goes through all of them, under the lock of all
 //! network devices. So nobody asks where a mesh without networks is looked at, and no XFRM interface
 //! is there.
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{FibAction, FibEntry, ObjectStep, Prefix, RouteStep, Ways},
+    model::{FibAction, FibEntry, MAIN_TABLE, ObjectStep, Prefix, RouteStep, Ways},
 };
 
 /// linux/rtnetlink.h.
@@ -32,6 +32,18 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_TABLE: u16 = 15;
 /// The entry is a copy that the kernel made of another.
 const RTM_F_CLONED: u32 = 0x200;
+
+/// linux/fib_rules.h.
+const RTM_NEWRULE: u16 = 32;
+const RTM_GETRULE: u16 = 34;
+/// Bytes of `fib_rule_hdr`: family, lengths of the addresses, and others.
+const RULE_HEADER: usize = 12;
+/// The rule has packets looked up in a table (`FR_ACT_TO_TBL`).
+const TO_TABLE: u8 = 1;
+const FRA_TABLE: u16 = 15;
+/// Attributes that do not say which packets a rule is for: priority, tables and what is suppressed,
+/// the maker, padding, realms.
+const FRA_FOR_ALL: [u16; 7] = [6, FRA_TABLE, 13, 14, 21, 18, 11];
 
 /// Families by the kernel's number, with an address of each.
 const FAMILIES: [(u8, IpAddr); 2] = [
@@ -58,13 +70,19 @@ pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<FibEntry>, K
     };
     let mut found = Vec::new();
     for (family, _) in FAMILIES {
+        let asked_first = match networks.is_empty() {
+            true => BTreeSet::new(),
+            false => before_main(&mut engine, family)?,
+        };
+        let counts = |table: u32| table == MAIN_TABLE || asked_first.contains(&table);
         let mut body = [0; HEADER];
         (body[0], body[5]) = (family, protocol);
         found.extend(engine.dump((RTM_GETROUTE, RTM_NEWROUTE), &body, "routes", |message| {
             let entry = decoded(message, devices)?;
             Ok(entry.filter(|entry| {
                 let overlaps = |network: &Prefix| network.overlaps(&entry.to);
-                entry.protocol == FibEntry::PROTOCOL || networks.iter().any(overlaps)
+                entry.protocol == FibEntry::PROTOCOL
+                    || counts(entry.table) && networks.iter().any(overlaps)
             }))
         })?);
     }
@@ -72,6 +90,34 @@ pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<FibEntry>, K
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// The tables that rules ask before one has all packets looked up in the main table. Those of VRFs are
+/// not among them: their rule names no table, and is for packets of a VRF alone.
+fn before_main(engine: &mut Engine, family: u8) -> Result<BTreeSet<u32>, KernelError> {
+    let mut body = [0; RULE_HEADER];
+    body[0] = family;
+    let mut tables = BTreeSet::new();
+    let mut is_done = false;
+    engine.dump((RTM_GETRULE, RTM_NEWRULE), &body, "routing rules", |message| {
+        let (header, rest) = message
+            .split_at_checked(RULE_HEADER)
+            .ok_or_else(|| garbled(format!("a routing rule of {} bytes", message.len())))?;
+        let (mut table, mut is_for_all) = (u32::from(header[4]), header[1..=3] == [0; 3]);
+        for (kind, range) in attributes(rest)? {
+            if kind == FRA_TABLE {
+                let short = || garbled("a routing rule's short number");
+                table = u32_at(&rest[range], 0).ok_or_else(short)?;
+            }
+            is_for_all &= FRA_FOR_ALL.contains(&kind);
+        }
+        if header[0] == family && header[7] == TO_TABLE && !is_done {
+            is_done = table == MAIN_TABLE && is_for_all;
+            tables.insert(table);
+        }
+        Ok(Some(()))
+    })?;
+    Ok(tables)
 }
 
 /// A message of a dump; none for an entry that no packet from here follows.

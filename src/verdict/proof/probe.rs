@@ -66,7 +66,7 @@ const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 pub fn probe(config: &Config, number: usize, random: &Randomness) -> Probe {
     let sending = match config.traffic {
         Traffic::Vxlan { port } | Traffic::Geneve { port } => Sending::Datagram(port),
-        Traffic::All => Sending::Datagram(free_port(config)),
+        Traffic::All | Traffic::Networks => Sending::Datagram(free_port(config)),
         Traffic::Port { protocol, ports } => {
             let ports: Vec<u16> = ports.iter().collect();
             let port = ports.get(number % ports.len().max(1)).copied().unwrap_or_default();
@@ -80,7 +80,9 @@ pub fn probe(config: &Config, number: usize, random: &Randomness) -> Probe {
         (Sending::Connect(_), _) => return Probe { sending, payload: Vec::new() },
         (Sending::Datagram(_), Traffic::Vxlan { .. }) => tunnelled([8, 0, 0, 0], random),
         (Sending::Datagram(_), Traffic::Geneve { .. }) => tunnelled([0, 0, 0x65, 0x58], random),
-        (Sending::Datagram(_), Traffic::All | Traffic::Port { .. }) => Vec::new(),
+        (Sending::Datagram(_), Traffic::All | Traffic::Port { .. } | Traffic::Networks) => {
+            Vec::new()
+        }
     };
     payload.extend(random.run);
     payload.extend(random.probe);

@@ -1,0 +1,44 @@
+//! `[tunnel]`.
+#![forbid(unsafe_code)]
+
+use super::link::{device_name, read_mtu};
+use crate::{
+    config::{
+        reader::{Findings, Section},
+        schema::{TUNNEL_DEVICE, TUNNEL_MTU},
+        types::{InterfaceWish, Traffic},
+    },
+    model::Mtu,
+};
+
+/// The interface's name where the file gives none.
+const DEVICE: &str = "mesh0";
+
+/// The default where there is no such table: none, but for kind "networks". `traffic` is the traffic that
+/// the file protects, if that is known.
+pub(super) fn default(traffic: Option<Traffic>) -> Option<InterfaceWish> {
+    let wish = InterfaceWish { device: DEVICE.into(), mtu: Mtu::Auto };
+    (traffic == Some(Traffic::Networks)).then_some(wish)
+}
+
+/// The interface. None after an error.
+pub(super) fn read(
+    findings: &mut Findings<'_>,
+    section: &Section<'_, '_>,
+    traffic: Option<Traffic>,
+) -> Option<Option<InterfaceWish>> {
+    let device = section
+        .get(TUNNEL_DEVICE.name)
+        .map_or(Some(DEVICE.to_owned()), |value| device_name(findings, value, TUNNEL_DEVICE));
+    let mtu = section
+        .get(TUNNEL_MTU.name)
+        .map_or(Some(Mtu::Auto), |value| read_mtu(findings, value, TUNNEL_MTU));
+    if traffic.is_some_and(|traffic| traffic != Traffic::Networks) {
+        let message =
+            "[tunnel] is for kind = \"networks\", and this kind of traffic has no interface";
+        let hint = "leave [tunnel] out, or write kind = \"networks\" in [traffic]";
+        findings.wrong(section.header(), message.into(), hint);
+        return None;
+    }
+    Some(Some(InterfaceWish { device: device?, mtu: mtu? }))
+}

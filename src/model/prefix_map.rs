@@ -1,0 +1,127 @@
+//! Values by prefix, found without a look at all of them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::Prefix;
+
+/// Values by prefix.
+#[derive(Debug, Clone)]
+pub struct PrefixMap<T>(BTreeMap<Prefix, Vec<T>>);
+
+impl<T> Default for PrefixMap<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> PrefixMap<T> {
+    /// Adds a value.
+    pub fn add(&mut self, prefix: Prefix, value: T) {
+        self.0.entry(prefix.network()).or_default().push(value);
+    }
+
+    /// The values of all prefixes that cover this one, the widest first.
+    pub fn covering(&self, prefix: Prefix) -> impl Iterator<Item = &T> + use<'_, T> {
+        let address = prefix.address;
+        let wider = (0..=prefix.length).map(move |length| Prefix { address, length }.network());
+        wider.filter_map(|wider| self.0.get(&wider)).flatten()
+    }
+
+    /// The values of all prefixes within this one, but not its own.
+    pub fn within(&self, prefix: Prefix) -> impl Iterator<Item = &T> + use<'_, T> {
+        let (first, own) = (prefix.network(), prefix.length);
+        let last = Prefix { address: prefix.last(), length: u8::MAX };
+        let found = self.0.range(first..=last).filter(move |(one, _)| one.length > own);
+        found.flat_map(|(_, values)| values)
+    }
+}
+
+impl<T> FromIterator<(Prefix, T)> for PrefixMap<T> {
+    fn from_iter<I: IntoIterator<Item = (Prefix, T)>>(values: I) -> Self {
+        let mut map = Self::default();
+        values.into_iter().for_each(|(prefix, value)| map.add(prefix, value));
+        map
+    }
+}
+
+impl Prefix {
+    /// The same with zeros behind the prefix.
+    #[must_use]
+    pub fn network(self) -> Self {
+        let address = match self.address {
+            IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & self.mask_v4()).into()),
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & self.mask_v6()).into()),
+        };
+        Self { address, length: self.length }
+    }
+
+    /// Its last address.
+    pub fn last(self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() | !self.mask_v4()).into()),
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() | !self.mask_v6()).into()),
+        }
+    }
+
+    fn mask_v4(self) -> u32 {
+        u32::MAX.checked_shl(32_u32.saturating_sub(self.length.into())).unwrap_or(0)
+    }
+
+    fn mask_v6(self) -> u128 {
+        u128::MAX.checked_shl(128_u32.saturating_sub(self.length.into())).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        let (address, length) = text.split_once('/').unwrap();
+        Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() }
+    }
+
+    #[test]
+    fn values_are_found_by_prefixes_around_and_within() {
+        let all = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.2.0.0/16",
+            "10.2.3.0/24",
+            "10.2.255.255/32",
+            "10.3.0.0/16",
+            "::/0",
+            "fd00:2::/48",
+            "fd00:2::1/128",
+        ];
+        let map: PrefixMap<&str> = all.into_iter().map(|text| (prefix(text), text)).collect();
+        for asked in all.into_iter().chain(["10.2.3.4/32", "10.2.0.0/15", "fd00::/16"]) {
+            let asked = prefix(asked);
+            let around: Vec<&str> = map.covering(asked).copied().collect();
+            let within: Vec<&str> = map.within(asked).copied().collect();
+            let by_each = |is: &dyn Fn(Prefix) -> bool| -> Vec<&str> {
+                all.into_iter().filter(|text| is(prefix(text))).collect()
+            };
+            assert_eq!(around, by_each(&|one| one.covers(&asked)), "around {asked}");
+            assert_eq!(
+                within,
+                by_each(&|one| asked.covers(&one) && asked.length < one.length),
+                "within {asked}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_network_has_zeros_behind_its_prefix_and_its_last_address_ones() {
+        for (text, network, last) in [
+            ("10.2.3.4/16", "10.2.0.0/16", "10.2.255.255"),
+            ("10.2.3.4/0", "0.0.0.0/0", "255.255.255.255"),
+            ("10.2.3.4/32", "10.2.3.4/32", "10.2.3.4"),
+            ("fd00::1/0", "::/0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("fd00::1/127", "fd00::/127", "fd00::1"),
+        ] {
+            assert_eq!(prefix(text).network().to_string(), network);
+            assert_eq!(prefix(text).last().to_string(), last);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Networks behind peers: what stands in the way of the interface and of the routes to it, and facts
+//! that the operator should know.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use super::{conflict::Conflict, link, stops::Stops, warn::list};
+use crate::{
+    desired::{Desired, Goal, Inside, WantedTunnel},
+    model::{
+        ConflictCode, FibAction, FibEntry, Live, MAIN_TABLE, Mtu, PeerName, Prefix, Reqid, State,
+        Warning, WarningCode,
+    },
+    mtu,
+};
+
+/// The wanted objects with all that depends on the host's state.
+pub(super) fn resolved<'d>(desired: &'d Desired, state: &State, reqid: Reqid) -> Cow<'d, Desired> {
+    let tunnel = desired.tunnel.as_ref();
+    let underlay = tunnel.and_then(|tunnel| link::underlay(state, tunnel.address).ok());
+    desired.resolved(state, reqid, underlay.map(|link| link.mtu))
+}
+
+/// Foreign objects in the way of the interface, and of the routes to it.
+pub(super) fn conflicts(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Conflict> {
+    let Some(tunnel) = &desired.tunnel else { return Vec::new() };
+    let mut found = Vec::from_iter(taken_name(tunnel, &live.0, reqid));
+    found.extend(other_routes(desired, tunnel, &live.0, reqid));
+    found
+}
+
+/// A device with the interface's name that is not the mesh's.
+fn taken_name(tunnel: &WantedTunnel, state: &State, reqid: Reqid) -> Option<Conflict> {
+    let device = &tunnel.device;
+    let link = state.link(device)?;
+    let is_ours = state.interface_of(reqid).is_some_and(|interface| interface.name == *device);
+    (!is_ours).then(|| {
+        let kind = link.kind.as_deref().unwrap_or("device");
+        let text = "a foreign device has the name of the mesh's interface; give the interface another \
+                    name, with device in [tunnel]";
+        Conflict {
+            code: ConflictCode::DeviceTaken,
+            stops: Stops::All,
+            object: format!("{kind} {device}"),
+            text: text.into(),
+        }
+    })
+}
+
+/// Routes of others by which packets for a peer's network leave without the mesh: those that are more
+/// specific, or as specific and preferred, and those of tables that are asked before the main one.
+fn other_routes(
+    desired: &Desired,
+    tunnel: &WantedTunnel,
+    state: &State,
+    reqid: Reqid,
+) -> Vec<Conflict> {
+    let ours: BTreeSet<&FibEntry> = state.fib_of(reqid).collect();
+    let mut found = Vec::new();
+    for entry in state.fib.iter().filter(|entry| !ours.contains(entry)) {
+        // Nothing leaves by these.
+        let drops = match &entry.action {
+            FibAction::Blackhole => true,
+            FibAction::Other(word) => matches!(word.as_str(), "unreachable" | "prohibit"),
+            FibAction::Devices(_) => false,
+        };
+        if drops || entry.action == FibAction::device(&tunnel.device) {
+            continue;
+        }
+        for (network, peer) in met_by(desired, entry) {
+            let why = match (entry.table == MAIN_TABLE, entry.to.length > network.length) {
+                (true, true) => "it is more specific than the mesh's route",
+                (true, false) => "its metric is smaller than that of the mesh's route",
+                (false, _) => "a rule may ask its table before the mesh's",
+            };
+            found.push(Conflict {
+                code: ConflictCode::OtherRoute,
+                stops: Stops::peer(peer),
+                object: format!("route {entry}"),
+                text: format!(
+                    "by this foreign route packets for {network} leave without the mesh: {why}; delete \
+                     it, or leave the network out of the file"
+                ),
+            });
+        }
+    }
+    found
+}
+
+/// The networks of peers with packets that follow an entry and not the mesh's route.
+fn met_by<'d>(
+    desired: &'d Desired,
+    entry: &FibEntry,
+) -> impl Iterator<Item = (&'d Prefix, &'d PeerName)> {
+    let (to, metric, is_main) = (entry.to, entry.metric, entry.table == MAIN_TABLE);
+    desired.networks.iter().filter(move |(network, peer)| {
+        let is_preferred =
+            to.length > network.length || to.length == network.length && metric < FibEntry::METRIC;
+        let is_wanted = desired.peers.values().any(|paired| paired == *peer);
+        is_wanted && network.overlaps(&to) && if is_main { is_preferred } else { true }
+    })
+}
+
+/// Facts about the interface that the operator should know.
+pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warning> {
+    let Some(tunnel) = desired.tunnel.as_ref().filter(|_| desired.goal == Goal::Mesh) else {
+        return Vec::new();
+    };
+    let mut lines = mtu_warnings(desired, tunnel, &live.0);
+    lines.extend([true, false].into_iter().filter_map(|is_ipv4| {
+        let has_networks = desired.networks.keys().any(|net| net.address.is_ipv4() == is_ipv4);
+        has_networks.then(|| no_inside(tunnel, &live.0, reqid, is_ipv4)).flatten()
+    }));
+    lines
+}
+
+fn mtu_warnings(desired: &Desired, tunnel: &WantedTunnel, state: &State) -> Vec<Warning> {
+    let underlay = link::underlay(state, tunnel.address);
+    let fitting = tunnel.fitting(underlay.as_ref().ok().map(|link| link.mtu));
+    let wanted = tunnel.mtu(underlay.as_ref().ok().map(|link| link.mtu));
+    let device = &tunnel.device;
+    let mut lines = Vec::new();
+    match (tunnel.mtu, &underlay, fitting) {
+        (Mtu::Auto, Err(why), _) => {
+            let text = format!(
+                "{why}, so {device} gets an MTU of {}; write mtu as a number in [tunnel]",
+                mtu::IPV6_SMALLEST
+            );
+            lines.push(Warning::new(WarningCode::UnderlayUnknown, text));
+        }
+        (Mtu::Auto, Ok(link), None) => {
+            let text = format!(
+                "the {} of {name} leaves no room for encrypted packets, so {device} gets an MTU of {}; \
+                 raise that of {name}",
+                link.mtu,
+                mtu::IPV6_SMALLEST,
+                name = link.name
+            );
+            lines.push(Warning::new(WarningCode::UnderlayTooSmall, text));
+        }
+        (Mtu::Exactly(mtu), Ok(link), Some(fitting)) if mtu > fitting => {
+            let text = format!(
+                "mtu = {mtu} of [tunnel] is more than {fitting}, the largest that fits the {} of {} when \
+                 encrypted: larger packets are lost, or leave in fragments",
+                link.mtu, link.name
+            );
+            lines.push(Warning::new(WarningCode::MtuTooLarge, text));
+        }
+        (Mtu::Auto | Mtu::Exactly(_), _, _) => {}
+    }
+    let has_ipv6 = desired.networks.keys().any(|network| network.address.is_ipv6());
+    if wanted < mtu::IPV6_SMALLEST && has_ipv6 {
+        let text = format!(
+            "with an MTU of {wanted}, below 1280, the kernel takes IPv6 off {device}, so that packets to \
+             networks of IPv6 are dropped"
+        );
+        lines.push(Warning::new(WarningCode::MtuTakesIpv6, text));
+    }
+    lines
+}
+
+/// A host whose own programs have no address that the other ends take in.
+fn no_inside(tunnel: &WantedTunnel, state: &State, reqid: Reqid, is_ipv4: bool) -> Option<Warning> {
+    let family = if is_ipv4 { "IPv4" } else { "IPv6" };
+    let (is, remedy) = match tunnel.inside(state, reqid, is_ipv4) {
+        Inside::At(_) => return None,
+        Inside::None if tunnel.own.iter().all(|net| net.address.is_ipv4() != is_ipv4) => (
+            format!("this host has no network of {family}"),
+            "that is right if none of its programs needs them",
+        ),
+        Inside::None => (
+            format!("this host has no address within its networks of {family}"),
+            "write one as inside of this peer, if its programs need them",
+        ),
+        Inside::Several(all) => {
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            (
+                format!("this host has several addresses within its networks ({})", list(&all)),
+                "write one of them as inside of this peer",
+            )
+        }
+    };
+    let text = format!(
+        "{is}, so the packets of its own programs to networks of {family} come from an address that the \
+         other ends refuse; {remedy}"
+    );
+    Some(Warning::new(WarningCode::NoInside, text))
+}

@@ -10,10 +10,10 @@ use std::fmt;
 
 use crate::{
     config::{Config, Moment, Peer},
-    desired::{self, Desired, HasPairs},
+    desired::{self, Desired, HasPairs, WantedPolicy},
     model::{
         Algorithm, Direction, Generation, KeyView, Level, Mode, PeerName, Policy, Reqid, Sa,
-        Selector, Spi, Template,
+        Selector, Spi, State, Template,
     },
 };
 
@@ -127,9 +127,11 @@ struct Objects {
 impl Objects {
     fn of(desired: &Desired, peer: &Peer) -> Self {
         let Desired { sas, policies, passages, .. } = desired;
+        let sends = desired.stage(&peer.name).sends();
+        let routes = if sends { peer.networks.len() } else { 0 };
         Self {
-            number: sas.len() + policies.len() + passages.len(),
-            pairs: HasPairs { any: true, sends: desired.stage(&peer.name).sends() },
+            number: sas.len() + policies.len() + passages.len() + routes,
+            pairs: HasPairs { any: true, sends },
         }
     }
 
@@ -213,7 +215,10 @@ impl Ends {
     pub fn objects(&self, config: &Config, moment: Moment, place: usize) -> usize {
         let Objects { number, pairs } = self.objects[place];
         let own = desired::of_host(config, moment, &config.peers[place], pairs);
-        number + own.guards.len() + own.passages.len() + own.chains.len()
+        let own = own.resolved(&State::default(), config.reqid, None);
+        let Desired { guards, passages, chains, interface, inside, fib, .. } = &*own;
+        let networks = interface.iter().count() + inside.len() + fib.len();
+        number + guards.len() + passages.len() + chains.len() + networks
     }
 }
 
@@ -274,7 +279,7 @@ fn side<'a>(
         side.add_sa(&far, &wanted.sa, wanted.direction, config);
     }
     for wanted in desired.policies.values().filter(|wanted| wanted.peer == peer.name) {
-        let packets = far.own(desired.packets(wanted));
+        let packets = far.packets(desired, wanted);
         side.get_or_insert_default().add_policy(&wanted.policy, packets);
     }
     for policy in desired.passages.values() {
@@ -299,6 +304,23 @@ struct Far<'a> {
 }
 
 impl Far<'_> {
+    /// The packets of a policy in words of both ends. One for a network is for any host at the near end,
+    /// and only the networks there speak to it.
+    fn packets(&self, desired: &Desired, wanted: &WantedPolicy) -> Vec<Selector> {
+        let packets = desired.packets(wanted);
+        if wanted.policy.id.if_id == 0 {
+            return vec![self.own(packets)];
+        }
+        let own = self.local.networks.iter();
+        let of_family = own.filter(|own| own.address.is_ipv4() == packets.is_ipv4());
+        of_family
+            .map(|own| match wanted.policy.id.direction {
+                Direction::Out => Selector { src: *own, ..packets },
+                Direction::In | Direction::Fwd => Selector { dst: *own, ..packets },
+            })
+            .collect()
+    }
+
     /// A selector with the address that the other end has itself.
     fn own(&self, selector: Selector) -> Selector {
         let own = |mut prefix: crate::model::Prefix| {
@@ -342,16 +364,16 @@ impl<'a> Side<'a> {
         side.sa = Some(leg);
     }
 
-    fn add_policy(&mut self, policy: &Policy, packets: Selector) {
+    fn add_policy(&mut self, policy: &Policy, packets: Vec<Selector>) {
         for template in &policy.templates {
             self.add_reqid(template.reqid);
             self.add_template(policy.id.direction, template);
         }
         match policy.id.direction {
             Direction::Out if policy.is_for_icmp_errors() => {}
-            Direction::Out => self.out.packets.push(packets),
-            Direction::In => self.taken.packets.push(packets),
-            Direction::Fwd => self.forwarded.push(packets),
+            Direction::Out => self.out.packets.extend(packets),
+            Direction::In => self.taken.packets.extend(packets),
+            Direction::Fwd => self.forwarded.extend(packets),
         }
     }
 

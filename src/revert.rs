@@ -16,9 +16,10 @@ use crate::{
     desired::Desired,
     kernel::Kernel,
     model::{
-        ChainId, Direction, Family, IPPROTO_UDP, Live, PolicyId, Prefix, Reqid, Rule, Selector,
+        ChainId, Direction, Family, FibAction, FibEntry, IPPROTO_UDP, Live, PolicyId, Prefix,
+        Reqid, Rule, Selector,
     },
-    plan::{ChainStep, Plan, PlannedStep, PolicyStep, Step, StepKind},
+    plan::{ChainStep, Plan, PlannedStep, PolicyStep, RouteStep, Step, StepKind},
     restore::unlike,
 };
 
@@ -132,6 +133,9 @@ impl Course for Lost<'_> {
                 let dropped = self.dropped_by(id, rules);
                 self.packets.extend(dropped);
             }
+            StepKind::Route(RouteStep::Add(entry)) if entry.action == FibAction::Blackhole => {
+                self.packets.push((Direction::Out, dropped_by_route(entry)));
+            }
             StepKind::Policy(_)
             | StepKind::Chain(ChainStep::Delete(_))
             | StepKind::Sa(_)
@@ -150,6 +154,9 @@ impl Course for Lost<'_> {
             }
             // Its rules are not known here.
             StepKind::Chain(ChainStep::Delete(_)) => self.packets.is_empty(),
+            StepKind::Route(RouteStep::Delete(entry)) if entry.action == FibAction::Blackhole => {
+                !self.opens(Direction::Out, &dropped_by_route(entry))
+            }
             StepKind::Policy(_)
             | StepKind::Chain(ChainStep::Set { .. })
             | StepKind::Sa(_)
@@ -160,6 +167,11 @@ impl Course for Lost<'_> {
             | StepKind::Wait(_) => true,
         }
     }
+}
+
+/// The packets that a blackhole drops.
+fn dropped_by_route(entry: &FibEntry) -> Selector {
+    Selector::between(Prefix::any(entry.to.address), entry.to)
 }
 
 #[cfg(test)]

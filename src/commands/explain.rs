@@ -40,14 +40,16 @@ pub(super) fn run(global: &Global, args: &ExplainArgs) -> Result<Status, Error> 
         false => (live.0, None),
     };
     args.after_flush.iter().for_each(|flushed| flush(&mut state, *flushed));
-    let direction = args.direction.map_or_else(|| direction(&packet, &state, local), Into::into);
+    let networks = networks(&loaded, local);
+    let by_default = || direction(&packet, &state, local, &networks);
+    let direction = args.direction.map_or_else(by_default, Into::into);
     check_direction(&packet, direction)?;
     let names = Names {
         reqid: loaded.config.reqid,
         mesh: loaded.config.mesh.to_string(),
         local: local.map(|peer| peer.address),
         peers: peers(&loaded),
-        networks: networks(&loaded, local),
+        networks,
     };
     let view = ExplainView {
         mesh: &loaded.config.mesh,
@@ -117,12 +119,21 @@ fn flush(state: &mut State, flushed: Flushed) {
     }
 }
 
-fn direction(packet: &Packet, state: &State, local: Option<&Peer>) -> Direction {
+/// The direction of a packet that the operator gives none of. One that a gateway sends on to a network
+/// of a peer leaves.
+fn direction(
+    packet: &Packet,
+    state: &State,
+    local: Option<&Peer>,
+    networks: &BTreeMap<Prefix, &PeerName>,
+) -> Direction {
+    let leaves = || networks.keys().any(|network| network.covers(&packet.selector.dst));
     let is_here =
         |address| state.has_address(address) || local.is_some_and(|local| local.address == address);
     match (is_here(packet.selector.src.address), is_here(packet.selector.dst.address)) {
         (true, _) if packet.under.is_none() => Direction::Out,
         (_, true) => Direction::In,
+        (false, false) if packet.under.is_none() && leaves() => Direction::Out,
         (true | false, false) => Direction::Fwd,
     }
 }

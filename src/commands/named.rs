@@ -110,7 +110,9 @@ pub(super) fn nothing(live: &Live, reqid: Reqid) -> Desired {
 fn held(live: &Live, reqid: Reqid) -> Desired {
     let policies = of_peers(live, reqid).filter(|policy| policy.id.direction == Direction::Out);
     let wanted = policies.map(|policy| {
-        let peer = name_of(policy.id.selector.dst.address);
+        // The networks of a tunnel tell no host, and its outer address does.
+        let outer = policy.templates.first().filter(|_| policy.id.if_id != 0);
+        let peer = name_of(outer.map_or(policy.id.selector.dst.address, |template| template.dst));
         (policy.id, WantedPolicy { policy: policy.clone(), peer })
     });
     Desired { policies: wanted.collect(), ..nothing(live, reqid) }

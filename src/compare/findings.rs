@@ -166,14 +166,19 @@ impl Pair<'_> {
     ) -> impl Iterator<Item = &'s Policy> + use<'s> {
         let (reqid, far) = (self.config.reqid, there.peer.reached_at());
         here.state.policies.iter().filter(move |policy| {
-            let selector = policy.id.selector;
+            // The networks of a tunnel tell no host, and its outer addresses do.
+            let outer = policy.templates.first().filter(|_| policy.id.if_id != 0);
+            let ends = outer.map_or(
+                [policy.id.selector.src.address, policy.id.selector.dst.address],
+                |template| [template.src, template.dst],
+            );
             let other = match direction {
-                Direction::Out => selector.dst,
-                Direction::In | Direction::Fwd => selector.src,
+                Direction::Out => ends[1],
+                Direction::In | Direction::Fwd => ends[0],
             };
             policy.role_in(reqid) == Some(PolicyRole::Peer)
                 && policy.id.direction == direction
-                && other.address == far
+                && other == far
                 && !policy.is_for_icmp_errors()
         })
     }

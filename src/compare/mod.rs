@@ -161,11 +161,26 @@ impl<'a> Asked<'a> {
 /// The worst fate of the protected kinds of packets from one host to another.
 pub fn way(config: &Config, from: &mut Asked<'_>, to: &mut Asked<'_>) -> Way {
     let ends = |src, dst| config.traffic.selectors(Prefix::host(src), Prefix::host(dst));
-    let sent = ends(from.peer.address, to.peer.reached_at());
-    let received = ends(from.peer.reached_at(), to.peer.address);
+    let (mut sent, mut received) = (
+        ends(from.peer.address, to.peer.reached_at()),
+        ends(from.peer.reached_at(), to.peer.address),
+    );
+    let inner = between_networks(from.peer, to.peer);
+    sent.extend(&inner);
+    received.extend(&inner);
     let fates = sent.iter().zip(&received).map(|(sent, received)| fate(from, to, sent, received));
     let fate = fates.max().unwrap_or(Fate::Clear);
     Way { from: from.peer.name.clone(), to: to.peer.name.clone(), fate }
+}
+
+/// Packets from each network of a host to each of another.
+fn between_networks(from: &Peer, to: &Peer) -> Vec<Selector> {
+    let to_each = |src: &Prefix| {
+        let src = *src;
+        let of_family = move |dst: &&Prefix| dst.address.is_ipv4() == src.address.is_ipv4();
+        to.networks.iter().filter(of_family).map(move |dst| Selector::between(src, *dst))
+    };
+    from.networks.iter().flat_map(to_each).collect()
 }
 
 fn fate(from: &mut Asked<'_>, to: &mut Asked<'_>, sent: &Selector, received: &Selector) -> Fate {

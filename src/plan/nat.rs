@@ -1,7 +1,8 @@
 //! Rules of the nat table that give packets to peers other addresses.
 //!
 //! The kernel looks up policies again after a translation, and none covers the new
-//! addresses: what a guard stops is blocked, all else leaves in the clear.
+//! addresses: what a guard stops is blocked, all else leaves in the clear. Packets to networks of peers
+//! are protected whatever their source, and ESP packets of a tunnel are taken in from any address.
 
 use super::{conflict::Conflict, stops::Stops, warn::capped};
 use crate::{
@@ -23,7 +24,8 @@ fn remedy(desired: &Desired, Translation { rule, chain, .. }: &Translation) -> S
 /// Rules that are certain to take packets past the policies.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
     // At stage receive packets leave in the clear in any case.
-    if desired.traffic.is_none() || desired.is_guarded() || !desired.sends() {
+    let is_any = desired.tunnel.is_some();
+    if is_any || desired.traffic.is_none() || desired.is_guarded() || !desired.sends() {
         return Vec::new();
     }
     let conflict = |translation: &Translation| Conflict {
@@ -42,7 +44,7 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
 
 /// All other rules that may do so, and rules that can't be read.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
-    if desired.traffic.is_none() {
+    if desired.traffic.is_none() || desired.tunnel.is_some() {
         return Vec::new();
     }
     let guarded = desired.is_guarded();

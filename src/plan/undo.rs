@@ -101,10 +101,11 @@ impl RollBack<'_> {
 
     /// Whether a guard blocks incoming packets when this policy is gone. About packets that leave,
     /// [`Self::stays_closed`] asks the look-ups. No guard is for forwarded packets: a policy fwd
-    /// goes where its twin in may.
+    /// goes where its twin in may. Those of an interface meet no clear text.
     pub(super) fn is_guarded(&self, policy: &Policy) -> bool {
         let guards = |guard: &&Policy| guard.is_guard_of(self.reqid);
         policy.id.direction == Direction::Out
+            || policy.id.if_id != 0
             || self.state.policies.iter().filter(guards).any(|guard| {
                 guard.id.direction == Direction::In && guard.id.selector.covers(&policy.id.selector)
             })

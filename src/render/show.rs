@@ -1,13 +1,21 @@
 //! Live objects in the file's words.
 
-use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    net::IpAddr,
+};
 
 use anstyle::Style;
 
 use super::{Plain, Subject, text};
 use crate::{
     config::Peer,
-    model::{Chain, Link, Live, OldPairs, Passage, PeerName, Policy, Reqid, Sa},
+    model::{
+        Chain, FibAction, FibEntry, Interface, Link, Live, LocalAddress, OldPairs, Passage,
+        PeerName, Policy, Prefix, Reqid, Sa,
+    },
+    plan::ObjectKind,
 };
 
 const BOLD: Style = Style::new().bold();
@@ -55,7 +63,9 @@ pub fn show_text(shown: &ShowView<'_>) -> String {
             (None, "policy") if object.passage == Some(Passage::Encap) => 4,
             (_, "policy") if object.passage == Some(Passage::Exception) => 5,
             (Some(_), _) => 6,
-            (None, _) => 7,
+            (None, "interface") => 7,
+            (None, "address") => 8,
+            (None, _) => 9,
         };
         groups.entry((rank, object.peer.as_ref())).or_default().push(object);
     }
@@ -68,6 +78,8 @@ pub fn show_text(shown: &ShowView<'_>) -> String {
             (None, 3) => text::passage_title(Passage::Discovery).into(),
             (None, 4) => text::passage_title(Passage::Encap).into(),
             (None, 5) => text::passage_title(Passage::Exception).into(),
+            (None, 7) => ObjectKind::Interface.title().into(),
+            (None, 8) => ObjectKind::Address.title().into(),
             (None, _) => match subject {
                 Subject::File { .. } => "Of no peer of the file".into(),
                 Subject::Named(_) => "SAs and policies".into(),
@@ -91,7 +103,7 @@ fn write_group(text: &mut String, title: &str, objects: &[&Object]) {
             text,
             "  {:<6} {}",
             object.kind,
-            Plain(format!("{}  {}", object.id, object.description))
+            Plain(format!("{}  {}", object.id, object.description).trim_end())
         );
     }
 }
@@ -126,11 +138,69 @@ pub(super) fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
         let mine = chain.id.belongs_to(reqid);
         if mine { ours.push(chain_object(chain)) } else { foreign.push(chain_object(chain)) }
     }
+    let networks = networks(subject, local);
+    for interface in &live.0.interfaces {
+        let object = interface_object(interface);
+        if interface.belongs_to(reqid) { ours.push(object) } else { foreign.push(object) }
+    }
+    ours.extend(live.0.addresses_of(reqid).map(address_object));
+    let entries: BTreeSet<&FibEntry> = live.0.fib_of(reqid).collect();
+    for entry in &live.0.fib {
+        let mine = entries.contains(entry);
+        let object = route_object(&networks, entry, mine);
+        if mine { ours.push(object) } else { foreign.push(object) }
+    }
     if let Subject::File { config, .. } = subject {
         let named = config.link.as_ref().and_then(|link| live.0.link(&link.device));
         ours.extend(named.map(link_object));
     }
     (ours, foreign)
+}
+
+/// The other peers, by the networks behind them.
+fn networks<'a>(subject: Subject<'a>, local: Option<&Peer>) -> BTreeMap<Prefix, &'a PeerName> {
+    let is_other = |peer: &&Peer| local.is_none_or(|local| local.name != peer.name);
+    let peers = subject.peers().iter().filter(is_other);
+    peers.flat_map(|peer| peer.networks.iter().map(|network| (*network, &peer.name))).collect()
+}
+
+/// An object without a key, of no direction and no generation.
+fn plain(kind: ObjectKind, id: String, description: String) -> Object {
+    Object {
+        kind: kind.word(),
+        passage: None,
+        id,
+        peer: None,
+        direction: None,
+        generation: None,
+        key: None,
+        description,
+    }
+}
+
+fn interface_object(interface: &Interface) -> Object {
+    let Interface { name, if_id, mtu, up, makes_addresses, skips_policies } = interface;
+    let mut words = vec![format!("mtu {mtu}"), if *up { "up" } else { "down" }.to_owned()];
+    words.extend(makes_addresses.then(|| "makes link-local addresses".to_owned()));
+    words.extend(skips_policies.then(|| "disable_xfrm".to_owned()));
+    plain(ObjectKind::Interface, format!("dev {name} if_id {if_id:#x}"), words.join(", "))
+}
+
+fn address_object(local: &LocalAddress) -> Object {
+    let id = format!("{} dev {}", Prefix::host(local.address), local.device);
+    plain(ObjectKind::Address, id, String::new())
+}
+
+fn route_object(networks: &BTreeMap<Prefix, &PeerName>, entry: &FibEntry, mine: bool) -> Object {
+    let (kind, id) = match entry.action {
+        FibAction::Blackhole => {
+            (ObjectKind::Blackhole, format!("{} metric {}", entry.to, entry.metric))
+        }
+        FibAction::Devices(_) | FibAction::Other(_) => (ObjectKind::Route, entry.to_string()),
+    };
+    let source = entry.source.map(|source| format!("src {source}")).unwrap_or_default();
+    let peer = networks.get(&entry.to).filter(|_| mine).map(|name| (*name).clone());
+    Object { peer, ..plain(kind, id, source) }
 }
 
 /// The device that `[link]` names.
@@ -238,8 +308,13 @@ fn policy_object(
     mine: bool,
 ) -> Object {
     let guard = mine && policy.is_guard_of(reqid);
-    let selector = policy.id.selector;
-    let peer = names.get(&selector.src.address).or_else(|| names.get(&selector.dst.address));
+    // The networks of a tunnel tell no host, and its outer addresses do.
+    let outer = policy.templates.first().filter(|_| policy.id.if_id != 0);
+    let ends = match outer {
+        Some(template) => [template.src, template.dst],
+        None => [policy.id.selector.src.address, policy.id.selector.dst.address],
+    };
+    let peer = ends.iter().find_map(|end| names.get(end));
     let mut words = vec![policy.action.to_string()];
     if !guard {
         words.push(format!("priority {}", policy.priority));

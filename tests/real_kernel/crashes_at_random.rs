@@ -40,6 +40,7 @@ fn another(lab: &Lab, generation: &mut u64, random: &mut Random) -> MeshFile {
             public_key: None,
             stage: None,
             outside: None,
+            lines: String::new(),
         });
     }
     mesh

@@ -100,6 +100,7 @@ impl Lab {
             public_key: None,
             stage: None,
             outside: None,
+            lines: String::new(),
         });
         let directory = tempfile::tempdir().expect("a directory can be made");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))

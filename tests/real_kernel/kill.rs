@@ -32,6 +32,17 @@ const KILLED: i32 = 128 + 9;
 /// `UPDPOLICY` and `UPDSA`. `RTM_NEWLINK` and `RTM_SETLINK` are among these numbers too.
 const CHANGES: [&str; 6] = ["0x10", "0x11", "0x13", "0x14", "0x19", "0x1a"];
 
+/// Types of rtnetlink's requests that change something, but for those that have a number above.
+const OTHER_CHANGES: [&str; 7] = [
+    "RTM_NEWLINK",
+    "RTM_SETLINK",
+    "RTM_DELLINK",
+    "RTM_NEWADDR",
+    "RTM_DELADDR",
+    "RTM_NEWROUTE",
+    "RTM_DELROUTE",
+];
+
 /// meshsec under strace.
 fn traced(lab: &Lab, options: &[&str], words: &[&str]) -> Command {
     let meshsec = lab.command(A, words);
@@ -52,7 +63,7 @@ pub fn requests(lab: &Lab, words: &[&str]) -> Vec<usize> {
         let kind = line.split_once("nlmsg_type=").map_or("", |(_, rest)| rest);
         let kind = kind.split(|end: char| !end.is_alphanumeric() && end != '_').next();
         let kind = kind.unwrap_or_default();
-        CHANGES.contains(&kind) || ["RTM_NEWLINK", "RTM_SETLINK"].contains(&kind)
+        CHANGES.contains(&kind) || OTHER_CHANGES.contains(&kind)
     };
     let lines = text.lines().filter(|line| line.starts_with("sendto("));
     let mut found: Vec<usize> =

@@ -91,6 +91,7 @@ fn large(lab: &mut Lab) {
         public_key: None,
         stage: None,
         outside: None,
+        lines: String::new(),
     }));
     lab.write(A, &lab.mesh);
 }

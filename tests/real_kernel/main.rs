@@ -69,6 +69,7 @@ mod marks;
 mod membership;
 mod mptcp;
 mod neighbours;
+mod networks;
 mod offload;
 mod outages;
 mod overlays;

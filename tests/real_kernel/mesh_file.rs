@@ -20,7 +20,7 @@ pub struct MeshFile {
     pub esp: &'static str,
     /// Lines of `[keys]`.
     pub keys: &'static str,
-    /// `true`, `false` or `"xfrm"`, with its quotes.
+    /// `true`, `false` or `"xfrm"`, with its quotes; empty for the default.
     pub guard: &'static str,
     /// Lines of `[link]`; without any there is no such table.
     pub link: &'static str,
@@ -38,6 +38,8 @@ pub struct Peer {
     pub public_key: Option<String>,
     pub stage: Option<&'static str>,
     pub outside: Option<&'static str>,
+    /// Its other lines.
+    pub lines: String,
 }
 
 impl MeshFile {
@@ -70,16 +72,21 @@ impl MeshFile {
             Some(period) => format!("period = \"{period}\""),
             None => format!("generation = {}", self.generation),
         };
+        let guard = match self.guard {
+            "" => String::new(),
+            guard => format!("guard = {guard}"),
+        };
         let mut text = format!(
-            "[mesh]\nname = \"{}\"\n{}\n[traffic]\n{}\nguard = {}\n\n\
+            "[mesh]\nname = \"{}\"\n{}\n[traffic]\n{}\n{}\n\n\
              [esp]\n{}\n\n[keys]\n{}\n\n\
              [rotation]\n{rotation}\n",
-            self.name, self.lines, self.traffic, self.guard, self.esp, self.keys
+            self.name, self.lines, self.traffic, guard, self.esp, self.keys
         );
         if !self.link.is_empty() {
             let _ = write!(text, "\n[link]\n{}\n", self.link);
         }
-        for Peer { name, short_id, address, public_key, stage: at, outside } in &self.peers {
+        for peer in &self.peers {
+            let Peer { name, short_id, address, public_key, stage: at, outside, lines } = peer;
             let _ = write!(
                 text,
                 "\n[[peer]]\nname = \"{name}\"\nshort_id = {short_id}\naddress = \"{address}\"\n"
@@ -91,6 +98,7 @@ impl MeshFile {
                 let _ = writeln!(text, "outside = \"{outside}\"");
             }
             text.push_str(&stage_line(*at));
+            text.push_str(lines);
         }
         text.push_str(self.tail);
         text

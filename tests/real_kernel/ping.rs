@@ -69,10 +69,21 @@ impl Stream {
     }
 
     fn to(seconds: &str, lab: &Lab, from: usize, to: &str) -> Self {
+        Self::run(seconds, (lab.host(from), &from.to_string()), to)
+    }
+
+    /// Starts one from any namespace, and waits for the first answers.
+    pub fn from_to(from: &Namespace, to: &str, seconds: &str) -> Self {
+        let stream = Self::run(seconds, (from, &from.0), to);
+        stream.wait_for_more(3);
+        stream
+    }
+
+    fn run(seconds: &str, (from, name): (&Namespace, &str), to: &str) -> Self {
         let mut ping = command();
         ping.args(["-i", seconds, to]);
         ping.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = lab.host(from).spawn(&mut ping);
+        let mut child = from.spawn(&mut ping);
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         let answered = Arc::new(Mutex::new(BTreeSet::new()));
         let seen = Arc::clone(&answered);
@@ -83,7 +94,7 @@ impl Stream {
                 }
             }
         });
-        Self { child, to: format!("{from} to {to}"), answered }
+        Self { child, to: format!("{name} to {to}"), answered }
     }
 
     /// How many were answered so far.

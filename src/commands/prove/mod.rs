@@ -11,14 +11,14 @@ use std::{collections::BTreeSet, net::IpAddr};
 use super::{Status, moment, print, print_json, status};
 use crate::{
     cli::{Format, Global, ProveArgs},
-    config::{Config, Loaded, Peer, SecretsMode},
+    config::{Config, Loaded, Peer, SecretsMode, Traffic},
     desired::{self, desired},
     error::Error,
     kernel::{
         Kernel,
         linux::{self, capture::Capture, clock, probe::Sender},
     },
-    model::{Live, Member, Ways},
+    model::{ErrorCode, Live, Member, Ways},
     privilege::{self, Files},
     render::{EvidenceView, HostFacts, evidence_json, evidence_text},
     verdict::proof::{Pair, pairs, strangers},
@@ -32,6 +32,13 @@ pub(super) fn run(global: &Global, args: &ProveArgs) -> Result<Status, Error> {
     }
     let loaded = super::load(global, SecretsMode::Ignored, Files::Neither)?;
     let config = &loaded.config;
+    if config.traffic == Traffic::Networks {
+        return Err(Error::request(
+            ErrorCode::OptionsDisagree,
+            "prove sends packets from this host's own address, which kind = \"networks\" does not \
+             protect: use meshsec status, and meshsec explain for single packets",
+        ));
+    }
     let asked = super::asked(config, &args.peers)?;
     let live = super::kernel_for(global, config)?.observe(config.reqid)?;
     let taken = clock::now();

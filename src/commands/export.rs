@@ -6,7 +6,9 @@ use super::{Status, live, moment, prepared::prepare};
 use crate::{
     cli::{ExportArgs, ExportForm, Format, Global},
     config::SecretsMode,
+    desired::ways,
     error::Error,
+    kernel::linux::surroundings,
     model::{ErrorCode, SaId},
     privilege::Files,
     render::{SecretLine, ip_line, wireshark_line},
@@ -27,7 +29,12 @@ pub(super) fn run(global: &Global, args: &ExportArgs) -> Result<Status, Error> {
     }
     let loaded = super::load(global, SecretsMode::Required, Files::Neither)?;
     let source = live::Source::Empty;
-    let (live, taken) = live::observe(&source, global, &loaded.config)?;
+    let (mut live, taken) = live::observe(&source, global, &loaded.config)?;
+    if loaded.config.tunnel.is_some() {
+        // The MTU of the interface follows from this host's devices.
+        let here = surroundings(&ways(&loaded.config, global.local.as_deref()))?;
+        (live.0.links, live.0.routes) = (here.links, here.routes);
+    }
     let moment = moment::at(&loaded.config, taken)?;
     let prepared = prepare(global, &loaded, moment, (&live, &source))?;
     let key = |id: &SaId| prepared.keyring.get(id).ok_or(*id);

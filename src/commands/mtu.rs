@@ -51,7 +51,9 @@ pub(super) fn run(global: &Global, args: &MtuArgs) -> Result<Status, Error> {
     let fit = fit(mtu, &headers);
     // Another host's device of that name tells nothing about this one.
     let here = local.is_some_and(|local| state.has_address(local.address));
-    let link = config.link.as_ref().filter(|_| here).and_then(|link| state.link(&link.device));
+    let named = config.link.as_ref().map(|link| &link.device);
+    let named = named.or(config.tunnel.as_ref().map(|tunnel| &tunnel.device));
+    let link = named.filter(|_| here).and_then(|device| state.link(device));
     let warnings = warnings(&config, fit.inner, link);
     let device = device.map(|link| link.name.as_str());
     let underlay = Underlay {
@@ -93,11 +95,15 @@ fn warnings(config: &Config, fitting: Option<u32>, link: Option<&Link>) -> Vec<W
         );
         lines.push(Warning::new(WarningCode::MtuTooLarge, text));
     }
-    if let (Some(Mtu::Exactly(mtu)), Some(fitting)) =
-        (config.link.as_ref().map(|link| link.mtu), fitting)
+    let wanted = [
+        config.link.as_ref().map(|link| (link.mtu, "[link]")),
+        config.tunnel.as_ref().map(|tunnel| (tunnel.mtu, "[tunnel]")),
+    ];
+    if let (Some((Mtu::Exactly(mtu), table)), Some(fitting)) =
+        (wanted.into_iter().flatten().next(), fitting)
         && mtu > fitting
     {
-        let text = format!("mtu = {mtu} of [link] is more than {fitting}");
+        let text = format!("mtu = {mtu} of {table} is more than {fitting}");
         lines.push(Warning::new(WarningCode::MtuTooLarge, text));
     }
     lines

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Facts, Finding, fixes, list, plural};
 use crate::{
     config::Rotation,
-    model::{CheckCode, DeviceState, Timer},
+    model::{CheckCode, DeviceState, Family, Prefix, Timer},
     verdict::seconds_since,
 };
 
@@ -20,8 +20,41 @@ pub(super) fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     found.push(timer(facts));
     found.extend(last_apply(facts));
     found.extend(reverse_path(facts));
+    found.extend(forwarding(facts));
     found.push(drops(facts));
     found
+}
+
+/// A host with a network of several addresses forwards packets for them, in each family.
+fn forwarding(facts: &Facts<'_>) -> Option<Finding> {
+    let code = CheckCode::Forwarding;
+    let several = facts.local?.networks.iter().filter(|net| **net != Prefix::host(net.address));
+    let families: BTreeSet<Family> = several
+        .map(|net| if net.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 })
+        .collect();
+    let sysctl = |family: &Family| match family {
+        Family::Ipv4 => "net.ipv4.ip_forward",
+        Family::Ipv6 => "net.ipv6.conf.all.forwarding",
+    };
+    let forwards = |family: &Family| facts.examination.forwards.get(family).copied();
+    let off: Vec<&str> =
+        families.iter().filter(|family| forwards(family) == Some(false)).map(sysctl).collect();
+    let unread = families.iter().any(|family| forwards(family).is_none());
+    if families.is_empty() {
+        return None;
+    }
+    Some(if !off.is_empty() {
+        let text = format!(
+            "this host forwards no packets to and from the hosts of its networks ({} is 0)",
+            list(off.clone())
+        );
+        let remedy = format!("run: sysctl -w {}=1, unless its networks hold no other host", off[0]);
+        Finding::attention(code, text).remedy(remedy).cause()
+    } else if unread {
+        Finding::unknown(code, "whether this host forwards packets can't be read")
+    } else {
+        Finding::ok(code, "this host forwards packets for the hosts of its networks")
+    })
 }
 
 fn own_address(facts: &Facts<'_>) -> Option<Finding> {

@@ -252,6 +252,7 @@ codes! {
         PathMtu "path-mtu" "Whether large packets get to a peer.",
         Mtu "mtu" "Whether the MTU of tunnel devices is what fits.",
         ReversePath "reverse-path" "Whether rp_filter drops packets.",
+        Forwarding "forwarding" "Whether the host forwards packets for the hosts of its networks.",
         DeviceDrops "device-drops" "Whether the devices in question drop packets.",
         SequenceNumbers "sequence-numbers" "Whether sequence numbers last.",
         SecondGuard "second-guard" "Whether the rules of the second guard are in place.",

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::Direction;
+use super::{Direction, Family};
 
 /// The facts that are read once.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,8 @@ pub struct Examination {
     /// `rp_filter` by device, the larger of the device's own and that of `all`; `None` where it
     /// can't be read.
     pub reverse_path_filters: BTreeMap<String, Option<u8>>,
+    /// Whether the host forwards packets, by family; nothing where it can't be read.
+    pub forwards: BTreeMap<Family, bool>,
     /// The results of pings, by address; none without `--probe`.
     pub probes: BTreeMap<IpAddr, Probe>,
 }

@@ -288,6 +288,7 @@ impl<'a> Tracer<'a> {
             let (far, why) = match miss(policy, packet, mark, table) {
                 Some(Miss::Table) => continue,
                 Some(why @ (Miss::Source | Miss::Destination)) => (true, word(why).into()),
+                Some(Miss::Interface) => (false, of_interface(policy).into()),
                 Some(why) => (false, word(why).into()),
                 None => (false, format!("it ranks behind {}", smallest.unwrap_or_default())),
             };
@@ -335,7 +336,7 @@ impl<'a> Tracer<'a> {
             } else if !id.mark.finds(sa.id.mark) {
                 "it is for another mark"
             } else if sa.if_id != id.if_id || id.if_id == 0 && sa.has_interface() {
-                "it is of an XFRM interface, or of another one"
+                "it is for another interface, or for none"
             } else if sa.is_larval() {
                 "it is a placeholder of the kernel, without a key"
             } else {
@@ -470,10 +471,18 @@ impl<'a> Tracer<'a> {
     }
 }
 
+/// Why a policy is not asked about packets of an interface, or of none.
+fn of_interface(policy: &Policy) -> &'static str {
+    match policy.id.if_id {
+        0 => "it is not for packets of XFRM interfaces",
+        _ => "it is for packets of an XFRM interface",
+    }
+}
+
 fn word(miss: Miss) -> &'static str {
     match miss {
         Miss::Table => "it is of another table",
-        Miss::Interface => "it is of an XFRM interface, or of another one",
+        Miss::Interface => "it is for packets of another interface",
         Miss::Mark => "it is for another mark",
         Miss::Source => "it is for other sources",
         Miss::Destination => "it is for other destinations",

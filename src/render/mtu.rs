@@ -47,6 +47,9 @@ impl Underlay<'_> {
 
     /// The bytes that are left, in words.
     fn result(&self) -> String {
+        if let Some(tunnel) = &self.config.tunnel {
+            return format!("largest MTU of {}", tunnel.device);
+        }
         match (self.config.traffic.tunnel(), &self.config.link) {
             (None, _) => "largest payload of an IP packet".into(),
             (Some(_), Some(link)) => format!("largest MTU of {}", link.device),

@@ -1,5 +1,7 @@
 //! A mesh of kind "networks": policies, guards, the interface, its addresses and routes.
 
+mod decisions;
+
 use std::net::IpAddr;
 
 use meshsec::{

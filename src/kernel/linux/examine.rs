@@ -9,7 +9,9 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
 use super::{Linux, clock, counters, iptables, link, modules, paths};
-use crate::model::{Counters, DeviceState, Examination, FilteredPackets, KernelFacts, Sa, Timer};
+use crate::model::{
+    Counters, DeviceState, Examination, Family, FilteredPackets, KernelFacts, Sa, Timer,
+};
 
 /// The directories of systemd's units, in the order in which systemd looks.
 const UNITS: [&str; 2] = ["/etc/systemd/system", "/run/systemd/system"];
@@ -50,6 +52,10 @@ impl Examination {
             path_mtus: question.local.and_then(|local| paths::mtus(local, &question.peers).ok()),
             reverse_path_filters: devices
                 .map(|device| (device.clone(), reverse_path_filter(device)))
+                .collect(),
+            forwards: Family::ALL
+                .into_iter()
+                .filter_map(|family| Some((family, forwards(family)?)))
                 .collect(),
             ..Self::default()
         }
@@ -111,6 +117,15 @@ fn reverse_path_filter(device: &str) -> Option<u8> {
         fs::read_to_string(path).ok()?.trim().parse().ok()
     };
     Some(of(device)?.max(of("all")?))
+}
+
+/// Whether packets of a family are sent on, unless a device of its own says no.
+fn forwards(family: Family) -> Option<bool> {
+    let path = match family {
+        Family::Ipv4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::Ipv6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    };
+    Some(fs::read_to_string(path).ok()?.trim() != "0")
 }
 
 /// The counter of `/proc/net/netstat`, a table of names above values.

@@ -45,6 +45,12 @@ fn reach_each_other(underlay: Underlay) {
     lab.meshsec(A, &["explain", &host(Underlay::V4)]).exits(0).says("Verdict: encrypted");
     lab.meshsec(A, &["show"]).exits(0).says("interface dev mesh0").lacks("Of no peer");
 
+    let off = "ipv4/ip_forward";
+    lab.host(A).set_sysctl(off, "0");
+    lab.meshsec(A, &["doctor"]).exits(2).says("net.ipv4.ip_forward is 0");
+    lab.host(A).set_sysctl(off, "1");
+    lab.meshsec(A, &["doctor"]).exits(0);
+
     lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
     let left = lab.host(A).ip("route show proto 77") + &lab.host(A).ip("-6 route show proto 77");
     assert_eq!(left, "");
@@ -95,7 +101,7 @@ fn whatever_is_taken_away_nothing_is_sent_in_the_clear_and_an_apply_repairs_it()
         lab.has_converged(A);
         sites.reaches(A, B);
     }
-    gateway.set_sysctl("net.ipv4.conf.mesh0.disable_xfrm", "0");
+    gateway.set_sysctl("ipv4/conf/mesh0/disable_xfrm", "0");
     sites.is_closed(A, B);
     lab.apply(A);
     sites.reaches(A, B);
@@ -241,7 +247,7 @@ fn foreign_routes_and_devices_in_the_way_are_named_and_left() {
     gateway.ip_batch("route add 10.2.3.0/24 via 192.0.2.254\n");
     plan().says("10.2.3.0/24").says("more specific");
     // The other peer is not stopped by it.
-    lab.meshsec(A, &["apply", "--auto-approve"]).exits(2);
+    lab.meshsec(A, &["apply", "--auto-approve"]).exits(3);
     lab.apply(C);
     sites.reaches(A, C);
     sites.is_closed(A, C);
@@ -261,10 +267,10 @@ fn foreign_routes_and_devices_in_the_way_are_named_and_left() {
     lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);
     gateway.ip_batch("link add mesh0 type dummy\n");
     plan().says("dummy mesh0").says("has the name of the mesh's interface");
-    lab.meshsec(A, &["apply", "--auto-approve"]).exits(2);
+    lab.meshsec(A, &["apply", "--auto-approve"]).exits(1);
     gateway.ip("link show mesh0");
     gateway.ip_batch("link del mesh0\n");
     lab.apply(A);
-    gateway.set_sysctl("net.ipv4.conf.mesh0.disable_policy", "1");
+    gateway.set_sysctl("ipv4/conf/mesh0/disable_policy", "1");
     plan().says("disable_policy");
 }

@@ -67,20 +67,26 @@ impl Sites {
             "netns add {1}\nlink add lan0 netns {0} type veth peer name eth0 netns {1}\n",
             gateway.0, inner.0
         ));
+        // The first packets over IPv6 would wait for link-local addresses.
+        for (namespace, device) in [(gateway, "lan0"), (inner, "eth0")] {
+            for of in ["all", device] {
+                namespace.set_sysctl(&format!("ipv6/conf/{of}/accept_dad"), "0");
+            }
+        }
         let at = |family, host| address(family, place, host);
         let [v4, v6] = FAMILIES;
         gateway.ip_batch(&format!(
-            "link set lan0 addrgenmode none\nlink set lan0 up\n\
+            "link set lan0 up\n\
              address add {}/16 dev lan0\naddress add {}/48 dev lan0 nodad\n\
              route add default via 192.0.2.254\nroute add default via 2001:db8::fe\n",
             at(v4, GATEWAY),
             at(v6, GATEWAY)
         ));
-        for name in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             gateway.set_sysctl(name, "1");
         }
         inner.ip_batch(&format!(
-            "link set lo up\nlink set eth0 addrgenmode none\nlink set eth0 up\n\
+            "link set lo up\nlink set eth0 up\n\
              address add {}/16 dev eth0\naddress add {}/48 dev eth0 nodad\n\
              route add default via {}\nroute add default via {}\n",
             at(v4, HOST),

@@ -1,0 +1,238 @@
+//! What a plan decides by the host's state: addresses, MTU, foreign routes and devices, stages.
+
+use std::collections::BTreeSet;
+
+use meshsec::{
+    agreement::Row,
+    config::{Config, Moment},
+    desired::Inside,
+    kernel::Memory,
+    model::{Bypass, ConflictCode, FibAction, FibEntry, Generation, Link, Mtu, Stage, WarningCode},
+    plan::{FarEnd, Flow, flows_out},
+};
+
+use super::{lab, local, prefix};
+use crate::common::{
+    REQID, applied_host, host, link, mesh, observe, outcomes, plan, route, wanted,
+};
+
+fn codes(config: &Config, kernel: &mut Memory) -> Vec<(ConflictCode, Vec<String>)> {
+    let plan = plan(config, kernel);
+    let stops = |conflict: &meshsec::plan::Conflict| {
+        let peers = conflict.stops.peers();
+        peers.map(|peers| peers.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    };
+    plan.conflicts.iter().map(|conflict| (conflict.code, stops(conflict))).collect()
+}
+
+fn warns(config: &Config, kernel: &mut Memory, code: WarningCode) -> Option<String> {
+    let plan = plan(config, kernel);
+    plan.warnings.iter().find(|warning| warning.code == code).map(|warning| warning.text.clone())
+}
+
+fn foreign(to: &str, metric: u32) -> FibEntry {
+    FibEntry { metric, protocol: 4, ..FibEntry::through(prefix(to), "eth0", None) }
+}
+
+#[test]
+fn a_foreign_route_that_is_preferred_stops_its_peer_and_no_other() {
+    let of_b = [(ConflictCode::OtherRoute, vec!["b".to_owned()])];
+    for (entry, is_in_the_way) in [
+        (foreign("10.2.3.0/24", 100), true),
+        (foreign("10.2.0.0/16", 0), true),
+        (foreign("fd00:2::7/128", 1024), true),
+        (foreign("10.2.0.0/16", 2), false),
+        (foreign("10.0.0.0/8", 0), false),
+        (foreign("0.0.0.0/0", 0), false),
+        (foreign("10.9.3.0/24", 0), false),
+        (FibEntry { table: 100, ..foreign("10.0.0.0/8", 0) }, true),
+        (FibEntry { action: FibAction::Blackhole, ..foreign("10.2.3.0/24", 0) }, false),
+        (FibEntry { action: FibAction::device("mesh0"), ..foreign("10.2.3.0/24", 0) }, false),
+    ] {
+        let mut kernel = host(&mesh(1, &super::LAB));
+        kernel.state_mut().fib.push(entry.clone());
+        let mut found = codes(&lab(1), &mut kernel);
+        found.dedup();
+        // One that covers several peers' networks stops all of those.
+        let first: Vec<_> = found.into_iter().filter(|(_, peers)| *peers == ["b"]).collect();
+        assert_eq!(first == of_b, is_in_the_way, "{entry} {first:?}");
+    }
+}
+
+#[test]
+fn a_device_with_the_interfaces_name_stops_all() {
+    let mut kernel = host(&mesh(1, &super::LAB));
+    kernel.state_mut().links.push(Link { kind: Some("dummy".into()), ..link("mesh0", 1500) });
+    assert_eq!(codes(&lab(1), &mut kernel), [(ConflictCode::DeviceTaken, vec![])]);
+    assert_eq!(codes(&lab(1), &mut applied_host(&lab(1))), []);
+}
+
+#[test]
+fn disable_policy_stops_all_where_decrypted_packets_come_in() {
+    for (device, name, ipv6, stops) in [
+        ("mesh0", "disable_policy", false, true),
+        ("mesh0", "disable_policy", true, true),
+        ("all", "disable_policy", false, true),
+        ("eth0", "disable_policy", false, false),
+        ("mesh0", "disable_xfrm", false, false),
+        ("eth0", "disable_xfrm", false, false),
+        ("all", "disable_xfrm", false, false),
+    ] {
+        let mut kernel = applied_host(&lab(1));
+        let bypass = Bypass { device: device.into(), ipv6, name: name.into() };
+        kernel.state_mut().bypasses.push(bypass);
+        let found = codes(&lab(1), &mut kernel);
+        assert_eq!(
+            found == [(ConflictCode::Bypass, vec![])],
+            stops,
+            "{name} of {device} {found:?}"
+        );
+        let told = warns(&lab(1), &mut kernel, WarningCode::PastTheGuard);
+        assert_eq!(told.is_some(), device == "eth0" || name == "disable_xfrm" && device == "all");
+    }
+}
+
+#[test]
+fn the_address_inside_is_the_files_or_the_only_one_that_the_host_has() {
+    let at = |text: &str| Inside::At(text.parse().unwrap());
+    let several = |texts: &[&str]| {
+        Inside::Several(texts.iter().map(|text| text.parse().unwrap()).collect::<BTreeSet<_>>())
+    };
+    type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], Inside);
+    let cases: [Case<'_>; 7] = [
+        (&["10.9.0.0/16"], &["10.9.0.1"], &["10.9.0.7"], at("10.9.0.1")),
+        (&["10.9.0.0/16"], &[], &["10.9.0.7", "10.8.0.1"], at("10.9.0.7")),
+        (&["10.9.0.0/16"], &[], &["10.9.0.7", "10.9.0.8"], several(&["10.9.0.7", "10.9.0.8"])),
+        (&["10.9.0.0/16"], &[], &["10.8.0.1"], Inside::None),
+        (&["10.9.0.0/16", "10.7.0.1/32"], &[], &[], at("10.7.0.1")),
+        (&["fd00:9::/48"], &[], &["10.9.0.7"], Inside::None),
+        // That of the interface is there because of an apply.
+        (&["10.9.0.0/16"], &[], &["mesh0:10.9.0.7"], Inside::None),
+    ];
+    for (networks, given, addresses, expected) in cases {
+        let mut config = lab(1);
+        config.peers[0].networks = networks.iter().map(|text| prefix(text)).collect();
+        config.peers[0].inside = given.iter().map(|text| text.parse().unwrap()).collect();
+        let mut kernel = applied_host(&lab(1));
+        let state = kernel.state_mut();
+        state.addresses.retain(|local| local.device != "mesh0");
+        for text in addresses {
+            let (device, address) = text
+                .split_once(':')
+                .filter(|(device, _)| *device == "mesh0")
+                .unwrap_or(("lan0", text));
+            state.addresses.push(local(address, device));
+        }
+        let tunnel = wanted(&config).0.tunnel.unwrap();
+        let found = tunnel.inside(&observe(&mut kernel).0, REQID, true);
+        assert_eq!(found, expected, "{networks:?} {given:?} {addresses:?}");
+        let told = warns(&config, &mut kernel, WarningCode::NoInside);
+        assert_eq!(told.is_some_and(|told| told.contains("IPv4")), !matches!(found, Inside::At(_)));
+    }
+}
+
+#[test]
+fn an_address_that_the_host_has_already_is_not_put_on_the_interface() {
+    let mut kernel = host(&mesh(1, &super::LAB));
+    kernel.state_mut().addresses.push(local("10.9.0.1", "lan0"));
+    let report = crate::common::applied(&lab(1), &mut kernel);
+    assert!(report.is_complete());
+    let state = kernel.state();
+    assert!(!state.addresses.contains(&local("10.9.0.1", "mesh0")));
+    assert!(state.addresses.contains(&local("fd00:9::1", "mesh0")));
+    let source = |text: &str| text.parse().ok();
+    let sources: BTreeSet<_> = state.fib_of(REQID).filter_map(|entry| entry.source).collect();
+    assert_eq!(sources.first().copied(), source("10.9.0.1"));
+    assert!(plan(&lab(1), &mut kernel).is_empty());
+}
+
+#[test]
+fn the_mtu_fits_the_smallest_underlay() {
+    let mut config = lab(1);
+    config.tunnel.as_mut().unwrap().mtu = Mtu::Auto;
+    let mut kernel = host(&mesh(1, &super::LAB));
+    let state = kernel.state_mut();
+    state.links.push(link("eth1", 1400));
+    let address = |text: &str| text.parse().unwrap();
+    state.routes[1] = route(address("192.0.2.1"), address("192.0.2.3"), &["eth1"]);
+    let mtu = |kernel: &mut Memory| {
+        assert!(crate::common::applied(&config, kernel).is_complete());
+        assert!(plan(&config, kernel).is_empty());
+        kernel.state().interface_of(REQID).unwrap().mtu
+    };
+    // 20 of IPv4, 8 of ESP, 8 of the IV, 2 and the padding of the trailer, 16 of the ICV.
+    assert_eq!(mtu(&mut kernel), 1400 - 20 - 8 - 8 - 2 - 16);
+    kernel.state_mut().links.retain(|link| link.name != "eth1");
+    kernel.state_mut().links.push(link("eth1", 9000));
+    assert_eq!(mtu(&mut kernel), 1446);
+    kernel.state_mut().routes.clear();
+    kernel.state_mut().links.retain(|link| link.name == "mesh0");
+    kernel.state_mut().addresses.retain(|local| local.address.is_ipv6());
+    assert!(warns(&config, &mut kernel, WarningCode::UnderlayUnknown).is_some());
+    config.tunnel.as_mut().unwrap().mtu = Mtu::Exactly(1500);
+    let mut kernel = host(&mesh(1, &super::LAB));
+    assert!(warns(&config, &mut kernel, WarningCode::MtuTooLarge).is_some());
+    config.tunnel.as_mut().unwrap().mtu = Mtu::Exactly(1200);
+    assert!(warns(&config, &mut kernel, WarningCode::MtuTakesIpv6).is_some());
+}
+
+#[test]
+fn plans_and_reports_tell_the_fate_of_packets_to_networks() {
+    let config = lab(1);
+    let mut kernel = host(&mesh(1, &super::LAB));
+    let first = plan(&config, &mut kernel);
+    let told = outcomes(&config, &mut kernel, &first);
+    assert_eq!(told.len(), 2);
+    for (far, outcome) in told {
+        assert!(matches!(far, FarEnd::Peer(_)), "{far:?}");
+        assert_eq!(outcome.before, Flow::Clear);
+        assert!(matches!(outcome.after, Flow::Protected(_)), "{far:?} {outcome:?}");
+    }
+    let mut kernel = applied_host(&config);
+    let desired = wanted(&config).0;
+    let flows = |kernel: &mut Memory| -> Vec<Flow> {
+        flows_out(&observe(kernel).0, &desired, |_| true).into_values().collect()
+    };
+    assert!(flows(&mut kernel).iter().all(|flow| matches!(flow, Flow::Protected(_))));
+    let state = kernel.state_mut();
+    state.fib.retain(|entry| entry.action == FibAction::Blackhole);
+    assert_eq!(flows(&mut kernel), [Flow::Blocked; 2]);
+    kernel.state_mut().fib.clear();
+    kernel.state_mut().policies.clear();
+    assert_eq!(flows(&mut kernel), [Flow::Clear; 2]);
+}
+
+#[test]
+fn stages_are_told_by_the_guards_of_each_network() {
+    let at = |stage| Config { stage, ..lab(1) };
+    let sets = |stage| {
+        let desired = wanted(&at(stage)).0;
+        let tunnel = desired.tunnel.as_ref().unwrap();
+        (desired.guards.len(), desired.fib.len(), tunnel.routes.len(), desired.sas.len())
+    };
+    // Two peers with two networks each, and SAs in for three generations.
+    assert_eq!(sets(Stage::Receive), (0, 0, 0, 6));
+    assert_eq!(sets(Stage::Send), (0, 0, 4, 8));
+    assert_eq!(sets(Stage::Enforce), (10, 4, 4, 8));
+    for (from, to, is_skipped) in [
+        (Stage::Receive, Stage::Send, false),
+        (Stage::Send, Stage::Enforce, false),
+        (Stage::Receive, Stage::Enforce, true),
+        (Stage::Enforce, Stage::Send, false),
+        (Stage::Enforce, Stage::Receive, true),
+    ] {
+        let mut kernel = applied_host(&at(from));
+        let told = warns(&at(to), &mut kernel, WarningCode::StageSkipped);
+        assert_eq!(told.is_some(), is_skipped, "{from:?} to {to:?}: {told:?}");
+    }
+}
+
+#[test]
+fn both_ends_of_all_pairs_agree() {
+    let config = lab(1);
+    let moment = Moment { generation: Generation::new(1).unwrap(), clock: None };
+    for place in 0..config.peers.len() {
+        let row = Row::of(&config, moment, place);
+        assert_eq!((row.pairs, row.unfit), (2 - place, vec![]));
+    }
+}

@@ -11,20 +11,12 @@
 //! A packet that is routed to an XFRM interface meets that interface's policies, and is dropped where
 //! none is for it (`xfrmi_xmit2`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use super::routed::{RoutedTo, routed};
-use crate::{
-    desired::Desired,
-    model::{
-        Action, Chain, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_UDP, Interface, Level,
-        Mode, PeerName, Policy, PolicyId, PortMatch, Prefix, Reqid, Rule, Sa, Selector, Spi, State,
-        Template,
-    },
+use crate::model::{
+    Action, Chain, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_UDP, Interface, Level, Mode,
+    Policy, PolicyId, PortMatch, Reqid, Rule, Sa, Selector, Spi, State, Template,
 };
 
 /// The fate of a packet, the worst last.
@@ -60,54 +52,6 @@ impl fmt::Display for Flow {
             Self::Clear => f.write_str("in the clear"),
         }
     }
-}
-
-/// The fate of packets to each peer of the query; of several kinds of packets, the worst. Of peers at
-/// stage receive nothing is said: their packets leave in the clear, as the file asks. ICMP
-/// errors are not traffic that a file wants protected: without SAs nothing is decrypted that they
-/// could quote.
-pub fn flows_out(
-    state: &State,
-    desired: &Desired,
-    asked: impl Fn(&PeerName) -> bool,
-) -> BTreeMap<PeerName, Flow> {
-    let worst = |packets: Vec<(Selector, Flow)>| packets.into_iter().map(|(_, flow)| flow).max();
-    let peers = packets_out(state, desired, |peer| desired.stage(peer).sends() && asked(peer));
-    let peers = peers.into_iter();
-    peers.filter_map(|(peer, packets)| Some((peer, worst(packets)?))).collect()
-}
-
-/// The fate of each kind of packets to each peer of the query. Before stage send no policy is wanted
-/// for them.
-pub fn packets_out(
-    state: &State,
-    desired: &Desired,
-    asked: impl Fn(&PeerName) -> bool,
-) -> BTreeMap<PeerName, Vec<(Selector, Flow)>> {
-    let mut peers = BTreeMap::<PeerName, Vec<_>>::new();
-    for wanted in desired.policies.values().filter(|wanted| asked(&wanted.peer)) {
-        let policy = &wanted.policy;
-        if policy.id.direction == Direction::Out && !policy.is_for_icmp_errors() {
-            let packet = desired.packets(wanted);
-            let flow = flow_out(state, &packet);
-            peers.entry(wanted.peer.clone()).or_default().push((packet, flow));
-        }
-    }
-    let clear = |peer: &PeerName| !desired.stage(peer).sends() && asked(peer);
-    for (network, peer) in desired.networks.iter().filter(|(_, peer)| clear(peer)) {
-        let is_paired = desired.peers.values().any(|paired| paired == peer);
-        let packet = Selector::between(Prefix::any(network.address), *network);
-        let fate = is_paired.then(|| (packet, flow_out(state, &packet)));
-        peers.entry(peer.clone()).or_default().extend(fate);
-    }
-    for (address, peer) in desired.peers.iter().filter(|(_, peer)| clear(peer)) {
-        let ends = desired.traffic.zip(desired.local);
-        let ends = ends.map(|(traffic, local)| (traffic, Prefix::host(local)));
-        let packets = ends.map(|(traffic, local)| traffic.selectors(local, Prefix::host(*address)));
-        let fates = packets.into_iter().flatten().map(|packet| (packet, flow_out(state, &packet)));
-        peers.entry(peer.clone()).or_default().extend(fates);
-    }
-    peers
 }
 
 /// The fate of packets that match `packet`, a selector of two hosts; the worst of those that a

@@ -9,10 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    flow::{self, Flow},
-    warn::names,
-};
+use super::{flow::Flow, look_ups::flows_out, warn::names};
 use crate::{
     desired::Desired,
     model::{
@@ -182,7 +179,7 @@ fn is_empty(chain: &Chain) -> bool {
 
 /// The fate of packets to the peers, the worst first.
 fn fates(desired: &Desired, live: &Live) -> Vec<Warning> {
-    let flows = flow::flows_out(&live.0, desired, |_| true);
+    let flows = flows_out(&live.0, desired, |_| true);
     let fate = |(flow, code, what): (Flow, WarningCode, &str)| {
         let peers: BTreeSet<&PeerName> =
             flows.iter().filter(|(_, other)| **other == flow).map(|(peer, _)| peer).collect();

@@ -12,9 +12,12 @@ use super::{
     flow::{Flow, flow_out},
     policy::far_network,
 };
-use crate::model::{
-    Chain, Direction, EncapSocket, FibEntry, IPPROTO_ESP, Interface, Mode, Policy, Prefix,
-    PrefixMap, Route, Sa, Selector, Spi, State,
+use crate::{
+    desired::Desired,
+    model::{
+        Chain, Direction, EncapSocket, FibEntry, IPPROTO_ESP, Interface, Mode, PeerName, Policy,
+        Prefix, PrefixMap, Route, Sa, Selector, Spi, State,
+    },
 };
 
 /// A state whose policies, SAs and routes are found by the far end of packets.
@@ -136,6 +139,56 @@ impl<'s> LookUps<'s> {
         let policies = self.policies.get(&direction);
         policies.map(|policies| policies.covering(far)).into_iter().flatten().copied()
     }
+}
+
+/// The fate of packets to each peer of the query; of several kinds of packets, the worst. Of peers at
+/// stage receive nothing is said: their packets leave in the clear, as the file asks. ICMP
+/// errors are not traffic that a file wants protected: without SAs nothing is decrypted that they
+/// could quote.
+pub fn flows_out(
+    state: &State,
+    desired: &Desired,
+    asked: impl Fn(&PeerName) -> bool,
+) -> BTreeMap<PeerName, Flow> {
+    let worst = |packets: Vec<(Selector, Flow)>| packets.into_iter().map(|(_, flow)| flow).max();
+    let peers = packets_out(state, desired, |peer| desired.stage(peer).sends() && asked(peer));
+    let peers = peers.into_iter();
+    peers.filter_map(|(peer, packets)| Some((peer, worst(packets)?))).collect()
+}
+
+/// The fate of each kind of packets to each peer of the query. Before stage send no policy is wanted
+/// for them.
+pub fn packets_out(
+    state: &State,
+    desired: &Desired,
+    asked: impl Fn(&PeerName) -> bool,
+) -> BTreeMap<PeerName, Vec<(Selector, Flow)>> {
+    let mut look_ups = LookUps::of(state);
+    let mut peers = BTreeMap::<PeerName, Vec<_>>::new();
+    for wanted in desired.policies.values().filter(|wanted| asked(&wanted.peer)) {
+        let policy = &wanted.policy;
+        if policy.id.direction == Direction::Out && !policy.is_for_icmp_errors() {
+            let packet = desired.packets(wanted);
+            let flow = look_ups.flow(&packet);
+            peers.entry(wanted.peer.clone()).or_default().push((packet, flow));
+        }
+    }
+    let clear = |peer: &PeerName| !desired.stage(peer).sends() && asked(peer);
+    let paired: BTreeSet<&PeerName> = desired.peers.values().collect();
+    for (network, peer) in desired.networks.iter().filter(|(_, peer)| clear(peer)) {
+        let is_paired = paired.contains(peer);
+        let packet = Selector::between(Prefix::any(network.address), *network);
+        let fate = is_paired.then(|| (packet, look_ups.flow(&packet)));
+        peers.entry(peer.clone()).or_default().extend(fate);
+    }
+    for (address, peer) in desired.peers.iter().filter(|(_, peer)| clear(peer)) {
+        let ends = desired.traffic.zip(desired.local);
+        let ends = ends.map(|(traffic, local)| (traffic, Prefix::host(local)));
+        let packets = ends.map(|(traffic, local)| traffic.selectors(local, Prefix::host(*address)));
+        let fates = packets.into_iter().flatten().map(|packet| (packet, look_ups.flow(&packet)));
+        peers.entry(peer.clone()).or_default().extend(fates);
+    }
+    peers
 }
 
 /// The one host at the far end of a policy's packets; `None` where they are several.

@@ -447,10 +447,13 @@ fn refuses_all(policy: &Policy) -> bool {
 
 /// Whether a chain that goes at the end, and that packets get to, stands in for a guard that comes.
 fn is_guarded_by_leaving_chain(guard: &Policy, changes: &[Change]) -> bool {
-    changes.iter().any(|change| {
-        matches!(&change.operation, Operation::Chain(ChainChange::Delete(chain))
+    // Chains guard ports. Guards of networks have none, and there may be thousands.
+    let has_port = guard.id.selector.dport.mask != 0;
+    has_port
+        && changes.iter().any(|change| {
+            matches!(&change.operation, Operation::Chain(ChainChange::Delete(chain))
             if chain.is_reached() && drops_for(&chain.id, &chain.rules, guard))
-    })
+        })
 }
 
 /// Whether a chain that is set before stands in for a guard that goes.

@@ -120,6 +120,13 @@ fn mtu_warnings(desired: &Desired, tunnel: &WantedTunnel, state: &State) -> Vec<
     let device = &tunnel.device;
     let mut lines = Vec::new();
     match (tunnel.mtu, &underlay, fitting) {
+        (Mtu::Auto, Err(_), _) if state.links.is_empty() => {
+            let text = format!(
+                "the devices of this host are not known, so {device} is shown with an MTU of {}",
+                mtu::IPV6_SMALLEST
+            );
+            lines.push(Warning::new(WarningCode::MtuNotChecked, text));
+        }
         (Mtu::Auto, Err(why), _) => {
             let text = format!(
                 "{why}, so {device} gets an MTU of {}; write mtu as a number in [tunnel]",

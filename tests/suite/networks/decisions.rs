@@ -169,6 +169,8 @@ fn the_mtu_fits_the_smallest_underlay() {
     kernel.state_mut().links.retain(|link| link.name == "mesh0");
     kernel.state_mut().addresses.retain(|local| local.address.is_ipv6());
     assert!(warns(&config, &mut kernel, WarningCode::UnderlayUnknown).is_some());
+    kernel.state_mut().links.clear();
+    assert!(warns(&config, &mut kernel, WarningCode::MtuNotChecked).is_some());
     config.tunnel.as_mut().unwrap().mtu = Mtu::Exactly(1500);
     let mut kernel = host(&mesh(1, &super::LAB));
     assert!(warns(&config, &mut kernel, WarningCode::MtuTooLarge).is_some());

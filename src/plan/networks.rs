@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use super::{conflict::Conflict, link, stops::Stops, warn::list};
 use crate::{
-    desired::{Desired, Goal, Inside, WantedTunnel},
+    desired::{Desired, FibKey, Goal, Inside, WantedEntry, WantedTunnel},
     model::{
         ConflictCode, FibAction, FibEntry, Live, MAIN_TABLE, Mtu, PeerName, Prefix, Reqid, State,
         Warning, WarningCode,
@@ -47,7 +47,8 @@ fn taken_name(tunnel: &WantedTunnel, state: &State, reqid: Reqid) -> Option<Conf
 }
 
 /// Routes of others by which packets for a peer's network leave without the mesh: those that are more
-/// specific, or as specific and preferred, and those of tables that are asked before the main one.
+/// specific, or as specific and preferred, and those of tables that are asked before the main one. The
+/// kernel refuses a second entry for one prefix with one metric (`EEXIST`), whatever the first does.
 fn other_routes(
     desired: &Desired,
     tunnel: &WantedTunnel,
@@ -63,6 +64,18 @@ fn other_routes(
             FibAction::Other(word) => matches!(word.as_str(), "unreachable" | "prohibit"),
             FibAction::Devices(_) => false,
         };
+        let has_place = desired.fib.get(&FibKey::of(entry));
+        if let Some(WantedEntry { peer, .. }) = has_place {
+            found.push(Conflict {
+                code: ConflictCode::OtherRoute,
+                stops: Stops::peer(peer),
+                object: format!("route {entry}"),
+                text: "this foreign route has the prefix and the metric of one of the mesh; delete it, or \
+                       give it another metric"
+                    .into(),
+            });
+            continue;
+        }
         if drops || entry.action == FibAction::device(&tunnel.device) {
             continue;
         }

@@ -166,7 +166,7 @@ impl Pair<'_> {
     ) -> impl Iterator<Item = &'s Policy> + use<'s> {
         let (reqid, far) = (self.config.reqid, there.peer.reached_at());
         here.state.policies.iter().filter(move |policy| {
-            // The networks of a tunnel tell no host, and its outer addresses do.
+            // The selector of a tunnel has networks, and its template the addresses of the hosts.
             let outer = policy.templates.first().filter(|_| policy.id.if_id != 0);
             let ends = outer.map_or(
                 [policy.id.selector.src.address, policy.id.selector.dst.address],

@@ -262,7 +262,7 @@ fn packets_of_others(desired: &Desired, reqid: Reqid, sides: &[Objects<'_>; 2]) 
     let policies = sides.iter().flat_map(|objects| objects.policies.values());
     let guards: BTreeSet<Selector> = policies
         .filter(|policy| policy.id.direction == Direction::Out && policy.is_guard_of(reqid))
-        // Those of a network are for no other hosts.
+        // A guard of a network blocks no packets to other hosts.
         .filter(|policy| policy.id.selector.dst.length == 0)
         .map(|guard| guard.id.selector)
         .collect();

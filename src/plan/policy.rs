@@ -119,7 +119,7 @@ impl Difference for PolicyChange {
     }
 
     fn line(&self, hosts_are_known: bool) -> String {
-        // Networks are no hosts that the peer's address would tell.
+        // The title above has the address of the peer, and not its networks.
         let PolicyId { if_id, .. } = self.policy().id;
         let id = self.policy().id.undirected(hosts_are_known && if_id == 0);
         let note = match self {
@@ -268,7 +268,7 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     let PolicyId { selector, mark, if_id, sub, .. } = policy.id;
     let role = policy.role();
     let guard = role == PolicyRole::Guard;
-    // A selector of many hosts is of no peer, unless they are the network of one.
+    // A selector of many hosts is of no peer, unless it is for the network of one.
     let hosts = Selector::hosts(selector.src.address, selector.dst.address);
     let of_two = (selector.src, selector.dst) == (hosts.src, hosts.dst);
     let of_network = desired.networks.get(&far_network(&policy.id));

@@ -308,7 +308,7 @@ fn policy_object(
     mine: bool,
 ) -> Object {
     let guard = mine && policy.is_guard_of(reqid);
-    // The networks of a tunnel tell no host, and its outer addresses do.
+    // The selector of a tunnel has networks, and its template the addresses of the hosts.
     let outer = policy.templates.first().filter(|_| policy.id.if_id != 0);
     let ends = match outer {
         Some(template) => [template.src, template.dst],

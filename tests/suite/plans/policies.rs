@@ -2,12 +2,15 @@
 
 use meshsec::{
     config::{Config, Ports, Protocol, Traffic},
-    model::{Action, Direction, LocalAddress, Policy, Prefix, Selector, Spi, State, Template},
+    model::{
+        Action, Direction, LocalAddress, Policy, Prefix, Selector, Spi, State, Template,
+        WarningCode,
+    },
 };
 
 use super::{edited, foreign_allow, lab};
 use crate::{
-    common::{REQID, applied, applied_host, plan},
+    common::{REQID, applied, applied_host, mesh, plan},
     golden_plans::golden,
 };
 
@@ -78,8 +81,26 @@ fn a_host_without_a_guard_has_other_addresses() {
     kernel.state_mut().addresses.extend(docker);
     kernel.state_mut().addresses.push(on("eth0", "192.0.2.101"));
     golden("a-host-without-a-guard-has-other-addresses", &config, &mut kernel);
+    // Over IPv6 too, those that no packet to a peer comes from are no others.
+    let of_ipv6 = ["2001:db8::1", "2001:db8::2"];
+    let config = Config { guard: meshsec::config::Guard::Off, ..mesh(1, &of_ipv6) };
+    let mut kernel = applied_host(&config);
+    let theirs = [on("lo", "::1"), on("eth0", "fe80::1"), on("eth0", "192.0.2.7")];
+    kernel.state_mut().addresses.extend(theirs);
+    assert!(plan(&config, &mut kernel).warnings.is_empty());
     // With a guard they are blocked.
     let mut guarded = applied_host(&lab());
     guarded.state_mut().addresses.push(on("eth0", "192.0.2.101"));
     assert!(plan(&lab(), &mut guarded).warnings.is_empty());
+}
+
+/// The guard blocks its packets then, without rules of iptables as well.
+#[test]
+fn a_peer_that_goes_leaves_nothing_in_the_clear_behind_a_guard() {
+    let config = Config { guard: meshsec::config::Guard::Policies, ..lab() };
+    let mut kernel = applied_host(&config);
+    let mut fewer = config.clone();
+    fewer.peers.pop();
+    let warnings = plan(&fewer, &mut kernel).warnings;
+    assert!(warnings.iter().all(|line| line.code != WarningCode::LeftInTheClear), "{warnings:?}");
 }

@@ -3,12 +3,13 @@
 use meshsec::{
     config::{Config, Ports, Protocol, Traffic},
     model::{
-        Action, Direction, LocalAddress, Policy, Prefix, Selector, Spi, State, Template,
-        WarningCode,
+        Action, Direction, Level, LocalAddress, Mode, Policy, Prefix, Selector, Spi, State,
+        Template, WarningCode,
     },
+    plan::Phase,
 };
 
-use super::{edited, foreign_allow, lab};
+use super::{edited, foreign_allow, lab, policy};
 use crate::{
     common::{REQID, applied, applied_host, mesh, plan},
     golden_plans::golden,
@@ -103,4 +104,27 @@ fn a_peer_that_goes_leaves_nothing_in_the_clear_behind_a_guard() {
     fewer.peers.pop();
     let warnings = plan(&fewer, &mut kernel).warnings;
     assert!(warnings.iter().all(|line| line.code != WarningCode::LeftInTheClear), "{warnings:?}");
+}
+
+/// A policy that lets clear text in, and goes, refuses it before anything else happens. If it can, it
+/// goes on taking what comes encrypted until the end.
+#[test]
+fn a_policy_that_lets_clear_text_in_is_closed_before_it_goes() {
+    let steps = |edit: fn(&mut Template)| {
+        let mut kernel = applied_host(&lab());
+        let state = kernel.state_mut();
+        let mut wide = policy(state, Direction::In, "192.0.2.2").clone();
+        let Selector { src, dst, .. } = wide.id.selector;
+        wide.id.selector = Selector::between(src, dst);
+        wide.templates[0].level = Level::Use;
+        edit(&mut wide.templates[0]);
+        state.policies.push(wide);
+        let steps = plan(&lab(), &mut kernel).steps;
+        steps.iter().map(|step| (step.phase, step.name())).collect::<Vec<_>>()
+    };
+    let [closed, gone] = [(Phase::Guards, "update_policy"), (Phase::Guards, "delete_policy")];
+    assert_eq!(steps(|_| ()), [closed, (Phase::DeletePolicies, "delete_policy")]);
+    // As these would refuse the mesh's packets, or go on taking clear text.
+    assert_eq!(steps(|template| template.mode = Mode::Tunnel), [gone]);
+    assert_eq!(steps(|template| template.proto = 51), [gone]);
 }

@@ -153,7 +153,11 @@ mod tests {
         assert_eq!(peers.len(), 5);
         assert_eq!(peers.to_string(), "peers p0, p1, p4, p5, p6");
         assert_eq!(peers, Peers::new(&list, vec![0..2, 4..7]));
+        assert_ne!(peers, Peers::new(&list, vec![0..2, 0..1]));
+        assert_ne!(peers, Peers::new(&list, vec![0..2, 5..8]));
         assert_eq!(Stops::peer(&list[3]), Stops::Peers(Peers::new(&list, vec![3..4, 3..3])));
+        let [one, another] = [3, 4].map(|at| Stops::peer(&list[3]).covers(&list[at]));
+        assert!(one && !another && Stops::All.covers(&list[4]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use meshsec::{
     desired::{Desired, Keyring},
     kernel::{Kernel, memory::Memory},
     model::{ChainRole, Generation, Mark, Spi, State},
-    plan::Plan,
+    plan::{Plan, WarningCode},
 };
 
 const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -181,4 +181,16 @@ fn a_run_that_was_cut_short_is_never_taken_for_a_flush() {
             tells_nothing_on_the_way(after, &mut applied_host(before), &wanted, &keyring);
         }
     }
+}
+
+/// An apply that was cut short has the chain that drops, and marks nothing yet; so has a destroy.
+#[test]
+fn a_chain_that_drops_and_nothing_else_is_no_flush() {
+    let mut kernel = applied_host(&by_mark());
+    let state = kernel.state_mut();
+    sas(state);
+    state.policies.clear();
+    state.firewall.chains.retain(|chain| chain.id.role() != Some(ChainRole::Mark));
+    let warnings = plan(&by_mark(), &mut kernel).warnings;
+    assert!(warnings.iter().all(|line| line.code != WarningCode::AllFlushed), "{warnings:?}");
 }

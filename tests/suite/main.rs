@@ -17,6 +17,7 @@ mod confirm;
 mod conflicts;
 mod doctor;
 mod examples;
+mod explained;
 mod export;
 mod failures;
 mod flushes;

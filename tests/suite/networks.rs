@@ -12,7 +12,7 @@ use meshsec::{
     model::{
         FibAction, FibEntry, Interface, LocalAddress, Mtu, PolicyRole, Prefix, Reqid, State, Step,
     },
-    plan::{Phase, Plan},
+    plan::{Change, ObjectKind, Phase, Plan, undo},
     restore::{restore, unlike},
 };
 
@@ -329,4 +329,101 @@ fn a_revert_brings_them_back() {
     assert!(!unlike(&before, &observe(&mut kernel), REQID).is_empty());
     perform(&before, &keys, &mut kernel);
     assert_eq!(unlike(&before, &observe(&mut kernel), REQID), Vec::<String>::new());
+}
+
+#[test]
+fn a_plan_names_them_in_the_words_of_ip() {
+    let (desired, _) = with_networks();
+    let mut kernel = host(&mesh(1, &LAB));
+    let plan = Plan::new(&desired, &observe(&mut kernel), REQID);
+    let kinds =
+        [ObjectKind::Interface, ObjectKind::Address, ObjectKind::Blackhole, ObjectKind::Route];
+    let lines: Vec<String> = kinds
+        .into_iter()
+        .filter_map(|kind| plan.changes.iter().find(|change| change.kind() == kind))
+        .map(Change::line)
+        .collect();
+    let expected = [
+        "dev mesh0 if_id 0x4d530001",
+        "10.9.0.1/32 dev mesh0",
+        "blackhole 10.2.0.0/16 metric 1297285121",
+        "10.2.0.0/16 dev mesh0 metric 1",
+    ];
+    assert_eq!(lines, expected);
+    let of_b = plan
+        .changes
+        .iter()
+        .filter(|change| change.peer.as_ref().is_some_and(|peer| peer.as_str() == "b"));
+    let mut order: Vec<ObjectKind> = of_b.map(Change::kind).collect();
+    order.dedup();
+    let expected = [ObjectKind::Blackhole, ObjectKind::Sa, ObjectKind::Policy, ObjectKind::Route];
+    assert_eq!(order, expected);
+    let interface = plan.changes.iter().find(|change| change.kind() == ObjectKind::Interface);
+    let fields = interface.unwrap().fields();
+    let fields: Vec<String> = fields
+        .into_iter()
+        .map(|field| format!("{} {}", field.name, field.after.unwrap()))
+        .collect();
+    let expected = ["name mesh0", "mtu 1400", "up yes", "makes_addresses no", "skips_policies yes"];
+    assert_eq!(fields, expected);
+}
+
+/// All of them can be made again.
+#[test]
+fn whatever_becomes_of_them_can_be_reverted() {
+    let (wanted, keyring) = with_networks();
+    let changes =
+        [wanted, nothing(&mesh(1, &LAB))].into_iter().zip([host(&mesh(1, &LAB)), applied()]);
+    for (desired, mut kernel) in changes {
+        let live = observe(&mut kernel);
+        let plan = Plan::new(&desired, &live, REQID);
+        let of_networks = |change: &&Change| {
+            !matches!(change.kind(), ObjectKind::Sa | ObjectKind::Policy | ObjectKind::Guard)
+        };
+        for change in plan.changes.iter().filter(of_networks) {
+            let lost = change.irreversible(&live.0, &keyring);
+            assert_eq!(lost, Vec::<String>::new(), "{}", change.line());
+        }
+    }
+}
+
+#[test]
+fn a_host_that_lacks_one_of_them_is_not_protected() {
+    let protects = |edit: fn(&mut State)| {
+        let (desired, _) = with_networks();
+        let mut kernel = applied();
+        edit(kernel.state_mut());
+        Plan::new(&desired, &observe(&mut kernel), REQID).protects()
+    };
+    assert!(protects(|_| ()));
+    assert!(!protects(|state| state.fib.retain(|entry| entry.to != prefix("10.2.0.0/16"))));
+    assert!(!protects(|state| state.addresses.retain(|at| at.device != "mesh0")));
+    assert!(!protects(|state| state.interfaces.retain(|interface| interface.name != "mesh0")));
+}
+
+/// Routes come last, so that a peer without its own yet can go again. Once they are there, it stays.
+#[test]
+fn a_peer_goes_again_as_long_as_its_routes_are_not_there() {
+    let (desired, keyring) = with_networks();
+    let b: IpAddr = LAB[1].parse().unwrap();
+    let left = |last: Phase| {
+        let mut kernel = applied();
+        let state = kernel.state_mut();
+        state.sas.retain(|sa| sa.src != b && sa.id.dst != b);
+        let is_of_b = |policy: &Policy| {
+            policy.templates.iter().any(|template| template.src == b || template.dst == b)
+        };
+        state.policies.retain(|policy| !is_of_b(policy));
+        let is_of_b = |entry: &FibEntry| NETWORKS[0].map(prefix).contains(&entry.to);
+        state.fib.retain(|entry| !is_of_b(entry) || entry.action == FibAction::Blackhole);
+        let plan = Plan::new(&desired, &observe(&mut kernel), REQID);
+        for step in plan.steps.iter().filter(|step| step.phase <= last) {
+            let step = step.step.keyed(|id| keyring.get(id).ok_or(*id)).unwrap();
+            assert!(kernel.perform(&[step]).unwrap()[0].is_ok());
+        }
+        let unfinished = [PeerName::new("b").unwrap()].into();
+        undo(&plan, &desired, &observe(&mut kernel), REQID, &unfinished).len()
+    };
+    assert_eq!(left(Phase::Routes), 0);
+    assert_ne!(left(Phase::Policies), 0);
 }

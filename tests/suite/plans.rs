@@ -296,6 +296,17 @@ fn a_key_was_changed() {
     });
 }
 
+/// Beside what differs.
+#[test]
+fn a_key_that_the_kernel_hides_is_not_told_as_another() {
+    let mut kernel = applied_host(&lab());
+    let sa = sa(kernel.state_mut(), 0x8400_1002);
+    (sa.key, sa.replay.window) = (KeyView::Unknown, 99);
+    let changes = crate::common::plan(&lab(), &mut kernel).changes;
+    let names: Vec<&str> = changes[0].fields().iter().map(|field| field.name).collect();
+    assert_eq!(names, ["replay_window"]);
+}
+
 #[test]
 fn a_key_that_the_kernel_hides_is_no_difference() {
     edited("a-key-that-the-kernel-hides-is-no-difference", |state| {

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::{applied_host, host, mesh, wanted};
+use crate::common::{REQID, applied_host, host, mesh, wanted};
 use crate::golden_plans::golden;
 use meshsec::{
     config::{Config, Guard, LinkWish, Traffic},
     model::{Action, MeshName, Mtu, Policy, PolicyId, Reqid, SaId, Spi, State},
-    plan::{Plan, SaStep, StepKind, Warning, WarningCode},
+    plan::{ConflictCode, Plan, SaStep, StepKind, Warning, WarningCode},
 };
 
 const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -212,6 +212,23 @@ fn an_offload_that_the_device_does_not_take_changes_nothing() {
     assert_eq!(kernel.state().sas, host.state().sas);
 }
 
+/// The MTU alone may be missing.
+#[test]
+fn a_host_that_lacks_an_sa_or_a_policy_is_not_protected() {
+    let link = Some(LinkWish { device: crate::common::VXLAN.into(), mtu: Mtu::Auto });
+    let config = Config { link, ..lab() };
+    let protects = |edit: fn(&mut State)| {
+        let mut kernel = applied_host(&config);
+        edit(kernel.state_mut());
+        let plan = crate::common::plan(&config, &mut kernel);
+        (plan.is_empty(), plan.protects())
+    };
+    assert_eq!(protects(|_| ()), (true, true));
+    assert_eq!(protects(|state| *mtu_of(state, crate::common::VXLAN) = 1280), (false, true));
+    assert_eq!(protects(|state| _ = state.sas.pop()), (false, false));
+    assert_eq!(protects(|state| _ = state.policies.pop()), (false, false));
+}
+
 /// A mesh of another file, with the reqid of [`lab`]: another name, so other keys.
 fn same_reqid() -> Config {
     Config {
@@ -229,6 +246,18 @@ fn another_file_has_the_same_reqid() {
     let report = crate::common::applied(&lab(), &mut kernel);
     assert!(report.done.is_empty() && !report.is_complete());
     assert!(*kernel.state_mut() == before, "nothing of the other mesh was touched");
+}
+
+/// Nor does a foreign policy for this file's traffic make the objects this file's.
+#[test]
+fn another_file_has_the_same_reqid_beside_a_foreign_policy() {
+    let mut kernel = applied_host(&same_reqid());
+    let (all, _) = wanted(&lab());
+    let mut theirs = all.guards.into_values().next().unwrap();
+    theirs.priority = REQID.0 + 1;
+    kernel.state_mut().policies.push(theirs);
+    let conflicts = crate::common::plan(&lab(), &mut kernel).conflicts;
+    assert!(conflicts.iter().any(|conflict| conflict.code == ConflictCode::SameReqid));
 }
 
 #[test]

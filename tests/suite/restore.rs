@@ -235,6 +235,13 @@ fn what_nobody_could_make_again_is_named_before_anything_changes() {
         },
         "it has the rule -j LOG",
     );
+    named(
+        |kernel| {
+            let chain = &mut kernel.state_mut().firewall.chains[0];
+            chain.id.backend = meshsec::model::Backend::Legacy;
+        },
+        "it is in the backend that is not the system's",
+    );
     let none = problems(|_| (), Keyring::default());
     assert_eq!(none.len(), 8, "every SA of a host without keys: {none:?}");
 }

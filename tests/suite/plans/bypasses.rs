@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::common::{plan, route};
 use meshsec::{
-    config::Config,
+    config::{Config, Exception},
     model::{Family, Link, LocalAddress, Queue},
     plan::{ConflictCode, WarningCode},
 };
@@ -232,4 +232,24 @@ fn a_vrf_with_a_queue_takes_packets_to_strangers_past_policies_that_guard() {
     assert_eq!(told(Guard::Both, false), (0, false));
     assert_eq!(told(Guard::Policies, true), (1, false));
     assert_eq!(told(Guard::Off, false), (0, false));
+}
+
+/// An echo reply has type 0, which is what a look-up without types sees of any ICMP.
+#[test]
+fn a_vrf_with_a_queue_shows_errors_beside_an_exception_for_echo() {
+    let told = |exceptions: &[Exception]| {
+        let traffic = Traffic::All;
+        let config =
+            Config { traffic, guard: Guard::Off, exceptions: exceptions.to_vec(), ..mesh(1, &LAB) };
+        let mut kernel = applied_host(&config);
+        let state = kernel.state_mut();
+        let queue = Some(Queue::Discipline("pfifo".into()));
+        let red = Link { kind: Some("vrf".into()), queue, ..crate::common::link("red", 1500) };
+        state.links.push(red);
+        state.routes.iter_mut().for_each(|route| route.vrfs = ["red".to_owned()].into());
+        let conflicts = crate::common::plan(&config, &mut kernel).conflicts;
+        conflicts.iter().any(|conflict| conflict.text.contains("like the echo replies"))
+    };
+    assert!(told(&[Exception::Echo]));
+    assert!(!told(&[]));
 }

@@ -67,6 +67,12 @@ fn no_conflict_keeps_an_exception_that_ends() {
     );
 }
 
+/// The number of policies that let packets pass in the clear.
+fn exceptions(kernel: &mut Memory) -> usize {
+    let policies = kernel.state_mut().policies.iter();
+    policies.filter(|policy| policy.passage_in(crate::common::REQID).is_some()).count()
+}
+
 /// A run that ended between the two steps leaves a policy that protects, and either file goes on.
 #[test]
 fn an_exception_that_has_half_ended_ends_or_comes_back() {
@@ -76,7 +82,9 @@ fn an_exception_that_has_half_ended_ends_or_comes_back() {
         let (_, keyring) = crate::common::wanted(&with);
         let plan = crate::common::plan(&all(Vec::new()), &mut kernel);
         let step = plan.steps[0].step.keyed(|id| keyring.get(id).ok_or(*id)).unwrap();
+        assert_eq!(exceptions(&mut kernel), 3);
         assert!(meshsec::kernel::Kernel::perform(&mut kernel, &[step]).unwrap()[0].is_ok());
+        assert_eq!(exceptions(&mut kernel), 2);
         assert!(applied(goal, &mut kernel).is_complete());
         assert!(crate::common::plan(goal, &mut kernel).is_empty());
     }
@@ -100,12 +108,17 @@ fn an_exception_does_not_open_what_a_foreign_policy_protects() {
     let mut kernel = host(&config);
     kernel.state_mut().policies.push(protects(2000));
     golden("an-exception-opens-what-others-protect", &config, &mut kernel);
-    // Behind a policy that is asked first it opens nothing.
-    let mut kernel = host(&config);
-    kernel.state_mut().policies.push(protects(10));
-    let plan = crate::common::plan(&config, &mut kernel);
+    // Behind a policy that is asked first it opens nothing, nor what passes anyway, nor packets of an
+    // interface that the mesh's policies are not asked about.
+    let mut of_interface = protects(2000);
+    of_interface.id.if_id = 7;
     let opens = meshsec::model::ConflictCode::ExceptionOpens;
-    assert!(plan.conflicts.iter().all(|conflict| conflict.code != opens));
+    for policy in [protects(10), foreign_allow(Direction::Out, ssh, 2000), of_interface] {
+        let mut kernel = host(&config);
+        kernel.state_mut().policies.push(policy);
+        let plan = crate::common::plan(&config, &mut kernel);
+        assert!(plan.conflicts.iter().all(|conflict| conflict.code != opens));
+    }
 }
 
 /// Open sockets look again when the guard is added. A delete behind it would leave them in the clear.
@@ -127,4 +140,19 @@ fn an_exception_that_a_new_guard_blocks_goes_before_the_guard_comes() {
     assert!(plan.steps.iter().any(|step| step.phase == Phase::Guards));
     assert!(applied(&config, &mut kernel).is_complete());
     assert!(crate::common::plan(&config, &mut kernel).is_empty());
+}
+
+/// An ssh of one's own goes on where the file lets it pass, whichever end serves it.
+#[test]
+fn ssh_is_warned_of_unless_an_exception_is_for_it() {
+    let warns = |exception| {
+        let config = all(vec![exception]);
+        let plan = crate::common::plan(&config, &mut host(&config));
+        plan.warnings.iter().any(|line| line.text.contains("(ssh too)"))
+    };
+    let serves = vec![Members::Peer(PeerName::new("b").unwrap())];
+    assert!(warns(Exception::Port { protocol: Protocol::Tcp, port: 80, serves }));
+    assert!(warns(Exception::Echo));
+    assert!(!warns(ssh_of(&["a"])));
+    assert!(!warns(ssh_of(&["b"])));
 }

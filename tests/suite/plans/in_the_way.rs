@@ -4,7 +4,7 @@ use super::*;
 use crate::common::{REQID, observe, plan, wanted};
 use meshsec::{
     desired::{Desired, Goal},
-    model::{Hidden, IPPROTO_UDP, PEER_PRIORITY, Translation},
+    model::{Hidden, IPPROTO_UDP, PEER_PRIORITY, ReasonCode, Translation},
     plan::{ConflictCode, Plan, WarningCode},
 };
 
@@ -78,6 +78,45 @@ fn a_policy_that_lets_neighbour_discovery_pass_is_not_in_the_way() {
         let found_now = conflicts(&lab6(), foreign_allow(direction, selector, 5));
         assert_eq!(found_now, Vec::from_iter(found), "{direction} {selector}");
     }
+}
+
+/// The kernel's look-up finds it for the packets of its mark, and then no other.
+#[test]
+fn a_foreign_sa_with_a_mark_has_our_spi_as_well() {
+    let mut kernel = host(&lab());
+    let mut theirs = foreign_sa("192.0.2.2", 0x8400_1002, 7);
+    theirs.id.mark = Mark { value: 5, mask: 0xff };
+    kernel.state_mut().sas.push(theirs);
+    let found = plan(&lab(), &mut kernel).conflicts;
+    let codes: Vec<ConflictCode> = found.iter().map(|conflict| conflict.code).collect();
+    assert_eq!(codes, [ConflictCode::SpiTaken]);
+}
+
+/// What stops all is told first, and then what stops one peer, by its name.
+#[test]
+fn conflicts_are_told_by_what_they_stop() {
+    let mut kernel = host(&lab());
+    let state = kernel.state_mut();
+    state.sas.push(foreign_sa("192.0.2.2", 0x8400_1002, 7));
+    let hosts = Selector::hosts("192.0.2.1".parse().unwrap(), "192.0.2.3".parse().unwrap());
+    state.policies.push(foreign_allow(Direction::Out, hosts, 10));
+    let bypass = Bypass { device: "eth0".into(), ipv6: false, name: "disable_policy".into() };
+    state.bypasses.push(bypass);
+    let found = plan(&lab(), &mut kernel).conflicts;
+    let codes: Vec<ConflictCode> = found.iter().map(|conflict| conflict.code).collect();
+    assert_eq!(codes, [ConflictCode::Bypass, ConflictCode::SpiTaken, ConflictCode::OutranksPeer]);
+}
+
+/// One between two other hosts is of no peer, though it has the mesh's reqid and goes.
+#[test]
+fn an_sa_between_two_other_hosts_is_of_no_peer() {
+    let mut kernel = applied_host(&lab());
+    let mut theirs = foreign_sa("192.0.2.3", 0x8400_2003, REQID.0);
+    theirs.src = "192.0.2.2".parse().unwrap();
+    kernel.state_mut().sas.push(theirs);
+    let changes = plan(&lab(), &mut kernel).changes;
+    let told: Vec<_> = changes.iter().map(|change| (&change.peer, change.reason.code)).collect();
+    assert_eq!(told, [(&None, ReasonCode::NoPeer)]);
 }
 
 fn text_of(plan: &Plan) -> &str {

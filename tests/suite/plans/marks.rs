@@ -4,6 +4,7 @@ use super::*;
 use meshsec::{
     config::{Guard, Select},
     model::{Backend, Chain, ChainId, ChainRole, Family, Firewall, Jump, MarkUser, Rule, Unseen},
+    plan::{Phase, PolicyStep, StepKind},
 };
 
 fn by_mark(value: u32) -> Config {
@@ -36,6 +37,28 @@ fn from_port_to_mark() {
 #[test]
 fn from_mark_to_port() {
     golden("from-mark-to-port", &mesh(1, &LAB[..2]), &mut applied_host(&by_mark(0x20000)));
+}
+
+/// A guard comes late where a chain of its family stands in for it until then, and there alone.
+#[test]
+fn a_guard_of_a_family_without_a_chain_comes_first() {
+    let mut kernel = applied_host(&by_mark(0x20000));
+    let chains = &mut kernel.state_mut().firewall.chains;
+    chains.retain(|chain| chain.id.family == Family::Ipv4);
+    let plan = crate::common::plan(&mesh(1, &LAB[..2]), &mut kernel);
+    let guards: BTreeSet<_> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.step.kind {
+            StepKind::Policy(PolicyStep::Add(policy))
+                if policy.is_guard() && policy.id.direction == Direction::Out =>
+            {
+                Some((policy.id.selector.is_ipv4(), step.phase))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(guards, [(true, Phase::LateGuards), (false, Phase::Guards)].into());
 }
 
 #[test]

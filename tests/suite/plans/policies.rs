@@ -2,12 +2,16 @@
 
 use meshsec::{
     config::{Config, Ports, Protocol, Traffic},
-    model::{Action, Direction, LocalAddress, Policy, Prefix, Selector, Spi, State, Template},
+    model::{
+        Action, Direction, Level, LocalAddress, Mode, Policy, Prefix, Selector, Spi, State,
+        Template, WarningCode,
+    },
+    plan::Phase,
 };
 
-use super::{edited, foreign_allow, lab};
+use super::{edited, foreign_allow, lab, policy};
 use crate::{
-    common::{REQID, applied, applied_host, plan},
+    common::{REQID, applied, applied_host, mesh, plan},
     golden_plans::golden,
 };
 
@@ -78,8 +82,49 @@ fn a_host_without_a_guard_has_other_addresses() {
     kernel.state_mut().addresses.extend(docker);
     kernel.state_mut().addresses.push(on("eth0", "192.0.2.101"));
     golden("a-host-without-a-guard-has-other-addresses", &config, &mut kernel);
+    // Over IPv6 too, those that no packet to a peer comes from are no others.
+    let of_ipv6 = ["2001:db8::1", "2001:db8::2"];
+    let config = Config { guard: meshsec::config::Guard::Off, ..mesh(1, &of_ipv6) };
+    let mut kernel = applied_host(&config);
+    let theirs = [on("lo", "::1"), on("eth0", "fe80::1"), on("eth0", "192.0.2.7")];
+    kernel.state_mut().addresses.extend(theirs);
+    assert!(plan(&config, &mut kernel).warnings.is_empty());
     // With a guard they are blocked.
     let mut guarded = applied_host(&lab());
     guarded.state_mut().addresses.push(on("eth0", "192.0.2.101"));
     assert!(plan(&lab(), &mut guarded).warnings.is_empty());
+}
+
+/// The guard blocks its packets then, without rules of iptables as well.
+#[test]
+fn a_peer_that_goes_leaves_nothing_in_the_clear_behind_a_guard() {
+    let config = Config { guard: meshsec::config::Guard::Policies, ..lab() };
+    let mut kernel = applied_host(&config);
+    let mut fewer = config.clone();
+    fewer.peers.pop();
+    let warnings = plan(&fewer, &mut kernel).warnings;
+    assert!(warnings.iter().all(|line| line.code != WarningCode::LeftInTheClear), "{warnings:?}");
+}
+
+/// A policy that lets clear text in, and goes, refuses it before anything else happens. If it can, it
+/// goes on taking what comes encrypted until the end.
+#[test]
+fn a_policy_that_lets_clear_text_in_is_closed_before_it_goes() {
+    let steps = |edit: fn(&mut Template)| {
+        let mut kernel = applied_host(&lab());
+        let state = kernel.state_mut();
+        let mut wide = policy(state, Direction::In, "192.0.2.2").clone();
+        let Selector { src, dst, .. } = wide.id.selector;
+        wide.id.selector = Selector::between(src, dst);
+        wide.templates[0].level = Level::Use;
+        edit(&mut wide.templates[0]);
+        state.policies.push(wide);
+        let steps = plan(&lab(), &mut kernel).steps;
+        steps.iter().map(|step| (step.phase, step.name())).collect::<Vec<_>>()
+    };
+    let [closed, gone] = [(Phase::Guards, "update_policy"), (Phase::Guards, "delete_policy")];
+    assert_eq!(steps(|_| ()), [closed, (Phase::DeletePolicies, "delete_policy")]);
+    // As these would refuse the mesh's packets, or go on taking clear text.
+    assert_eq!(steps(|template| template.mode = Mode::Tunnel), [gone]);
+    assert_eq!(steps(|template| template.proto = 51), [gone]);
 }

@@ -264,3 +264,16 @@ fn a_conflict_keeps_no_policy_out_from_going_at_stage_receive() {
         assert!(out.next().is_none(), "{generation}");
     }
 }
+
+/// A host that sends in the clear is understood after a destroy as before.
+#[test]
+fn a_destroy_skips_stages_of_a_host_that_encrypts_alone() {
+    let warns = |stage| {
+        let mut kernel = applied_host(&at(stage));
+        let live = crate::common::observe(&mut kernel);
+        let nothing = crate::common::nothing(&at(stage));
+        let plan = meshsec::plan::Plan::new(&nothing, &live, crate::common::REQID);
+        plan.warnings.iter().any(|line| line.code == WarningCode::StageSkipped)
+    };
+    assert_eq!([Stage::Receive, Stage::Send, Stage::Enforce].map(warns), [false, true, true]);
+}

@@ -64,7 +64,9 @@ fn told(plan: &Plan) -> (Vec<&'static str>, usize) {
 
 #[test]
 fn a_device_that_sends_what_is_protected_is_not_worth_a_word() {
-    assert_eq!(told(&planned(None, &[vxlan("vxlan42", 4789)])), (vec![], 0));
+    for link in [None, Some("vxlan42")] {
+        assert_eq!(told(&planned(link, &[vxlan("vxlan42", 4789)])), (vec![], 0));
+    }
     let external = Tunnel { external: true, entries: Some([].into()), ..vxlan("vxlan42", 4789) };
     let config = with_link(None);
     let mut kernel = host_with(&config, &[external]);
@@ -122,7 +124,12 @@ fn what_another_mesh_protects_is_not_worth_a_word() {
         ..with_link(None)
     };
     let guards = crate::common::wanted(&other).0.guards.into_values();
-    kernel.state_mut().policies.extend(guards);
+    // A policy for what arrives protects nothing that leaves.
+    let (arriving, leaving): (Vec<Policy>, Vec<Policy>) =
+        guards.partition(|guard| guard.id.direction == Direction::In);
+    kernel.state_mut().policies.extend(arriving);
+    assert_eq!(told(&plan(&config, &mut kernel)).0, ["tunnel-unprotected"]);
+    kernel.state_mut().policies.extend(leaving);
     assert_eq!(told(&plan(&config, &mut kernel)).0, [""; 0]);
 }
 
@@ -139,6 +146,15 @@ fn a_tunnel_device_sends_to_and_from_others_than_peers() {
     golden("tunnels-to-and-from-others", &config, &mut host_with(&config, &devices));
 }
 
+/// Nothing leaves for this host itself, nor over IPv4 for an address of IPv6.
+#[test]
+fn a_tunnel_device_that_names_its_own_host_is_not_worth_a_word() {
+    let of_ipv6 = Destination { address: "2001:db8::9".parse().unwrap(), port: None };
+    let entries = Some([to(1), to(2), of_ipv6].into());
+    let device = Tunnel { entries, ..vxlan("vxlan42", 4789) };
+    assert_eq!(told(&planned(None, &[device])), (vec![], 0));
+}
+
 #[test]
 fn a_tunnel_device_without_an_address_gets_that_of_the_route() {
     let config = with_link(None);
@@ -149,6 +165,23 @@ fn a_tunnel_device_without_an_address_gets_that_of_the_route() {
     let only = Tunnel { local: None, entries: Some([to(3)].into()), ..vxlan("vxlan42", 4789) };
     kernel.state_mut().tunnels = Some(vec![only]);
     assert_eq!(told(&plan(&config, &mut kernel)), (vec![], 0), "it sends to another peer");
+    // Where others say where each packet goes, the entries tell nothing.
+    kernel.state_mut().tunnels.iter_mut().flatten().for_each(|tunnel| tunnel.external = true);
+    assert_eq!(told(&plan(&config, &mut kernel)), (vec!["tunnel-source"], 0));
+}
+
+/// A bridge with an MTU that fits, and a VRF, whose own MTU stops nothing.
+#[test]
+fn a_device_above_a_tunnel_is_not_worth_a_word() {
+    for named in [None, Some("vxlan42")] {
+        for (kind, mtu) in [("bridge", 1400), ("vrf", 65_575)] {
+            let config = with_link(named);
+            let above = Tunnel { master: Some("above".into()), ..vxlan("vxlan42", 4789) };
+            let mut kernel = host_with(&config, &[above]);
+            kernel.state_mut().links.push(Link { kind: Some(kind.into()), ..link("above", mtu) });
+            assert_eq!(told(&plan(&config, &mut kernel)), (vec![], 0), "{kind}");
+        }
+    }
 }
 
 #[test]

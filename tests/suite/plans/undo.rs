@@ -3,7 +3,7 @@
 use super::*;
 use crate::common::{REQID, observe, wanted};
 use meshsec::{
-    model::{IPPROTO_UDP, PEER_PRIORITY, PeerName, PortMatch},
+    model::{Chain, ChainRole, IPPROTO_UDP, PEER_PRIORITY, PeerName, PortMatch},
     plan::{Phase, Plan, undo},
 };
 
@@ -263,4 +263,15 @@ fn a_policy_goes_back_to_no_rank_behind_a_foreign_one() {
     let foreign = foreign_allow(Direction::Out, guarded(), PEER_PRIORITY + 500);
     let comes = |_: &State, now: &mut State| now.policies.push(foreign);
     assert_eq!(repaired(&open(1), behind, comes), []);
+}
+
+/// Where a mark selects, the chain refuses what the policies of the peer did.
+#[test]
+fn a_new_peer_goes_again_where_a_chain_drops() {
+    let mark = Mark { value: 0x20000, mask: 0x20000 };
+    let config = Config { select: meshsec::config::Select::Mark(mark), ..mesh(1, &LAB[..2]) };
+    assert_ne!(back(&config, host(&config), |_, _| {}), []);
+    // One that only marks lets them out.
+    let marks = |chain: &Chain| chain.id.role() == Some(ChainRole::Mark);
+    assert_eq!(back(&config, host(&config), |_, now| now.firewall.chains.retain(marks)), []);
 }

@@ -231,6 +231,7 @@ fn check(code: WarningCode) -> Option<(CheckCode, Outcome)> {
         | W::StageSkipped
         | W::NotHeardYet
         | W::LeftInTheClear
+        | W::BoundToDevice
         | W::BlockedOnTheWay
         // These have checks of their own here.
         | W::AddressMissing

@@ -42,6 +42,10 @@ pub struct FibEntry {
     pub action: FibAction,
     /// The program that made it, by a number (`rtm_protocol`).
     pub protocol: u8,
+    /// Whether it is for packets of some sources, or of a type of service, alone. Those follow it before
+    /// other entries for the same prefix, whatever their metrics.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub selective: bool,
     /// The source address that the kernel picks where a program chooses none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
@@ -57,21 +61,31 @@ impl FibEntry {
     /// The entry by which packets for a peer's network get to the mesh's interface.
     pub fn through(to: Prefix, device: &str, source: Option<IpAddr>) -> Self {
         let (table, metric, protocol) = (MAIN_TABLE, Self::METRIC, Self::PROTOCOL);
-        Self { to, table, metric, action: FibAction::device(device), protocol, source }
+        Self {
+            to,
+            table,
+            metric,
+            action: FibAction::device(device),
+            protocol,
+            selective: false,
+            source,
+        }
     }
 
     /// The entry that drops packets for a peer's network where none leads to the interface: while
     /// it is down, or gone.
     pub fn blackhole(to: Prefix, reqid: Reqid) -> Self {
         let (table, action, protocol) = (MAIN_TABLE, FibAction::Blackhole, Self::PROTOCOL);
-        Self { to, table, metric: reqid.0, action, protocol, source: None }
+        Self { to, table, metric: reqid.0, action, protocol, selective: false, source: None }
     }
 
     /// Whether it is of the mesh with this reqid, whose interface has this name. Its protocol, and
     /// its metric or its device decide that.
     pub fn belongs_to(&self, reqid: Reqid, device: Option<&str>) -> bool {
         let leads_there = device.is_some_and(|device| self.action == FibAction::device(device));
-        self.protocol == Self::PROTOCOL && (self.metric == reqid.0 || leads_there)
+        self.protocol == Self::PROTOCOL
+            && !self.selective
+            && (self.metric == reqid.0 || leads_there)
     }
 }
 

@@ -82,12 +82,17 @@ impl<'a> Place<'a> {
         self.leave_by(&bypass.device)
     }
 
-    /// Whether a sysctl has packets that an SA has decrypted taken in as if from any network. Those that
-    /// leave meet the interface's policies and the blackholes whatever sysctls say.
+    /// Whether a sysctl has packets taken in as if from any network: those that an SA has decrypted, or
+    /// clear text from the underlay. Packets that leave meet the interface's policies and the blackholes
+    /// whatever sysctls say.
     fn opens_networks(&self, tunnel: &WantedTunnel, bypass: &Bypass) -> bool {
         let is_of_networks =
             self.desired.networks.keys().any(|network| network.address.is_ipv6() == bypass.ipv6);
-        let is_on_the_way = bypass.device == "all" || bypass.device == tunnel.device;
+        let carries = self.state.carriers(self.local).any(|link| link.name == bypass.device);
+        let comes_in = self.routes.values().any(|route| route.devices.contains(&bypass.device));
+        let is_on_the_way = bypass.device == "all"
+            || bypass.device == tunnel.device
+            || (carries || comes_in) && bypass.device != "lo";
         bypass.name == "disable_policy" && is_on_the_way && is_of_networks
     }
 
@@ -258,7 +263,8 @@ fn elsewhere(place: &Place<'_>, bypass: &Bypass) -> Option<Warning> {
     let Bypass { device, ipv6: _, name } = bypass;
     // The policies of XFRM interfaces are asked all the same.
     let is_interface = place.state.interfaces.iter().any(|interface| interface.name == *device);
-    if desired.tunnel.is_some() && name == "disable_xfrm" && is_interface {
+    let own = desired.interface.as_ref().is_some_and(|interface| interface.name == *device);
+    if name == "disable_xfrm" && (own || desired.tunnel.is_some() && is_interface) {
         return None;
     }
     let family = if bypass.ipv6 { Family::Ipv6 } else { Family::Ipv4 };

@@ -162,7 +162,7 @@ fn difference(live: &FibEntry, wanted: &FibEntry) -> Reason {
 }
 
 fn of_entry(entry: &FibEntry) -> Fields {
-    let FibEntry { to: _, table: _, metric: _, action, protocol, source } = entry;
+    let FibEntry { to: _, table: _, metric: _, action, protocol, selective: _, source } = entry;
     let action = match action {
         FibAction::Devices(devices) => {
             let devices: Vec<&str> = devices.iter().map(String::as_str).collect();

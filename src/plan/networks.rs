@@ -7,8 +7,8 @@ use super::{conflict::Conflict, link, stops::Stops, warn::list};
 use crate::{
     desired::{Desired, FibKey, Goal, Inside, WantedEntry, WantedTunnel},
     model::{
-        ConflictCode, FibAction, FibEntry, Live, MAIN_TABLE, Mtu, PeerName, Prefix, Reqid, State,
-        Warning, WarningCode,
+        ConflictCode, FibAction, FibEntry, Live, MAIN_TABLE, Mtu, PeerName, Prefix, PrefixMap,
+        Reqid, State, Warning, WarningCode,
     },
     mtu,
 };
@@ -56,6 +56,8 @@ fn other_routes(
     reqid: Reqid,
 ) -> Vec<Conflict> {
     let ours: BTreeSet<&FibEntry> = state.fib_of(reqid).collect();
+    let networks: PrefixMap<(&Prefix, &PeerName)> =
+        desired.networks.iter().map(|(network, peer)| (*network, (network, peer))).collect();
     let mut found = Vec::new();
     for entry in state.fib.iter().filter(|entry| !ours.contains(entry)) {
         // Nothing leaves by these.
@@ -64,7 +66,7 @@ fn other_routes(
             FibAction::Other(word) => matches!(word.as_str(), "unreachable" | "prohibit"),
             FibAction::Devices(_) => false,
         };
-        let has_place = desired.fib.get(&FibKey::of(entry));
+        let has_place = desired.fib.get(&FibKey::of(entry)).filter(|_| !entry.selective);
         if let Some(WantedEntry { peer, .. }) = has_place {
             found.push(Conflict {
                 code: ConflictCode::OtherRoute,
@@ -79,9 +81,17 @@ fn other_routes(
         if drops || entry.action == FibAction::device(&tunnel.device) {
             continue;
         }
-        for (network, peer) in met_by(desired, entry) {
+        for (network, peer) in met_by(&networks, entry) {
+            // At stage receive, packets leave by other routes as the file asks.
+            let blackhole = FibKey::of(&FibEntry::blackhole(**network, reqid));
+            if !desired.fib.contains_key(&blackhole) && !tunnel.routes.contains_key(network) {
+                continue;
+            }
             let why = match (entry.table == MAIN_TABLE, entry.to.length > network.length) {
                 (true, true) => "it is more specific than the mesh's route",
+                (true, false) if entry.selective => {
+                    "packets of some sources, or of a type of service, follow it first"
+                }
                 (true, false) => "its metric is smaller than that of the mesh's route",
                 (false, _) => "a rule may ask its table before the mesh's",
             };
@@ -99,17 +109,17 @@ fn other_routes(
     found
 }
 
-/// The networks of peers with packets that follow an entry and not the mesh's route.
-fn met_by<'d>(
-    desired: &'d Desired,
+/// The networks with packets that follow an entry before the mesh's route.
+fn met_by<'n, 'd>(
+    networks: &'n PrefixMap<(&'d Prefix, &'d PeerName)>,
     entry: &FibEntry,
-) -> impl Iterator<Item = (&'d Prefix, &'d PeerName)> {
-    let (to, metric, is_main) = (entry.to, entry.metric, entry.table == MAIN_TABLE);
-    desired.networks.iter().filter(move |(network, peer)| {
-        let is_preferred =
-            to.length > network.length || to.length == network.length && metric < FibEntry::METRIC;
-        let is_wanted = desired.peers.values().any(|paired| paired == *peer);
-        is_wanted && network.overlaps(&to) && if is_main { is_preferred } else { true }
+) -> impl Iterator<Item = &'n (&'d Prefix, &'d PeerName)> {
+    let FibEntry { to, table, metric, selective, .. } = *entry;
+    let met = networks.covering(to).chain(networks.within(to));
+    met.filter(move |(network, _)| {
+        let is_preferred = to.length > network.length
+            || to.length == network.length && (selective || metric < FibEntry::METRIC);
+        table != MAIN_TABLE || is_preferred
     })
 }
 
@@ -119,11 +129,25 @@ pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warn
         return Vec::new();
     };
     let mut lines = mtu_warnings(desired, tunnel, &live.0);
+    lines.extend(bound_to_a_device(desired));
     lines.extend([true, false].into_iter().filter_map(|is_ipv4| {
         let has_networks = desired.networks.keys().any(|net| net.address.is_ipv4() == is_ipv4);
         has_networks.then(|| no_inside(tunnel, &live.0, reqid, is_ipv4)).flatten()
     }));
     lines
+}
+
+/// A socket that asks for a device looks at no route by another one, and so at no blackhole. Over IPv4
+/// the guard blocks its packets.
+fn bound_to_a_device(desired: &Desired) -> Option<Warning> {
+    let is_guarded = |wanted: &WantedEntry| {
+        wanted.entry.action == FibAction::Blackhole && wanted.entry.to.address.is_ipv6()
+    };
+    desired.fib.values().any(is_guarded).then(|| {
+        let text = "a program that binds to a device, as ping -I eth0 does, sends packets to networks of \
+                    IPv6 in the clear: NETWORKS in meshsec-traffic(7) has a rule that stops them";
+        Warning::new(WarningCode::BoundToDevice, text)
+    })
 }
 
 fn mtu_warnings(desired: &Desired, tunnel: &WantedTunnel, state: &State) -> Vec<Warning> {

@@ -2,8 +2,8 @@
 //! networks of peers are.
 //!
 //! A longer prefix wins, and of several entries for one prefix the smallest metric
-//! (`fib_table_lookup`, `fib6_table_lookup`). Entries of tables that a rule may ask before the main one
-//! may win or not.
+//! (`fib_table_lookup`, `fib6_table_lookup`). Entries for packets of some
+//! sources alone, and those of tables that a rule may ask before the main one, may win or not.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub(super) enum RoutedTo<'s> {
 pub(super) fn routed(state: &State, to: Prefix) -> Vec<RoutedTo<'_>> {
     let mut ways = Vec::new();
     let followed = followed(state, to);
-    let is_known = followed.iter().any(|entry| entry.to.covers(&to) && entry.table == MAIN_TABLE);
+    let is_known = followed.iter().any(|entry| is_for_all(entry, to));
     if !is_known {
         ways.push(RoutedTo::Underlay);
     }
@@ -44,21 +44,27 @@ pub(super) fn routed(state: &State, to: Prefix) -> Vec<RoutedTo<'_>> {
     ways
 }
 
-/// The entries that packets to some address of a prefix follow.
+/// The entries that packets to some address of a prefix follow, or may follow.
 fn followed(state: &State, to: Prefix) -> Vec<&FibEntry> {
-    let mut best: BTreeMap<(u32, Prefix), &FibEntry> = BTreeMap::new();
+    let mut best: BTreeMap<(u32, Prefix, bool), &FibEntry> = BTreeMap::new();
     for entry in state.fib.iter().filter(|entry| entry.to.overlaps(&to)) {
-        let first = best.entry((entry.table, entry.to.network())).or_insert(entry);
+        let key = (entry.table, entry.to.network(), entry.selective);
+        let first = best.entry(key).or_insert(entry);
         if entry.metric < first.metric {
             *first = entry;
         }
     }
     // Of those for the whole prefix the longest wins.
-    let longest = best.values().filter(|entry| entry.table == MAIN_TABLE && entry.to.covers(&to));
+    let longest = best.values().filter(|entry| is_for_all(entry, to));
     let longest = longest.map(|entry| entry.to.length).max();
-    best.into_values()
-        .filter(|entry| {
-            entry.table != MAIN_TABLE || !entry.to.covers(&to) || Some(entry.to.length) == longest
-        })
-        .collect()
+    let is_followed = |entry: &&FibEntry| {
+        let is_longest = Some(entry.to.length) >= longest;
+        entry.table != MAIN_TABLE || !entry.to.covers(&to) || is_longest
+    };
+    best.into_values().filter(is_followed).collect()
+}
+
+/// Whether packets to all addresses of a prefix follow an entry, if no other wins.
+fn is_for_all(entry: &FibEntry, to: Prefix) -> bool {
+    entry.table == MAIN_TABLE && entry.to.covers(&to) && !entry.selective
 }

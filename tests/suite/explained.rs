@@ -21,8 +21,13 @@ const FROM_B: &str = "udp 192.0.2.2:49152 > 192.0.2.1:4789";
 fn told(config: &Config, state: &State, packet: &str, direction: Direction) -> String {
     let peers: BTreeMap<_, _> =
         config.peers[1..].iter().map(|peer| (peer.address, &peer.name)).collect();
-    let names =
-        Names { reqid: REQID, mesh: "lab".into(), local: Some(config.peers[0].address), peers };
+    let names = Names {
+        reqid: REQID,
+        mesh: "lab".into(),
+        local: Some(config.peers[0].address),
+        peers,
+        networks: Default::default(),
+    };
     let mut text = String::new();
     let trace = trace(state, &packet.parse().unwrap(), direction, &names);
     for part in trace.parts {

@@ -10,7 +10,8 @@ use meshsec::{
     desired::{Desired, Keyring},
     kernel::{Kernel, Memory},
     model::{
-        FibAction, FibEntry, Interface, LocalAddress, Mtu, PolicyRole, Prefix, Reqid, State, Step,
+        FibAction, FibEntry, Interface, LocalAddress, Mtu, PeerName, Policy, PolicyRole, Prefix,
+        Reqid, State, Step,
     },
     plan::{Change, ObjectKind, Phase, Plan, undo},
     restore::{restore, unlike},
@@ -346,7 +347,7 @@ fn a_plan_names_them_in_the_words_of_ip() {
     let expected = [
         "dev mesh0 if_id 0x4d530001",
         "10.9.0.1/32 dev mesh0",
-        "blackhole 10.2.0.0/16 metric 1297285121",
+        "10.2.0.0/16 metric 1297285121",
         "10.2.0.0/16 dev mesh0 metric 1",
     ];
     assert_eq!(lines, expected);
@@ -414,7 +415,7 @@ fn a_peer_goes_again_as_long_as_its_routes_are_not_there() {
             policy.templates.iter().any(|template| template.src == b || template.dst == b)
         };
         state.policies.retain(|policy| !is_of_b(policy));
-        let is_of_b = |entry: &FibEntry| NETWORKS[0].map(prefix).contains(&entry.to);
+        let is_of_b = |entry: &FibEntry| NETWORKS[1].map(prefix).contains(&entry.to);
         state.fib.retain(|entry| !is_of_b(entry) || entry.action == FibAction::Blackhole);
         let plan = Plan::new(&desired, &observe(&mut kernel), REQID);
         for step in plan.steps.iter().filter(|step| step.phase <= last) {

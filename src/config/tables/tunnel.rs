@@ -4,7 +4,8 @@
 use super::link::{device_name, read_mtu};
 use crate::{
     config::{
-        reader::{Findings, Section},
+        mask,
+        reader::{Findings, Section, Value},
         schema::{TUNNEL_DEVICE, TUNNEL_MTU},
         types::{InterfaceWish, Traffic},
     },
@@ -29,7 +30,7 @@ pub(super) fn read(
 ) -> Option<Option<InterfaceWish>> {
     let device = section
         .get(TUNNEL_DEVICE.name)
-        .map_or(Some(DEVICE.to_owned()), |value| device_name(findings, value, TUNNEL_DEVICE));
+        .map_or(Some(DEVICE.to_owned()), |value| read_device(findings, value));
     let mtu = section
         .get(TUNNEL_MTU.name)
         .map_or(Some(Mtu::Auto), |value| read_mtu(findings, value, TUNNEL_MTU));
@@ -41,4 +42,16 @@ pub(super) fn read(
         return None;
     }
     Some(Some(InterfaceWish { device: device?, mtu: mtu? }))
+}
+
+/// A name that is the interface's alone: the kernel puts a number for `%d`, and has directories of
+/// sysctls for `all` and `default`.
+fn read_device(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String> {
+    let device = device_name(findings, value, TUNNEL_DEVICE)?;
+    if device.contains('%') || ["all", "default", "lo"].contains(&device.as_str()) {
+        let message = format!("{} can't be the name of the mesh's interface", mask::quote(&device));
+        findings.wrong(value.span(), message, TUNNEL_DEVICE.write);
+        return None;
+    }
+    Some(device)
 }

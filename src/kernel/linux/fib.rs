@@ -41,9 +41,12 @@ const RULE_HEADER: usize = 12;
 /// The rule has packets looked up in a table (`FR_ACT_TO_TBL`).
 const TO_TABLE: u8 = 1;
 const FRA_TABLE: u16 = 15;
-/// Attributes that do not say which packets a rule is for: priority, tables and what is suppressed,
-/// the maker, padding, realms.
-const FRA_FOR_ALL: [u16; 7] = [6, FRA_TABLE, 13, 14, 21, 18, 11];
+/// The rule has the look-up go on at another rule (`FR_ACT_GOTO`).
+const GO_TO: u8 = 2;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
+/// Attributes that do not say which packets a rule is for: priority, table, prefixes that are
+/// suppressed, the maker, padding, realms.
+const FRA_FOR_ALL: [u16; 6] = [6, FRA_TABLE, FRA_SUPPRESS_PREFIXLEN, 21, 18, 11];
 
 /// Families by the kernel's number, with an address of each.
 const FAMILIES: [(u8, IpAddr); 2] = [
@@ -71,10 +74,12 @@ pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<FibEntry>, K
     let mut found = Vec::new();
     for (family, _) in FAMILIES {
         let asked_first = match networks.is_empty() {
-            true => BTreeSet::new(),
-            false => before_main(&mut engine, family)?,
+            true => Some(BTreeSet::new()),
+            false => before_main(&mut engine, family, networks)?,
         };
-        let counts = |table: u32| table == MAIN_TABLE || asked_first.contains(&table);
+        let counts = |table: u32| {
+            table == MAIN_TABLE || asked_first.as_ref().is_none_or(|first| first.contains(&table))
+        };
         let mut body = [0; HEADER];
         (body[0], body[5]) = (family, protocol);
         found.extend(engine.dump((RTM_GETROUTE, RTM_NEWROUTE), &body, "routes", |message| {
@@ -93,31 +98,46 @@ pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<FibEntry>, K
 }
 
 /// The tables that rules ask before one has all packets looked up in the main table. Those of VRFs are
-/// not among them: their rule names no table, and is for packets of a VRF alone.
-fn before_main(engine: &mut Engine, family: u8) -> Result<BTreeSet<u32>, KernelError> {
+/// not among them: their rule names no table, and is for packets of a VRF alone. `None` where any table
+/// may be asked.
+fn before_main(
+    engine: &mut Engine,
+    family: u8,
+    networks: &[Prefix],
+) -> Result<Option<BTreeSet<u32>>, KernelError> {
+    let shortest = networks.iter().map(|network| u32::from(network.length)).min();
+
     let mut body = [0; RULE_HEADER];
     body[0] = family;
     let mut tables = BTreeSet::new();
-    let mut is_done = false;
+    let (mut is_done, mut goes_on) = (false, false);
     engine.dump((RTM_GETRULE, RTM_NEWRULE), &body, "routing rules", |message| {
         let (header, rest) = message
             .split_at_checked(RULE_HEADER)
             .ok_or_else(|| garbled(format!("a routing rule of {} bytes", message.len())))?;
         let (mut table, mut is_for_all) = (u32::from(header[4]), header[1..=3] == [0; 3]);
         for (kind, range) in attributes(rest)? {
-            if kind == FRA_TABLE {
+            let number = || {
                 let short = || garbled("a routing rule's short number");
-                table = u32_at(&rest[range], 0).ok_or_else(short)?;
+                u32_at(&rest[range.clone()], 0).ok_or_else(short)
+            };
+            match kind {
+                FRA_TABLE => table = number()?,
+                // Without such a limit the number is -1.
+                FRA_SUPPRESS_PREFIXLEN if number()? != u32::MAX => {
+                    is_for_all &= shortest.is_some_and(|shortest| shortest > number().unwrap_or(0));
+                }
+                _ => is_for_all &= FRA_FOR_ALL.contains(&kind),
             }
-            is_for_all &= FRA_FOR_ALL.contains(&kind);
         }
+        goes_on |= header[0] == family && header[7] == GO_TO && !is_done;
         if header[0] == family && header[7] == TO_TABLE && !is_done {
             is_done = table == MAIN_TABLE && is_for_all;
             tables.insert(table);
         }
         Ok(Some(()))
     })?;
-    Ok(tables)
+    Ok((!goes_on).then_some(tables))
 }
 
 /// A message of a dump; none for an entry that no packet from here follows.
@@ -150,7 +170,9 @@ fn decoded(message: &[u8], devices: &Devices) -> Result<Option<FibEntry>, Kernel
         }
     }
     let action = action(header[7], by);
-    Ok(Some(FibEntry { to, table, metric, action, protocol: header[5], source }))
+    // The length of a source's prefix, and the type of service.
+    let selective = (header[2], header[3]) != (0, 0);
+    Ok(Some(FibEntry { to, table, metric, action, protocol: header[5], selective, source }))
 }
 
 /// The action of a route's type (`RTN_UNICAST` and others).
@@ -199,7 +221,8 @@ pub(super) fn perform(step: &RouteStep) -> Result<(), KernelError> {
 
 /// The message about an entry, or the error number of a device that is not there.
 fn encoded(entry: &FibEntry) -> Result<RouteMessage, Errno> {
-    let FibEntry { to, table, metric, action, protocol, source } = entry;
+    // That of a mesh is for all packets.
+    let FibEntry { to, table, metric, action, protocol, selective: _, source } = entry;
     let mut message = RouteMessageBuilder::<IpAddr>::new()
         .table_id(*table)
         .protocol(RouteProtocol::from(*protocol))

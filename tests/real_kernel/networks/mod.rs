@@ -96,7 +96,7 @@ fn whatever_is_taken_away_nothing_is_sent_in_the_clear_and_an_apply_repairs_it()
         sites.answers(B, A);
         capture.stop().is_closed();
         let status = lab.meshsec(A, &["status"]).exits(2);
-        assert!(!status.stdout.contains("in the clear"), "after {lines}: {status}");
+        assert!(!status.stdout.contains("  b  in the clear"), "after {lines}: {status}");
         lab.apply(A);
         lab.has_converged(A);
         sites.reaches(A, B);
@@ -262,6 +262,26 @@ fn foreign_routes_and_devices_in_the_way_are_named_and_left() {
     gateway.ip_batch("rule add from all table 100 priority 500\n");
     plan().says("table 100").says("a rule may ask its table");
     gateway.ip_batch("rule del priority 500\n");
+    lab.has_converged(A);
+    // One that a rule asks where the main table's entries for such prefixes do not count.
+    gateway.ip_batch(
+        "rule add lookup main suppress_prefixlength 16 priority 10\n\
+         rule add from all table 100 priority 20\n",
+    );
+    plan().says("table 100");
+    gateway.ip_batch("rule del priority 10\nrule del priority 20\n");
+    lab.has_converged(A);
+    // One for packets of some sources, as babeld makes them.
+    let by_source = "fd00:2::/48 from fd00:1::/48 via 2001:db8::fe dev eth0";
+    gateway.ip(&format!("-6 route add {by_source}"));
+    plan().says("fd00:2::/48 dev eth0").says("packets of some sources");
+    lab.meshsec(A, &["status"]).exits(2);
+    gateway.ip(&format!("-6 route del {by_source}"));
+    lab.has_converged(A);
+    // One in the very place of the mesh's.
+    gateway.ip("route prepend 10.2.0.0/16 via 192.0.2.254 metric 1");
+    plan().says("has the prefix and the metric");
+    gateway.ip("route del 10.2.0.0/16 via 192.0.2.254 metric 1");
     lab.has_converged(A);
 
     lab.meshsec(A, &["destroy", "--auto-approve"]).exits(0);

@@ -43,6 +43,8 @@ fn a_foreign_route_that_is_preferred_stops_its_peer_and_no_other() {
         (foreign("fd00:2::7/128", 1024), true),
         (foreign("10.2.0.0/16", 1), true),
         (foreign("10.2.0.0/16", 2), false),
+        (FibEntry { selective: true, ..foreign("10.2.0.0/16", 2) }, true),
+        (FibEntry { selective: true, ..foreign("0.0.0.0/0", 2) }, false),
         (foreign("10.2.0.0/16", REQID.0), true),
         (FibEntry { action: FibAction::Blackhole, ..foreign("10.2.0.0/16", 1) }, true),
         (foreign("10.0.0.0/8", 0), false),
@@ -71,12 +73,25 @@ fn a_device_with_the_interfaces_name_stops_all() {
 }
 
 #[test]
+fn a_program_that_binds_to_a_device_is_told_of_where_networks_are_of_ipv6() {
+    let told = |config: &Config| warns(config, &mut host(config), WarningCode::BoundToDevice);
+    assert!(told(&lab(1)).is_some());
+    let mut config = lab(1);
+    for peer in &mut config.peers {
+        peer.networks.retain(|network| network.address.is_ipv4());
+    }
+    assert_eq!(told(&config), None);
+    assert_eq!(told(&Config { stage: Stage::Send, ..lab(1) }), None);
+}
+
+#[test]
 fn disable_policy_stops_all_where_decrypted_packets_come_in() {
     for (device, name, ipv6, stops) in [
         ("mesh0", "disable_policy", false, true),
         ("mesh0", "disable_policy", true, true),
         ("all", "disable_policy", false, true),
-        ("eth0", "disable_policy", false, false),
+        ("eth0", "disable_policy", false, true),
+        ("eth9", "disable_policy", false, false),
         ("mesh0", "disable_xfrm", false, false),
         ("eth0", "disable_xfrm", false, false),
         ("all", "disable_xfrm", false, false),
@@ -91,7 +106,7 @@ fn disable_policy_stops_all_where_decrypted_packets_come_in() {
             "{name} of {device} {found:?}"
         );
         let told = warns(&lab(1), &mut kernel, WarningCode::PastTheGuard);
-        assert_eq!(told.is_some(), device == "eth0" || name == "disable_xfrm" && device == "all");
+        assert_eq!(told.is_some(), device == "eth9" || name == "disable_xfrm" && device != "mesh0");
     }
 }
 

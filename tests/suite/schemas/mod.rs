@@ -17,7 +17,7 @@ use crate::schema::{SCHEMAS, assert_valid, is_valid};
 use documents::{documents, read};
 
 /// Names that a document may lack, each behind the name of the member that it is in; `*` is any.
-const OPTIONAL: [&str; 38] = [
+const OPTIONAL: [&str; 39] = [
     "premises/included",
     "/foreign",
     "/local",
@@ -34,6 +34,7 @@ const OPTIONAL: [&str; 38] = [
     "state/interfaces",
     "state/fib",
     "fib/source",
+    "fib/selective",
     "sas/extras",
     "policies/index",
     "policies/extras",

@@ -16,7 +16,7 @@ use super::{
     sa::SaChange,
 };
 use crate::{
-    desired::{Desired, FibKey},
+    desired::Desired,
     model::{
         Chain, Direction, FibEntry, Interface, Jump, PeerName, Policy, PolicyId, Prefix, Reqid, Sa,
         SaId, Selector, State,
@@ -69,7 +69,7 @@ pub fn outcomes(
         let Objects { sas, policies, chains, interfaces, fib } = objects;
         LookUps::new(before, sas.into_values(), policies.into_values())
             .with_chains(chains)
-            .with_routes(interfaces, fib.into_values())
+            .with_routes(interfaces, fib.into_iter())
     });
     let touched = touched_by(changes);
     let outcome = |(far, packets): (FarEnd, Vec<Selector>)| {
@@ -122,7 +122,7 @@ pub fn after(state: &State, changes: &[Change]) -> State {
         policies: policies.into_values().cloned().collect(),
         routes: state.routes.clone(),
         interfaces,
-        fib: fib.into_values().cloned().collect(),
+        fib: fib.into_iter().cloned().collect(),
         ..state.without_objects()
     };
     after.firewall.chains = chains;
@@ -135,7 +135,7 @@ struct Objects<'s> {
     policies: BTreeMap<PolicyId, &'s Policy>,
     chains: Vec<Chain>,
     interfaces: Vec<Interface>,
-    fib: BTreeMap<FibKey, &'s FibEntry>,
+    fib: BTreeSet<&'s FibEntry>,
 }
 
 impl<'s> Objects<'s> {
@@ -145,7 +145,7 @@ impl<'s> Objects<'s> {
             policies: state.policies.iter().map(|policy| (policy.id, policy)).collect(),
             chains: state.firewall.chains.clone(),
             interfaces: state.interfaces.clone(),
-            fib: state.fib.iter().map(|entry| (FibKey::of(entry), entry)).collect(),
+            fib: state.fib.iter().collect(),
         }
     }
 
@@ -168,10 +168,12 @@ impl<'s> Objects<'s> {
                 self.interfaces.retain(|interface| interface.if_id != number);
                 self.interfaces.extend(change.becomes().cloned());
             }
-            Operation::Fib(FibChange::Create(entry) | FibChange::Replace { wanted: entry, .. }) => {
-                self.fib.insert(FibKey::of(entry), entry);
+            Operation::Fib(FibChange::Create(entry)) => _ = self.fib.insert(entry),
+            Operation::Fib(FibChange::Replace { live, wanted }) => {
+                self.fib.remove(live);
+                self.fib.insert(wanted);
             }
-            Operation::Fib(FibChange::Delete(entry)) => _ = self.fib.remove(&FibKey::of(entry)),
+            Operation::Fib(FibChange::Delete(entry)) => _ = self.fib.remove(entry),
             Operation::Mtu(_) | Operation::Address(_) => {}
         }
     }

@@ -1,6 +1,6 @@
 //! Interfaces, addresses and routes.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use meshsec::{
     kernel::{Errno, Kernel, KernelError, Linux},
@@ -250,6 +250,8 @@ fn routes_of_others_are_read_where_they_overlap_with_the_networks() {
         ip("route add 10.1.3.0/24 nexthop via 192.0.2.8 nexthop via 192.0.2.9");
         ip("route add unreachable 10.1.0.0/16 table 77");
         ip("route add 10.2.0.0/16 dev u0");
+        ip("route add unreachable 10.0.0.0/8 table 78");
+        ip("rule add lookup 77 priority 100");
         ip("-6 route add fd00:1:0:5::/64 dev u1 metric 7");
         ip("-6 route add fd00:2::/48 dev u1");
         let networks = NETWORKS.map(prefix).to_vec();
@@ -271,6 +273,34 @@ fn routes_of_others_are_read_where_they_overlap_with_the_networks() {
             ],
             "{shown:?}"
         );
+        // Tables count that may be asked before the main one, as behind a goto.
+        let ways = || Ways { networks: NETWORKS.map(prefix).to_vec(), ..Ways::default() };
+        let tables = || -> BTreeSet<u32> {
+            let fib = Linux::open().unwrap().asking_for(ways()).observe(OURS).unwrap().0.fib;
+            fib.iter().map(|entry| entry.table).filter(|table| *table < 100).collect()
+        };
+        assert_eq!(tables(), BTreeSet::from([77]));
+        ip("rule del priority 100");
+        assert_eq!(tables(), BTreeSet::new());
+        ip("rule add lookup main suppress_prefixlength 8 priority 10");
+        ip("rule add lookup 78 priority 20");
+        assert_eq!(tables(), BTreeSet::new());
+        ip("rule del priority 10");
+        ip("rule add lookup main suppress_prefixlength 16 priority 10");
+        assert_eq!(tables(), BTreeSet::from([78]));
+        ip("rule del priority 10");
+        ip("rule del priority 20");
+        ip("rule add lookup 78 priority 40000");
+        ip("rule add goto 40000 priority 5");
+        assert_eq!(tables(), BTreeSet::from([77, 78]));
+        ip("rule del priority 5");
+        // Those for some sources, or of a type of service, are told from others.
+        ip("route add 10.1.0.0/16 tos 0x10 via 192.0.2.9 metric 50");
+        ip("-6 route add fd00:1::/48 from fd00:9::/48 dev u1 metric 50");
+        let fib = Linux::open().unwrap().asking_for(ways()).observe(OURS).unwrap().0.fib;
+        let selective =
+            fib.iter().filter(|entry| entry.selective).map(|entry| entry.to.to_string());
+        assert_eq!(selective.collect::<Vec<_>>(), ["10.1.0.0/16", "fd00:1::/48"]);
         // Without networks only those of meshes are read.
         assert_eq!(Linux::open().unwrap().observe(OURS).unwrap().0.fib, []);
     });

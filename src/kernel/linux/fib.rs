@@ -1,10 +1,10 @@
 //! Entries of routing tables: dumps of them, and changes.
 //!
 //! Tables may hold a million entries. Only those are kept that are meshes', and those that overlap
-//! with the mesh's networks in the main table, or in one that a rule may ask before it. Where no networks are asked for, the kernel is asked for entries of
-//! meshes alone (`NETLINK_GET_STRICT_CHK`). Still it goes through all of them, under the lock of all
-//! network devices. So nobody asks where a mesh without networks is looked at, and no XFRM interface
-//! is there.
+//! with the mesh's networks in the main table, or in one that a rule may ask before it. Where no
+//! networks are asked for, the kernel is asked for entries of meshes alone (`NETLINK_GET_STRICT_CHK`).
+//! Still it goes through all of them, under the lock of all network devices. So nobody asks where a mesh
+//! without networks is looked at, and no XFRM interface is there.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -106,7 +106,6 @@ fn before_main(
     networks: &[Prefix],
 ) -> Result<Option<BTreeSet<u32>>, KernelError> {
     let shortest = networks.iter().map(|network| u32::from(network.length)).min();
-
     let mut body = [0; RULE_HEADER];
     body[0] = family;
     let mut tables = BTreeSet::new();

@@ -333,6 +333,12 @@ impl Desired {
         !self.guards.is_empty() || self.chains.keys().any(|(_, role)| role.guards().is_some())
     }
 
+    /// Whether packets are protected whatever address of this host they come from, as those to networks
+    /// are.
+    pub fn protects_any_source(&self) -> bool {
+        self.tunnel.is_some()
+    }
+
     /// Whether packets of some pair are to leave encrypted.
     pub fn sends(&self) -> bool {
         self.policies.keys().any(|id| id.direction == Direction::Out)

@@ -328,8 +328,7 @@ impl Observed<'_> {
     /// The peer with a network at the far end of a policy, or else the peer at the far end.
     fn peer_of(&self, id: &PolicyId) -> PeerName {
         let Selector { src, dst, .. } = id.selector;
-        let network = if id.direction == Direction::Out { dst } else { src };
-        let known = self.wanted.networks.get(&network).cloned();
+        let known = self.wanted.networks.get(&id.far_end()).cloned();
         known.unwrap_or_else(|| self.peer(src.address, dst.address))
     }
 

@@ -16,8 +16,8 @@ use crate::{
     desired::Desired,
     kernel::Kernel,
     model::{
-        ChainId, Direction, Family, FibAction, FibEntry, IPPROTO_UDP, Live, PolicyId, Prefix,
-        Reqid, Rule, Selector,
+        ChainId, Direction, Family, FibAction, IPPROTO_UDP, Live, PolicyId, Prefix, Reqid, Rule,
+        Selector,
     },
     plan::{ChainStep, Plan, PlannedStep, PolicyStep, RouteStep, Step, StepKind},
     restore::unlike,
@@ -134,7 +134,7 @@ impl Course for Lost<'_> {
                 self.packets.extend(dropped);
             }
             StepKind::Route(RouteStep::Add(entry)) if entry.action == FibAction::Blackhole => {
-                self.packets.push((Direction::Out, dropped_by_route(entry)));
+                self.packets.push((Direction::Out, Selector::to_network(entry.to)));
             }
             StepKind::Policy(_)
             | StepKind::Chain(ChainStep::Delete(_))
@@ -155,7 +155,7 @@ impl Course for Lost<'_> {
             // Its rules are not known here.
             StepKind::Chain(ChainStep::Delete(_)) => self.packets.is_empty(),
             StepKind::Route(RouteStep::Delete(entry)) if entry.action == FibAction::Blackhole => {
-                !self.opens(Direction::Out, &dropped_by_route(entry))
+                !self.opens(Direction::Out, &Selector::to_network(entry.to))
             }
             StepKind::Policy(_)
             | StepKind::Chain(ChainStep::Set { .. })
@@ -167,11 +167,6 @@ impl Course for Lost<'_> {
             | StepKind::Wait(_) => true,
         }
     }
-}
-
-/// The packets that a blackhole drops.
-fn dropped_by_route(entry: &FibEntry) -> Selector {
-    Selector::between(Prefix::any(entry.to.address), entry.to)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{Status, after::after, live, moment, prepared::prepare, print, print_json};
 use crate::{
     cli::{DirectionWord, ExplainArgs, Flushed, Format, Global},
-    config::{Loaded, Peer, SecretsMode},
+    config::{Loaded, Peer, SecretsMode, networks_of_others},
     error::Error,
     model::{Direction, ErrorCode, Live, LocalAddress, PeerName, Prefix, State, Time},
     plan::{Names, Packet, trace},
@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global, args: &ExplainArgs) -> Result<Status, Error> 
         false => (live.0, None),
     };
     args.after_flush.iter().for_each(|flushed| flush(&mut state, *flushed));
-    let networks = networks(&loaded, local);
+    let networks = networks_of_others(&loaded.config.peers, local);
     let by_default = || direction(&packet, &state, local, &networks);
     let direction = args.direction.map_or_else(by_default, Into::into);
     check_direction(&packet, direction)?;
@@ -151,13 +151,6 @@ fn check_direction(packet: &Packet, direction: Direction) -> Result<(), Error> {
 fn peers(loaded: &Loaded) -> BTreeMap<IpAddr, &PeerName> {
     let peers = loaded.config.peers.iter();
     peers.flat_map(|peer| [(peer.address, &peer.name), (peer.reached_at(), &peer.name)]).collect()
-}
-
-/// The other peers, by the networks behind them.
-fn networks<'a>(loaded: &'a Loaded, local: Option<&Peer>) -> BTreeMap<Prefix, &'a PeerName> {
-    let is_local = |peer: &Peer| local.is_some_and(|local| local.name == peer.name);
-    let others = loaded.config.peers.iter().filter(|peer| !is_local(peer));
-    others.flat_map(|peer| peer.networks.iter().map(|network| (*network, &peer.name))).collect()
 }
 
 /// The state in words: where it is from, and what came after.

@@ -110,9 +110,8 @@ pub(super) fn nothing(live: &Live, reqid: Reqid) -> Desired {
 fn held(live: &Live, reqid: Reqid) -> Desired {
     let policies = of_peers(live, reqid).filter(|policy| policy.id.direction == Direction::Out);
     let wanted = policies.map(|policy| {
-        // The selector of a tunnel has networks, and its template the addresses of the hosts.
-        let outer = policy.templates.first().filter(|_| policy.id.if_id != 0);
-        let peer = name_of(outer.map_or(policy.id.selector.dst.address, |template| template.dst));
+        let [_, dst] = policy.hosts();
+        let peer = name_of(dst);
         (policy.id, WantedPolicy { policy: policy.clone(), peer })
     });
     Desired { policies: wanted.collect(), ..nothing(live, reqid) }

@@ -166,15 +166,10 @@ impl Pair<'_> {
     ) -> impl Iterator<Item = &'s Policy> + use<'s> {
         let (reqid, far) = (self.config.reqid, there.peer.reached_at());
         here.state.policies.iter().filter(move |policy| {
-            // The selector of a tunnel has networks, and its template the addresses of the hosts.
-            let outer = policy.templates.first().filter(|_| policy.id.if_id != 0);
-            let ends = outer.map_or(
-                [policy.id.selector.src.address, policy.id.selector.dst.address],
-                |template| [template.src, template.dst],
-            );
+            let [src, dst] = policy.hosts();
             let other = match direction {
-                Direction::Out => ends[1],
-                Direction::In | Direction::Fwd => ends[0],
+                Direction::Out => dst,
+                Direction::In | Direction::Fwd => src,
             };
             policy.role_in(reqid) == Some(PolicyRole::Peer)
                 && policy.id.direction == direction

@@ -55,6 +55,7 @@ pub use secrets::{RatchetError, read_ratchet, secret};
 pub use types::{
     Clock, Config, EncapWish, Esp, Exception, Guard, InterfaceWish, KeySource, LinkWish, Members,
     Moment, Pairs, Peer, Protocol, Rotation, SecretSource, Secrets, Select, Traffic,
+    networks_of_others,
 };
 
 use crate::model::{Warning, without_traces};

@@ -1,7 +1,11 @@
 //! `networks` and `inside` of `[[peer]]`: the networks behind the hosts, of which no two overlap.
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeSet, net::IpAddr, ops::Range};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
+};
 
 use crate::model::{Prefix, PrefixMap};
 
@@ -103,18 +107,26 @@ fn read_network(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<Prefix
 }
 
 /// Addresses that no network of hosts has: their range, and its kind.
-const UNSUITABLE: [(&str, &str); 10] = [
-    ("0.0.0.0/8", "addresses of this host alone"),
-    ("127.0.0.0/8", "loopback addresses"),
-    ("169.254.0.0/16", "link-local addresses"),
-    ("224.0.0.0/4", "multicast addresses"),
-    ("255.255.255.255/32", "the broadcast address"),
-    ("::/128", "the unspecified address"),
-    ("::1/128", "the loopback address"),
-    ("::ffff:0:0/96", "IPv4 addresses in IPv6 ones"),
-    ("fe80::/10", "link-local addresses"),
-    ("ff00::/8", "multicast addresses"),
+const UNSUITABLE: [(Prefix, &str); 10] = [
+    (v4([0, 0, 0, 0], 8), "addresses of this host alone"),
+    (v4([127, 0, 0, 0], 8), "loopback addresses"),
+    (v4([169, 254, 0, 0], 16), "link-local addresses"),
+    (v4([224, 0, 0, 0], 4), "multicast addresses"),
+    (v4([255, 255, 255, 255], 32), "the broadcast address"),
+    (v6(Ipv6Addr::UNSPECIFIED, 128), "the unspecified address"),
+    (v6(Ipv6Addr::LOCALHOST, 128), "the loopback address"),
+    (v6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96), "IPv4 addresses in IPv6 ones"),
+    (v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10), "link-local addresses"),
+    (v6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8), "multicast addresses"),
 ];
+
+const fn v4([a, b, c, d]: [u8; 4], length: u8) -> Prefix {
+    Prefix { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), length }
+}
+
+const fn v6(address: Ipv6Addr, length: u8) -> Prefix {
+    Prefix { address: IpAddr::V6(address), length }
+}
 
 /// A network, or the problem of the text and its correction.
 fn parse(text: &str) -> Result<Prefix, (String, String)> {
@@ -141,11 +153,7 @@ fn parse(text: &str) -> Result<Prefix, (String, String)> {
         let hint = format!("write \"{}\"", network.network());
         return Err(("has bits behind its length".into(), hint));
     }
-    let unsuitable = UNSUITABLE.into_iter().find(|(range, _)| {
-        let (address, length) = range.split_once('/').expect("a range has a length");
-        let range = address.parse().ok().zip(length.parse().ok());
-        range.is_some_and(|(address, length)| network.overlaps(&Prefix { address, length }))
-    });
+    let unsuitable = UNSUITABLE.into_iter().find(|(range, _)| network.overlaps(range));
     match unsuitable {
         Some((_, kind)) => Err((format!("holds {kind}"), NETWORKS.write.into())),
         None => Ok(network),

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -412,6 +412,16 @@ impl Peer {
     pub fn reached_at(&self) -> IpAddr {
         self.outside.map_or(self.address, |outside| outside.ip())
     }
+}
+
+/// The peers other than the local one, by the networks behind them.
+pub fn networks_of_others<'a>(
+    peers: &'a [Peer],
+    local: Option<&Peer>,
+) -> BTreeMap<Prefix, &'a PeerName> {
+    let is_other = |peer: &&Peer| local.is_none_or(|local| local.name != peer.name);
+    let of_peer = |peer: &'a Peer| peer.networks.iter().map(move |network| (*network, &peer.name));
+    peers.iter().filter(is_other).flat_map(of_peer).collect()
 }
 
 /// The source of the SAs' keys.

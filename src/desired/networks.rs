@@ -15,8 +15,8 @@ use super::{Desired, FibKey, Mesh, WantedEntry, WantedPolicy};
 use crate::{
     config::{InterfaceWish, Peer},
     model::{
-        Action, Direction, FibEntry, Interface, LocalAddress, Mode, Mtu, PEER_PRIORITY, PeerName,
-        Policy, PolicyId, Prefix, Reqid, Selector, Spi, State, Template,
+        Direction, FibEntry, Interface, LocalAddress, Mode, Mtu, PeerName, Policy, PolicyId,
+        Prefix, Reqid, Selector, Spi, State, Template,
     },
     mtu::{self, Headers},
 };
@@ -58,26 +58,18 @@ pub(super) fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
         for (direction, [src, dst], spi) in out.into_iter().chain(ends) {
             let selector = of_network(direction, *network);
             let template = Template::transport(src, dst, spi, config.reqid);
-            let policy = Policy {
-                id: PolicyId { if_id: config.reqid.0, ..PolicyId::new(direction, selector) },
-                priority: PEER_PRIORITY,
-                action: Action::Allow,
-                index: None,
-                templates: vec![Template { mode: Mode::Tunnel, ..template }],
-                extras: BTreeSet::new(),
-            };
-            let peer = peer.name.clone();
-            wanted.policies.insert(policy.id, WantedPolicy { policy, peer });
+            let id = PolicyId { if_id: config.reqid.0, ..PolicyId::new(direction, selector) };
+            let policy = Policy::of_peer(id, Template { mode: Mode::Tunnel, ..template });
+            wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
         }
     }
 }
 
 /// The packets from or to a network behind a peer.
 fn of_network(direction: Direction, network: Prefix) -> Selector {
-    let any = Prefix::any(network.address);
     match direction {
-        Direction::Out => Selector::between(any, network),
-        Direction::In | Direction::Fwd => Selector::between(network, any),
+        Direction::Out => Selector::to_network(network),
+        Direction::In | Direction::Fwd => Selector::between(network, Prefix::any(network.address)),
     }
 }
 
@@ -127,15 +119,8 @@ pub(super) fn add_own(
 fn add_guards(wanted: &mut Desired, reqid: Reqid, network: Prefix) {
     let out = network.address.is_ipv4().then_some(Direction::Out);
     for direction in [Direction::In, Direction::Fwd].into_iter().chain(out) {
-        let guard = Policy {
-            id: PolicyId::new(direction, of_network(direction, network)),
-            priority: reqid.0,
-            action: Action::Block,
-            index: None,
-            templates: Vec::new(),
-            extras: BTreeSet::new(),
-        };
-        wanted.guards.insert(guard.id, guard);
+        let id = PolicyId::new(direction, of_network(direction, network));
+        wanted.guards.insert(id, Policy::guard(reqid, id));
     }
 }
 

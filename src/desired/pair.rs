@@ -8,8 +8,8 @@ use crate::{
     config::{Config, Peer, Traffic},
     keys::Session,
     model::{
-        Action, Direction, IPPROTO_UDP, KeyView, Level, Mode, Offload, PEER_PRIORITY, Policy,
-        PolicyId, Prefix, Replay, Sa, SaId, Selector, Spi, Start, Template,
+        Direction, IPPROTO_UDP, KeyView, Level, Mode, Offload, Policy, PolicyId, Prefix, Replay,
+        Sa, SaId, Selector, Spi, Start, Template,
     },
 };
 
@@ -134,17 +134,8 @@ fn add_policies(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     let out = stage.sends().then_some(out);
     for (direction, src, dst, spi, level) in out.into_iter().chain(ends) {
         for id in policy_ids(config, direction, src, dst) {
-            let policy = Policy {
-                id,
-                priority: PEER_PRIORITY,
-                action: Action::Allow,
-                index: None,
-                templates: vec![Template {
-                    level,
-                    ..Template::transport(src, dst, spi, config.reqid)
-                }],
-                extras: BTreeSet::new(),
-            };
+            let template = Template::transport(src, dst, spi, config.reqid);
+            let policy = Policy::of_peer(id, Template { level, ..template });
             wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
         }
     }
@@ -158,15 +149,7 @@ fn add_icmp_errors(wanted: &mut Desired, mesh: &Mesh<'_>, peer: &Peer) {
     let spi = Spi::new(moment.generation, local.short_id, peer.short_id);
     for selector in Selector::icmp_errors(src, dst, config.reqid) {
         let id = PolicyId::new(Direction::Out, selector);
-        let templates = vec![Template::transport(src, dst, spi, config.reqid)];
-        let policy = Policy {
-            id,
-            priority: PEER_PRIORITY,
-            action: Action::Allow,
-            index: None,
-            templates,
-            extras: BTreeSet::new(),
-        };
+        let policy = Policy::of_peer(id, Template::transport(src, dst, spi, config.reqid));
         wanted.policies.insert(id, WantedPolicy { policy, peer: peer.name.clone() });
     }
 }

@@ -2,14 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use super::{Desired, Mesh};
 use crate::{
     config::{Exception, Peer, Traffic},
-    model::{Action, Direction, Encap, Policy, PolicyId, Prefix, Reqid, Selector, icmp_echo},
+    model::{Direction, Encap, Policy, PolicyId, Prefix, Reqid, Selector, icmp_echo},
 };
 
 /// The ports of an SA in UDP. A port forward before the other host may have a port of its own.
@@ -76,15 +76,7 @@ pub(super) fn guards(traffic: Traffic, reqid: Reqid) -> BTreeMap<PolicyId, Polic
         for selector in traffic.selectors(any, any) {
             for direction in [Direction::In, Direction::Out] {
                 let id = PolicyId::new(direction, selector);
-                let guard = Policy {
-                    id,
-                    priority: reqid.0,
-                    action: Action::Block,
-                    index: None,
-                    templates: Vec::new(),
-                    extras: BTreeSet::new(),
-                };
-                guards.insert(id, guard);
+                guards.insert(id, Policy::guard(reqid, id));
             }
         }
     }

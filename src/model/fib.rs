@@ -79,6 +79,14 @@ impl FibEntry {
         Self { to, table, metric: reqid.0, action, protocol, selective: false, source: None }
     }
 
+    /// Its identity behind the word of its kind, route or blackhole.
+    pub fn id(&self) -> String {
+        match self.action {
+            FibAction::Blackhole => format!("{} metric {}", self.to, self.metric),
+            FibAction::Devices(_) | FibAction::Other(_) => self.to_string(),
+        }
+    }
+
     /// Whether it is of the mesh with this reqid, whose interface has this name. Its protocol, and
     /// its metric or its device decide that.
     pub fn belongs_to(&self, reqid: Reqid, device: Option<&str>) -> bool {

@@ -35,6 +35,11 @@ impl Interface {
         Self { name: name.into(), if_id, mtu, up, makes_addresses, skips_policies }
     }
 
+    /// Its identity in the words of `ip`.
+    pub fn id(&self) -> String {
+        format!("dev {} if_id {:#x}", self.name, self.if_id)
+    }
+
     /// Whether it is the interface of the mesh with this reqid. Its number alone decides that.
     pub fn belongs_to(&self, reqid: Reqid) -> bool {
         self.if_id == reqid.0

@@ -61,6 +61,14 @@ pub struct PolicyId {
 }
 
 impl PolicyId {
+    /// The far end of its packets.
+    pub fn far_end(&self) -> Prefix {
+        match self.direction {
+            Direction::Out => self.selector.dst,
+            Direction::In | Direction::Fwd => self.selector.src,
+        }
+    }
+
     /// A policy without mark and interface, as most of a mesh's.
     pub fn new(direction: Direction, selector: Selector) -> Self {
         Self { direction, selector, mark: Mark::NONE, if_id: 0, sub: false }
@@ -342,6 +350,39 @@ impl Policy {
                 extras: BTreeSet::new(),
             })
         })
+    }
+
+    /// A policy that blocks packets, behind all others. Its priority is the reqid: a large number.
+    pub fn guard(reqid: Reqid, id: PolicyId) -> Self {
+        Self {
+            id,
+            priority: reqid.0,
+            action: Action::Block,
+            index: None,
+            templates: Vec::new(),
+            extras: BTreeSet::new(),
+        }
+    }
+
+    /// A policy that asks for an SA with a peer.
+    pub fn of_peer(id: PolicyId, template: Template) -> Self {
+        Self {
+            id,
+            priority: PEER_PRIORITY,
+            action: Action::Allow,
+            index: None,
+            templates: vec![template],
+            extras: BTreeSet::new(),
+        }
+    }
+
+    /// The hosts that its packets go between: source and destination. The selector of a tunnel has
+    /// networks, and its template the addresses of the hosts.
+    pub fn hosts(&self) -> [IpAddr; 2] {
+        match self.templates.first().filter(|_| self.id.if_id != 0) {
+            Some(template) => [template.src, template.dst],
+            None => [self.id.selector.src.address, self.id.selector.dst.address],
+        }
     }
 
     /// A policy that lets packets pass untransformed, ahead of the peers' policies. It has no template

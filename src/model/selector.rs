@@ -139,6 +139,11 @@ impl Selector {
         Self { src, dst, proto: 0, sport: any, dport: any, ifindex: 0, user: 0 }
     }
 
+    /// Everything to a network, from any address.
+    pub fn to_network(network: Prefix) -> Self {
+        Self::between(Prefix::any(network.address), network)
+    }
+
     /// Everything from one address to another, the selector of every SA of a mesh.
     pub fn hosts(src: IpAddr, dst: IpAddr) -> Self {
         Self::between(Prefix::host(src), Prefix::host(dst))

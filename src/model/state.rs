@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EncapSocket, FibEntry, Firewall, Interface, KeyView, Policy, Reqid, Route, Sa, Translation,
-    Tunnel, Usage,
+    EncapSocket, FibEntry, Firewall, Interface, KeyView, Policy, Prefix, Reqid, Route, Sa,
+    Translation, Tunnel, Usage,
 };
 
 /// An address of this host and the device that carries it.
@@ -20,6 +20,11 @@ pub struct LocalAddress {
 }
 
 impl LocalAddress {
+    /// Its identity in the words of `ip`.
+    pub fn id(&self) -> String {
+        format!("{} dev {}", Prefix::host(self.address), self.device)
+    }
+
     /// Whether it is an IPv6 address of one link alone.
     pub fn is_link_local(&self) -> bool {
         matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local())

@@ -11,9 +11,7 @@ use super::{
 };
 use crate::{
     desired::{Desired, Keyring},
-    model::{
-        AddressStep, Direction, LocalAddress, Prefix, Reason, Reqid, Selector, State, StepKind,
-    },
+    model::{AddressStep, Direction, LocalAddress, Reason, Reqid, Selector, State, StepKind},
 };
 
 /// An address that should be on the interface, or should not.
@@ -38,9 +36,8 @@ impl Difference for AddressChange {
     }
 
     fn id(&self) -> String {
-        let (Self::Create(LocalAddress { address, device })
-        | Self::Delete(LocalAddress { address, device })) = self;
-        format!("{} dev {device}", Prefix::host(*address))
+        let (Self::Create(local) | Self::Delete(local)) = self;
+        local.id()
     }
 
     fn direction(&self) -> Option<Direction> {

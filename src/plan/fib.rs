@@ -13,8 +13,8 @@ use super::{
 use crate::{
     desired::{Desired, FibKey, Keyring},
     model::{
-        Direction, FibAction, FibEntry, Prefix, Reason, ReasonCode, Reqid, RouteStep, Selector,
-        State, StepKind,
+        Direction, FibAction, FibEntry, Reason, ReasonCode, Reqid, RouteStep, Selector, State,
+        StepKind,
     },
 };
 
@@ -63,11 +63,7 @@ impl Difference for FibChange {
     }
 
     fn id(&self) -> String {
-        let FibEntry { to, metric, .. } = self.entry();
-        match self.is_blackhole() {
-            true => format!("{to} metric {metric}"),
-            false => self.entry().to_string(),
-        }
+        self.entry().id()
     }
 
     fn direction(&self) -> Option<Direction> {
@@ -121,7 +117,7 @@ impl Difference for FibChange {
     fn uncovered(&self) -> Vec<Selector> {
         let to = self.entry().to;
         let goes = matches!(self, Self::Delete(_)) && self.is_blackhole();
-        goes.then(|| Selector::between(Prefix::any(to.address), to)).into_iter().collect()
+        goes.then(|| Selector::to_network(to)).into_iter().collect()
     }
 
     fn irreversible(&self, _: &State, _: &Keyring) -> Vec<String> {

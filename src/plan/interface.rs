@@ -76,8 +76,7 @@ impl Difference for InterfaceChange {
     }
 
     fn id(&self) -> String {
-        let Interface { name, if_id, .. } = self.interface();
-        format!("dev {name} if_id {if_id:#x}")
+        self.interface().id()
     }
 
     fn direction(&self) -> Option<Direction> {

@@ -10,7 +10,6 @@ use std::{
 use super::{
     arrival::{Arrival, arrivals},
     flow::{Flow, flow_out},
-    policy::far_network,
 };
 use crate::{
     desired::Desired,
@@ -60,10 +59,7 @@ impl<'s> LookUps<'s> {
             all.routes.entry(route.to).or_default().push(route);
         }
         for policy in policies {
-            all.policies
-                .entry(policy.id.direction)
-                .or_default()
-                .add(far_network(&policy.id), policy);
+            all.policies.entry(policy.id.direction).or_default().add(policy.id.far_end(), policy);
         }
         for sa in sas {
             all.sas.entry((sa.id.dst, sa.id.spi)).or_default().push(sa);
@@ -177,7 +173,7 @@ pub fn packets_out(
     let paired: BTreeSet<&PeerName> = desired.peers.values().collect();
     for (network, peer) in desired.networks.iter().filter(|(_, peer)| clear(peer)) {
         let is_paired = paired.contains(peer);
-        let packet = Selector::between(Prefix::any(network.address), *network);
+        let packet = Selector::to_network(*network);
         let fate = is_paired.then(|| (packet, look_ups.flow(&packet)));
         peers.entry(peer.clone()).or_default().extend(fate);
     }
@@ -193,6 +189,6 @@ pub fn packets_out(
 
 /// The one host at the far end of a policy's packets; `None` where they are several.
 pub(super) fn far_host(policy: &Policy) -> Option<IpAddr> {
-    let far = far_network(&policy.id);
+    let far = policy.id.far_end();
     (far == Prefix::host(far.address)).then_some(far.address)
 }

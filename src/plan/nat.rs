@@ -24,7 +24,7 @@ fn remedy(desired: &Desired, Translation { rule, chain, .. }: &Translation) -> S
 /// Rules that are certain to take packets past the policies.
 pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
     // At stage receive packets leave in the clear in any case.
-    let is_any = desired.tunnel.is_some();
+    let is_any = desired.protects_any_source();
     if is_any || desired.traffic.is_none() || desired.is_guarded() || !desired.sends() {
         return Vec::new();
     }
@@ -44,7 +44,7 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
 
 /// All other rules that may do so, and rules that can't be read.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
-    if desired.traffic.is_none() || desired.tunnel.is_some() {
+    if desired.traffic.is_none() || desired.protects_any_source() {
         return Vec::new();
     }
     let guarded = desired.is_guarded();

@@ -152,8 +152,8 @@ fn bound_to_a_device(desired: &Desired) -> Option<Warning> {
 
 fn mtu_warnings(desired: &Desired, tunnel: &WantedTunnel, state: &State) -> Vec<Warning> {
     let underlay = link::underlay(state, tunnel.address);
-    let fitting = tunnel.fitting(underlay.as_ref().ok().map(|link| link.mtu));
-    let wanted = tunnel.mtu(underlay.as_ref().ok().map(|link| link.mtu));
+    let below = underlay.as_ref().ok().map(|link| link.mtu);
+    let (fitting, wanted) = (tunnel.fitting(below), tunnel.mtu(below));
     let device = &tunnel.device;
     let mut lines = Vec::new();
     match (tunnel.mtu, &underlay, fitting) {

@@ -213,7 +213,7 @@ fn packets_of_peers(desired: &Desired) -> BTreeMap<FarEnd, Vec<Selector>> {
         packets.insert(FarEnd::Peer(peer.clone()), between);
     }
     for (network, peer) in &desired.networks {
-        let selector = Selector::between(Prefix::any(network.address), *network);
+        let selector = Selector::to_network(*network);
         packets.entry(FarEnd::Peer(peer.clone())).or_default().push(selector);
     }
     packets

@@ -21,7 +21,7 @@ use crate::{
     model::{
         Action, ChainId, ChainRole, Direction, Family, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6,
         Level, Live, Mode, Passage, PeerName, Policy, PolicyId, PolicyRole, PolicyStep, PortMatch,
-        Prefix, Reason, ReasonCode, Reqid, Rule, Selector, State, StepKind, Template,
+        Reason, ReasonCode, Reqid, Rule, Selector, State, StepKind, Template,
     },
 };
 
@@ -271,7 +271,7 @@ fn unwanted_policy(desired: &Desired, policy: &Policy) -> Option<Change> {
     // A selector of many hosts is of no peer, unless it is for the network of one.
     let hosts = Selector::hosts(selector.src.address, selector.dst.address);
     let of_two = (selector.src, selector.dst) == (hosts.src, hosts.dst);
-    let of_network = desired.networks.get(&far_network(&policy.id));
+    let of_network = desired.networks.get(&policy.id.far_end());
     let peer = match of_two {
         _ if guard => None,
         true => peer_of(desired, selector.src.address, selector.dst.address).or(of_network),
@@ -321,14 +321,6 @@ pub(super) fn is_of_a_later_stage(
         && (id.mark.is_none() || Some(id.mark) == marking)
         && (id.if_id == 0 || desired.tunnel.is_some())
         && !id.sub
-}
-
-/// The network at the far end of a policy's packets.
-pub(super) fn far_network(id: &PolicyId) -> Prefix {
-    match id.direction {
-        Direction::Out => id.selector.dst,
-        Direction::In | Direction::Fwd => id.selector.src,
-    }
 }
 
 /// An exception that ends, while its pair stays protected: the same policy with the templates of the

@@ -19,14 +19,6 @@ pub(super) struct Reach {
     forms: BTreeMap<(Direction, Selector), Vec<(IpAddr, usize)>>,
 }
 
-/// The end of a selector that is the peer's.
-fn far(direction: Direction, selector: &Selector) -> Prefix {
-    match direction {
-        Direction::Out => selector.dst,
-        Direction::In | Direction::Fwd => selector.src,
-    }
-}
-
 /// A selector with any peer in the peer's place.
 fn form(direction: Direction, selector: &Selector) -> Selector {
     let any = Prefix::any(selector.src.address);
@@ -55,7 +47,7 @@ impl Reach {
         let policies = desired.policies.values().map(|wanted| &wanted.policy);
         for policy in policies.filter(|policy| counts(policy)) {
             let PolicyId { direction, selector, .. } = &policy.id;
-            let address = far(*direction, selector).address;
+            let address = policy.id.far_end().address;
             if let Some(place) = places.get(&address) {
                 let form = form(*direction, selector);
                 forms.entry((*direction, form)).or_default().push((address, *place));
@@ -70,14 +62,14 @@ impl Reach {
         let forms = self.forms.iter().filter(|((direction, form), _)| {
             *direction == id.direction && form.overlaps(&id.selector)
         });
-        let far = far(id.direction, &id.selector);
+        let far = id.far_end();
         let places = forms.flat_map(|(_, peers)| runs(&peers[within(peers, &far)]));
         Peers::new(&self.names, places.collect())
     }
 
     /// Whether a foreign policy is for packets of one peer, and no others.
     pub(super) fn is_within_one(&self, id: &PolicyId) -> bool {
-        let far = far(id.direction, &id.selector);
+        let far = id.far_end();
         let is_host = far == Prefix::host(far.address);
         // Forms of another direction cover none: a peer's address is not this host's.
         is_host

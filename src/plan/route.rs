@@ -91,7 +91,7 @@ fn no_carrier(routes: &[(&Route, &PeerName)]) -> Vec<Warning> {
 /// Policies are for packets from the local peer's address. A device that sends tunnels has an
 /// address of its own, which `plan::tunnel` looks at, and packets to networks may have any.
 fn other_source(desired: &Desired, local: IpAddr, routes: &[(&Route, &PeerName)]) -> Vec<Warning> {
-    let is_any = desired.tunnel.is_some();
+    let is_any = desired.protects_any_source();
     if is_any || desired.traffic.is_none_or(|traffic| traffic.tunnel().is_some()) {
         return Vec::new();
     }

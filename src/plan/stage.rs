@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{policy::far_network, warn::names};
+use super::warn::names;
 use crate::{
     desired::{Desired, Goal},
     model::{
@@ -81,7 +81,7 @@ impl<'a> Found<'a> {
                 Direction::In => false,
                 Direction::Fwd => continue,
             };
-            let far = far_network(&policy.id);
+            let far = policy.id.far_end();
             let paired = desired.peers.get(&far.address).filter(|_| policy.id.if_id == 0);
             let paired = paired.or_else(|| desired.networks.get(&far));
             let Some(peer) = paired.or_else(|| desired.not_paired.get(&far.address)) else {

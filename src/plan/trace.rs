@@ -8,7 +8,6 @@ use super::{
     arrival::{Arrival, arrivals, comes_by, is_for, is_past_policies},
     flow::{Flow, Look, Miss, Table, best, chains, flows_of, marks, miss, seen, serves, verdict},
     packet::Packet,
-    policy::far_network,
     routed::{RoutedTo, routed},
 };
 use crate::model::{
@@ -127,7 +126,7 @@ impl Names<'_> {
             None => "foreign".into(),
             Some(PolicyRole::Guard) => format!("guard of mesh {}", self.mesh),
             Some(PolicyRole::Passage(_)) => format!("mesh {}, lets packets pass", self.mesh),
-            Some(PolicyRole::Peer) => match self.networks.get(&far_network(&policy.id)) {
+            Some(PolicyRole::Peer) => match self.networks.get(&policy.id.far_end()) {
                 Some(name) => format!("mesh {}, peer {name}", self.mesh),
                 None => format!("mesh {}{}", self.mesh, self.peer(ends, state)),
             },

@@ -293,8 +293,7 @@ fn closed(desired: &Desired, changes: &[Change]) -> Option<Warning> {
 /// program chooses its address by bind, or a route does.
 fn other_addresses(desired: &Desired, live: &Live) -> Option<Warning> {
     let local = desired.local?;
-    // Networks are protected whatever address packets to them come from.
-    let is_any = desired.tunnel.is_some();
+    let is_any = desired.protects_any_source();
     if is_any || desired.is_guarded() || desired.policies.is_empty() || desired.goal.is_before() {
         return None;
     }

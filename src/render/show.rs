@@ -10,7 +10,7 @@ use anstyle::Style;
 
 use super::{Plain, Subject, text};
 use crate::{
-    config::Peer,
+    config::{Peer, networks_of_others},
     model::{
         Chain, FibAction, FibEntry, Interface, Link, Live, LocalAddress, OldPairs, Passage,
         PeerName, Policy, Prefix, Reqid, Sa,
@@ -138,7 +138,7 @@ pub(super) fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
         let mine = chain.id.belongs_to(reqid);
         if mine { ours.push(chain_object(chain)) } else { foreign.push(chain_object(chain)) }
     }
-    let networks = networks(subject, local);
+    let networks = networks_of_others(subject.peers(), local);
     for interface in &live.0.interfaces {
         let object = interface_object(interface);
         if interface.belongs_to(reqid) { ours.push(object) } else { foreign.push(object) }
@@ -157,13 +157,6 @@ pub(super) fn objects(shown: &ShowView<'_>) -> (Vec<Object>, Vec<Object>) {
     (ours, foreign)
 }
 
-/// The other peers, by the networks behind them.
-fn networks<'a>(subject: Subject<'a>, local: Option<&Peer>) -> BTreeMap<Prefix, &'a PeerName> {
-    let is_other = |peer: &&Peer| local.is_none_or(|local| local.name != peer.name);
-    let peers = subject.peers().iter().filter(is_other);
-    peers.flat_map(|peer| peer.networks.iter().map(|network| (*network, &peer.name))).collect()
-}
-
 /// An object without a key, of no direction and no generation.
 fn plain(kind: ObjectKind, id: String, description: String) -> Object {
     Object {
@@ -179,28 +172,25 @@ fn plain(kind: ObjectKind, id: String, description: String) -> Object {
 }
 
 fn interface_object(interface: &Interface) -> Object {
-    let Interface { name, if_id, mtu, up, makes_addresses, skips_policies } = interface;
+    let Interface { name: _, if_id: _, mtu, up, makes_addresses, skips_policies } = interface;
     let mut words = vec![format!("mtu {mtu}"), if *up { "up" } else { "down" }.to_owned()];
     words.extend(makes_addresses.then(|| "makes link-local addresses".to_owned()));
     words.extend(skips_policies.then(|| "disable_xfrm".to_owned()));
-    plain(ObjectKind::Interface, format!("dev {name} if_id {if_id:#x}"), words.join(", "))
+    plain(ObjectKind::Interface, interface.id(), words.join(", "))
 }
 
 fn address_object(local: &LocalAddress) -> Object {
-    let id = format!("{} dev {}", Prefix::host(local.address), local.device);
-    plain(ObjectKind::Address, id, String::new())
+    plain(ObjectKind::Address, local.id(), String::new())
 }
 
 fn route_object(networks: &BTreeMap<Prefix, &PeerName>, entry: &FibEntry, mine: bool) -> Object {
-    let (kind, id) = match entry.action {
-        FibAction::Blackhole => {
-            (ObjectKind::Blackhole, format!("{} metric {}", entry.to, entry.metric))
-        }
-        FibAction::Devices(_) | FibAction::Other(_) => (ObjectKind::Route, entry.to_string()),
+    let kind = match entry.action {
+        FibAction::Blackhole => ObjectKind::Blackhole,
+        FibAction::Devices(_) | FibAction::Other(_) => ObjectKind::Route,
     };
     let source = entry.source.map(|source| format!("src {source}")).unwrap_or_default();
     let peer = networks.get(&entry.to).filter(|_| mine).map(|name| (*name).clone());
-    Object { peer, ..plain(kind, id, source) }
+    Object { peer, ..plain(kind, entry.id(), source) }
 }
 
 /// The device that `[link]` names.
@@ -308,13 +298,7 @@ fn policy_object(
     mine: bool,
 ) -> Object {
     let guard = mine && policy.is_guard_of(reqid);
-    // The selector of a tunnel has networks, and its template the addresses of the hosts.
-    let outer = policy.templates.first().filter(|_| policy.id.if_id != 0);
-    let ends = match outer {
-        Some(template) => [template.src, template.dst],
-        None => [policy.id.selector.src.address, policy.id.selector.dst.address],
-    };
-    let peer = ends.iter().find_map(|end| names.get(end));
+    let peer = policy.hosts().iter().find_map(|host| names.get(host));
     let mut words = vec![policy.action.to_string()];
     if !guard {
         words.push(format!("priority {}", policy.priority));

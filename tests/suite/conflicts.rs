@@ -34,7 +34,8 @@ fn of_generation(config: &Config, generation: u64) -> Config {
     Config { rotation, ..config.clone() }
 }
 
-fn foreign(direction: Direction, selector: Selector, action: Action, priority: u32) -> Policy {
+/// A policy without templates that no mesh has.
+pub fn foreign(direction: Direction, selector: Selector, action: Action, priority: u32) -> Policy {
     Policy {
         id: PolicyId::new(direction, selector),
         priority,

@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, fmt::Write};
 use meshsec::{
     config::{Config, Select},
     model::{
-        Action, Algorithm, Bypass, Direction, KeyView, Mark, Mode, Policy, PolicyId, Prefix, Reqid,
-        Sa, Selector, Spi, State,
+        Action, Algorithm, Bypass, Direction, KeyView, Mark, Mode, Policy, Prefix, Reqid, Sa,
+        Selector, Spi, State,
     },
     plan::{Names, trace},
 };
 
-use crate::common::{REQID, applied_host, compare, mesh};
+use crate::{
+    common::{REQID, applied_host, compare, mesh},
+    conflicts::foreign,
+};
 
 const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 const TO_B: &str = "udp 192.0.2.1:49152 > 192.0.2.2:4789";
@@ -47,17 +50,6 @@ fn told(config: &Config, state: &State, packet: &str, direction: Direction) -> S
         let _ = writeln!(text, "note: {note}");
     }
     text
-}
-
-fn foreign(direction: Direction, selector: Selector, action: Action, priority: u32) -> Policy {
-    Policy {
-        id: PolicyId::new(direction, selector),
-        priority,
-        action,
-        index: None,
-        templates: Vec::new(),
-        extras: Default::default(),
-    }
 }
 
 fn to_b() -> Selector {

@@ -31,20 +31,29 @@ impl Counts {
     /// Counts the lines of single tests, for a run of `tests` that broke off. The test under way
     /// is neither passed nor failed, nor among those that did not run.
     pub fn parse_partial(output: &str, tests: usize) -> Self {
-        let ended = |word: &str| {
-            let is_one = |line: &&str| line.starts_with("test ") && line.ends_with(word);
-            output.lines().filter(is_one).count()
-        };
-        let (passed, failed) = (ended("... ok"), ended("... FAILED"));
+        let count = |wanted: Outcome| ended(output).filter(|(_, is)| *is == wanted).count();
+        let (passed, failed) = (count(Outcome::Passed), count(Outcome::Failed));
         Self { passed, failed, not_run: tests.saturating_sub(passed + failed + 1) }
     }
 }
 
+/// The outcome of a single test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Passed,
+    Failed,
+}
+
 /// The tests that ended in a run that broke off, by name.
-pub fn ended(output: &str) -> impl Iterator<Item = &str> {
+pub fn ended(output: &str) -> impl Iterator<Item = (&str, Outcome)> {
     output.lines().filter_map(|line| {
-        let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
-        (outcome.ends_with("ok") || outcome.ends_with("FAILED")).then_some(name)
+        let line = line.strip_prefix("test ")?;
+        let outcome = match line {
+            _ if line.ends_with("... ok") => Outcome::Passed,
+            _ if line.ends_with("... FAILED") => Outcome::Failed,
+            _ => return None,
+        };
+        Some((line.split_once(" ... ")?.0, outcome))
     })
 }
 
@@ -124,7 +133,8 @@ test result: FAILED. 10 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out;
         let output = "running 5 tests\ntest a ... ok\ntest b ... FAILED\ntest c ... ";
         let expected = Counts { passed: 1, failed: 1, not_run: 2 };
         assert_eq!(Counts::parse_partial(output, 5), expected);
-        assert_eq!(ended(output).collect::<Vec<_>>(), ["a", "b"]);
+        let names: Vec<&str> = ended(output).map(|(name, _)| name).collect();
+        assert_eq!(names, ["a", "b"]);
     }
 
     #[test]

@@ -124,11 +124,11 @@ impl Suite {
         words
     }
 
-    /// The filter for the tests that are not in `output`.
+    /// The tests that did not end in `output`.
     fn rest(&self, output: &str) -> Vec<String> {
-        let ended: HashSet<&str> = report::ended(output).collect();
+        let ended: HashSet<&str> = report::ended(output).map(|(name, _)| name).collect();
         let left = self.tests.iter().filter(|name| !ended.contains(name.as_str())).cloned();
-        std::iter::once("--exact".to_owned()).chain(left).collect()
+        left.collect()
     }
 
     /// The program that all tests run. cargo puts it above the tests' own programs.
@@ -223,17 +223,18 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 /// the rest run in a second guest, and the table names it. A second death is a failure.
 fn in_guest(kernel: &Kernel, suite: &Suite) -> Row {
     let begin = Instant::now();
-    let (first, output) = attempt_in_guest(kernel, suite, &suite.filter);
+    let (first, output) = attempt_in_guest(kernel, suite, &suite.filter, suite.tests.len());
     let Some(words) = &first.last_words else { return first };
     // A guest that hangs would hang again.
     if begin.elapsed() >= GUEST_LIMIT {
         return first;
     }
     let rest = suite.rest(&output);
-    let Some(test) = rest.get(1) else { return first };
+    let Some(test) = rest.first() else { return first };
     let note = format!("the guest died at {test}; a second guest runs it and the rest");
     eprintln!("{}: {note}", kernel.release);
-    let (mut second, _) = attempt_in_guest(kernel, suite, &rest);
+    let exactly: Vec<String> = [&["--exact".to_owned()], &rest[..]].concat();
+    let (mut second, _) = attempt_in_guest(kernel, suite, &exactly, rest.len());
     let Counts { passed, failed, .. } = Counts::parse_partial(&output, suite.tests.len());
     second.counts += Counts { passed, failed, not_run: 0 };
     second.last_words = Some(match second.last_words {
@@ -244,8 +245,14 @@ fn in_guest(kernel: &Kernel, suite: &Suite) -> Row {
     second
 }
 
-/// Runs the tests of a filter in one guest. Returns their row, and what they printed.
-fn attempt_in_guest(kernel: &Kernel, suite: &Suite, filter: &[String]) -> (Row, String) {
+/// Runs the tests of a filter in one guest, of which there are `tests`. Returns their row, and what
+/// they printed.
+fn attempt_in_guest(
+    kernel: &Kernel,
+    suite: &Suite,
+    filter: &[String],
+    tests: usize,
+) -> (Row, String) {
     let guest = vm::Guest {
         kernel,
         command: &suite.command(filter),
@@ -255,7 +262,6 @@ fn attempt_in_guest(kernel: &Kernel, suite: &Suite, filter: &[String]) -> (Row, 
         label: &kernel.release,
         limit: GUEST_LIMIT,
     };
-    let tests = filter.strip_prefix(&["--exact".to_owned()]).map_or(suite.tests.len(), <[_]>::len);
     let (counts, failure, output) = match guest.run() {
         Ok(vm::Finished { status: Ok(status), output }) => {
             let note = format!("the tests ended with status {status}");

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     kernel::{Errno, KernelError, rules},
-    model::{FibAction, FibEntry, MAIN_TABLE, ObjectStep, Prefix, RouteStep, Ways},
+    model::{FibAction, FibEntry, MAIN_TABLE, ObjectStep, Prefix, PrefixMap, RouteStep, Ways},
 };
 
 /// linux/rtnetlink.h.
@@ -71,6 +71,8 @@ pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<FibEntry>, K
         true if engine.check_strictly() => FibEntry::PROTOCOL,
         _ => 0,
     };
+    let by_prefix: PrefixMap<()> = networks.iter().map(|network| (*network, ())).collect();
+    let overlaps = |to: Prefix| by_prefix.covering(to).chain(by_prefix.within(to)).next().is_some();
     let mut found = Vec::new();
     for (family, _) in FAMILIES {
         let asked_first = match networks.is_empty() {
@@ -85,9 +87,7 @@ pub(super) fn observe(ways: &Ways, devices: &Devices) -> Result<Vec<FibEntry>, K
         found.extend(engine.dump((RTM_GETROUTE, RTM_NEWROUTE), &body, "routes", |message| {
             let entry = decoded(message, devices)?;
             Ok(entry.filter(|entry| {
-                let overlaps = |network: &Prefix| network.overlaps(&entry.to);
-                entry.protocol == FibEntry::PROTOCOL
-                    || counts(entry.table) && networks.iter().any(overlaps)
+                entry.protocol == FibEntry::PROTOCOL || counts(entry.table) && overlaps(entry.to)
             }))
         })?);
     }

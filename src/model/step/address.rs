@@ -1,7 +1,7 @@
 //! Steps about an address of a device.
 
 use super::ObjectStep;
-use crate::model::{LocalAddress, Prefix};
+use crate::model::LocalAddress;
 
 /// A request about an address, which is alone in its prefix (/32 or /128).
 #[derive(Clone)]
@@ -22,9 +22,8 @@ impl ObjectStep for AddressStep {
     }
 
     fn id(&self) -> String {
-        let (Self::Add(LocalAddress { address, device })
-        | Self::Delete(LocalAddress { address, device })) = self;
-        format!("{} dev {device}", Prefix::host(*address))
+        let (Self::Add(local) | Self::Delete(local)) = self;
+        local.id()
     }
 
     fn attempt(&self) -> String {

@@ -390,7 +390,13 @@ impl Observed<'_> {
             }
             let mark = |rule: &Rule| match rule {
                 Rule::Mark { port, mark } => Some(Marking { mark: *mark, port: *port }),
-                Rule::Pass { .. } | Rule::Block { .. } | Rule::Drop { .. } | Rule::Other(_) => None,
+                Rule::Pass { .. }
+                | Rule::Block { .. }
+                | Rule::Drop { .. }
+                | Rule::PassDevice { .. }
+                | Rule::PassProtected { .. }
+                | Rule::BlockTo { .. }
+                | Rule::Other(_) => None,
             };
             before.marking = before.marking.or_else(|| chain.rules.iter().find_map(mark));
         }

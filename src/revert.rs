@@ -114,7 +114,13 @@ impl<'a> Lost<'a> {
             Rule::Block { port, direction } | Rule::Drop { port, direction } => {
                 Some((*direction, Selector::between(any, any).to_port(IPPROTO_UDP, *port)))
             }
-            Rule::Pass { .. } | Rule::Mark { .. } | Rule::Other(_) => None,
+            // The blackholes of these networks were there too, and drop the same.
+            Rule::BlockTo { .. } => None,
+            Rule::Pass { .. }
+            | Rule::PassDevice { .. }
+            | Rule::PassProtected { .. }
+            | Rule::Mark { .. }
+            | Rule::Other(_) => None,
         });
         let guarded = |direction: Direction, selector: Selector| {
             self.wanted.guards.contains_key(&PolicyId::new(direction, selector))

@@ -192,6 +192,7 @@ fn load(global: &Global, secrets: SecretsMode, later: Files) -> Result<Loaded, E
 fn kernel_for(global: &Global, config: &Config) -> Result<Linux, KernelError> {
     let ways = desired::ways(config, global.local.as_deref());
     let look = match (config.select, config.guard) {
+        _ if config.traffic == config::Traffic::Networks => Look::Guards,
         (Select::Mark(_), _) => Look::Marks,
         (Select::Port, Guard::Both) => Look::Guards,
         (Select::Port, Guard::Policies | Guard::Off) => Look::Leftovers,

@@ -15,8 +15,8 @@ use super::{Desired, FibKey, Mesh, WantedEntry, WantedPolicy};
 use crate::{
     config::{InterfaceWish, Peer},
     model::{
-        Direction, FibEntry, Interface, LocalAddress, Mode, Mtu, PeerName, Policy, PolicyId,
-        Prefix, Reqid, Selector, Spi, State, Template,
+        ChainRole, Direction, Family, FibEntry, Interface, LocalAddress, Mode, Mtu, PeerName,
+        Policy, PolicyId, Prefix, Reqid, Rule, Selector, Spi, State, Template,
     },
     mtu::{self, Headers},
 };
@@ -84,18 +84,25 @@ pub(super) fn add_own(
 ) {
     let Mesh { config, local, .. } = *mesh;
     let others = config.peers.iter().filter(|peer| peer.name != local.name);
+    let mut guarded: BTreeMap<Family, BTreeSet<Prefix>> = BTreeMap::new();
     for peer in others.clone() {
         let names = peer.networks.iter().map(|network| (*network, peer.name.clone()));
         wanted.networks.extend(names);
         if config.stage_between(local, peer).enforces() {
-            peer.networks.iter().for_each(|network| add_guards(wanted, config.reqid, *network));
             for network in &peer.networks {
+                add_guards(wanted, config.reqid, *network);
+                let family = Family::of(&Selector::to_network(*network));
+                guarded.entry(family).or_default().insert(*network);
                 let entry = FibEntry::blackhole(*network, config.reqid);
                 let entry = WantedEntry { entry, peer: peer.name.clone() };
                 wanted.fib.insert(FibKey::of(&entry.entry), entry);
             }
         }
     }
+    wanted.chains.extend(guarded.into_iter().map(|(family, networks)| {
+        let rules = Rule::guards_of_networks(&networks, &wish.device, config.reqid);
+        ((family, ChainRole::Post), rules)
+    }));
     let is_sent_to = |peer: &&Peer| {
         wanted.peers.contains_key(&peer.reached_at()) && wanted.stage(&peer.name).sends()
     };
@@ -114,8 +121,8 @@ pub(super) fn add_own(
 }
 
 /// Block policies for packets of a network that do not go by the interface. Over IPv4 the interface
-/// passes those out by its sysctl `disable_xfrm`; over IPv6 there is none, and the blackhole stands
-/// alone.
+/// passes those out by its sysctl `disable_xfrm`; over IPv6 there is none. The blackhole and the chain
+/// of the mangle table stand there without one.
 fn add_guards(wanted: &mut Desired, reqid: Reqid, network: Prefix) {
     let out = network.address.is_ipv4().then_some(Direction::Out);
     for direction in [Direction::In, Direction::Fwd].into_iter().chain(out) {

@@ -231,7 +231,6 @@ fn check(code: WarningCode) -> Option<(CheckCode, Outcome)> {
         | W::StageSkipped
         | W::NotHeardYet
         | W::LeftInTheClear
-        | W::BoundToDevice
         | W::BlockedOnTheWay
         // These have checks of their own here.
         | W::AddressMissing
@@ -249,6 +248,7 @@ fn check(code: WarningCode) -> Option<(CheckCode, Outcome)> {
         | W::BlockedUntilApply => (CheckCode::Applied, Attention),
         W::OtherAddresses => (CheckCode::Source, Unknown),
         W::OtherSource | W::NoInside => (CheckCode::Source, Attention),
+        W::NoOwnRoute => (CheckCode::Forwarding, Attention),
         W::Outranked => (CheckCode::Conflict, Attention),
         W::PastTheGuard | W::MarkInAVrf => (CheckCode::Bypass, Attention),
         W::SysctlsHidden => (CheckCode::Bypass, Unknown),

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Mark, Reqid, Selector};
+use super::{Direction, Mark, Prefix, Reqid, Selector};
 
 /// IPv4 or IPv6: iptables or ip6tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -95,16 +95,20 @@ pub enum ChainRole {
     MangleOut,
     /// Drops traffic that came in unprotected, in the mangle table.
     MangleIn,
+    /// Drops traffic to networks of peers that would leave unprotected, of this host's own programs
+    /// and of others, in the mangle table, once its device is known.
+    Post,
 }
 
 impl ChainRole {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Mark, Self::Out, Self::In, Self::MangleOut, Self::MangleIn];
+    pub const ALL: [Self; 6] =
+        [Self::Mark, Self::Out, Self::In, Self::MangleOut, Self::MangleIn, Self::Post];
 
     /// The table that its chain is in.
     pub fn table(self) -> &'static str {
         match self {
-            Self::Mark | Self::MangleOut | Self::MangleIn => "mangle",
+            Self::Mark | Self::MangleOut | Self::MangleIn | Self::Post => "mangle",
             Self::Out | Self::In => "filter",
         }
     }
@@ -114,6 +118,7 @@ impl ChainRole {
             Self::Mark => "MARK",
             Self::Out | Self::MangleOut => "OUT",
             Self::In | Self::MangleIn => "IN",
+            Self::Post => "POST",
         }
     }
 
@@ -121,16 +126,16 @@ impl ChainRole {
     pub fn guards(self) -> Option<Direction> {
         match self {
             Self::Mark => None,
-            Self::Out | Self::MangleOut => Some(Direction::Out),
+            Self::Out | Self::MangleOut | Self::Post => Some(Direction::Out),
             Self::In | Self::MangleIn => Some(Direction::In),
         }
     }
 
-    /// Whether it belongs to the second guard of traffic that ports select. The policies guard
-    /// without it, alone where the second guard isn't available.
+    /// Whether it belongs to the second guard of traffic that ports select, or of networks. The
+    /// policies guard without it, alone where the second guard isn't available.
     pub fn is_optional(self) -> bool {
         match self {
-            Self::MangleOut | Self::MangleIn => true,
+            Self::MangleOut | Self::MangleIn | Self::Post => true,
             Self::Mark | Self::Out | Self::In => false,
         }
     }
@@ -185,7 +190,12 @@ impl ChainId {
 
     /// The built-in chain that its packets come from.
     pub fn hook(&self) -> &'static str {
-        if self.name.ends_with("-IN") { "INPUT" } else { "OUTPUT" }
+        let suffix = self.name.rsplit('-').next();
+        match suffix {
+            Some("IN") => "INPUT",
+            Some("POST") => "POSTROUTING",
+            Some(_) | None => "OUTPUT",
+        }
     }
 }
 
@@ -233,6 +243,21 @@ pub enum Rule {
         /// In or out.
         direction: Direction,
     },
+    /// Returns from the chain with packets that leave by a device.
+    PassDevice {
+        /// The device's name.
+        device: String,
+    },
+    /// Returns from the chain with packets that leave through an SA of the mesh.
+    PassProtected {
+        /// The mesh's reqid.
+        reqid: Reqid,
+    },
+    /// Drops packets to a network, except those of the loopback device.
+    BlockTo {
+        /// The network.
+        network: Prefix,
+    },
     /// Any other rule, as iptables-save prints it. A mesh's chain as it should be has none.
     Other(String),
 }
@@ -244,13 +269,42 @@ impl Rule {
         vec![Self::Pass { port, direction, reqid }, Self::Block { port, direction }]
     }
 
+    /// The rules by which a chain drops all packets to networks that do not leave by the mesh's
+    /// interface, nor through an SA of the mesh. That interface hands each packet that it sends to
+    /// the policies and to the chain again, with the device below.
+    pub fn guards_of_networks(
+        networks: &BTreeSet<Prefix>,
+        device: &str,
+        reqid: Reqid,
+    ) -> Vec<Self> {
+        let passes = [Self::PassDevice { device: device.into() }, Self::PassProtected { reqid }];
+        let blocks = Prefix::joined(networks).into_iter();
+        passes.into_iter().chain(blocks.map(|network| Self::BlockTo { network })).collect()
+    }
+
+    /// Whether it is a guard's rule that spares packets.
+    pub fn spares(&self) -> bool {
+        match self {
+            Self::Pass { .. } | Self::PassDevice { .. } | Self::PassProtected { .. } => true,
+            Self::Mark { .. }
+            | Self::Block { .. }
+            | Self::Drop { .. }
+            | Self::BlockTo { .. }
+            | Self::Other(_) => false,
+        }
+    }
+
     /// The port and direction of packets that it drops or spares as a guard.
     pub fn guarded(&self) -> Option<(u16, Direction)> {
         match self {
             Self::Pass { port, direction, .. }
             | Self::Block { port, direction }
             | Self::Drop { port, direction } => Some((*port, *direction)),
-            Self::Mark { .. } | Self::Other(_) => None,
+            Self::Mark { .. }
+            | Self::PassDevice { .. }
+            | Self::PassProtected { .. }
+            | Self::BlockTo { .. }
+            | Self::Other(_) => None,
         }
     }
 }
@@ -283,6 +337,13 @@ impl fmt::Display for Rule {
             }
             Self::Drop { port, direction } => {
                 write!(f, "-p udp --dport {port} -m policy --dir {direction} --pol none -j DROP")
+            }
+            Self::PassDevice { device } => write!(f, "-o {device} -j RETURN"),
+            Self::PassProtected { reqid } => {
+                write!(f, "-m policy --dir out --pol ipsec --reqid {} -j RETURN", reqid.0)
+            }
+            Self::BlockTo { network } => {
+                write!(f, "-d {network} {} -j DROP", not_lo(Direction::Out))
             }
             Self::Other(text) => f.write_str(text),
         }
@@ -440,6 +501,8 @@ mod tests {
         assert_eq!((id.role(), id.hook()), (Some(ChainRole::Out), "OUTPUT"));
         id.table = "mangle".into();
         assert_eq!((id.role(), id.hook()), (Some(ChainRole::MangleOut), "OUTPUT"));
+        id.name = ChainRole::Post.name(reqid);
+        assert_eq!((id.role(), id.hook()), (Some(ChainRole::Post), "POSTROUTING"));
         id.table = "nat".into();
         assert!(id.belongs_to(reqid) && id.role().is_none());
         id.name = "MESHSEC-4d530001-X-OUT".into();

@@ -100,8 +100,8 @@ codes! {
         EncapRefused "encap-refused" "A foreign policy refuses the UDP datagrams that hold ESP.",
         Translated "translated" "A rule of the nat table gives packets to peers another address, or may.",
         TranslationsHidden "translations-hidden" "Rules of the nat table can't be read.",
-        BoundToDevice "bound-to-device" "A program that binds to a device sends packets to networks of IPv6 in the clear.",
         NoInside "no-inside" "Packets of this host's own programs to networks come from an address that peers refuse.",
+        NoOwnRoute "no-own-route" "No route leads to a network of this host: what arrives for it follows a route for others.",
         // Tunnel devices.
         TunnelUnprotected "tunnel-unprotected" "A tunnel device of the kind sends to a port that nothing protects.",
         TunnelGroup "tunnel-group" "A tunnel device floods to a multicast group, which is not a peer.",

@@ -1,6 +1,9 @@
-//! Values by prefix, found without a look at all of them.
+//! Values by prefix, found without a look at all of them, and sets of prefixes.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::Prefix;
 
@@ -55,6 +58,36 @@ impl Prefix {
         Self { address, length: self.length }
     }
 
+    /// The fewest prefixes with the addresses of these, and with no others: two halves of one prefix
+    /// become that one.
+    pub fn joined(prefixes: &BTreeSet<Self>) -> Vec<Self> {
+        let mut joined: Vec<Self> = Vec::new();
+        // In this order the prefixes within another follow it.
+        let sorted: BTreeSet<Self> = prefixes.iter().map(|prefix| prefix.network()).collect();
+        for mut next in sorted {
+            if joined.last().is_some_and(|last| last.covers(&next)) {
+                continue;
+            }
+            while let Some(whole) = joined.last().and_then(|last| last.half_of(next)) {
+                joined.pop();
+                next = whole;
+            }
+            joined.push(next);
+        }
+        joined
+    }
+
+    /// The prefix whose first half is this one and whose second half is the other.
+    fn half_of(self, second: Self) -> Option<Self> {
+        let length = self.length.checked_sub(1)?;
+        let whole = Self { length, ..self };
+        let are_halves = self.length == second.length
+            && self.address != second.address
+            && whole.network() == whole
+            && whole.covers(&second);
+        are_halves.then_some(whole)
+    }
+
     /// Its last address.
     pub fn last(self) -> IpAddr {
         match self.address {
@@ -79,6 +112,31 @@ mod tests {
     fn prefix(text: &str) -> Prefix {
         let (address, length) = text.split_once('/').unwrap();
         Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() }
+    }
+
+    #[test]
+    fn joined_prefixes_are_the_fewest_with_the_same_addresses() {
+        for (prefixes, joined) in [
+            (vec![], vec![]),
+            (vec!["10.0.0.0/16", "10.1.0.0/16"], vec!["10.0.0.0/15"]),
+            (vec!["10.1.0.0/16", "10.2.0.0/16"], vec!["10.1.0.0/16", "10.2.0.0/16"]),
+            (vec!["10.0.0.0/16", "10.1.0.0/17", "10.1.128.0/17"], vec!["10.0.0.0/15"]),
+            (vec!["10.0.0.0/15", "10.1.0.0/16", "10.1.7.0/24"], vec!["10.0.0.0/15"]),
+            (vec!["10.0.0.0/16", "10.2.0.0/15"], vec!["10.0.0.0/16", "10.2.0.0/15"]),
+            (vec!["0.0.0.0/1", "128.0.0.0/1"], vec!["0.0.0.0/0"]),
+            (vec!["::/1", "128.0.0.0/1", "8000::/1"], vec!["128.0.0.0/1", "::/0"]),
+            (vec!["fd00::1/128", "fd00::/128"], vec!["fd00::/127"]),
+            (vec!["10.0.0.7/16"], vec!["10.0.0.0/16"]),
+        ] {
+            let all = prefixes.iter().map(|text| prefix(text)).collect();
+            let expected: Vec<Prefix> = joined.into_iter().map(prefix).collect();
+            assert_eq!(Prefix::joined(&all), expected, "{prefixes:?}");
+        }
+        // All numbers but one, as a host sees a mesh that numbers its networks through.
+        let all = (0..4096_u32).filter(|number| *number != 1365);
+        let all =
+            all.map(|number| Prefix { address: IpAddr::V4((number << 20).into()), length: 12 });
+        assert_eq!(Prefix::joined(&all.collect()).len(), 12);
     }
 
     #[test]

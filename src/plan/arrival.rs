@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::flow::{Table, best, chains, verdict};
+use super::flow::{Passing, Table, best, chains, verdict};
 use crate::model::{
     Action, ChainRole, Direction, Interface, Level, Mode, Policy, Reqid, Sa, Selector, State,
     Template,
@@ -36,7 +36,9 @@ pub fn arrivals(
     if direction == Direction::In {
         for role in [ChainRole::MangleIn, ChainRole::In] {
             for chain in chains(state, role, packet) {
-                let verdict = verdict(state, chain, packet, Direction::In, &reqids);
+                let side = Direction::In;
+                let passing = Passing { packet, side, reqids: &reqids, by: None };
+                let verdict = verdict(state, chain, passing);
                 passes &= verdict.passes;
                 fates.extend(verdict.drops.then_some(Arrival::Refused));
             }

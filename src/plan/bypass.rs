@@ -177,7 +177,8 @@ fn remedy_of_queue(vrf: &Link, queue: &Queue) -> String {
 fn queue_elsewhere(place: &Place<'_>, vrf: &Link) -> Option<Warning> {
     let queue = vrf.queue.as_ref().filter(|_| self::queue(place, vrf).is_none())?;
     let Place { desired, state, .. } = place;
-    let lacks_rules = |family: &Family| !firewall::are_wanted(desired, &state.firewall, *family);
+    let lacks_rules =
+        |family: &Family| !firewall::are_wanted(desired, &state.firewall, *family, Direction::Out);
     let is_guarded = desired.guards.keys().any(|guard| guard.direction == Direction::Out);
     (is_guarded && Family::ALL.iter().any(lacks_rules)).then(|| {
         let text = format!(
@@ -202,7 +203,7 @@ fn lost_in_a_queue(place: &Place<'_>) -> Option<&'static str> {
     let family = if local.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
     let errors = policies().any(Policy::is_for_icmp_errors);
     match policies().any(|policy| !policy.is_for_icmp_errors()) {
-        true if firewall::are_wanted(desired, &state.firewall, family) => Some(
+        true if firewall::are_wanted(desired, &state.firewall, family, Direction::Out) => Some(
             "without their ports, and they pass all policies: the second guard drops them, but not \
              ICMP errors, which quote decrypted packets",
         ),
@@ -268,10 +269,13 @@ fn elsewhere(place: &Place<'_>, bypass: &Bypass) -> Option<Warning> {
         return None;
     }
     let family = if bypass.ipv6 { Family::Ipv6 } else { Family::Ipv4 };
-    let guarded =
-        !desired.guards.is_empty() && !firewall::are_wanted(desired, &place.state.firewall, family);
+    let (moves, direction) = match name.as_str() {
+        "disable_xfrm" => ("leave", Direction::Out),
+        _ => ("come in", Direction::In),
+    };
+    let guarded = !desired.guards.is_empty()
+        && !firewall::are_wanted(desired, &place.state.firewall, family, direction);
     let key = key(bypass);
-    let moves = if name == "disable_xfrm" { "leave" } else { "come in" };
     let text = if guarded && device != "lo" {
         format!(
             "packets that {moves} by {device} pass all policies, the guard too ({key} = 1); unless \

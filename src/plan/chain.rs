@@ -94,7 +94,11 @@ impl Difference for ChainChange {
                         Phase::EarlyGuards
                     }
                     Some(
-                        ChainRole::Out | ChainRole::In | ChainRole::MangleOut | ChainRole::MangleIn,
+                        ChainRole::Out
+                        | ChainRole::In
+                        | ChainRole::MangleOut
+                        | ChainRole::MangleIn
+                        | ChainRole::Post,
                     )
                     | None => Phase::DeleteGuards,
                 };
@@ -229,8 +233,8 @@ fn unwanted(desired: &Desired, firewall: &Firewall, id: &ChainId) -> Reason {
     Reason::new(code, text)
 }
 
-/// A chain that guards drops the traffic to an old port until the end, when the guards of that port
-/// go too.
+/// A chain that guards drops the traffic to an old port, or to an old network, until the end, when the
+/// guards of these go too. It spares packets of an old interface as long.
 fn steps_of_chain(
     live: Option<&Chain>,
     id: &ChainId,
@@ -242,9 +246,17 @@ fn steps_of_chain(
         return vec![(Phase::Mark, set(rules.to_vec()))];
     }
     let live = live.map_or(&[][..], |chain| &chain.rules);
-    // The new rules drop all packets that those of version 0.1 drop for their port.
-    let is_new = |guarded| rules.iter().any(|rule| rule.guarded() == Some(guarded));
-    let stays = |rule: &&Rule| rule.guarded().is_some_and(|guarded| !is_new(guarded));
+    let stays = |rule: &&Rule| match rule {
+        // The new rules drop all packets that those of version 0.1 drop for their port.
+        Rule::Pass { .. } | Rule::Block { .. } | Rule::Drop { .. } => {
+            !rules.iter().any(|new| new.guarded() == rule.guarded())
+        }
+        Rule::PassDevice { .. } | Rule::PassProtected { .. } => !rules.contains(rule),
+        Rule::BlockTo { network } => !rules
+            .iter()
+            .any(|new| matches!(new, Rule::BlockTo { network: wider } if wider.covers(network))),
+        Rule::Mark { .. } | Rule::Other(_) => false,
+    };
     let old: Vec<Rule> = live.iter().filter(stays).cloned().collect();
     let put = match id.role() {
         // It would drop packets that still need their mark, as a block policy would.
@@ -256,7 +268,9 @@ fn steps_of_chain(
     if old.is_empty() {
         return vec![(put, set(rules.to_vec()))];
     }
-    let both = rules.iter().cloned().chain(old).collect();
+    let all = || rules.iter().chain(&old);
+    let spares = all().filter(|rule| rule.spares());
+    let both = spares.chain(all().filter(|rule| !rule.spares())).cloned().collect();
     vec![(put, set(both)), (Phase::DeleteGuards, set(rules.to_vec()))]
 }
 
@@ -292,6 +306,9 @@ pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
         Rule::Block { direction: Direction::In | Direction::Fwd, .. }
         | Rule::Drop { direction: Direction::In | Direction::Fwd, .. }
         | Rule::Pass { .. }
+        | Rule::PassDevice { .. }
+        | Rule::PassProtected { .. }
+        | Rule::BlockTo { .. }
         | Rule::Mark { .. }
         | Rule::Other(_) => None,
     })
@@ -301,17 +318,23 @@ pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
 pub(super) fn marked_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
     rules.iter().filter_map(|rule| match rule {
         Rule::Mark { port, .. } => Some(*port),
-        Rule::Pass { .. } | Rule::Drop { .. } | Rule::Block { .. } | Rule::Other(_) => None,
+        Rule::Pass { .. }
+        | Rule::Drop { .. }
+        | Rule::Block { .. }
+        | Rule::PassDevice { .. }
+        | Rule::PassProtected { .. }
+        | Rule::BlockTo { .. }
+        | Rule::Other(_) => None,
     })
 }
 
 /// The packets that a chain keeps from leaving unprotected: it drops them, or gives them the mark
-/// by which a policy selects them.
+/// by which a policy selects them. Those to networks have blackholes too, which tell what goes.
 fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
     match id.role() {
         Some(ChainRole::Out | ChainRole::MangleOut) => to_ports(id.family, guarded_ports(rules)),
         Some(ChainRole::Mark) => to_ports(id.family, marked_ports(rules)),
-        Some(ChainRole::In | ChainRole::MangleIn) | None => Vec::new(),
+        Some(ChainRole::In | ChainRole::MangleIn | ChainRole::Post) | None => Vec::new(),
     }
 }
 

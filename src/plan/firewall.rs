@@ -12,8 +12,8 @@ use super::{
 use crate::{
     desired::{Desired, Marking},
     model::{
-        Backend, ChainId, ChainRole, ConflictCode, Family, Firewall, Live, Reqid, Rule, SaId,
-        Unseen, Warning, WarningCode,
+        Backend, ChainId, ChainRole, ConflictCode, Direction, Family, Firewall, Live, Reqid, Rule,
+        SaId, Unseen, Warning, WarningCode,
     },
 };
 
@@ -123,7 +123,7 @@ pub(super) fn lack(lacks: &[Lack]) -> Option<String> {
 const NOT_IN_SNAPSHOT: &str = "the rules of iptables are not in this snapshot";
 
 /// Warnings of missing parts of the second guard.
-pub(super) fn missing(lacks: &[Lack], live: &Live) -> Vec<Warning> {
+pub(super) fn missing(lacks: &[Lack], desired: &Desired, live: &Live) -> Vec<Warning> {
     if !lacks.is_empty() && !live.0.firewall.is_whole() {
         let text = format!(
             "{NOT_IN_SNAPSHOT}, so they are not compared: take one with this file and version"
@@ -133,6 +133,11 @@ pub(super) fn missing(lacks: &[Lack], live: &Live) -> Vec<Warning> {
     let warning = |Lack { family, why, unseen, .. }: &Lack| {
         let program = family.program();
         let as_far = if *unseen { ", as far as can be seen" } else { "" };
+        if !desired.networks.is_empty() {
+            let text =
+                format!("{why}. {}{as_far}: have {program} 1.6.2 or newer work", opens(*family));
+            return Warning::new(WarningCode::SecondGuardMissing, text);
+        }
         let text = format!(
             "{why}. So the policies guard {family} alone{as_far}, and what SECURITY.md lists for guard = \
              \"xfrm\" gets past them, such as what a flush of all policies opens: have {program} \
@@ -143,13 +148,33 @@ pub(super) fn missing(lacks: &[Lack], live: &Live) -> Vec<Warning> {
     lacks.iter().map(warning).collect()
 }
 
-/// Whether rules of iptables are wanted, and possible, that drop packets which the policies of a
-/// family don't see. There are some for packets that leave and for packets that come in, or for
-/// neither.
-pub(super) fn are_wanted(desired: &Desired, firewall: &Firewall, family: Family) -> bool {
+/// What the chain of a family would stop, of packets to networks: a socket that asks for a device looks
+/// at no route by another one, and so at no blackhole. Over IPv4 the guard blocks its packets.
+fn opens(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => {
+            "So policies and blackholes guard networks of IPv4 alone, and after a flush of all \
+             policies, packets of devices in a VRF get past them"
+        }
+        Family::Ipv6 => {
+            "So blackholes guard networks of IPv6 alone, and packets get past them, in the clear, of \
+             devices in a VRF, and of programs that bind to a device, as ping -I eth0 does"
+        }
+    }
+}
+
+/// Whether rules of iptables are wanted, and possible, that drop packets of a direction which the
+/// policies of a family don't see.
+pub(super) fn are_wanted(
+    desired: &Desired,
+    firewall: &Firewall,
+    family: Family,
+    direction: Direction,
+) -> bool {
     let mut wanted = desired.chains.keys().filter(|(of, _)| *of == family);
-    wanted
-        .any(|(_, role)| role.guards().is_some() && backend_for(firewall, family, *role).is_some())
+    wanted.any(|(_, role)| {
+        role.guards() == Some(direction) && backend_for(firewall, family, *role).is_some()
+    })
 }
 
 /// Rules ahead of the second guard that accept.

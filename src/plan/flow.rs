@@ -77,7 +77,8 @@ pub(super) fn flows_of(state: &State, packet: &Selector, sent: u32) -> BTreeSet<
         }
     }
     let sent = filtered(state, ChainRole::Out, packet, ways);
-    sent.into_iter().map(|way| way.flow).collect()
+    let left = filtered(state, ChainRole::Post, packet, sent);
+    left.into_iter().map(|way| way.flow).collect()
 }
 
 /// Whether a look-up is the one together with the route, or the one after a new mark.
@@ -121,8 +122,8 @@ fn filtered(
     let chains: Vec<&Chain> = chains(state, role, packet).collect();
     let mut left = BTreeSet::new();
     for way in ways {
-        let verdicts =
-            chains.iter().map(|chain| verdict(state, chain, packet, Direction::Out, &way.reqids));
+        let passing = Passing { packet, side: Direction::Out, reqids: &way.reqids, by: None };
+        let verdicts = chains.iter().map(|chain| verdict(state, chain, passing));
         let (mut passes, mut drops) = (true, false);
         for verdict in verdicts {
             passes &= verdict.passes;
@@ -144,16 +145,24 @@ pub(super) struct Verdict {
     pub(super) drops: bool,
 }
 
-/// The possible effects of a chain on a packet that goes through SAs of these reqids. A foreign
-/// rule may accept the packet before the rules that follow it.
-pub(super) fn verdict(
-    state: &State,
-    chain: &Chain,
-    packet: &Selector,
-    side: Direction,
-    reqids: &BTreeSet<Reqid>,
-) -> Verdict {
+/// Packets on their way through a chain.
+#[derive(Clone, Copy)]
+pub(super) struct Passing<'a> {
+    pub(super) packet: &'a Selector,
+    /// In or out.
+    pub(super) side: Direction,
+    /// The reqids of the SAs that they go through.
+    pub(super) reqids: &'a BTreeSet<Reqid>,
+    /// The XFRM interface that they leave by; `None` for any other device.
+    pub(super) by: Option<&'a str>,
+}
+
+/// The possible effects of a chain on packets. A foreign rule may accept them before the rules that
+/// follow it.
+pub(super) fn verdict(state: &State, chain: &Chain, passing: Passing<'_>) -> Verdict {
+    let Passing { packet, side, reqids, by } = passing;
     let mut passes = !chain.is_reached();
+    let mut drops = false;
     // What a host sends to itself goes by the loopback device, which the rules leave alone.
     let leaves = !(state.has_address(packet.dst.address)
         && (side == Direction::Out || state.has_address(packet.src.address)));
@@ -177,11 +186,28 @@ pub(super) fn verdict(
             {
                 return Verdict { passes, drops: true };
             }
+            Rule::PassDevice { device } if by == Some(device.as_str()) => {
+                return Verdict { passes: true, drops };
+            }
+            Rule::PassProtected { reqid } if reqids.contains(reqid) => {
+                return Verdict { passes: true, drops };
+            }
+            Rule::BlockTo { network } if leaves && network.covers(&packet.dst) => {
+                return Verdict { passes, drops: true };
+            }
+            // Some of them go to the network.
+            Rule::BlockTo { network } if leaves => drops |= network.overlaps(&packet.dst),
             Rule::Other(_) => passes = true,
-            Rule::Pass { .. } | Rule::Block { .. } | Rule::Drop { .. } | Rule::Mark { .. } => {}
+            Rule::Pass { .. }
+            | Rule::Block { .. }
+            | Rule::Drop { .. }
+            | Rule::Mark { .. }
+            | Rule::PassDevice { .. }
+            | Rule::PassProtected { .. }
+            | Rule::BlockTo { .. } => {}
         }
     }
-    Verdict { passes: true, drops: false }
+    Verdict { passes: true, drops }
 }
 
 /// The chains of meshes for packets of this family, those without a rule that
@@ -219,7 +245,13 @@ pub(super) fn marks(state: &State, packet: &Selector, sent: u32) -> BTreeSet<u32
                     marks.extend(after);
                 }
                 Rule::Other(_) => certain = false,
-                Rule::Mark { .. } | Rule::Pass { .. } | Rule::Block { .. } | Rule::Drop { .. } => {}
+                Rule::Mark { .. }
+                | Rule::Pass { .. }
+                | Rule::Block { .. }
+                | Rule::Drop { .. }
+                | Rule::PassDevice { .. }
+                | Rule::PassProtected { .. }
+                | Rule::BlockTo { .. } => {}
             }
         }
     }
@@ -262,6 +294,19 @@ fn by_interface(
         }
     }
     if gets_there {
+        let reqids = BTreeSet::new();
+        let by = Some(interface.name.as_str());
+        let passing = Passing { packet, side: Direction::Out, reqids: &reqids, by };
+        let verdicts =
+            chains(state, ChainRole::Post, packet).map(|chain| verdict(state, chain, passing));
+        let mut passes = true;
+        for verdict in verdicts {
+            passes &= verdict.passes;
+            ways.extend(verdict.drops.then(|| Way::new(Flow::Blocked)));
+        }
+        if !passes {
+            return ways;
+        }
         let left = by_policies(state, packet, mark, interface.if_id).into_iter();
         ways.extend(left.map(|way| match way.flow {
             // It counts an error (`xfrmi_xmit2`).

@@ -129,25 +129,12 @@ pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warn
         return Vec::new();
     };
     let mut lines = mtu_warnings(desired, tunnel, &live.0);
-    lines.extend(bound_to_a_device(desired));
+    lines.extend(no_own_route(tunnel, &live.0, reqid));
     lines.extend([true, false].into_iter().filter_map(|is_ipv4| {
         let has_networks = desired.networks.keys().any(|net| net.address.is_ipv4() == is_ipv4);
         has_networks.then(|| no_inside(tunnel, &live.0, reqid, is_ipv4)).flatten()
     }));
     lines
-}
-
-/// A socket that asks for a device looks at no route by another one, and so at no blackhole. Over IPv4
-/// the guard blocks its packets.
-fn bound_to_a_device(desired: &Desired) -> Option<Warning> {
-    let is_guarded = |wanted: &WantedEntry| {
-        wanted.entry.action == FibAction::Blackhole && wanted.entry.to.address.is_ipv6()
-    };
-    desired.fib.values().any(is_guarded).then(|| {
-        let text = "a program that binds to a device, as ping -I eth0 does, sends packets to networks of \
-                    IPv6 in the clear: NETWORKS in meshsec-traffic(7) has a rule that stops them";
-        Warning::new(WarningCode::BoundToDevice, text)
-    })
 }
 
 fn mtu_warnings(desired: &Desired, tunnel: &WantedTunnel, state: &State) -> Vec<Warning> {
@@ -200,6 +187,41 @@ fn mtu_warnings(desired: &Desired, tunnel: &WantedTunnel, state: &State) -> Vec<
         lines.push(Warning::new(WarningCode::MtuTakesIpv6, text));
     }
     lines
+}
+
+/// Networks behind this host to which no route leads. A gateway sends on what it has decrypted by its
+/// own routes: without one for the network that is the default route, and may be the underlay.
+fn no_own_route(tunnel: &WantedTunnel, state: &State, reqid: Reqid) -> Option<Warning> {
+    // A plan without the host's state knows no routes.
+    if state.links.is_empty() {
+        return None;
+    }
+    let is_host = |network: &Prefix| *network == Prefix::host(network.address);
+    let stays = |network: &Prefix| {
+        is_host(network)
+            && (state.has_address(network.address) || tunnel.given.contains(&network.address))
+    };
+    let ours: BTreeSet<&FibEntry> = state.fib_of(reqid).collect();
+    // Those for this host's own addresses lead nowhere else.
+    let is_local = |entry: &FibEntry| match &entry.action {
+        FibAction::Devices(_) | FibAction::Blackhole => false,
+        FibAction::Other(word) => !matches!(word.as_str(), "unreachable" | "prohibit"),
+    };
+    let leads = |network: &Prefix| {
+        let mut entries = state.fib.iter().filter(|entry| network.covers(&entry.to));
+        entries.any(|entry| !is_local(entry) && !ours.contains(entry))
+    };
+    let lost = tunnel.own.iter().filter(|network| !stays(network) && !leads(network));
+    let lost: Vec<String> = lost.map(ToString::to_string).collect();
+    (!lost.is_empty()).then(|| {
+        let text = format!(
+            "no route of this host is for its own {} or a part of it: where it forwards packets, those \
+             that it decrypts for hosts there follow the default route, or another one, in the clear; add \
+             a route to the hosts, or a blackhole",
+            list(&lost)
+        );
+        Warning::new(WarningCode::NoOwnRoute, text)
+    })
 }
 
 /// A host whose own programs have no address that the other ends take in.

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use super::{
     arrival::{Arrival, arrivals, comes_by, is_for, is_past_policies},
-    flow::{Flow, Look, Miss, Table, best, chains, flows_of, marks, miss, seen, serves, verdict},
+    flow::{
+        Flow, Look, Miss, Passing, Table, best, chains, flows_of, marks, miss, seen, serves,
+        verdict,
+    },
     packet::Packet,
     routed::{RoutedTo, routed},
 };
@@ -183,6 +186,7 @@ impl<'a> Tracer<'a> {
             self.add_look_up(&mut parts, selector, new);
         }
         self.add_chains(&mut parts, ChainRole::Out, Direction::Out);
+        self.add_chains(&mut parts, ChainRole::Post, Direction::Out);
         let verdict = |flow| match flow {
             Flow::Protected(spi) => Verdict::Encrypted(spi),
             Flow::Blocked => Verdict::Blocked,
@@ -357,7 +361,11 @@ impl<'a> Tracer<'a> {
             Direction::In | Direction::Fwd => self.under().map(|sa| sa.reqid).into_iter().collect(),
         };
         for chain in chains(self.state, role, selector) {
-            let of = |reqids| verdict(self.state, chain, selector, direction, &reqids);
+            let of = |reqids| {
+                let passing =
+                    Passing { packet: selector, side: direction, reqids: &reqids, by: None };
+                verdict(self.state, chain, passing)
+            };
             let clear = of(Default::default());
             let protected = of(reqids.iter().copied().collect());
             let words = match (clear.drops, protected.drops) {
@@ -439,6 +447,13 @@ impl<'a> Tracer<'a> {
              before the mesh's"
                 .to_owned(),
         ];
+        let mut ways = routed(self.state, self.packet.selector.dst).into_iter();
+        let is_led = ways.any(|to| matches!(to, RoutedTo::Interface(_)));
+        if direction == Direction::Out && is_led {
+            let text = "programs that bind to a device, and devices in a VRF, do not ask these routes: \
+                        what they send leaves the host by others, or is dropped by guards and chains";
+            notes.push(text.into());
+        }
         match direction {
             Direction::Out => notes.push(
                 "a socket that has sent before keeps the route and the SAs that it found then, until \

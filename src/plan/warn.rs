@@ -71,7 +71,7 @@ pub(super) fn warnings(
     lines.extend(firewall::blocked_on_the_way(changes));
     lines.extend(firewall::mark_users(desired, live, reqid));
     lines.extend(firewall::both_backends(desired, live));
-    lines.extend(firewall::missing(lacks, live));
+    lines.extend(firewall::missing(lacks, desired, live));
     lines.extend(firewall::behind(desired, live, reqid));
     lines.extend(unseen);
     lines
@@ -452,17 +452,34 @@ fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
         .chains
         .iter()
         .filter(|((of, role), _)| *of == family && role.guards() == Some(*direction));
-    let ports = guarding.flat_map(|(_, rules)| rules.iter().filter_map(Rule::guarded));
+    let rules = || guarding.clone().flat_map(|(_, rules)| rules);
+    let ports = rules().filter_map(Rule::guarded);
+    let drops = || {
+        let to_ports = chain::to_ports(family, ports.map(|(port, _)| port));
+        let networks = rules().filter_map(|rule| match rule {
+            Rule::BlockTo { network } => Some(Selector::to_network(*network)),
+            Rule::Mark { .. }
+            | Rule::Pass { .. }
+            | Rule::Block { .. }
+            | Rule::Drop { .. }
+            | Rule::PassDevice { .. }
+            | Rule::PassProtected { .. }
+            | Rule::Other(_) => None,
+        });
+        to_ports.into_iter().chain(networks).any(|all| all.overlaps(selector))
+    };
     policy.action == Action::Allow
-        && firewall::are_wanted(desired, &live.0.firewall, family)
-        && chain::to_ports(family, ports.map(|(port, _)| port))
-            .iter()
-            .any(|all| all.overlaps(selector))
+        && firewall::are_wanted(desired, &live.0.firewall, family, *direction)
+        && drops()
 }
 
 /// The rules that drop it, and how to have both.
 fn remedy_of_dropping_rules(desired: &Desired) -> &'static str {
     match desired.marking {
+        None if !desired.networks.is_empty() => {
+            "the rules of the second guard drop what it protects to networks of peers: leave these \
+             networks out of one of the two"
+        }
         None => {
             "the rules of the second guard drop what it protects: give one of the two another \
              port, or write guard = \"xfrm\" in [traffic], which is without these rules"

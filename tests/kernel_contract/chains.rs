@@ -1,9 +1,12 @@
 //! The cases about chains of iptables.
 
+use std::net::IpAddr;
+
 use meshsec::{
     kernel::KernelError,
     model::{
-        Backend, Chain, ChainId, ChainRole, Direction, Family, Jump, Mark, MarkUser, Reqid, Rule,
+        Backend, Chain, ChainId, ChainRole, Direction, Family, Jump, Mark, MarkUser, Prefix, Reqid,
+        Rule,
     },
     plan::{ChainStep, StepKind},
 };
@@ -22,7 +25,21 @@ fn rule(role: ChainRole, port: u16) -> Rule {
         ChainRole::In => Rule::Pass { port, direction: Direction::In, reqid: FOREIGN },
         ChainRole::MangleOut => Rule::Pass { port, direction: Direction::Out, reqid: OURS },
         ChainRole::MangleIn => Rule::Block { port, direction: Direction::In },
+        ChainRole::Post => Rule::PassDevice { device: format!("mesh.{port}") },
     }
+}
+
+/// All rules about networks.
+fn guards_of_networks(family: Family) -> Vec<Rule> {
+    let networks = match family {
+        Family::Ipv4 => [("10.2.0.0", 15), ("192.0.2.7", 32)],
+        Family::Ipv6 => [("fd00:2::", 47), ("2001:db8::7", 128)],
+    };
+    let prefix = |(address, length): (&str, u8)| {
+        let address: IpAddr = address.parse().unwrap();
+        Prefix { address, length }
+    };
+    Rule::guards_of_networks(&networks.map(prefix).into(), "mesh0", OURS)
 }
 
 fn id(bench: &mut dyn Bench, family: Family, role: ChainRole, reqid: Reqid) -> ChainId {
@@ -44,7 +61,10 @@ pub fn a_chain_is_observed_as_it_was_set(bench: &mut dyn Bench) {
     for family in Family::ALL {
         for role in ChainRole::ALL {
             let id = id(bench, family, role, OURS);
-            let rules = [rule(role, 4789), rule(role, 1)];
+            let mut rules = vec![rule(role, 4789), rule(role, 1)];
+            if role == ChainRole::Post {
+                rules.extend(guards_of_networks(family));
+            }
             bench.done(set(&id, &rules, true));
             added.push(chain(&id, &rules, true));
         }

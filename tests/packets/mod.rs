@@ -564,6 +564,8 @@ fn walk(
                 *of == direction && is_to(*port) && reqids.is_empty()
             }
             Rule::Mark { .. } => false,
+            // Rules for networks, which `networks` follows.
+            Rule::PassDevice { .. } | Rule::PassProtected { .. } | Rule::BlockTo { .. } => false,
         };
         if drops {
             return Verdict { passes: may_pass, drops: true };

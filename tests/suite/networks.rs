@@ -19,7 +19,7 @@ use meshsec::{
 
 use crate::{
     common::{REQID, host, mesh, nothing, observe, wanted},
-    packets_to_networks::{Fate, leaves},
+    packets_to_networks::{Fate, Follows, leaves},
 };
 
 const LAB: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -116,7 +116,7 @@ fn blackholes_come_first_and_routes_last_and_they_go_in_reverse() {
         let mut names: Vec<_> = plan.steps.iter().map(|step| (step.phase, step.name())).collect();
         names.dedup();
         names.retain(|(_, name)| {
-            ["interface", "address", "route", "sa", "policy", "guard"]
+            ["interface", "address", "route", "sa", "policy", "guard", "chain"]
                 .iter()
                 .any(|kind| name.ends_with(&format!("_{kind}")))
         });
@@ -127,6 +127,7 @@ fn blackholes_come_first_and_routes_last_and_they_go_in_reverse() {
         order(&plan),
         [
             (Phase::Guards, "add_guard"),
+            (Phase::Guards, "set_chain"),
             (Phase::Guards, "add_route"),
             (Phase::OutboundSas, "add_sa"),
             (Phase::InboundSas, "add_sa"),
@@ -146,6 +147,7 @@ fn blackholes_come_first_and_routes_last_and_they_go_in_reverse() {
             (Phase::DeletePolicies, "delete_policy"),
             (Phase::DeleteSas, "delete_sa"),
             (Phase::DeleteOutboundSas, "delete_sa"),
+            (Phase::DeleteGuards, "delete_chain"),
             (Phase::DeleteGuards, "delete_guard"),
             (Phase::DeleteGuards, "delete_route"),
         ]
@@ -156,6 +158,7 @@ fn blackholes_come_first_and_routes_last_and_they_go_in_reverse() {
 fn followed(
     (desired, keyring): &(Desired, Keyring),
     kernel: &mut Memory,
+    follows: Follows,
     mut see: impl FnMut(Phase, Vec<Fate>),
 ) {
     let plan = Plan::new(desired, &observe(kernel), REQID);
@@ -163,36 +166,43 @@ fn followed(
         let step: Step = planned.step.keyed(|id| keyring.get(id).ok_or(())).unwrap();
         assert_eq!(kernel.perform(&[step]).unwrap(), [Ok(())], "{}", planned.id());
         let state = kernel.state();
-        let fates = packets().into_iter().map(|[src, dst]| leaves(state, src, dst));
+        let fates = packets().into_iter().map(|[src, dst]| leaves(state, src, dst, follows));
         see(planned.phase, fates.collect());
     }
 }
 
 #[test]
 fn at_no_step_does_a_packet_leave_in_the_clear_that_was_closed() {
-    let mesh_of_networks = with_networks();
-    let mut kernel = host(&mesh(1, &LAB));
-    let mut worst = vec![Fate::Leaks; packets().len()];
-    followed(&mesh_of_networks, &mut kernel, |phase, fates| {
-        for (worst, fate) in worst.iter_mut().zip(fates) {
-            assert!(fate <= *worst, "{fate:?} after {worst:?}, in {phase:?}");
-            *worst = fate;
-        }
-    });
-    assert!(worst.iter().all(|fate| matches!(fate, Fate::Protected(_))), "{worst:?}");
-    let nothing = (nothing(&mesh(1, &LAB)), Keyring::default());
-    followed(&nothing, &mut kernel, |phase, fates| {
-        let leaks = fates.contains(&Fate::Leaks);
-        assert!(!leaks || phase >= Phase::DeleteGuards, "{fates:?} in {phase:?}");
-    });
-    assert_eq!(kernel.state().fib, []);
+    for follows in Follows::ALL {
+        let mesh_of_networks = with_networks();
+        let mut kernel = host(&mesh(1, &LAB));
+        let mut worst = vec![Fate::Leaks; packets().len()];
+        followed(&mesh_of_networks, &mut kernel, follows, |phase, fates| {
+            for (worst, fate) in worst.iter_mut().zip(fates) {
+                assert!(fate <= *worst, "{fate:?} after {worst:?}, in {phase:?}, {follows:?}");
+                *worst = fate;
+            }
+        });
+        let ends_well = |fate: &Fate| match follows {
+            Follows::Tables => matches!(fate, Fate::Protected(_)),
+            Follows::Underlay => *fate == Fate::Dropped,
+        };
+        assert!(worst.iter().all(ends_well), "{worst:?} {follows:?}");
+        let nothing = (nothing(&mesh(1, &LAB)), Keyring::default());
+        followed(&nothing, &mut kernel, follows, |phase, fates| {
+            let leaks = fates.contains(&Fate::Leaks);
+            assert!(!leaks || phase >= Phase::DeleteGuards, "{fates:?} in {phase:?}");
+        });
+        assert_eq!(kernel.state().fib, []);
+        assert_eq!(kernel.state().firewall.chains, []);
+    }
 }
 
 #[test]
 fn a_raise_of_the_generation_drops_nothing() {
     let mut kernel = applied();
     let next = wanted(&lab(2));
-    followed(&next, &mut kernel, |phase, fates| {
+    followed(&next, &mut kernel, Follows::Tables, |phase, fates| {
         assert!(fates.iter().all(|fate| matches!(fate, Fate::Protected(_))), "{phase:?} {fates:?}");
     });
 }
@@ -204,7 +214,7 @@ fn closed_in_every_partial_state() {
         state.interfaces.retain(|one| !one.belongs_to(REQID));
         state.fib.retain(|entry| entry.action != FibAction::device("mesh0"));
     };
-    let parts: [(&str, Spoil); 7] = [
+    let parts: [(&str, Spoil); 8] = [
         ("interface", &interface_goes),
         ("routes", &|state| state.fib.retain(|entry| entry.action != FibAction::device("mesh0"))),
         ("sas", &|state| state.sas.clear()),
@@ -216,6 +226,7 @@ fn closed_in_every_partial_state() {
         ("sysctl", &|state| {
             state.interfaces.iter_mut().for_each(|one| one.skips_policies = false);
         }),
+        ("chains", &|state| state.firewall.chains.iter_mut().for_each(|one| one.rules.clear())),
     ];
     for chosen in 0..1 << parts.len() {
         let mut state = healthy.clone();
@@ -223,7 +234,14 @@ fn closed_in_every_partial_state() {
         chosen().for_each(|(_, (_, spoil))| spoil(&mut state));
         for [src, dst] in packets() {
             let names: Vec<&str> = chosen().map(|(_, (name, _))| *name).collect();
-            assert_ne!(leaves(&state, src, dst), Fate::Leaks, "to {dst} without {names:?}");
+            let fate = |follows| leaves(&state, src, dst, follows);
+            assert_ne!(fate(Follows::Tables), Fate::Leaks, "to {dst} without {names:?}");
+            // Two things have to go: the chain, and over IPv4 the guard.
+            let is_closed = !names.contains(&"chains")
+                || dst.is_ipv4()
+                    && !names.iter().any(|name| ["all policies", "guards"].contains(name));
+            let closed = fate(Follows::Underlay) == Fate::Dropped;
+            assert_eq!(closed, is_closed, "past the tables to {dst} without {names:?}");
         }
     }
 }

@@ -45,10 +45,15 @@ pub(super) fn read(
 }
 
 /// A name that is the interface's alone: the kernel puts a number for `%d`, and has directories of
-/// sysctls for `all` and `default`.
+/// sysctls for `all` and `default`. Rules of iptables hold it: `+` stands for any end there.
 fn read_device(findings: &mut Findings<'_>, value: &Value<'_>) -> Option<String> {
     let device = device_name(findings, value, TUNNEL_DEVICE)?;
-    if device.contains('%') || ["all", "default", "lo"].contains(&device.as_str()) {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@');
+    let is_word = device.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !is_word
+        || !device.chars().all(is_plain)
+        || ["all", "default", "lo"].contains(&device.as_str())
+    {
         let message = format!("{} can't be the name of the mesh's interface", mask::quote(&device));
         findings.wrong(value.span(), message, TUNNEL_DEVICE.write);
         return None;

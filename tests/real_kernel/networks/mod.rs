@@ -2,6 +2,7 @@
 //! them.
 
 mod crashes;
+mod guard;
 mod sites;
 
 use crate::{

@@ -7,8 +7,11 @@ use meshsec::{
     config::{Config, Moment},
     desired::Inside,
     kernel::Memory,
-    model::{Bypass, ConflictCode, FibAction, FibEntry, Generation, Link, Mtu, Stage, WarningCode},
-    plan::{FarEnd, Flow, flows_out},
+    model::{
+        Bypass, ConflictCode, Direction, Family, FibAction, FibEntry, Generation, Link, Mode, Mtu,
+        Policy, PolicyId, Reqid, Selector, Spi, Stage, State, Template, WarningCode,
+    },
+    plan::{ChainStep, FarEnd, Flow, Phase, StepKind, flows_out},
 };
 
 use super::{lab, local, prefix};
@@ -73,18 +76,6 @@ fn a_device_with_the_interfaces_name_stops_all() {
 }
 
 #[test]
-fn a_program_that_binds_to_a_device_is_told_of_where_networks_are_of_ipv6() {
-    let told = |config: &Config| warns(config, &mut host(config), WarningCode::BoundToDevice);
-    assert!(told(&lab(1)).is_some());
-    let mut config = lab(1);
-    for peer in &mut config.peers {
-        peer.networks.retain(|network| network.address.is_ipv4());
-    }
-    assert_eq!(told(&config), None);
-    assert_eq!(told(&Config { stage: Stage::Send, ..lab(1) }), None);
-}
-
-#[test]
 fn disable_policy_stops_all_where_decrypted_packets_come_in() {
     for (device, name, ipv6, stops) in [
         ("mesh0", "disable_policy", false, true),
@@ -106,7 +97,8 @@ fn disable_policy_stops_all_where_decrypted_packets_come_in() {
             "{name} of {device} {found:?}"
         );
         let told = warns(&lab(1), &mut kernel, WarningCode::PastTheGuard);
-        assert_eq!(told.is_some(), device == "eth9" || name == "disable_xfrm" && device != "mesh0");
+        // A chain drops what leaves past the policies.
+        assert_eq!(told.is_some(), device == "eth9", "{name} of {device}");
     }
 }
 
@@ -219,6 +211,8 @@ fn plans_and_reports_tell_the_fate_of_packets_to_networks() {
     assert_eq!(flows(&mut kernel), [Flow::Blocked; 2]);
     kernel.state_mut().fib.clear();
     kernel.state_mut().policies.clear();
+    assert_eq!(flows(&mut kernel), [Flow::Blocked; 2]);
+    kernel.state_mut().firewall.chains.clear();
     assert_eq!(flows(&mut kernel), [Flow::Clear; 2]);
 }
 
@@ -255,4 +249,97 @@ fn both_ends_of_all_pairs_agree() {
         let row = Row::of(&config, moment, place);
         assert_eq!((row.pairs, row.unfit), (2 - place, vec![]));
     }
+}
+
+#[test]
+fn a_host_without_iptables_is_told_what_gets_past_blackholes() {
+    let without = |families: &[Family]| {
+        let mut kernel = host(&mesh(1, &super::LAB));
+        let firewall = &mut kernel.state_mut().firewall;
+        families.iter().for_each(|family| _ = firewall.backends.remove(family));
+        warns(&lab(1), &mut kernel, WarningCode::SecondGuardMissing)
+    };
+    assert_eq!(without(&[]), None);
+    let told = without(&[Family::Ipv6]).unwrap();
+    assert!(told.contains("there is no ip6tables") && told.contains("ping -I eth0"), "{told}");
+    assert!(without(&[Family::Ipv4]).unwrap().contains("after a flush of all policies"));
+    let at_send = Config { stage: Stage::Send, ..lab(1) };
+    let mut kernel = host(&mesh(1, &super::LAB));
+    kernel.state_mut().firewall.backends.clear();
+    assert_eq!(warns(&at_send, &mut kernel, WarningCode::SecondGuardMissing), None);
+}
+
+#[test]
+fn a_host_without_a_route_to_its_own_network_is_told() {
+    let told = |edit: &dyn Fn(&mut Config, &mut State)| {
+        let (mut config, mut kernel) = (lab(1), host(&mesh(1, &super::LAB)));
+        edit(&mut config, kernel.state_mut());
+        warns(&config, &mut kernel, WarningCode::NoOwnRoute)
+    };
+    let by = |to: &str, device: &str| FibEntry {
+        protocol: 2,
+        metric: 0,
+        ..FibEntry::through(prefix(to), device, None)
+    };
+    let local = |to: &str| FibEntry {
+        table: 255,
+        action: FibAction::Other("local".into()),
+        ..by(to, "lo")
+    };
+    let both = told(&|_, state| {
+        state.fib.extend([by("0.0.0.0/0", "eth0"), by("10.0.0.0/8", "eth0"), local("10.9.0.1/32")]);
+    });
+    let both = both.unwrap();
+    assert!(both.contains("10.9.0.0/16, fd00:9::/48"), "{both}");
+    let one = told(&|_, state| state.fib.extend([by("10.9.0.0/16", "lan0")])).unwrap();
+    assert!(one.contains("fd00:9::/48") && !one.contains("10.9"), "{one}");
+    let parts = [by("10.9.3.0/24", "lan0"), by("fd00:9:0:1::/64", "lan0")];
+    assert_eq!(told(&|_, state| state.fib.extend(parts.clone())), None);
+    // Addresses of the host itself, and a plan that knows no host.
+    let single = told(&|config, state| {
+        config.peers[0].networks = [prefix("10.9.0.1/32"), prefix("192.0.2.1/32")].into();
+        state.fib.clear();
+    });
+    assert_eq!(single, None);
+    assert_eq!(told(&|_, state| state.links.clear()), None);
+}
+
+/// Until the guards of an old network go, the chain drops packets to it, and spares those of the old
+/// interface.
+#[test]
+fn a_chain_changes_in_two_steps_where_networks_or_the_interface_go() {
+    let mut config = lab(1);
+    config.peers[1].networks = ["fd00:2::/48"].map(prefix).into();
+    config.tunnel.as_mut().unwrap().device = "vpn".into();
+    let plan = plan(&config, &mut applied_host(&lab(1)));
+    let sets: Vec<(Phase, String)> = plan
+        .steps
+        .iter()
+        .filter_map(|planned| match &planned.step.kind {
+            StepKind::Chain(ChainStep::Set { id, rules, .. }) if id.family == Family::Ipv4 => {
+                let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                Some((planned.phase, rules.join("; ")))
+            }
+            _ => None,
+        })
+        .collect();
+    let [vpn, mesh0] = ["vpn", "mesh0"].map(|device| format!("-o {device} -j RETURN"));
+    let protected = "-m policy --dir out --pol ipsec --reqid 1297285121 -j RETURN";
+    let drop = |network: &str| format!("-d {network} ! -o lo -j DROP");
+    let both =
+        format!("{vpn}; {protected}; {mesh0}; {}; {}", drop("10.3.0.0/16"), drop("10.2.0.0/15"));
+    let last = format!("{vpn}; {protected}; {}", drop("10.3.0.0/16"));
+    assert_eq!(sets, [(Phase::Guards, both), (Phase::DeleteGuards, last)]);
+}
+
+#[test]
+fn a_foreign_policy_whose_packets_the_chain_drops_is_named() {
+    let mut kernel = applied_host(&lab(1));
+    let id = PolicyId::new(Direction::Out, Selector::to_network(prefix("fd00:2:0:7::/64")));
+    let [src, dst] = ["2001:db8::1", "2001:db8::9"].map(|at| at.parse().unwrap());
+    let template = Template::transport(src, dst, Spi::from_raw(0), Reqid(77));
+    let template = Template { mode: Mode::Tunnel, ..template };
+    kernel.state_mut().policies.push(Policy::of_peer(id, template));
+    let told = warns(&lab(1), &mut kernel, WarningCode::SecondGuardDrops).unwrap();
+    assert!(told.contains("fd00:2:0:7::/64") && told.contains("out of one of the two"), "{told}");
 }

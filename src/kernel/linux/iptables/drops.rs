@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    follow::{self, Is, Then, Visitor, follow, is_named, prefix, protocol},
-    parse::{Line, Tables},
+    follow::{self, Is, Then, Visitor, follow, is_named, protocol},
+    parse::{Line, Tables, prefix},
 };
 use crate::model::{
     Backend, CHAIN_PREFIX, Direction, DropRule, Family, FilteredPackets, IPPROTO_UDP, PacketKind,

@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 use super::parse::{Line, Table, Target};
-use crate::model::Prefix;
 
 /// Chains within chains beyond this are not followed.
 const DEEPEST: usize = 32;
@@ -132,19 +131,6 @@ pub(super) fn matches(line: &Line, one: impl Fn(&str, &str) -> Is) -> Is {
         negated = false;
     }
     is
-}
-
-/// A prefix, or an address as the prefix of one host.
-pub(super) fn prefix(text: &str) -> Option<Prefix> {
-    let (address, length) = text.split_once('/').map_or((text, None), |(a, l)| (a, Some(l)));
-    let host = Prefix::host(address.parse().ok()?);
-    match length {
-        None => Some(host),
-        Some(length) => {
-            let length = length.parse().ok().filter(|length| *length <= host.length)?;
-            Some(Prefix { length, ..host })
-        }
-    }
 }
 
 /// The number of a protocol.

@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    follow::{self, Is, Then, Visitor, follow, is_named, prefix, protocol},
-    parse::{Line, Table},
+    follow::{self, Is, Then, Visitor, follow, is_named, protocol},
+    parse::{Line, Table, prefix},
 };
 use crate::model::{Backend, Family, IPPROTO_ESP, IPPROTO_UDP, Prefix, Translation};
 

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Direction, Mark, Reqid, Rule, number};
+use crate::model::{Direction, Mark, Prefix, Reqid, Rule, number};
 
 /// Tables by their names.
 pub(super) type Tables = BTreeMap<String, Table>;
@@ -198,6 +198,19 @@ fn bits(text: &str) -> Option<(u32, Option<u32>)> {
     }
 }
 
+/// A prefix, or an address as the prefix of one host.
+pub(super) fn prefix(text: &str) -> Option<Prefix> {
+    let (address, length) = text.split_once('/').map_or((text, None), |(a, l)| (a, Some(l)));
+    let host = Prefix::host(address.parse().ok()?);
+    match length {
+        None => Some(host),
+        Some(length) => {
+            let length = length.parse().ok().filter(|length| *length <= host.length)?;
+            Some(Prefix { length, ..host })
+        }
+    }
+}
+
 /// A rule of a mesh, with its matches in any order.
 fn own_rule(words: &[String]) -> Option<Rule> {
     let mut words = words.iter().map(String::as_str);
@@ -216,6 +229,8 @@ fn own_rule(words: &[String]) -> Option<Rule> {
 struct Matches<'a> {
     udp: Option<()>,
     port: Option<u16>,
+    to: Option<Prefix>,
+    by: Option<&'a str>,
     not_lo: Option<Direction>,
     direction: Option<Direction>,
     policy: Option<&'a str>,
@@ -241,6 +256,8 @@ impl<'a> Matches<'a> {
             "--pol" => once(&mut self.policy, value),
             "--reqid" => once(&mut self.reqid, Reqid(number(value)?)),
             "--set-xmark" => once(&mut self.mark, bits(value)?),
+            "-d" => once(&mut self.to, prefix(value)?),
+            "-o" => once(&mut self.by, value),
             "-j" => once(&mut self.target, value),
             _ => None,
         }
@@ -256,8 +273,18 @@ impl<'a> Matches<'a> {
 
     /// The rule that has just these matches and this target.
     fn rule(&self) -> Option<Rule> {
+        match (self.port, self.udp) {
+            (Some(port), Some(())) if self.to.is_none() && self.by.is_none() => {
+                self.rule_of_port(port)
+            }
+            (None, None) if self.mark.is_none() => self.rule_of_networks(),
+            _ => None,
+        }
+    }
+
+    /// A rule for UDP packets to a port.
+    fn rule_of_port(&self, port: u16) -> Option<Rule> {
         let Self { not_lo, direction, policy, reqid, mark, .. } = *self;
-        let port = self.port.filter(|_| self.udp.is_some())?;
         Some(match (self.target?, not_lo, direction, policy, reqid, mark) {
             ("MARK", None, None, None, None, Some((value, Some(mask)))) => {
                 Rule::Mark { port, mark: Mark { value, mask } }
@@ -270,6 +297,23 @@ impl<'a> Matches<'a> {
                 if device == direction =>
             {
                 Rule::Pass { port, direction, reqid }
+            }
+            _ => return None,
+        })
+    }
+
+    /// A rule for packets to networks, of any protocol.
+    fn rule_of_networks(&self) -> Option<Rule> {
+        let Self { to, by, not_lo, direction, policy, reqid, .. } = *self;
+        Some(match (self.target?, to, by, not_lo, (direction, policy, reqid)) {
+            ("DROP", Some(network), None, Some(Direction::Out), (None, None, None)) => {
+                Rule::BlockTo { network }
+            }
+            ("RETURN", None, Some(device), None, (None, None, None)) => {
+                Rule::PassDevice { device: device.into() }
+            }
+            ("RETURN", None, None, None, (Some(Direction::Out), Some("ipsec"), Some(reqid))) => {
+                Rule::PassProtected { reqid }
             }
             _ => return None,
         })
@@ -395,6 +439,19 @@ mod tests {
                 Rule::Block { port: 4789, direction: out },
             ),
             ("-p 17 ! -i lo --dport 4789 -j DROP", Rule::Block { port: 4789, direction: into }),
+            (
+                "-d fd00:2::/47 ! -o lo -j DROP",
+                Rule::BlockTo { network: prefix("fd00:2::/47").unwrap() },
+            ),
+            (
+                "! -o lo -d 192.0.2.7 -j DROP",
+                Rule::BlockTo { network: prefix("192.0.2.7").unwrap() },
+            ),
+            ("-o mesh.7 -j RETURN", Rule::PassDevice { device: "mesh.7".into() }),
+            (
+                "-m policy --reqid 7 --dir out --pol ipsec -j RETURN",
+                Rule::PassProtected { reqid: Reqid(7) },
+            ),
         ] {
             assert_eq!(line(text).rule(), rule);
             assert_eq!(line(&rule.to_string()).rule(), rule);
@@ -429,6 +486,19 @@ mod tests {
             "! -o lo -p udp -m udp --dport 4789 -j ACCEPT",
             "! -o lo -p udp -m udp --dport 4789 -j",
             "! -o",
+            "-d fd00:2::/47 -j DROP",
+            "! -d fd00:2::/47 ! -o lo -j DROP",
+            "-s fd00:2::/47 ! -o lo -j DROP",
+            "-d fd00:2::/129 ! -o lo -j DROP",
+            "-d fd00:2::/47 ! -o lo -p udp -j DROP",
+            "-d fd00:2::/47 ! -o lo -p udp -m udp --dport 4789 -j DROP",
+            "-d fd00:2::/47 ! -o lo -j RETURN",
+            "! -o mesh0 -j RETURN",
+            "-o mesh0 -d fd00:2::/47 -j RETURN",
+            "-o mesh0 -j ACCEPT",
+            "-m policy --dir out --pol ipsec -j RETURN",
+            "-m policy --dir in --pol ipsec --reqid 7 -j RETURN",
+            "-m policy --dir out --pol none --reqid 7 -j RETURN",
         ] {
             assert_eq!(line(text).rule(), Rule::Other(text.into()));
         }

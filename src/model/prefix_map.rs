@@ -77,6 +77,22 @@ impl Prefix {
         joined
     }
 
+    /// Prefixes with the addresses of this one that are in none of others.
+    pub fn without(self, others: &BTreeSet<Self>) -> Vec<Self> {
+        if others.iter().any(|other| other.covers(&self)) {
+            return Vec::new();
+        }
+        let within: BTreeSet<Self> =
+            others.iter().filter(|other| self.covers(other)).copied().collect();
+        if within.is_empty() {
+            return vec![self];
+        }
+        // It is wider than another, so it has halves.
+        let first = Self { length: self.length + 1, ..self.network() };
+        let second = Self { address: self.last(), ..first }.network();
+        [first, second].into_iter().flat_map(|half| half.without(&within)).collect()
+    }
+
     /// The prefix whose first half is this one and whose second half is the other.
     fn half_of(self, second: Self) -> Option<Self> {
         let length = self.length.checked_sub(1)?;
@@ -112,6 +128,24 @@ mod tests {
     fn prefix(text: &str) -> Prefix {
         let (address, length) = text.split_once('/').unwrap();
         Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_prefix_without_others_has_all_other_addresses() {
+        for (whole, others, left) in [
+            ("10.2.0.0/15", vec![], vec!["10.2.0.0/15"]),
+            ("10.2.0.0/15", vec!["10.3.0.0/16"], vec!["10.2.0.0/16"]),
+            ("10.2.0.0/15", vec!["10.2.0.0/16", "10.3.0.0/16"], vec![]),
+            ("10.2.0.0/15", vec!["10.0.0.0/8"], vec![]),
+            ("10.2.0.0/15", vec!["10.4.0.0/16", "::/0"], vec!["10.2.0.0/15"]),
+            ("10.2.0.0/14", vec!["10.1.0.0/16"], vec!["10.0.0.0/16", "10.2.0.0/15"]),
+            ("fd00::/127", vec!["fd00::1/128"], vec!["fd00::/128"]),
+            ("0.0.0.0/0", vec!["0.0.0.0/1"], vec!["128.0.0.0/1"]),
+        ] {
+            let others = others.into_iter().map(prefix).collect();
+            let left: Vec<Prefix> = left.into_iter().map(prefix).collect();
+            assert_eq!(prefix(whole).without(&others), left, "{whole} without {others:?}");
+        }
     }
 
     #[test]

@@ -144,6 +144,11 @@ impl Selector {
         Self::between(Prefix::any(network.address), network)
     }
 
+    /// Whether it is for everything to its destinations, from any address of any user.
+    pub fn is_for_all_to(&self) -> bool {
+        *self == Self::to_network(self.dst)
+    }
+
     /// Everything from one address to another, the selector of every SA of a mesh.
     pub fn hosts(src: IpAddr, dst: IpAddr) -> Self {
         Self::between(Prefix::host(src), Prefix::host(dst))

@@ -329,13 +329,35 @@ pub(super) fn marked_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
 }
 
 /// The packets that a chain keeps from leaving unprotected: it drops them, or gives them the mark
-/// by which a policy selects them. Those to networks have blackholes too, which tell what goes.
+/// by which a policy selects them.
 fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
     match id.role() {
-        Some(ChainRole::Out | ChainRole::MangleOut) => to_ports(id.family, guarded_ports(rules)),
+        Some(ChainRole::Out | ChainRole::MangleOut | ChainRole::Post) => guarded(id.family, rules),
         Some(ChainRole::Mark) => to_ports(id.family, marked_ports(rules)),
-        Some(ChainRole::In | ChainRole::MangleIn | ChainRole::Post) | None => Vec::new(),
+        Some(ChainRole::In | ChainRole::MangleIn) | None => Vec::new(),
     }
+}
+
+/// The networks to which a chain certainly drops unprotected packets.
+pub(super) fn guarded_networks(rules: &[Rule]) -> impl Iterator<Item = Prefix> {
+    let certain = rules.iter().take_while(|rule| !matches!(rule, Rule::Other(_)));
+    certain.filter_map(|rule| match rule {
+        Rule::BlockTo { network } => Some(*network),
+        Rule::Block { .. }
+        | Rule::Drop { .. }
+        | Rule::Pass { .. }
+        | Rule::PassDevice { .. }
+        | Rule::PassProtected { .. }
+        | Rule::Mark { .. }
+        | Rule::Other(_) => None,
+    })
+}
+
+/// The packets that rules certainly drop where they leave unprotected.
+pub(super) fn guarded(family: Family, rules: &[Rule]) -> Vec<Selector> {
+    let mut packets = to_ports(family, guarded_ports(rules));
+    packets.extend(guarded_networks(rules).map(Selector::to_network));
+    packets
 }
 
 /// All packets to UDP ports.

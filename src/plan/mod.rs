@@ -38,6 +38,7 @@ mod stage;
 mod stops;
 mod trace;
 mod tunnel;
+mod uncovered;
 mod undo;
 mod warn;
 

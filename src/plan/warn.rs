@@ -8,12 +8,12 @@ use super::{
     encap, exception,
     firewall::{self, Lack},
     flush, layout, link, nat, networks,
-    policy::{self, PolicyChange},
+    policy::PolicyChange,
     ports,
     reach::Reach,
     route,
     sa::SaChange,
-    stage, tunnel,
+    stage, tunnel, uncovered,
 };
 use crate::{
     desired::Desired,
@@ -51,7 +51,7 @@ pub(super) fn warnings(
     lines.extend(behind_the_window(desired, changes, &other_layout));
     lines.extend(replaced(changes, &other_layout));
     lines.extend(closed(desired, changes));
-    lines.extend(left_in_clear(desired, changes));
+    lines.extend(uncovered::left_in_clear(desired, changes));
     lines.extend(ports::removed(desired, changes));
     lines.extend(stage::warnings(desired, live, reqid));
     lines.extend(exception::warnings(desired, changes));
@@ -343,50 +343,6 @@ fn excepts_ssh(policy: &Policy) -> bool {
     policy.passage() == Some(Passage::Exception)
         && proto == IPPROTO_TCP
         && (sport == ssh || dport == ssh)
-}
-
-/// Traffic that the changed objects covered, and the remaining ones don't.
-fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<Warning> {
-    let chains: Vec<Selector> = desired
-        .chains
-        .iter()
-        .filter(|((_, role), _)| role.guards() == Some(Direction::Out))
-        .flat_map(|((family, _), rules)| chain::to_ports(*family, chain::guarded_ports(rules)))
-        .collect();
-    let stays = |selector: &Selector| {
-        let guards = desired.guards.values();
-        let policies = desired.policies.values().map(|wanted| &wanted.policy);
-        let policies = guards.chain(policies).filter(|kept| covers_unmarked(kept));
-        let mut kept = policies.map(|kept| &kept.id.selector).chain(&chains);
-        kept.any(|kept| kept.covers(selector))
-    };
-    let mut gone: Vec<Selector> =
-        changes.iter().flat_map(Change::uncovered).filter(|selector| !stays(selector)).collect();
-    gone.sort();
-    gone.dedup();
-    // Of two that cover each other, such as two that differ in `user` alone, the first is named.
-    let is_within = |at: usize, selector: &Selector| {
-        gone.iter().enumerate().any(|(other_at, other)| {
-            other_at != at && other.covers(selector) && (other_at < at || !selector.covers(other))
-        })
-    };
-    let widest: Vec<String> = gone
-        .iter()
-        .enumerate()
-        .filter(|(at, selector)| !is_within(*at, selector))
-        .map(|(_, selector)| selector.to_string())
-        .collect();
-    (!widest.is_empty()).then(|| {
-        let text = format!(
-            "nothing protects these packets afterwards; they leave in the clear: {}",
-            list(&widest)
-        );
-        Warning::new(WarningCode::LeftInTheClear, text)
-    })
-}
-
-fn covers_unmarked(policy: &Policy) -> bool {
-    policy::may_protect(policy) && !policy.lets_clear_text_pass()
 }
 
 /// The distance above its seed from which an SA sends so fast that its host would begin below its

@@ -249,9 +249,12 @@ fn fate(state: &State, packet: &Packet, sas: Option<Vec<&Sa>>) -> Vec<Fate> {
         Some(sa) => Fate::Protected(sa.id.spi),
         None => Fate::Leaks,
     };
-    let filter = verdict(state, "filter", packet, Direction::Out, &reqids(&sas));
-    let dropped = filter.drops.then_some(Fate::Dropped);
-    filter.passes.then_some(sent).into_iter().chain(dropped).collect()
+    let out = Direction::Out;
+    let filter = verdict(state, "filter", packet, out, &reqids(&sas));
+    let behind = chains_behind_the_route(state, packet.family());
+    let behind = verdict_of(state, behind, packet, out, &reqids(&sas));
+    let dropped = (filter.drops || behind.drops).then_some(Fate::Dropped);
+    (filter.passes && behind.passes).then_some(sent).into_iter().chain(dropped).collect()
 }
 
 /// The result of a packet's look-up: the best policy, in the table of sub policies and then in the
@@ -443,7 +446,19 @@ fn chains<'s>(
     let is_in = direction == Direction::In;
     let chains = state.firewall.chains.iter().filter(|chain| {
         let id = &chain.id;
-        id.family == family && id.table == table && id.name.ends_with("-IN") == is_in
+        id.family == family
+            && id.table == table
+            && id.name.ends_with("-IN") == is_in
+            && !id.name.ends_with("-POST")
+    });
+    chains.filter(|chain| !chain.jumps.is_empty()).collect()
+}
+
+/// The chains that packets get to behind all others, as they leave by their device.
+fn chains_behind_the_route(state: &State, family: Family) -> Vec<&Chain> {
+    let chains = state.firewall.chains.iter().filter(|chain| {
+        let id = &chain.id;
+        id.family == family && id.table == "mangle" && id.name.ends_with("-POST")
     });
     chains.filter(|chain| !chain.jumps.is_empty()).collect()
 }
@@ -519,6 +534,16 @@ fn verdict(
     reqids: &[Reqid],
 ) -> Verdict {
     let chains = chains(state, table, direction, packet.family());
+    verdict_of(state, chains, packet, direction, reqids)
+}
+
+fn verdict_of(
+    state: &State,
+    chains: Vec<&Chain>,
+    packet: &Packet,
+    direction: Direction,
+    reqids: &[Reqid],
+) -> Verdict {
     let verdicts: Vec<Verdict> = chains
         .into_iter()
         .map(|chain| {
@@ -564,8 +589,15 @@ fn walk(
                 *of == direction && is_to(*port) && reqids.is_empty()
             }
             Rule::Mark { .. } => false,
-            // Rules for networks, which `networks` follows.
-            Rule::PassDevice { .. } | Rule::PassProtected { .. } | Rule::BlockTo { .. } => false,
+            // No packet of two hosts leaves by the interface of a mesh's networks.
+            Rule::PassDevice { .. } => false,
+            Rule::PassProtected { reqid } => {
+                if reqids.contains(reqid) {
+                    break;
+                }
+                false
+            }
+            Rule::BlockTo { network } => is_in(*network, packet.dst) && !is_on_lo,
         };
         if drops {
             return Verdict { passes: may_pass, drops: true };

@@ -383,6 +383,19 @@ fn odd_chain(chains: &mut Vec<Chain>, wanted: &[Desired; 2], n: &[u8; 12]) {
             _ => Rule::guards(port, direction, REQID),
         },
     };
+    let rules = |port| match role {
+        ChainRole::Post => {
+            let network =
+                pick(&["192.0.2.0/24", "192.0.2.2/32", "2001:db8::/64", "10.0.0.0/8"], n[5]);
+            let (address, length) = network.split_once('/').unwrap();
+            let network =
+                Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() };
+            let all =
+                Rule::guards_of_networks(&[network].into(), "mesh0", pick(&[REQID, THEIRS], n[4]));
+            all.into_iter().skip(usize::from(n[10] % 3)).collect()
+        }
+        _ => rules(port),
+    };
     let ours = wanted[0].chains.get(&(family, role)).cloned().unwrap_or(rules(port));
     let rules = match n[6] % 5 {
         0 => ours,

@@ -80,12 +80,18 @@ fn devices_in_a_vrf_with_routes_of_its_own_send_nothing_in_the_clear() {
          route add default via 2001:db8::fe dev eth0 table 77\n",
         address(Underlay::V6, A, 1)
     ));
-    sites.is_closed(A, B);
+    let from_a = || _ = sites.answers(A, B);
+    assert_eq!(in_the_clear(&sites, from_a), 0);
     flush(gateway, "ip6tables");
-    let leaks = in_the_clear(&sites, || _ = sites.answers(A, B));
-    assert!(leaks > 0, "the test sees leaks");
+    assert!(in_the_clear(&sites, from_a) > 0, "the test sees leaks");
     lab.apply(A);
+    assert_eq!(in_the_clear(&sites, from_a), 0);
+    // What comes from the other site follows the routes of the interface, and none of these leads there.
+    lab.meshsec(A, &["plan"]).says("no route of this host is for its own 10.1.0.0/16, fd00:1::/48");
+    assert!(in_the_clear(&sites, || _ = sites.answers(B, A)) > 0);
+    gateway.ip_batch("route add blackhole 10.1.0.0/16\nroute add blackhole fd00:1::/48\n");
     sites.is_closed(A, B);
+    lab.meshsec(A, &["plan"]).lacks("no route of this host");
 }
 
 #[test]

@@ -78,9 +78,12 @@ impl Sites {
         gateway.ip_batch(&format!(
             "link set lan0 up\n\
              address add {}/16 dev lan0\naddress add {}/48 dev lan0 nodad\n\
+             address add fe80::{}/64 dev eth0 nodad\n\
              route add default via 192.0.2.254\nroute add default via 2001:db8::fe\n",
             at(v4, GATEWAY),
-            at(v6, GATEWAY)
+            at(v6, GATEWAY),
+            // Whoever forwards asks for the router's link-layer address from a link-local one.
+            place + 1
         ));
         for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             gateway.set_sysctl(name, "1");

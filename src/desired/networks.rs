@@ -192,28 +192,40 @@ impl WantedTunnel {
 }
 
 impl Desired {
+    /// Whether packets of a selector can be sent by a host: without IPv6 on the interface, none to
+    /// networks of IPv6 are.
+    pub fn is_sent(&self, state: &State, packets: &Selector) -> bool {
+        packets.is_ipv4() || !state.ipv6_off || !self.networks.contains_key(&packets.dst)
+    }
+
     /// The same with all that depends on the host's state: the interface's MTU, its addresses, and the
-    /// sources of routes. `underlay` is the smallest MTU of the devices by which packets to peers leave,
+    /// routes to it, none of IPv6 where the interface has no IPv6. `underlay` is the smallest MTU of the devices by which packets to peers leave,
     /// if one is known.
     pub fn resolved(&self, state: &State, reqid: Reqid, underlay: Option<u32>) -> Cow<'_, Self> {
         let Some(tunnel) = &self.tunnel else { return Cow::Borrowed(self) };
         let mut resolved = self.clone();
         let mtu = tunnel.mtu(underlay);
         resolved.interface = Some(Interface::of_mesh(&tunnel.device, reqid, mtu));
+        let has_family = |is_ipv4: bool| is_ipv4 || !state.ipv6_off && mtu >= mtu::IPV6_SMALLEST;
         let address = |is_ipv4: bool| match tunnel.inside(state, reqid, is_ipv4) {
-            Inside::At(address) => Some(address),
-            Inside::None | Inside::Several(_) => None,
+            Inside::At(address) if has_family(is_ipv4) => Some(address),
+            Inside::At(_) | Inside::None | Inside::Several(_) => None,
         };
         let sources = [address(true), address(false)];
         let here: BTreeSet<IpAddr> = tunnel.elsewhere(state, reqid).collect();
         for address in sources.into_iter().flatten().filter(|address| !here.contains(address)) {
             resolved.inside.insert(LocalAddress { address, device: tunnel.device.clone() });
         }
-        for (network, peer) in &tunnel.routes {
+        let routes = tunnel.routes.iter();
+        for (network, peer) in routes.filter(|(to, _)| has_family(to.address.is_ipv4())) {
             let source = sources[usize::from(!network.address.is_ipv4())];
             let entry = FibEntry::through(*network, &tunnel.device, source);
             let wanted = WantedEntry { entry, peer: peer.clone() };
             resolved.fib.insert(FibKey::of(&wanted.entry), wanted);
+        }
+        // A kernel without IPv6 takes no such route, and sends nothing that a blackhole would drop.
+        if state.firewall.absent.contains(&Family::Ipv6) {
+            resolved.fib.retain(|_, wanted| wanted.entry.to.address.is_ipv4());
         }
         Cow::Owned(resolved)
     }

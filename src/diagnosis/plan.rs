@@ -248,7 +248,7 @@ fn check(code: WarningCode) -> Option<(CheckCode, Outcome)> {
         | W::BlockedUntilApply => (CheckCode::Applied, Attention),
         W::OtherAddresses => (CheckCode::Source, Unknown),
         W::OtherSource | W::NoInside => (CheckCode::Source, Attention),
-        W::NoOwnRoute => (CheckCode::Forwarding, Attention),
+        W::NoIpv6 | W::NoOwnRoute => (CheckCode::Forwarding, Attention),
         W::Outranked => (CheckCode::Conflict, Attention),
         W::PastTheGuard | W::MarkInAVrf => (CheckCode::Bypass, Attention),
         W::SysctlsHidden => (CheckCode::Bypass, Unknown),

@@ -101,6 +101,7 @@ codes! {
         Translated "translated" "A rule of the nat table gives packets to peers another address, or may.",
         TranslationsHidden "translations-hidden" "Rules of the nat table can't be read.",
         NoInside "no-inside" "Packets of this host's own programs to networks come from an address that peers refuse.",
+        NoIpv6 "no-ipv6" "IPv6 is off on the mesh's interface, so that networks of IPv6 are not reached.",
         NoOwnRoute "no-own-route" "No route leads to a network of this host: what arrives for it follows a route for others.",
         // Tunnel devices.
         TunnelUnprotected "tunnel-unprotected" "A tunnel device of the kind sends to a port that nothing protects.",

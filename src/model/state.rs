@@ -173,6 +173,10 @@ pub struct State {
     /// not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keepalives: Option<bool>,
+    /// Whether IPv6 is off on the mesh's interface, or would be on a new one (`disable_ipv6`); asked
+    /// where the mesh has networks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6_off: bool,
     /// The meshes' chains in iptables, and the foreign rules that matter to them.
     #[serde(default)]
     pub firewall: Firewall,
@@ -197,6 +201,7 @@ impl State {
             usage: Vec::new(),
             encap: self.encap,
             keepalives: self.keepalives,
+            ipv6_off: self.ipv6_off,
             firewall: self.firewall.clone(),
         }
     }
@@ -257,9 +262,11 @@ impl State {
             usage: _,
             encap: _,
             keepalives: _,
+            ipv6_off,
             firewall,
         } = self;
-        (sas, policies, fib, bypasses, routes, tunnels, translations, hidden, firewall)
+        let rules = (translations, hidden, firewall);
+        (sas, policies, fib, bypasses, routes, tunnels, ipv6_off, rules)
     }
 
     /// The SAs of the mesh with this reqid, placeholders of the kernel among them.

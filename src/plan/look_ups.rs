@@ -165,15 +165,17 @@ pub fn packets_out(
         let policy = &wanted.policy;
         if policy.id.direction == Direction::Out && !policy.is_for_icmp_errors() {
             let packet = desired.packets(wanted);
-            let flow = look_ups.flow(&packet);
-            peers.entry(wanted.peer.clone()).or_default().push((packet, flow));
+            let flows = peers.entry(wanted.peer.clone()).or_default();
+            if desired.is_sent(state, &packet) {
+                flows.push((packet, look_ups.flow(&packet)));
+            }
         }
     }
     let clear = |peer: &PeerName| !desired.stage(peer).sends() && asked(peer);
     let paired: BTreeSet<&PeerName> = desired.peers.values().collect();
     for (network, peer) in desired.networks.iter().filter(|(_, peer)| clear(peer)) {
-        let is_paired = paired.contains(peer);
         let packet = Selector::to_network(*network);
+        let is_paired = paired.contains(peer) && desired.is_sent(state, &packet);
         let fate = is_paired.then(|| (packet, look_ups.flow(&packet)));
         peers.entry(peer.clone()).or_default().extend(fate);
     }

@@ -7,8 +7,8 @@ use super::{conflict::Conflict, link, stops::Stops, warn::list};
 use crate::{
     desired::{Desired, FibKey, Goal, Inside, WantedEntry, WantedTunnel},
     model::{
-        ConflictCode, FibAction, FibEntry, Live, MAIN_TABLE, Mtu, PeerName, Prefix, PrefixMap,
-        Reqid, State, Warning, WarningCode,
+        ConflictCode, Family, FibAction, FibEntry, Live, MAIN_TABLE, Mtu, PeerName, Prefix,
+        PrefixMap, Reqid, State, Warning, WarningCode,
     },
     mtu,
 };
@@ -129,8 +129,10 @@ pub(super) fn warnings(desired: &Desired, live: &Live, reqid: Reqid) -> Vec<Warn
         return Vec::new();
     };
     let mut lines = mtu_warnings(desired, tunnel, &live.0);
+    lines.extend(without_ipv6(desired, tunnel, &live.0));
     lines.extend(no_own_route(tunnel, &live.0, reqid));
-    lines.extend([true, false].into_iter().filter_map(|is_ipv4| {
+    let families = [true, false].into_iter().filter(|is_ipv4| *is_ipv4 || !live.0.ipv6_off);
+    lines.extend(families.filter_map(|is_ipv4| {
         let has_networks = desired.networks.keys().any(|net| net.address.is_ipv4() == is_ipv4);
         has_networks.then(|| no_inside(tunnel, &live.0, reqid, is_ipv4)).flatten()
     }));
@@ -187,6 +189,27 @@ fn mtu_warnings(desired: &Desired, tunnel: &WantedTunnel, state: &State) -> Vec<
         lines.push(Warning::new(WarningCode::MtuTakesIpv6, text));
     }
     lines
+}
+
+/// A host that sends and takes nothing of IPv6 by the interface.
+fn without_ipv6(desired: &Desired, tunnel: &WantedTunnel, state: &State) -> Option<Warning> {
+    let mut networks = desired.networks.keys().chain(&tunnel.own);
+    let has_ipv6 = networks.any(|network| network.address.is_ipv6());
+    (state.ipv6_off && has_ipv6).then(|| {
+        let device = &tunnel.device;
+        let remedy = match state.firewall.absent.contains(&Family::Ipv6) {
+            true => "the kernel has none".into(),
+            false if state.link(device).is_some() => {
+                format!("run: sysctl -w net/ipv6/conf/{device}/disable_ipv6=0")
+            }
+            false => "run: sysctl -w net/ipv6/conf/default/disable_ipv6=0".into(),
+        };
+        let text = format!(
+            "IPv6 is off on {device}, so that this host reaches no networks of IPv6, and has no address \
+             or route for them; where its programs need them, {remedy}"
+        );
+        Warning::new(WarningCode::NoIpv6, text)
+    })
 }
 
 /// Networks behind this host to which no route leads. A gateway sends on what it has decrypted by its

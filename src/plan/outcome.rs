@@ -61,7 +61,7 @@ pub fn outcomes(
         return BTreeMap::new();
     }
     let sides = [Objects::of(before), Objects::after(before, changes)];
-    let mut packets = packets_of_peers(desired);
+    let mut packets = packets_of_peers(desired, before);
     packets.extend(packets_of_former(desired, reqid, before));
     let others = packets_of_others(desired, reqid, &sides);
     packets.extend((!others.is_empty()).then_some((FarEnd::Others, others)));
@@ -203,7 +203,7 @@ impl<'s> Objects<'s> {
     }
 }
 
-fn packets_of_peers(desired: &Desired) -> BTreeMap<FarEnd, Vec<Selector>> {
+fn packets_of_peers(desired: &Desired, state: &State) -> BTreeMap<FarEnd, Vec<Selector>> {
     let Some((traffic, local)) = desired.traffic.zip(desired.local) else {
         return BTreeMap::new();
     };
@@ -214,7 +214,8 @@ fn packets_of_peers(desired: &Desired) -> BTreeMap<FarEnd, Vec<Selector>> {
     }
     for (network, peer) in &desired.networks {
         let selector = Selector::to_network(*network);
-        packets.entry(FarEnd::Peer(peer.clone())).or_default().push(selector);
+        let of_peer = packets.entry(FarEnd::Peer(peer.clone())).or_default();
+        of_peer.extend(desired.is_sent(state, &selector).then_some(selector));
     }
     packets
 }

@@ -224,7 +224,9 @@ fn peer_state(
     packets: Vec<(Selector, Flow)>,
     changes: usize,
 ) -> PeerState {
-    let flow = packets.iter().map(|(_, flow)| *flow).max().unwrap_or(Flow::Clear);
+    // A host without IPv6 sends none to a peer with networks of IPv6 alone.
+    let none = if case.live.0.ipv6_off { Flow::Blocked } else { Flow::Clear };
+    let flow = packets.iter().map(|(_, flow)| *flow).max().unwrap_or(none);
     let fares_so = |other: &Flow| other.word() == flow.word();
     let mixed = !packets.iter().all(|(_, other)| fares_so(other));
     let only = packets.iter().filter(|(_, other)| mixed && fares_so(other));

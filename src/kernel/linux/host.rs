@@ -87,6 +87,27 @@ fn bypasses_under(root: &Path, links: &[Link]) -> Result<Option<Vec<Bypass>>, Ke
     Ok(Some(found))
 }
 
+/// Whether IPv6 is off on a device, or would be on a new one. That of `all` is copied to these as it is
+/// set (`addrconf_disable_ipv6`). A device whose MTU is too small for IPv6 has no sysctl.
+///
+/// # Errors
+///
+/// [`KernelError::System`] if the sysctl exists and can't be read.
+pub(super) fn ipv6_off(device: Option<&str>) -> Result<bool, KernelError> {
+    ipv6_off_under(Path::new("/proc/sys/net"), device)
+}
+
+fn ipv6_off_under(root: &Path, device: Option<&str>) -> Result<bool, KernelError> {
+    for device in device.into_iter().chain(["default"]) {
+        let path = root.join("ipv6/conf").join(device).join("disable_ipv6");
+        if let Some(text) = read_if_any(&path)? {
+            return Ok(text.trim() != "0");
+        }
+    }
+    // A kernel without IPv6, or no sight of sysctls. Every kernel with IPv4 has this one.
+    Ok(read_if_any(&root.join("ipv4/conf/all/disable_policy"))?.is_some())
+}
+
 /// Whether a sysctl is set. One that doesn't exist is not: IPv6 has no
 /// disable_xfrm, and a device may be gone by now.
 fn is_set(path: &Path) -> Result<bool, KernelError> {
@@ -99,6 +120,27 @@ mod tests {
 
     fn link(name: &str) -> Link {
         Link { name: name.into(), mtu: 1500, kind: None, queue: None }
+    }
+
+    #[test]
+    fn ipv6_is_off_by_the_devices_sysctl_or_that_of_new_ones() {
+        let root = tempfile::tempdir().unwrap();
+        let set = |place: &str, value: &str| {
+            let path = root.path().join(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, value).unwrap();
+        };
+        let off = |device| ipv6_off_under(root.path(), device).unwrap();
+        assert!(!off(None), "no sight of sysctls");
+        set("ipv4/conf/all/disable_policy", "0\n");
+        assert!(off(None) && off(Some("mesh0")), "a kernel without IPv6");
+        set("ipv6/conf/default/disable_ipv6", "0\n");
+        assert!(!off(None) && !off(Some("mesh0")));
+        set("ipv6/conf/mesh0/disable_ipv6", "1\n");
+        assert!(!off(None) && off(Some("mesh0")));
+        set("ipv6/conf/default/disable_ipv6", "1\n");
+        set("ipv6/conf/mesh0/disable_ipv6", "0\n");
+        assert!(off(None) && !off(Some("mesh0")));
     }
 
     #[test]

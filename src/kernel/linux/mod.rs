@@ -261,6 +261,9 @@ impl Kernel for Linux {
             self.objects(reqid, local, &devices)?;
         let keepalives = self.ways.encap.and_then(|_| host::keepalives());
         let Devices { links, addresses, interfaces, .. } = devices;
+        let own = interfaces.iter().find(|interface| interface.belongs_to(reqid));
+        let ipv6_off = !self.ways.networks.is_empty()
+            && host::ipv6_off(own.map(|interface| interface.name.as_str()))?;
         let bypasses = host::bypasses(&links)?;
         let hidden = [
             bypasses.is_none().then_some(Hidden::Sysctls),
@@ -283,6 +286,7 @@ impl Kernel for Linux {
                 usage,
                 encap,
                 keepalives,
+                ipv6_off,
                 firewall: seen.firewall,
             }
             .sorted(),

@@ -243,6 +243,33 @@ fn sites_that_speak_in_the_clear_are_enrolled_by_stages_without_a_lost_packet() 
 
 #[test]
 #[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_gateway_without_ipv6_reaches_networks_of_ipv4() {
+    let sites = Sites::over(Underlay::V4, 2);
+    let lab = &sites.lab;
+    let gateway = lab.host(A);
+    for of in ["default", "all"] {
+        gateway.set_sysctl(&format!("ipv6/conf/{of}/disable_ipv6"), "1");
+    }
+    lab.meshsec(A, &["plan"]).says("IPv6 is off on mesh0");
+    lab.apply_all();
+    lab.places().for_each(|place| lab.has_converged(place));
+    assert_eq!(sites.answers(A, B), [3, 0]);
+    lab.meshsec(A, &["status"]).exits(0).says("1 protected");
+    // On again, but the addresses of other devices are gone.
+    for of in ["default", "all"] {
+        gateway.set_sysctl(&format!("ipv6/conf/{of}/disable_ipv6"), "0");
+    }
+    lab.meshsec(A, &["plan"]).says("fd00:2::/48 dev mesh0");
+    lab.apply(A);
+    lab.has_converged(A);
+    gateway
+        .ip_batch(&format!("address replace {}/48 dev lan0 nodad\n", address(Underlay::V6, A, 1)));
+    lab.apply(A);
+    sites.reaches(A, B);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
 fn foreign_routes_and_devices_in_the_way_are_named_and_left() {
     let sites = Sites::over(Underlay::V4, 3);
     let lab = &sites.lab;

@@ -343,3 +343,46 @@ fn a_foreign_policy_whose_packets_the_chain_drops_is_named() {
     let told = warns(&lab(1), &mut kernel, WarningCode::SecondGuardDrops).unwrap();
     assert!(told.contains("fd00:2:0:7::/64") && told.contains("out of one of the two"), "{told}");
 }
+
+#[test]
+fn a_host_without_ipv6_reaches_networks_of_ipv4_and_its_plan_is_empty() {
+    let mut kernel = host(&mesh(1, &super::LAB));
+    kernel.state_mut().ipv6_off = true;
+    assert!(crate::common::applied(&lab(1), &mut kernel).is_complete());
+    let told = warns(&lab(1), &mut kernel, WarningCode::NoIpv6).unwrap();
+    assert!(told.contains("net/ipv6/conf/mesh0/disable_ipv6=0"), "{told}");
+    assert!(plan(&lab(1), &mut kernel).is_empty());
+    let through = |kernel: &Memory| {
+        let entries = kernel.state().fib_of(REQID);
+        let through = entries.filter(|entry| entry.action == FibAction::device("mesh0"));
+        through.map(|entry| entry.to.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(through(&kernel), ["10.2.0.0/16", "10.3.0.0/16"]);
+    assert!(kernel.state().addresses.iter().all(|at| !at.address.to_string().starts_with("fd00")));
+    let desired = wanted(&lab(1)).0;
+    let flows = flows_out(&observe(&mut kernel).0, &desired, |_| true);
+    assert!(flows.values().all(|flow| matches!(flow, Flow::Protected(_))), "{flows:?}");
+
+    // On again, or no IPv6 in the kernel.
+    kernel.state_mut().ipv6_off = false;
+    assert!(crate::common::applied(&lab(1), &mut kernel).is_complete());
+    assert_eq!(through(&kernel).len(), 4);
+    let mut kernel = host(&mesh(1, &super::LAB));
+    kernel.state_mut().ipv6_off = true;
+    kernel.state_mut().firewall.absent.insert(Family::Ipv6);
+    assert!(crate::common::applied(&lab(1), &mut kernel).is_complete());
+    assert!(kernel.state().fib.iter().all(|entry| entry.to.address.is_ipv4()));
+    assert!(plan(&lab(1), &mut kernel).is_empty());
+}
+
+/// The kernel takes IPv6 off an interface with such an MTU.
+#[test]
+fn an_interface_too_small_for_ipv6_has_no_address_or_route_of_it() {
+    let mut config = lab(1);
+    config.tunnel.as_mut().unwrap().mtu = Mtu::Exactly(1279);
+    let plan = plan(&config, &mut host(&mesh(1, &super::LAB)));
+    let lines: Vec<String> = plan.changes.iter().map(|change| change.line()).collect();
+    let by_interface =
+        lines.iter().filter(|line| line.contains("dev mesh0") && line.contains("fd00"));
+    assert_eq!(by_interface.count(), 0, "{lines:?}");
+}

@@ -17,7 +17,7 @@ use crate::schema::{SCHEMAS, assert_valid, is_valid};
 use documents::{documents, read};
 
 /// Names that a document may lack, each behind the name of the member that it is in; `*` is any.
-const OPTIONAL: [&str; 39] = [
+const OPTIONAL: [&str; 40] = [
     "premises/included",
     "/foreign",
     "/local",
@@ -43,6 +43,7 @@ const OPTIONAL: [&str; 39] = [
     "state/hidden",
     "state/encap",
     "state/keepalives",
+    "state/ipv6_off",
     "links/kind",
     "links/queue",
     "routes/no_carrier",

@@ -256,6 +256,12 @@ pub fn ways(config: &Config, local: Option<&str>) -> Ways {
         ports,
         encap: config.esp.encap.map(|encap| encap.port),
         networks: config.peers.iter().flat_map(|peer| &peer.networks).copied().collect(),
+        behind: config
+            .peers
+            .iter()
+            .map(|peer| (peer.address, peer.networks.iter().copied().collect()))
+            .collect(),
+        interface: config.tunnel.as_ref().map(|wish| wish.device.clone()),
     }
 }
 

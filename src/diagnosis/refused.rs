@@ -53,7 +53,9 @@ pub(super) fn moved(
 
 fn meaning(facts: &Facts<'_>, name: &str) -> String {
     let has_sas = facts.state.sas_of(facts.config.reqid).next().is_some();
-    counter_meaning(name, has_sas).map(|meaning| format!(": {meaning}")).unwrap_or_default()
+    let has_networks = facts.config.peers.iter().any(|peer| !peer.networks.is_empty());
+    let meaning = counter_meaning(name, has_sas, has_networks);
+    meaning.map(|meaning| format!(": {meaning}")).unwrap_or_default()
 }
 
 /// Counters that stand still are of earlier; they count where a peer is not heard.

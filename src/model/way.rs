@@ -26,6 +26,10 @@ pub struct Ways {
     pub encap: Option<u16>,
     /// The networks behind peers. Entries of routing tables that overlap with them are read.
     pub networks: Vec<Prefix>,
+    /// The same by the address of their host.
+    pub behind: BTreeMap<IpAddr, Vec<Prefix>>,
+    /// The name of the XFRM interface of a mesh of networks.
+    pub interface: Option<String>,
 }
 
 impl Ways {

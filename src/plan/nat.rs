@@ -2,7 +2,7 @@
 //!
 //! The kernel looks up policies again after a translation, and none covers the new
 //! addresses: what a guard stops is blocked, all else leaves in the clear. Packets to networks of peers
-//! are protected whatever their source, and ESP packets of a tunnel are taken in from any address.
+//! are protected whatever their source, but the peers refuse a source outside of the networks.
 
 use super::{conflict::Conflict, stops::Stops, warn::capped};
 use crate::{
@@ -44,15 +44,24 @@ pub(super) fn conflicts(desired: &Desired, live: &Live) -> Vec<Conflict> {
 
 /// All other rules that may do so, and rules that can't be read.
 pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
-    if desired.traffic.is_none() || desired.protects_any_source() {
+    if desired.traffic.is_none() {
         return Vec::new();
     }
     let guarded = desired.is_guarded();
-    let is_conflict = !guarded && desired.sends();
+    let is_conflict = !guarded && desired.sends() && !desired.protects_any_source();
     let fate = if guarded { "are blocked by the guard" } else { "leave in the clear" };
     let line = |found: &Translation| {
         let Translation { rule, certain, esp, .. } = found;
         let does = if *certain { "gives" } else { "may give" };
+        if let Some(tunnel) = &desired.tunnel {
+            let device = &tunnel.device;
+            let text = format!(
+                "the rule {rule} {does} packets from networks of this host to those of peers another \
+                 source, which peers refuse if it is outside of these networks; leave the interface out: \
+                 ! -o {device}"
+            );
+            return Warning::new(WarningCode::Translated, text);
+        }
         let (packets, fate) = match esp {
             false => ("packets", fate),
             true => {

@@ -1,9 +1,23 @@
 //! The meanings of the kernel's counters of refused packets.
 
 /// The meaning of a counter of `/proc/net/xfrm_stat` (Documentation/networking/xfrm_proc.rst) on a
-/// host that has SAs of the mesh, or none.
-pub fn counter_meaning(name: &str, has_sas: bool) -> Option<&'static str> {
+/// host that has SAs of the mesh, or none, where the mesh protects networks or packets between hosts.
+pub fn counter_meaning(name: &str, has_sas: bool, has_networks: bool) -> Option<&'static str> {
     Some(match name {
+        "XfrmOutPolBlock" if has_networks => {
+            "blocked by a guard: to a peer's network, and not by the mesh's interface; \
+             ip route get shows the route"
+        }
+        "XfrmInPolBlock" if has_networks => {
+            "blocked by a guard: from a peer's network, unencrypted"
+        }
+        "XfrmInTmplMismatch" if has_networks => {
+            "came under the key of another peer than the one whose network the source is in"
+        }
+        "XfrmInNoPols" if has_networks => {
+            "came encrypted from an address in no peer's network: the sender lacks inside, or \
+             masquerades what leaves by its interface"
+        }
         "XfrmOutPolBlock" => {
             "blocked by a guard: the source or destination is not a peer's address; look at \
              ip -d link show type vxlan"
@@ -35,8 +49,25 @@ mod tests {
 
     #[test]
     fn an_unknown_spi_says_what_is_missing_here_or_what_differs() {
-        assert!(meaning("XfrmInNoStates", false).unwrap().contains("meshsec apply here"));
-        let differs = meaning("XfrmInNoStates", true).unwrap();
+        assert!(meaning("XfrmInNoStates", false, false).unwrap().contains("meshsec apply here"));
+        let differs = meaning("XfrmInNoStates", true, false).unwrap();
         assert!(["generation", "short_id", "peer list"].iter().all(|word| differs.contains(word)));
+    }
+
+    #[test]
+    fn refusals_of_networks_are_of_other_reasons_than_those_of_hosts() {
+        for (name, of_hosts, of_networks) in [
+            ("XfrmOutPolBlock", Some("type vxlan"), "ip route get"),
+            ("XfrmInPolBlock", Some("came unencrypted"), "from a peer's network"),
+            ("XfrmInTmplMismatch", Some("came unencrypted"), "key of another peer"),
+            ("XfrmInNoPols", None, "masquerades"),
+        ] {
+            let [hosts, networks] = [false, true].map(|networks| meaning(name, true, networks));
+            assert_eq!(
+                hosts.is_some_and(|text| text.contains(of_hosts.unwrap())),
+                of_hosts.is_some()
+            );
+            assert!(networks.unwrap().contains(of_networks), "{name}");
+        }
     }
 }

@@ -190,6 +190,16 @@ fn packets(ways: &Ways, devices: &Devices, routes: &[Route]) -> Option<iptables:
     })
 }
 
+/// The packets between this host's networks and those of others, where the mesh has networks.
+fn network_packets(ways: &Ways, devices: &Devices) -> Option<iptables::NetworkPackets> {
+    let (local, device) = (ways.local_among(&devices.addresses)?, ways.interface.clone()?);
+    let of = |is_own: bool| {
+        let hosts = ways.behind.iter().filter(move |(host, _)| (**host == local) == is_own);
+        hosts.flat_map(|(_, networks)| networks).copied().collect()
+    };
+    Some(iptables::NetworkPackets { own: of(true), others: of(false), device })
+}
+
 /// The part of a state that `NETLINK_XFRM` tells.
 struct Objects {
     sas: Vec<Sa>,
@@ -252,9 +262,11 @@ impl Kernel for Linux {
             Look::Guards => self.iptables.observe(reqid),
             Look::Marks => self.iptables.observe_marks(reqid),
         };
-        let translations = match packets(&self.ways, &devices, &routes) {
-            Some(packets) => self.iptables.translations(&packets, &seen),
-            None => Ok(Vec::new()),
+        let of_networks = network_packets(&self.ways, &devices);
+        let translations = match (of_networks, packets(&self.ways, &devices, &routes)) {
+            (Some(packets), _) => self.iptables.translations_of_networks(&packets, &seen),
+            (None, Some(packets)) => self.iptables.translations(&packets, &seen),
+            (None, None) => Ok(Vec::new()),
         };
         let local = self.ways.local_among(&devices.addresses);
         let Objects { sas, policies, socket_policies, usage, encap } =

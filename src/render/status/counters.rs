@@ -41,7 +41,9 @@ fn write_counter(page: &mut String, view: &StatusView<'_>, name: &str, number: u
         let each = EncapSocket::DATAGRAMS;
         format!("each look of meshsec for the socket of ESP in UDP adds {each}")
     }));
-    says.extend(counter_meaning(name, !view.case.live.0.usage.is_empty()).map(String::from));
+    let has_networks = !view.case.desired.networks.is_empty();
+    let meaning = counter_meaning(name, !view.case.live.0.usage.is_empty(), has_networks);
+    says.extend(meaning.map(String::from));
     if says.is_empty() {
         page.push('\n');
         return;

@@ -5,6 +5,8 @@ mod crashes;
 mod guard;
 mod sites;
 
+use std::process::Command;
+
 use crate::{
     fixture::{A, B, C, Underlay},
     ping,
@@ -239,6 +241,32 @@ fn sites_that_speak_in_the_clear_are_enrolled_by_stages_without_a_lost_packet() 
     for stream in streams {
         stream.lost_nothing();
     }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: cargo xtask test"]
+fn a_gateway_that_masquerades_is_told_of_the_interface() {
+    let sites = Sites::over(Underlay::V4, 2);
+    let lab = &sites.lab;
+    lab.apply_all();
+    sites.reaches(A, B);
+    let masquerade = |words: &str| {
+        let mut iptables = Command::new("iptables");
+        iptables.args(["-t", "nat"]).args(words.split(' ')).args(["-j", "MASQUERADE"]);
+        lab.host(A).run(&mut iptables).exits(0);
+    };
+    // As on most gateways to the internet: not for packets that leave by the interface.
+    masquerade("-A POSTROUTING -o eth0");
+    lab.meshsec(A, &["plan"]).lacks("MASQUERADE");
+    sites.reaches(A, B);
+    masquerade("-A POSTROUTING -s 10.1.0.0/16 ! -d 10.1.0.0/16");
+    lab.meshsec(A, &["plan"]).says("MASQUERADE").says("! -o mesh0");
+    assert_eq!(sites.answers(A, B)[0], 0, "the far end refuses the source");
+    lab.meshsec(B, &["doctor"]).exits(2).says("masquerades what leaves by its interface");
+    masquerade("-D POSTROUTING -s 10.1.0.0/16 ! -d 10.1.0.0/16");
+    masquerade("-A POSTROUTING -s 10.1.0.0/16 ! -o mesh0");
+    lab.meshsec(A, &["plan"]).lacks("MASQUERADE");
+    sites.reaches(A, B);
 }
 
 #[test]

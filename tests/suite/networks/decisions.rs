@@ -9,7 +9,7 @@ use meshsec::{
     kernel::Memory,
     model::{
         Bypass, ConflictCode, Direction, Family, FibAction, FibEntry, Generation, Link, Mode, Mtu,
-        Policy, PolicyId, Reqid, Selector, Spi, Stage, State, Template, WarningCode,
+        Policy, PolicyId, Reqid, Selector, Spi, Stage, State, Template, Translation, WarningCode,
     },
     plan::{ChainStep, FarEnd, Flow, Phase, StepKind, flows_out},
 };
@@ -385,4 +385,15 @@ fn an_interface_too_small_for_ipv6_has_no_address_or_route_of_it() {
     let by_interface =
         lines.iter().filter(|line| line.contains("dev mesh0") && line.contains("fd00"));
     assert_eq!(by_interface.count(), 0, "{lines:?}");
+}
+
+#[test]
+fn a_rule_that_changes_sources_is_named_with_the_interface_to_leave_out() {
+    let mut kernel = applied_host(&lab(1));
+    let rule = "iptables-nft -t nat -A POSTROUTING -j MASQUERADE".to_owned();
+    let translation = Translation { rule, chain: "POSTROUTING".into(), certain: true, esp: false };
+    kernel.state_mut().translations.push(translation);
+    assert_eq!(codes(&lab(1), &mut kernel), []);
+    let told = warns(&lab(1), &mut kernel, WarningCode::Translated).unwrap();
+    assert!(told.contains("MASQUERADE") && told.contains("! -o mesh0"), "{told}");
 }

@@ -15,6 +15,7 @@ mod follow;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod nat;
+mod nat_of_networks;
 mod nf_tables;
 mod parse;
 mod run;
@@ -40,6 +41,7 @@ use crate::{
 pub(super) use drops::Host;
 use facts::FirewallScan;
 pub(super) use nat::Packets;
+pub(super) use nat_of_networks::NetworkPackets;
 use parse::{Table, Tables};
 
 /// The `net` directory of the calling thread's network namespace. `/proc/net`
@@ -164,12 +166,44 @@ impl Iptables {
         packets: &Packets,
         seen: &Seen,
     ) -> Result<Vec<Translation>, KernelError> {
-        proc_is_there()?;
         let family = if packets.local.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+        let tables = self.nat_tables(family, seen)?;
+        let found = tables
+            .iter()
+            .map(|(backend, table)| nat::translations(family, *backend, table, packets));
+        Ok(found.flatten().collect())
+    }
+
+    /// The rules that can change the sources of packets between networks, likewise.
+    ///
+    /// # Errors
+    ///
+    /// Any doubt that all rules were seen.
+    pub(super) fn translations_of_networks(
+        &self,
+        packets: &NetworkPackets,
+        seen: &Seen,
+    ) -> Result<Vec<Translation>, KernelError> {
+        let mut found = Vec::new();
+        for family in Family::ALL.into_iter().filter(|family| !is_absent(*family)) {
+            for (backend, table) in self.nat_tables(family, seen)? {
+                found.extend(nat_of_networks::translations(family, backend, &table, packets));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The nat tables of a family that are there.
+    fn nat_tables(
+        &self,
+        family: Family,
+        seen: &Seen,
+    ) -> Result<Vec<(Backend, Table)>, KernelError> {
+        proc_is_there()?;
         let mut found = Vec::new();
         for backend in Backend::ALL {
             if let Some(table) = seen.nat.get(&(family, backend)) {
-                found.extend(nat::translations(family, backend, table, packets));
+                found.push((backend, table.clone()));
                 continue;
             }
             let may_be_there = match backend {
@@ -185,8 +219,8 @@ impl Iptables {
             if !programs.pairs.contains_key(&backend) {
                 may_be_there?;
             }
-            if let Some(table) = programs.nat(backend)?.get("nat") {
-                found.extend(nat::translations(family, backend, table, packets));
+            if let Some(table) = programs.nat(backend)?.remove("nat") {
+                found.push((backend, table));
             }
         }
         Ok(found)

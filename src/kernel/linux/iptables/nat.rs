@@ -17,9 +17,9 @@ use super::{
 use crate::model::{Backend, Family, IPPROTO_ESP, IPPROTO_UDP, Prefix, Translation};
 
 /// The limit of rules: more than anybody reads.
-const MOST_RULES: usize = 32;
+pub(super) const MOST_RULES: usize = 32;
 /// The characters of a foreign rule that are shown.
-const LONGEST_RULE: usize = 200;
+pub(super) const LONGEST_RULE: usize = 200;
 
 /// Packets from the local peer to the others, as far as rules can tell them.
 #[derive(Debug, Clone)]

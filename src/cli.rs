@@ -58,6 +58,14 @@ impl Global {
     pub fn file(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
     }
+
+    /// The options that say which mesh and host another command is for, each behind a space.
+    pub fn same_host(&self) -> String {
+        let file = self.config.as_ref().map(|path| format!(" -c {}", path.display()));
+        let local = self.local.as_ref().map(|name| format!(" --local {name}"));
+        let netns = self.netns.as_ref().map(|name| format!(" --netns {name}"));
+        [file, local, netns].into_iter().flatten().collect()
+    }
 }
 
 /// How to print.

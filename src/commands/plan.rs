@@ -58,7 +58,8 @@ pub(super) fn run(global: &Global, args: &PlanArgs) -> Result<Status, Error> {
     show(&prepared, global, &loaded.config, &extent)?;
     if let Some(path) = &args.out {
         saved::write(path, &loaded, &prepared, &live)?;
-        super::say(format_args!("Saved; to perform it: meshsec apply {}", path.display()));
+        let options = global.same_host();
+        super::say(format_args!("Saved; to perform it: meshsec{options} apply {}", path.display()));
     }
     Ok(match &prepared.plan {
         plan if !plan.conflicts.is_empty() => Status::Error,

@@ -204,7 +204,26 @@ fn read_address(
         findings.wrong(value.span(), message, hint);
         return None;
     }
+    let around = networks.and_then(|all| all.iter().find(|network| network.covers(&here)));
+    if let Some(kind) = around.and_then(|network| of_the_whole(*network, address)) {
+        let message = format!("{address} is the {kind} of its network, and no host's");
+        findings.wrong(value.span(), message, INSIDE.write);
+        return None;
+    }
     Some(address)
+}
+
+/// The addresses of a network that are of all its hosts (RFC 919, RFC 4291 section 2.6.1). In one of two
+/// addresses or of one there are none (RFC 3021, RFC 6164).
+fn of_the_whole(network: Prefix, address: IpAddr) -> Option<&'static str> {
+    let has_none = Prefix::host(address).length - network.length < 2;
+    match address {
+        _ if has_none => None,
+        IpAddr::V4(_) if address == network.last() => Some("broadcast address"),
+        IpAddr::V4(_) if address == network.address => Some("first address"),
+        IpAddr::V6(_) if address == network.address => Some("anycast address of the routers"),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
 }
 
 /// An error at a place of one of several files.

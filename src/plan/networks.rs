@@ -81,10 +81,24 @@ fn other_routes(
         if drops || entry.action == FibAction::device(&tunnel.device) {
             continue;
         }
+        let is_own = entry.action == FibAction::Other("local".into());
         for (network, peer) in met_by(&networks, entry) {
             // At stage receive, packets leave by other routes as the file asks.
             let blackhole = FibKey::of(&FibEntry::blackhole(**network, reqid));
             if !desired.fib.contains_key(&blackhole) && !tunnel.routes.contains_key(network) {
+                continue;
+            }
+            if is_own {
+                found.push(Conflict {
+                    code: ConflictCode::OtherRoute,
+                    stops: Stops::peer(peer),
+                    object: format!("address {}", entry.to.address),
+                    text: format!(
+                        "this host has the address, and it is in {network}, a network of the peer: \
+                         packets for it stay here; take it from its device, or leave the network out of \
+                         the file"
+                    ),
+                });
                 continue;
             }
             let why = match (entry.table == MAIN_TABLE, entry.to.length > network.length) {

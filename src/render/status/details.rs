@@ -67,8 +67,12 @@ pub(super) fn refused(refused: Refused) -> String {
     format!("refused {}", causes.join(", "))
 }
 
-/// The packets of a selector; without addresses, except one that is not the peer's.
+/// The packets of a selector; without addresses, except one that is not the peer's. Those to a network
+/// are named by it.
 pub(super) fn kind_of_packets(view: &StatusView<'_>, selector: &Selector) -> String {
+    if view.case.desired.networks.contains_key(&selector.dst) {
+        return format!("to {}", selector.dst);
+    }
     let text = selector.to_string();
     let kind = text.split_once(" proto ").map_or("all", |(_, kind)| kind);
     let kind = match selector.proto {

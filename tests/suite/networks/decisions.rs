@@ -397,3 +397,20 @@ fn a_rule_that_changes_sources_is_named_with_the_interface_to_leave_out() {
     let told = warns(&lab(1), &mut kernel, WarningCode::Translated).unwrap();
     assert!(told.contains("MASQUERADE") && told.contains("! -o mesh0"), "{told}");
 }
+
+#[test]
+fn an_address_of_the_host_in_a_peers_network_is_named_as_that() {
+    let mut kernel = host(&mesh(1, &super::LAB));
+    let entry = FibEntry {
+        table: 255,
+        protocol: 2,
+        metric: 0,
+        action: FibAction::Other("local".into()),
+        ..FibEntry::through(prefix("10.2.0.9/32"), "lo", None)
+    };
+    kernel.state_mut().fib.push(entry);
+    let plan = plan(&lab(1), &mut kernel);
+    let [conflict] = plan.conflicts.as_slice() else { panic!("{:?}", plan.conflicts) };
+    assert_eq!(conflict.object, "address 10.2.0.9");
+    assert!(conflict.text.contains("10.2.0.0/16, a network of the peer"), "{}", conflict.text);
+}

@@ -395,6 +395,7 @@ impl Observed<'_> {
                 | Rule::Drop { .. }
                 | Rule::PassDevice { .. }
                 | Rule::PassProtected { .. }
+                | Rule::PassOutside { .. }
                 | Rule::BlockTo { .. }
                 | Rule::Other(_) => None,
             };

@@ -119,6 +119,7 @@ impl<'a> Lost<'a> {
             Rule::Pass { .. }
             | Rule::PassDevice { .. }
             | Rule::PassProtected { .. }
+            | Rule::PassOutside { .. }
             | Rule::Mark { .. }
             | Rule::Other(_) => None,
         });

@@ -253,6 +253,11 @@ pub enum Rule {
         /// The mesh's reqid.
         reqid: Reqid,
     },
+    /// Returns from the chain with packets that leave to addresses outside of a network.
+    PassOutside {
+        /// The network.
+        network: Prefix,
+    },
     /// Drops packets to a network, except those of the loopback device.
     BlockTo {
         /// The network.
@@ -277,15 +282,26 @@ impl Rule {
         device: &str,
         reqid: Reqid,
     ) -> Vec<Self> {
-        let passes = [Self::PassDevice { device: device.into() }, Self::PassProtected { reqid }];
-        let blocks = Prefix::joined(networks).into_iter();
-        passes.into_iter().chain(blocks.map(|network| Self::BlockTo { network })).collect()
+        let joined = Prefix::joined(networks);
+        let around = Prefix::around(&joined).filter(|_| joined.len() > Self::FEW);
+        let mut rules =
+            vec![Self::PassDevice { device: device.into() }, Self::PassProtected { reqid }];
+        rules.extend(around.map(|network| Self::PassOutside { network }));
+        rules.extend(joined.into_iter().map(|network| Self::BlockTo { network }));
+        rules
     }
+
+    /// The number of rules that each packet may meet, with those of ESP among them, which come by here
+    /// once more. Behind more, packets to other destinations are let pass ahead.
+    const FEW: usize = 8;
 
     /// Whether it is a guard's rule that spares packets.
     pub fn spares(&self) -> bool {
         match self {
-            Self::Pass { .. } | Self::PassDevice { .. } | Self::PassProtected { .. } => true,
+            Self::Pass { .. }
+            | Self::PassDevice { .. }
+            | Self::PassProtected { .. }
+            | Self::PassOutside { .. } => true,
             Self::Mark { .. }
             | Self::Block { .. }
             | Self::Drop { .. }
@@ -303,6 +319,7 @@ impl Rule {
             Self::Mark { .. }
             | Self::PassDevice { .. }
             | Self::PassProtected { .. }
+            | Self::PassOutside { .. }
             | Self::BlockTo { .. }
             | Self::Other(_) => None,
         }
@@ -342,6 +359,7 @@ impl fmt::Display for Rule {
             Self::PassProtected { reqid } => {
                 write!(f, "-m policy --dir out --pol ipsec --reqid {} -j RETURN", reqid.0)
             }
+            Self::PassOutside { network } => write!(f, "! -d {network} -j RETURN"),
             Self::BlockTo { network } => {
                 write!(f, "-d {network} {} -j DROP", not_lo(Direction::Out))
             }

@@ -77,6 +77,14 @@ impl Prefix {
         joined
     }
 
+    /// The longest prefix around all of these, if one shorter than everything is; none of two families.
+    pub fn around(prefixes: &[Self]) -> Option<Self> {
+        let (first, last) = (prefixes.iter().min()?, prefixes.iter().max()?);
+        let shortest = prefixes.iter().map(|prefix| prefix.length).min()?;
+        let wider = (1..=shortest).rev().map(|length| Self { length, ..*first }.network());
+        wider.into_iter().find(|wider| wider.covers(first) && wider.covers(last))
+    }
+
     /// Prefixes with the addresses of this one that are in none of others.
     pub fn without(self, others: &BTreeSet<Self>) -> Vec<Self> {
         if others.iter().any(|other| other.covers(&self)) {
@@ -145,6 +153,23 @@ mod tests {
             let others = others.into_iter().map(prefix).collect();
             let left: Vec<Prefix> = left.into_iter().map(prefix).collect();
             assert_eq!(prefix(whole).without(&others), left, "{whole} without {others:?}");
+        }
+    }
+
+    #[test]
+    fn the_prefix_around_others_is_the_longest() {
+        for (all, around) in [
+            (vec![], None),
+            (vec!["10.1.0.0/16"], Some("10.1.0.0/16")),
+            (vec!["10.1.0.0/16", "10.2.0.0/24", "10.9.0.0/16"], Some("10.0.0.0/12")),
+            (vec!["10.1.0.0/16", "192.168.0.0/24"], None),
+            (vec!["10.1.0.0/16", "100.64.0.0/24"], Some("0.0.0.0/1")),
+            (vec!["10.0.0.0/8", "10.9.0.0/16"], Some("10.0.0.0/8")),
+            (vec!["fd00:1::/48", "fd00:9::/48"], Some("fd00::/28")),
+            (vec!["10.1.0.0/16", "fd00:9::/48"], None),
+        ] {
+            let all: Vec<Prefix> = all.into_iter().map(prefix).collect();
+            assert_eq!(Prefix::around(&all), around.map(prefix), "{all:?}");
         }
     }
 

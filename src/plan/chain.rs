@@ -252,6 +252,8 @@ fn steps_of_chain(
             !rules.iter().any(|new| new.guarded() == rule.guarded())
         }
         Rule::PassDevice { .. } | Rule::PassProtected { .. } => !rules.contains(rule),
+        // It would let packets pass that the others are to drop.
+        Rule::PassOutside { .. } => false,
         Rule::BlockTo { network } => !rules
             .iter()
             .any(|new| matches!(new, Rule::BlockTo { network: wider } if wider.covers(network))),
@@ -268,7 +270,8 @@ fn steps_of_chain(
     if old.is_empty() {
         return vec![(put, set(rules.to_vec()))];
     }
-    let all = || rules.iter().chain(&old);
+    let is_narrow = |rule: &&Rule| matches!(rule, Rule::PassOutside { .. });
+    let all = || rules.iter().filter(|rule| !is_narrow(rule)).chain(&old);
     let spares = all().filter(|rule| rule.spares());
     let both = spares.chain(all().filter(|rule| !rule.spares())).cloned().collect();
     vec![(put, set(both)), (Phase::DeleteGuards, set(rules.to_vec()))]
@@ -308,6 +311,7 @@ pub(super) fn guarded_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
         | Rule::Pass { .. }
         | Rule::PassDevice { .. }
         | Rule::PassProtected { .. }
+        | Rule::PassOutside { .. }
         | Rule::BlockTo { .. }
         | Rule::Mark { .. }
         | Rule::Other(_) => None,
@@ -323,6 +327,7 @@ pub(super) fn marked_ports(rules: &[Rule]) -> impl Iterator<Item = u16> {
         | Rule::Block { .. }
         | Rule::PassDevice { .. }
         | Rule::PassProtected { .. }
+        | Rule::PassOutside { .. }
         | Rule::BlockTo { .. }
         | Rule::Other(_) => None,
     })
@@ -348,6 +353,7 @@ pub(super) fn guarded_networks(rules: &[Rule]) -> impl Iterator<Item = Prefix> {
         | Rule::Pass { .. }
         | Rule::PassDevice { .. }
         | Rule::PassProtected { .. }
+        | Rule::PassOutside { .. }
         | Rule::Mark { .. }
         | Rule::Other(_) => None,
     })

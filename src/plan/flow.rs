@@ -192,6 +192,11 @@ pub(super) fn verdict(state: &State, chain: &Chain, passing: Passing<'_>) -> Ver
             Rule::PassProtected { reqid } if reqids.contains(reqid) => {
                 return Verdict { passes: true, drops };
             }
+            Rule::PassOutside { network } if !network.overlaps(&packet.dst) => {
+                return Verdict { passes: true, drops };
+            }
+            // Some of them go there, and may be dropped behind.
+            Rule::PassOutside { network } => passes |= !network.covers(&packet.dst),
             Rule::BlockTo { network } if leaves && network.covers(&packet.dst) => {
                 return Verdict { passes, drops: true };
             }
@@ -251,6 +256,7 @@ pub(super) fn marks(state: &State, packet: &Selector, sent: u32) -> BTreeSet<u32
                 | Rule::Drop { .. }
                 | Rule::PassDevice { .. }
                 | Rule::PassProtected { .. }
+                | Rule::PassOutside { .. }
                 | Rule::BlockTo { .. } => {}
             }
         }

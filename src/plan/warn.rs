@@ -420,6 +420,7 @@ fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
             | Rule::Drop { .. }
             | Rule::PassDevice { .. }
             | Rule::PassProtected { .. }
+            | Rule::PassOutside { .. }
             | Rule::Other(_) => None,
         });
         to_ports.into_iter().chain(networks).any(|all| all.overlaps(selector))

@@ -39,7 +39,9 @@ fn guards_of_networks(family: Family) -> Vec<Rule> {
         let address: IpAddr = address.parse().unwrap();
         Prefix { address, length }
     };
-    Rule::guards_of_networks(&networks.map(prefix).into(), "mesh0", OURS)
+    let mut rules = Rule::guards_of_networks(&networks.map(prefix).into(), "mesh0", OURS);
+    rules.push(Rule::PassOutside { network: prefix(networks[0]) });
+    rules
 }
 
 fn id(bench: &mut dyn Bench, family: Family, role: ChainRole, reqid: Reqid) -> ChainId {

@@ -167,6 +167,12 @@ pub(super) fn walk(
                 }
                 false
             }
+            Rule::PassOutside { network } => {
+                if !is_in(*network, packet.dst) {
+                    break;
+                }
+                false
+            }
             Rule::BlockTo { network } => is_in(*network, packet.dst) && !is_on_lo,
         };
         if drops {

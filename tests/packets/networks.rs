@@ -107,6 +107,7 @@ fn behind_the_route(state: &State, dst: IpAddr, device: Option<&str>, fate: Fate
             match rule {
                 Rule::PassDevice { device: spared } if device == Some(spared) => return false,
                 Rule::PassProtected { reqid } if through.contains(reqid) => return false,
+                Rule::PassOutside { network } if !holds(*network, dst) => return false,
                 Rule::BlockTo { network } if holds(*network, dst) => return true,
                 // It may take the packet past the rest.
                 Rule::Other(_) => return false,

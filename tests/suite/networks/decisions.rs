@@ -332,6 +332,39 @@ fn a_chain_changes_in_two_steps_where_networks_or_the_interface_go() {
     assert_eq!(sets, [(Phase::Guards, both), (Phase::DeleteGuards, last)]);
 }
 
+/// ESP packets and those to the internet meet few rules. While networks change, none lets packets pass
+/// to all but some.
+#[test]
+fn many_networks_have_a_rule_ahead_that_is_not_there_while_they_change() {
+    let with = |numbers: &[u8]| {
+        let mut config = lab(1);
+        let network = |number: &u8| prefix(&format!("10.2.{number}.0/24"));
+        config.peers[1].networks = numbers.iter().map(network).collect();
+        config.peers[2].networks = [prefix("10.2.64.0/24")].into();
+        config
+    };
+    let before = with(&[0, 2, 4, 6, 8, 10, 12, 14, 16]);
+    let mut kernel = applied_host(&before);
+    let chain = kernel.state().firewall.chains.iter().find(|chain| chain.rules.len() > 3);
+    let rules: Vec<String> = chain.unwrap().rules.iter().map(ToString::to_string).collect();
+    assert_eq!((&*rules[2], rules.len()), ("! -d 10.2.0.0/17 -j RETURN", 3 + 10), "{rules:?}");
+    let after = with(&[0, 2, 4, 6, 8, 10, 12, 14, 128]);
+    let plan = plan(&after, &mut kernel);
+    let ahead: Vec<(Phase, Vec<String>)> = plan
+        .steps
+        .iter()
+        .filter_map(|planned| match &planned.step.kind {
+            StepKind::Chain(ChainStep::Set { rules, .. }) => {
+                let rules = rules.iter().map(ToString::to_string);
+                Some((planned.phase, rules.filter(|rule| rule.starts_with('!')).collect()))
+            }
+            _ => None,
+        })
+        .collect();
+    let last = vec!["! -d 10.2.0.0/16 -j RETURN".to_owned()];
+    assert_eq!(ahead, [(Phase::Guards, vec![]), (Phase::DeleteGuards, last)]);
+}
+
 #[test]
 fn a_foreign_policy_whose_packets_the_chain_drops_is_named() {
     let mut kernel = applied_host(&lab(1));

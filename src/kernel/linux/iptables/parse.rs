@@ -230,6 +230,7 @@ struct Matches<'a> {
     udp: Option<()>,
     port: Option<u16>,
     to: Option<Prefix>,
+    not_to: Option<Prefix>,
     by: Option<&'a str>,
     not_lo: Option<Direction>,
     direction: Option<Direction>,
@@ -267,6 +268,7 @@ impl<'a> Matches<'a> {
         match (option, value) {
             ("-i", "lo") => once(&mut self.not_lo, Direction::In),
             ("-o", "lo") => once(&mut self.not_lo, Direction::Out),
+            ("-d", value) => once(&mut self.not_to, prefix(value)?),
             _ => None,
         }
     }
@@ -274,7 +276,9 @@ impl<'a> Matches<'a> {
     /// The rule that has just these matches and this target.
     fn rule(&self) -> Option<Rule> {
         match (self.port, self.udp) {
-            (Some(port), Some(())) if self.to.is_none() && self.by.is_none() => {
+            (Some(port), Some(()))
+                if self.to.is_none() && self.not_to.is_none() && self.by.is_none() =>
+            {
                 self.rule_of_port(port)
             }
             (None, None) if self.mark.is_none() => self.rule_of_networks(),
@@ -304,8 +308,13 @@ impl<'a> Matches<'a> {
 
     /// A rule for packets to networks, of any protocol.
     fn rule_of_networks(&self) -> Option<Rule> {
-        let Self { to, by, not_lo, direction, policy, reqid, .. } = *self;
-        Some(match (self.target?, to, by, not_lo, (direction, policy, reqid)) {
+        let Self { to, not_to, by, not_lo, direction, policy, reqid, .. } = *self;
+        let policy = (direction, policy, reqid);
+        if let Some(network) = not_to {
+            let is_alone = (to, by, not_lo, policy) == (None, None, None, (None, None, None));
+            return (self.target? == "RETURN" && is_alone).then_some(Rule::PassOutside { network });
+        }
+        Some(match (self.target?, to, by, not_lo, policy) {
             ("DROP", Some(network), None, Some(Direction::Out), (None, None, None)) => {
                 Rule::BlockTo { network }
             }
@@ -447,6 +456,10 @@ mod tests {
                 "! -o lo -d 192.0.2.7 -j DROP",
                 Rule::BlockTo { network: prefix("192.0.2.7").unwrap() },
             ),
+            (
+                "! -d fd00::/28 -j RETURN",
+                Rule::PassOutside { network: prefix("fd00::/28").unwrap() },
+            ),
             ("-o mesh.7 -j RETURN", Rule::PassDevice { device: "mesh.7".into() }),
             (
                 "-m policy --reqid 7 --dir out --pol ipsec -j RETURN",
@@ -494,6 +507,10 @@ mod tests {
             "-d fd00:2::/47 ! -o lo -p udp -m udp --dport 4789 -j DROP",
             "-d fd00:2::/47 ! -o lo -j RETURN",
             "! -o mesh0 -j RETURN",
+            "! -d fd00:2::/47 -j DROP",
+            "! -d fd00:2::/47 ! -d fd00:4::/48 -j RETURN",
+            "! -d fd00:2::/47 -o mesh0 -j RETURN",
+            "! -d fd00:2::/47 -m policy --dir out --pol none -j RETURN",
             "-o mesh0 -d fd00:2::/47 -j RETURN",
             "-o mesh0 -j ACCEPT",
             "-m policy --dir out --pol ipsec -j RETURN",

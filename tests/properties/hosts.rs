@@ -392,7 +392,7 @@ fn odd_chain(chains: &mut Vec<Chain>, wanted: &[Desired; 2], n: &[u8; 12]) {
                 Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() };
             let all =
                 Rule::guards_of_networks(&[network].into(), "mesh0", pick(&[REQID, THEIRS], n[4]));
-            let outside = (n[11] % 3 == 0).then_some(Rule::PassOutside { network });
+            let outside = n[11].is_multiple_of(3).then_some(Rule::PassOutside { network });
             outside.into_iter().chain(all.into_iter().skip(usize::from(n[10] % 3))).collect()
         }
         _ => rules(port),

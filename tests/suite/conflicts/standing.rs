@@ -3,7 +3,7 @@
 use super::*;
 use meshsec::{
     config::{Ports, Protocol},
-    model::{Algorithm, Level, PortMatch},
+    model::{Algorithm, PortMatch, State},
 };
 
 /// A pair stands by an SA of the mesh that takes packets of the peer to this host, as they come.
@@ -51,15 +51,9 @@ fn steps_of_nobody(config: &Config, edit: impl FnOnce(&mut Memory)) -> Vec<&'sta
 fn a_policy_of_nobody_goes_if_nothing_may_need_it() {
     let wide = |level| {
         move |kernel: &mut Memory| {
-            let state = kernel.state_mut();
-            let out = |policy: &&Policy| {
-                policy.id.direction == Direction::Out
-                    && !policy.templates.is_empty()
-                    && !policy.is_for_icmp_errors()
-            };
-            let mut wide = state.policies.iter().find(out).unwrap().clone();
+            let mut wide = first_out(kernel.state());
             (wide.id.selector.dst.length, wide.templates[0].level) = (24, level);
-            state.policies.push(wide);
+            kernel.state_mut().policies.push(wide);
         }
     };
     let guarded = Config { guard: Guard::Policies, ..mesh(5, &HOSTS) };
@@ -104,4 +98,89 @@ fn a_guard_that_somebody_edited_is_repaired_whatever_is_in_the_way() {
     let plan = plan(&config, &mut kernel);
     let names: Vec<&str> = plan.steps.iter().map(|step| step.name()).collect();
     assert_eq!(names, ["update_guard"]);
+}
+
+/// The first policy out of a state that is for other packets than ICMP errors.
+fn first_out(state: &State) -> Policy {
+    let out = |policy: &&Policy| {
+        policy.id.direction == Direction::Out
+            && !policy.templates.is_empty()
+            && !policy.is_for_icmp_errors()
+    };
+    state.policies.iter().find(out).unwrap().clone()
+}
+
+/// One of nobody that covers ICMP errors stays, as it may be the only one, and lets no clear text
+/// pass from then on. One of the stopped peer stays as it is.
+#[test]
+fn a_policy_of_nobody_that_covers_errors_stays_and_is_closed() {
+    let open = Config { guard: Guard::Off, traffic: Traffic::All, ..mesh(5, &HOSTS) };
+    let second = |length: u8, sport, level| {
+        move |kernel: &mut Memory| {
+            let mut policy = first_out(kernel.state());
+            (policy.id.selector.dst.length, policy.templates[0].level) = (length, level);
+            (policy.id.selector.proto, policy.id.selector.sport) = (1, sport);
+            kernel.state_mut().policies.push(policy);
+        }
+    };
+    let (any, one) = (PortMatch::ANY, PortMatch::exactly(8));
+    assert_eq!(steps_of_nobody(&open, second(24, any, Level::Use)), ["update_policy"]);
+    assert_eq!(steps_of_nobody(&open, second(24, any, Level::Required)), [""; 0]);
+    let of_b = |level| {
+        let mut kernel = applied_host(&open);
+        second(32, one, level)(&mut kernel);
+        InTheWay::Sysctl.come(&mut kernel);
+        let plan = plan(&open, &mut kernel);
+        (plan.steps.len(), plan.held)
+    };
+    assert_eq!(of_b(Level::Use), (0, 1));
+    assert_eq!(of_b(Level::Required), (0, 1));
+}
+
+/// While a policy that takes clear text for want of an SA has to stay, it keeps the SAs that it may
+/// send under: those of its SPI, or any, to the hosts that it is for.
+#[test]
+fn sas_that_an_open_policy_may_send_under_stay() {
+    let config = Config { guard: Guard::Off, ..mesh(5, &HOSTS) };
+    let spi_to = |peer: usize| {
+        let ids = [0, peer].map(|place| config.peers[place].short_id);
+        Spi::new(Generation::new(5).unwrap(), ids[0], ids[1])
+    };
+    let host = |level, spi| {
+        let mut kernel = applied_host(&config);
+        let mut wide = first_out(kernel.state());
+        wide.id.selector.dst = Prefix { length: 31, ..wide.id.selector.dst };
+        (wide.templates[0].level, wide.templates[0].spi) = (level, spi);
+        let to_b = Selector::hosts(config.peers[0].address, config.peers[1].address);
+        let narrow = Selector { proto: IPPROTO_UDP, sport: PortMatch::exactly(7), ..to_b };
+        let foreign = foreign(Direction::Out, narrow, Action::Allow, 5);
+        kernel.state_mut().policies.extend([wide, foreign]);
+        kernel
+    };
+    let out = |spi: Spi| spi.from() == config.peers[0].short_id;
+    let (b, c, none) = (spi_to(1), spi_to(2), Spi::from_raw(0x0999));
+    for (level, spi, gone) in [
+        (Level::Use, Spi::from_raw(0), vec![]),
+        (Level::Use, b, vec![c]),
+        (Level::Use, c, vec![b]),
+        (Level::Use, none, vec![b, c]),
+        (Level::Required, Spi::from_raw(0), vec![b, c]),
+    ] {
+        let plan = plan(&of_generation(&config, 6), &mut host(level, spi));
+        let deleted = plan.steps.iter().filter_map(|step| match &step.step.kind {
+            StepKind::Sa(SaStep::Delete(id)) if out(id.spi) => Some(id.spi),
+            _ => None,
+        });
+        assert_eq!(deleted.collect::<Vec<_>>(), gone, "{level} {spi}");
+    }
+    // To replace one would leave a gap, in which its packets pass in the clear.
+    let replaced = |level| {
+        let mut kernel = host(level, Spi::from_raw(0));
+        let of_c = |sa: &&mut Sa| sa.id.dst == config.peers[2].address;
+        kernel.state_mut().sas.iter_mut().find(of_c).unwrap().replay.window = 32;
+        let plan = plan(&config, &mut kernel);
+        plan.steps.iter().any(|step| step.name() == "replace_sa")
+    };
+    assert!(!replaced(Level::Use));
+    assert!(replaced(Level::Required));
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use meshsec::{
-    config::{Ports, Protocol},
-    model::{Algorithm, PortMatch, State},
+    config::{LinkWish, Ports, Protocol},
+    model::{Algorithm, Mtu, PortMatch, State},
 };
 
 /// A pair stands by an SA of the mesh that takes packets of the peer to this host, as they come.
@@ -183,4 +183,89 @@ fn sas_that_an_open_policy_may_send_under_stay() {
     };
     assert!(!replaced(Level::Use));
     assert!(replaced(Level::Required));
+}
+
+/// A policy of a pair that stands gets its own form back, unless it would rank later than a foreign
+/// object allows or let clear text pass.
+#[test]
+fn a_policy_of_a_pair_that_stands_is_not_moved_behind_what_is_in_the_way() {
+    let config = mesh(5, &HOSTS[..2]);
+    let updates = |config: &Config, edit: &dyn Fn(&mut Policy)| {
+        let mut kernel = applied_host(config);
+        let id = first_out(kernel.state()).id;
+        let policy = kernel.state_mut().policies.iter_mut().find(|policy| policy.id == id);
+        edit(policy.unwrap());
+        InTheWay::Sysctl.come(&mut kernel);
+        let plan = plan(config, &mut kernel);
+        assert!(!plan.conflicts.is_empty());
+        plan.steps.iter().any(|step| step.name() == "update_policy")
+    };
+    assert!(updates(&config, &|policy| policy.priority += 1));
+    assert!(!updates(&config, &|policy| policy.priority = 5));
+    // One that refuses nothing keeps nothing from the foreign object.
+    let open = |policy: &mut Policy| (policy.priority, policy.templates[0].level) = (5, Level::Use);
+    assert!(updates(&config, &open));
+    let readable = |policy: &mut Policy| (policy.priority, policy.templates[0].proto) = (5, 51);
+    assert!(!updates(&config, &readable));
+    let unguarded = Config { guard: Guard::Off, ..config };
+    let at_send = Config { stage: Stage::Send, ..unguarded.clone() };
+    let mut kernel = applied_host(&unguarded);
+    InTheWay::Sysctl.come(&mut kernel);
+    assert_eq!(plan(&at_send, &mut kernel).changes, []);
+}
+
+/// A device of [link] for other packets stops nobody: what nothing needs any more goes.
+#[test]
+fn guards_go_where_a_conflict_stops_nobody() {
+    let link = |device: &str| Some(LinkWish { device: device.into(), mtu: Mtu::Auto });
+    let config = mesh(5, &HOSTS[..2]);
+    let unguarded = Config { guard: Guard::Off, link: link("br0"), ..config.clone() };
+    let mut kernel = applied_host(&config);
+    let state = kernel.state_mut();
+    state.links.push(crate::common::link("br0", 1400));
+    state.tunnels = Some(Vec::new());
+    let plan = plan(&unguarded, &mut kernel);
+    let codes: Vec<_> = plan.conflicts.iter().map(|found| found.code).collect();
+    assert_eq!((codes, plan.held), (vec![ConflictCode::LinkKind], 0));
+    assert!(plan.steps.iter().any(|step| step.name() == "delete_guard"));
+}
+
+/// A guard for two hosts is of no peer. So it stays with the others while something is in the way.
+#[test]
+fn a_guard_of_two_hosts_stays_while_something_is_in_the_way() {
+    let narrow = |kernel: &mut Memory| {
+        let selector = first_out(kernel.state()).id.selector;
+        let guard =
+            foreign(Direction::Out, selector.to_port(IPPROTO_UDP, 53), Action::Block, REQID.0);
+        kernel.state_mut().policies.push(guard);
+    };
+    let config = Config { guard: Guard::Policies, ..mesh(5, &HOSTS) };
+    assert_eq!(steps_of_nobody(&config, narrow), [""; 0]);
+    let mut kernel = applied_host(&config);
+    narrow(&mut kernel);
+    let changes = plan(&config, &mut kernel).changes;
+    assert_eq!(changes.iter().map(|change| &change.peer).collect::<Vec<_>>(), [&None]);
+}
+
+/// What is to come back is not held back for SAs that were not there, and that a policy asks for.
+#[test]
+fn an_sa_that_was_not_there_before_an_apply_goes_though_a_policy_asks_for_it() {
+    let config = mesh(5, &HOSTS);
+    let mut kernel = applied_host(&config);
+    let state = kernel.state_mut();
+    let pinned = first_out(state).templates[0].spi;
+    let of_c = Prefix::host(HOSTS[2].parse().unwrap());
+    let out_to_c = |policy: &&mut Policy| {
+        policy.id.direction == Direction::Out && policy.id.selector.dst == of_c
+    };
+    let taken = state.policies.iter_mut().find(out_to_c).unwrap();
+    taken.templates[0].reqid = Reqid(7);
+    let (mut before, _) = wanted_at(&config, Time::default());
+    before.goal =
+        meshsec::desired::Goal::Before { kept_chains: BTreeSet::new(), needs_chains: false };
+    before.sas.retain(|id, _| id.spi != pinned);
+    let plan = Plan::new(&before, &observe(&mut kernel), REQID);
+    assert_eq!(plan.conflicts[0].code, ConflictCode::SelectorTaken);
+    let names: Vec<&str> = plan.steps.iter().map(|step| step.name()).collect();
+    assert_eq!(names, ["delete_sa"]);
 }

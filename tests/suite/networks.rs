@@ -1,6 +1,7 @@
 //! A mesh of kind "networks": policies, guards, the interface, its addresses and routes.
 
 mod decisions;
+mod words;
 
 use std::net::IpAddr;
 

@@ -1,5 +1,6 @@
 //! A mesh of kind "networks": policies, guards, the interface, its addresses and routes.
 
+mod arrivals;
 mod decisions;
 mod words;
 

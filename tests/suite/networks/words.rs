@@ -2,7 +2,9 @@
 
 use meshsec::{
     config::Config,
-    model::{Direction, FibAction, FibEntry, Policy, ReasonCode, Stage, State, WarningCode},
+    model::{
+        Direction, FibAction, FibEntry, Policy, ReasonCode, Stage, State, Translation, WarningCode,
+    },
     plan::{Change, ObjectKind, Plan},
 };
 
@@ -90,4 +92,15 @@ fn packets_to_networks_are_left_in_the_clear_by_blackholes_that_go() {
     }
     assert!(told(Some(Stage::Enforce), Stage::Send));
     assert!(told(Some(Stage::Enforce), Stage::Receive));
+}
+
+/// Policies are for packets from any address, so that another one takes none past them.
+#[test]
+fn translations_are_in_nobodys_way_where_any_source_is_protected() {
+    let config = Config { stage: Stage::Send, ..lab(1) };
+    let mut kernel = applied_host(&config);
+    let rule = "iptables-nft -t nat -A POSTROUTING -j MASQUERADE".into();
+    let chain = "POSTROUTING".into();
+    kernel.state_mut().translations = vec![Translation { rule, chain, certain: true, esp: false }];
+    assert_eq!(plan(&config, &mut kernel).conflicts, []);
 }

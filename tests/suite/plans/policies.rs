@@ -245,3 +245,27 @@ fn attributes_that_no_mesh_has_are_told() {
     let expected = ["flag noecn", "flag localok"].map(|was| ("unexpected", Some(was.into()), None));
     assert_eq!(told, expected);
 }
+
+/// A policy out of mode tunnel is closed like any other: it meets no packets that arrive.
+#[test]
+fn a_policy_out_of_mode_tunnel_is_closed_before_it_goes() {
+    let mut kernel = applied_host(&lab());
+    let state = kernel.state_mut();
+    let mut second = policy(state, Direction::Out, "192.0.2.2").clone();
+    second.id.selector = second.id.selector.to_port(17, 53);
+    (second.templates[0].level, second.templates[0].mode) = (Level::Use, Mode::Tunnel);
+    state.policies.push(second);
+    let steps = plan(&lab(), &mut kernel).steps;
+    let steps: Vec<_> = steps.iter().map(|step| (step.phase, step.name())).collect();
+    let last = (Phase::DeletePolicies, "delete_policy");
+    assert_eq!(steps, [(Phase::Guards, "update_policy"), last]);
+}
+
+/// One that asks for any SA tells no generation from which it would be moved, nor a ShortID.
+#[test]
+fn a_policy_out_that_asks_for_any_sa_moves_from_no_generation() {
+    let mut kernel = applied_host(&lab());
+    policy(kernel.state_mut(), Direction::Out, "192.0.2.2").templates[0].spi = Spi::from_raw(0);
+    let plan = plan(&lab(), &mut kernel);
+    assert_eq!((plan.changes.len(), plan.warnings), (1, vec![]));
+}

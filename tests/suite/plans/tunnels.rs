@@ -98,7 +98,10 @@ fn the_device_of_the_link_makes_no_tunnels_of_the_kind() {
     golden("the-device-of-the-link-is-a-bridge", &config, &mut kernel);
     let geneve = Tunnel { kind: TunnelKind::Geneve, ..vxlan("vxlan42", 4789) };
     assert_eq!(told(&planned(Some("vxlan42"), &[geneve])), (vec![], 1));
-    assert_eq!(told(&planned(Some("vxlan42"), &[])), (vec![], 1));
+    let alone = planned(Some("vxlan42"), &[]);
+    assert_eq!(told(&alone), (vec![], 1));
+    let text = &alone.conflicts[0].text;
+    assert!(text.ends_with("; this host has no vxlan device"), "{text}");
     let device = planned(Some("eth0"), &[vxlan("vxlan42", 4789)]);
     assert_eq!(told(&device), (vec!["link-is-underlay"], 0));
 }

@@ -208,6 +208,7 @@ mod tests {
             ("icmp 2001:db8::1 > 2001:db8::2", "write icmp6"),
             ("udp 192.0.2.1 > 192.0.2.2:1 type 8", "only icmp"),
             ("esp 192.0.2.1 > 192.0.2.2:1", "only udp and tcp"),
+            ("icmp 192.0.2.1:1 > 192.0.2.2", "only udp and tcp"),
             ("udp 192.0.2.1 > 192.0.2.2:1 mark", "no value"),
             ("udp 192.0.2.1 > 192.0.2.2:1 mark x", "no number"),
             ("udp 192.0.2.1 > 192.0.2.2:1 colour 1", "none of type"),

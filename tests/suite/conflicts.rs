@@ -9,9 +9,9 @@ use meshsec::{
     desired::{Desired, Keyring, desired},
     kernel::memory::Memory,
     model::{
-        Action, Bypass, Direction, Family, Generation, IPPROTO_UDP, Key, Mark, PeerName, Period,
-        Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, ShortId, Spi, Stage, Template,
-        Time, Unseen,
+        Action, Bypass, Direction, Family, Generation, IPPROTO_UDP, Key, Level, Mark, PeerName,
+        Period, Policy, PolicyId, Prefix, Replay, Reqid, Sa, SaId, Selector, ShortId, Spi, Stage,
+        Template, Time, Unseen,
     },
     plan::{ChainStep, ConflictCode, Plan, PolicyStep, SaStep, StepKind, WarningCode},
     render::{Extent, NO_OUTCOMES, Subject, View, plan_json, plan_text},
@@ -338,10 +338,14 @@ fn a_taken_spi_leaves_a_pair_where_it_is_and_the_others_rotate() {
     let (own, other) = (config.peers[0].short_id, config.peers[1].short_id);
     let next =
         SaId::esp(config.peers[1].address, Spi::new(Generation::new(6).unwrap(), own, other));
-    a.kernel.state_mut().sas.push(foreign_sa(next, HOSTS[0]));
+    // Packets of a mark are sent under a twin that has it.
+    let twin = SaId { mark: Mark { value: 1, mask: 1 }, ..before };
+    let marked = Sa { id: twin, ..a.sends_under(&b.config).unwrap().clone() };
+    a.kernel.state_mut().sas.extend([foreign_sa(next, HOSTS[0]), marked]);
     let report = a.rotate(6);
     assert!(report.changed_anything() && !report.is_complete());
     assert_eq!(a.sends_under(&b.config).unwrap().id, before);
+    assert!(a.kernel.state().sas.iter().any(|sa| sa.id == twin));
     a.reaches(&b).unwrap();
     let rotated = a.sends_under(&seen_by(&config, 2)).unwrap().id.spi.generation_low();
     assert_eq!(rotated, 6, "c rotates");
@@ -368,6 +372,11 @@ fn objects_that_may_be_another_meshs_stay() {
     let goal = Target { desired: &desired, keyring: &keyring, reqid: REQID };
     let plan_of_other = Plan::new(&desired, &observe(&mut kernel), REQID);
     assert!(apply(&mut kernel, &goal, &plan_of_other, &mut |_| {}).is_complete());
+    // One for ICMP errors of no peer, which would be closed if it were ours.
+    let mut open =
+        kernel.state().policies.iter().find(|it| it.is_for_icmp_errors()).unwrap().clone();
+    (open.id.selector.dst.length, open.templates[0].level) = (24, Level::Use);
+    kernel.state_mut().policies.push(open);
     let plan = plan(&mesh(1, &HOSTS[..2]), &mut kernel);
     assert_eq!(plan.conflicts[0].code, ConflictCode::SameReqid);
     assert_eq!((plan.changes.len(), plan.steps.len()), (0, 0));

@@ -8,7 +8,7 @@ use meshsec::{
     config::{Config, Guard, Rotation, Select, Traffic},
     desired::{Desired, Keyring},
     kernel::{Kernel, memory::Memory},
-    model::{ChainRole, Generation, Mark, Spi, State},
+    model::{ChainRole, Family, Generation, Mark, Spi, State},
     plan::{Plan, WarningCode},
 };
 
@@ -193,4 +193,23 @@ fn a_chain_that_drops_and_nothing_else_is_no_flush() {
     state.firewall.chains.retain(|chain| chain.id.role() != Some(ChainRole::Mark));
     let warnings = plan(&by_mark(), &mut kernel).warnings;
     assert!(warnings.iter().all(|line| line.code != WarningCode::AllFlushed), "{warnings:?}");
+}
+
+/// A flush of one program's table is told of that program.
+#[test]
+fn the_table_of_one_family_was_flushed() {
+    for (family, program) in [(Family::Ipv4, "iptables"), (Family::Ipv6, "ip6tables")] {
+        for (config, table) in [(by_mark(), "filter"), (lab(), "mangle")] {
+            let mut kernel = applied_host(&config);
+            for chain in &mut kernel.state_mut().firewall.chains {
+                if (chain.id.family, chain.id.table.as_str()) == (family, table) {
+                    chain.rules.clear();
+                    chain.jumps.clear();
+                }
+            }
+            let told = tells(&config, &mut kernel);
+            let of_program = format!("in the {table} table of {program} are");
+            assert!(told.len() == 1 && told[0].contains(&of_program), "{told:?}");
+        }
+    }
 }

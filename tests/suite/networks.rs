@@ -1,6 +1,8 @@
 //! A mesh of kind "networks": policies, guards, the interface, its addresses and routes.
 
+mod arrivals;
 mod decisions;
+mod words;
 
 use std::net::IpAddr;
 

@@ -10,6 +10,7 @@ mod exceptions;
 mod extents;
 mod in_the_way;
 mod layout;
+mod lifetimes;
 mod marks;
 mod pairs;
 mod policies;

@@ -8,7 +8,9 @@ use crate::common::{REQID, applied_host, host, mesh, wanted};
 use crate::golden_plans::golden;
 use meshsec::{
     config::{Config, Guard, LinkWish, Traffic},
-    model::{Action, MeshName, Mtu, Policy, PolicyId, Reqid, SaId, Spi, State},
+    model::{
+        Action, Bypass, MeshName, Mtu, Policy, PolicyId, Replay, Reqid, SaId, Spi, State, Usage,
+    },
     plan::{ConflictCode, Plan, SaStep, StepKind, Warning, WarningCode},
 };
 
@@ -289,4 +291,92 @@ fn planned_sa(plan: &Plan) -> SaId {
         _ => None,
     });
     added.expect("it adds SAs")
+}
+
+/// An underlay may hold packets that are smaller than any MTU.
+#[test]
+fn no_mtu_is_set_below_what_ipv4_needs() {
+    let set = |underlay| {
+        let link = Some(LinkWish { device: crate::common::VXLAN.into(), mtu: Mtu::Auto });
+        let mut kernel = applied_host(&lab());
+        *mtu_of(kernel.state_mut(), "eth0") = underlay;
+        let plan = crate::common::plan(&Config { link, ..lab() }, &mut kernel);
+        let codes = plan.warnings.iter().map(|line| line.code);
+        assert_eq!(
+            codes.filter(|code| *code == WarningCode::UnderlayTooSmall).count(),
+            1 - plan.steps.len()
+        );
+        plan.steps.iter().find_map(|step| match &step.step.kind {
+            StepKind::Mtu(step) => Some(step.mtu),
+            _ => None,
+        })
+    };
+    let set: BTreeSet<u32> = (68..300).filter_map(set).collect();
+    assert_eq!(set.first(), Some(&68));
+}
+
+/// An SA of others under an SPI of this file does not make the objects this file's either.
+#[test]
+fn another_file_has_the_same_reqid_beside_a_foreign_sa() {
+    let mut kernel = applied_host(&same_reqid());
+    let mut theirs = wanted(&lab()).0.sas.into_values().next().unwrap().sa;
+    theirs.reqid = Reqid(7);
+    kernel.state_mut().sas.retain(|sa| sa.id != theirs.id);
+    kernel.state_mut().sas.push(theirs);
+    let conflicts = crate::common::plan(&lab(), &mut kernel).conflicts;
+    assert!(conflicts.iter().any(|conflict| conflict.code == ConflictCode::SameReqid));
+}
+
+/// The numbers of an SA with ESN do not end, nor do those that a peer has sent.
+#[test]
+fn numbers_are_nearly_spent_where_they_end() {
+    let told = |esn, outbound| {
+        let mut config = lab();
+        config.esp.replay = Replay { window: 64, esn };
+        let mut kernel = applied_host(&config);
+        let local = config.peers[0].address;
+        let of_side = |usage: &&mut Usage| (usage.id.dst != local) == outbound;
+        kernel.state_mut().usage.iter_mut().find(of_side).unwrap().sent = 1 << 31;
+        let plan = crate::common::plan(&config, &mut kernel);
+        plan.warnings.iter().any(|line| line.code == WarningCode::NumbersNearlySpent)
+    };
+    assert!(told(false, true));
+    assert!(!told(true, true));
+    assert!(!told(false, false));
+}
+
+/// A peer has what it needs of the generation before and of the next, and its window goes on.
+#[test]
+fn a_generation_that_goes_back_is_told_where_a_window_stands_behind_it() {
+    let told = |window, from, to| {
+        let at = |generation| {
+            let mut config = mesh(generation, &LAB);
+            config.esp.replay = Replay { window, esn: window > 0 };
+            config
+        };
+        let plan = crate::common::plan(&at(to), &mut applied_host(&at(from)));
+        plan.warnings.iter().any(|line| line.code == WarningCode::GenerationGoesBack)
+    };
+    assert!(told(64, 2, 1));
+    assert!(!told(64, 1, 2));
+    assert!(!told(0, 2, 1));
+}
+
+/// A plan that was saved holds if both its changes and its conflicts are those of now.
+#[test]
+fn a_plan_with_other_changes_or_other_conflicts_asks_something_else() {
+    let plan = |edit: fn(&mut State)| {
+        let mut kernel = applied_host(&lab());
+        edit(kernel.state_mut());
+        crate::common::plan(&lab(), &mut kernel)
+    };
+    let bypass = |state: &mut State| {
+        let name = "disable_policy".into();
+        state.bypasses.push(Bypass { device: "eth0".into(), ipv6: false, name });
+    };
+    let (nothing, conflict) = (plan(|_| ()), plan(bypass));
+    let changes = plan(|state| _ = state.policies.pop());
+    assert!(nothing.asks_the_same_as(&plan(|_| ())));
+    assert!(!nothing.asks_the_same_as(&conflict));
+    assert!(!nothing.asks_the_same_as(&changes));
 }

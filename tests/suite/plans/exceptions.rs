@@ -152,6 +152,8 @@ fn ssh_is_warned_of_unless_an_exception_is_for_it() {
     };
     let serves = vec![Members::Peer(PeerName::new("b").unwrap())];
     assert!(warns(Exception::Port { protocol: Protocol::Tcp, port: 80, serves }));
+    let serves = vec![Members::Peer(PeerName::new("b").unwrap())];
+    assert!(warns(Exception::Port { protocol: Protocol::Udp, port: 22, serves }));
     assert!(warns(Exception::Echo));
     assert!(!warns(ssh_of(&["a"])));
     assert!(!warns(ssh_of(&["b"])));

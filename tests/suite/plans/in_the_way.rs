@@ -117,6 +117,7 @@ fn an_sa_between_two_other_hosts_is_of_no_peer() {
     let changes = plan(&lab(), &mut kernel).changes;
     let told: Vec<_> = changes.iter().map(|change| (&change.peer, change.reason.code)).collect();
     assert_eq!(told, [(&None, ReasonCode::NoPeer)]);
+    assert_eq!(changes[0].direction(), None);
 }
 
 fn text_of(plan: &Plan) -> &str {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use meshsec::{
     config::{Config, Rotation},
+    desired::{Desired, desired},
     kernel::memory::Memory,
     model::{Direction, Generation, KeyView, Period, Sa, Spi, Time},
     plan::{Plan, WarningCode},
@@ -12,7 +13,7 @@ use meshsec::{
 
 use super::LAB;
 use crate::{
-    common::{applied, applied_host, as_version_0_1, host, mesh, observe, plan, wanted_at},
+    common::{REQID, applied, applied_host, as_version_0_1, host, mesh, observe, plan, wanted_at},
     golden_plans::golden,
 };
 
@@ -85,6 +86,36 @@ fn a_hidden_key_of_an_old_spi_is_not_taken_for_the_wanted_one() {
             let now = kernel.state().sas.iter().find(|sa| sa.id == old.id).unwrap();
             assert_eq!(now.key, wanted.sas[&old.id].sa.key, "generation {number}, {}", old.id);
         }
+    }
+    assert!(met > 5, "only {met} SPIs met");
+}
+
+/// Where the SPI out is the same in both layouts, so is the key, and the SA stays though it is hidden.
+#[test]
+fn a_hidden_key_of_the_same_generation_is_taken_for_the_wanted_one() {
+    let config = mesh(128, &LAB[..2]);
+    let mut kernel = host_of_version_0_1(&config, Time::default());
+    kernel.state_mut().sas.iter_mut().for_each(|sa| sa.key = KeyView::Unknown);
+    let names = plan(&config, &mut kernel).steps.into_iter().map(|step| step.name());
+    assert_eq!(names.filter(|name| *name == "replace_sa").count(), 0);
+}
+
+/// A plan that is made without secrets knows no wanted key, and replaces those SAs all the same.
+#[test]
+fn an_old_sa_of_another_generation_is_replaced_without_secrets_too() {
+    let mut met = 0;
+    for number in 1..200 {
+        let config = mesh(number, &LAB[..2]);
+        let mut kernel = host_of_version_0_1(&config, Time::default());
+        let replaced = |desired: &Desired, kernel: &mut Memory| {
+            let plan = Plan::new(desired, &observe(kernel), REQID);
+            plan.steps.iter().filter(|step| step.name() == "replace_sa").count()
+        };
+        let with = replaced(&wanted_at(&config, Time::default()).0, &mut kernel);
+        let moment = config.rotation.at(Time::default());
+        let (without, _) = desired(&config, moment, &config.peers[0], None);
+        assert_eq!(replaced(&without, &mut kernel), with, "generation {number}");
+        met += with;
     }
     assert!(met > 5, "only {met} SPIs met");
 }

@@ -296,3 +296,18 @@ fn a_table_that_the_kernel_lacks_is_found_out_before_anything_changes() {
         assert_eq!(*kernel.state(), before);
     }
 }
+
+/// Rules for packets that leave stand in for no guard of those that arrive.
+#[test]
+fn a_guard_in_comes_first_whatever_chain_leaves() {
+    let mut kernel = applied_host(&by_mark(0x20000));
+    let is_guard_in = |policy: &Policy| policy.is_guard() && policy.id.direction == Direction::In;
+    assert!(kernel.state().policies.iter().any(is_guard_in));
+    kernel.state_mut().policies.retain(|policy| !is_guard_in(policy));
+    let plan = crate::common::plan(&mesh(1, &LAB[..2]), &mut kernel);
+    let phases = plan.steps.iter().filter_map(|step| match &step.step.kind {
+        StepKind::Policy(PolicyStep::Add(policy)) if is_guard_in(policy) => Some(step.phase),
+        _ => None,
+    });
+    assert_eq!(phases.collect::<BTreeSet<_>>(), [Phase::Guards].into());
+}

@@ -1,12 +1,12 @@
 //! Policies of a kind of their own, and those of others that look like ours.
 
 use meshsec::{
-    config::{Config, Ports, Protocol, Traffic},
+    config::{Config, Ports, Protocol, Select, Traffic},
     model::{
-        Action, Direction, Level, LocalAddress, Mode, Policy, Prefix, Selector, Spi, State,
-        Template, WarningCode,
+        Action, Direction, Level, LocalAddress, Mark, Mode, Policy, Prefix, ReasonCode, Reqid,
+        Selector, Spi, State, Template, WarningCode,
     },
-    plan::Phase,
+    plan::{Phase, PolicyStep, StepKind},
 };
 
 use super::{edited, foreign_allow, lab, policy};
@@ -127,4 +127,145 @@ fn a_policy_that_lets_clear_text_in_is_closed_before_it_goes() {
     // As these would refuse the mesh's packets, or go on taking clear text.
     assert_eq!(steps(|template| template.mode = Mode::Tunnel), [gone]);
     assert_eq!(steps(|template| template.proto = 51), [gone]);
+}
+
+/// One that covers ICMP errors goes when the others that do so go, as it may be the only one. One
+/// that encrypts nothing can't be closed, and no guard is for ICMP.
+#[test]
+fn a_policy_that_covers_icmp_errors_goes_with_those() {
+    let steps = |proto, template_proto| {
+        let mut kernel = applied_host(&lab());
+        let state = kernel.state_mut();
+        let mut wide = policy(state, Direction::Out, "192.0.2.2").clone();
+        let Selector { src, dst, .. } = wide.id.selector;
+        wide.id.selector = Selector { proto, ..Selector::between(src, dst) };
+        wide.extras.insert("flag localok".into());
+        (wide.templates[0].level, wide.templates[0].proto) = (Level::Use, template_proto);
+        state.policies.push(wide);
+        plan(&lab(), &mut kernel).steps
+    };
+    let phases = |steps: &[meshsec::plan::PlannedStep]| {
+        steps.iter().map(|step| (step.phase, step.name())).collect::<Vec<_>>()
+    };
+    let closed = steps(1, 50);
+    let last = (Phase::DeleteIcmpErrors, "delete_policy");
+    assert_eq!(phases(&closed), [(Phase::Guards, "update_policy"), last]);
+    assert_eq!(phases(&steps(0, 50)), [(Phase::Guards, "update_policy"), last]);
+    assert_eq!(phases(&steps(1, 51)), [last]);
+    // No step can give a policy attributes that no mesh has.
+    let StepKind::Policy(PolicyStep::Update(policy)) = &closed[0].step.kind else { panic!() };
+    assert_eq!(policy.extras, [].into());
+}
+
+/// Where a mark selects, no policy guards what leaves. One that lets it pass in the clear goes behind
+/// the packets' own.
+#[test]
+fn a_policy_out_that_lets_clear_text_pass_goes_late_where_a_mark_selects() {
+    let select = Select::Mark(Mark { value: 0x20000, mask: 0x20000 });
+    let config = Config { select, ..mesh(1, &["192.0.2.1", "192.0.2.2"]) };
+    let mut kernel = applied_host(&config);
+    let state = kernel.state_mut();
+    let mut second = policy(state, Direction::Out, "192.0.2.2").clone();
+    second.id.selector = second.id.selector.to_port(17, 53);
+    second.templates[0].level = Level::Use;
+    state.policies.push(second);
+    let steps = plan(&config, &mut kernel).steps;
+    let steps: Vec<_> = steps.iter().map(|step| (step.phase, step.name())).collect();
+    assert_eq!(steps, [(Phase::DeletePolicies, "delete_policy")]);
+}
+
+#[test]
+fn a_policy_of_another_interface_is_told_from_one_that_nothing_asks_for() {
+    let reason = |if_id| {
+        let mut kernel = applied_host(&lab());
+        let state = kernel.state_mut();
+        let mut second = policy(state, Direction::Out, "192.0.2.2").clone();
+        (second.id.if_id, second.id.selector.proto) = (if_id, 6);
+        state.policies.push(second);
+        plan(&lab(), &mut kernel).changes[0].reason.code
+    };
+    assert_eq!(reason(7), ReasonCode::ForeignIdentity);
+    assert_eq!(reason(0), ReasonCode::Unwanted);
+}
+
+/// Of packets that nothing protects any more the widest are named, once.
+#[test]
+fn packets_that_are_left_in_the_clear_are_named_by_the_widest_selector() {
+    let config = Config { guard: meshsec::config::Guard::Off, ..lab() };
+    let mut kernel = applied_host(&config);
+    let state = kernel.state_mut();
+    let mut second = policy(state, Direction::Out, "192.0.2.2").clone();
+    let Selector { src, dst, .. } = second.id.selector;
+    second.id.selector = Selector { proto: 6, ..Selector::between(src, dst) };
+    let wide = Prefix { address: "192.0.2.9".parse().unwrap(), length: 24 };
+    for (dst, user) in [(second.id.selector.dst, 0), (wide, 0), (wide, 1)] {
+        (second.id.selector.dst, second.id.selector.user) = (dst, user);
+        state.policies.push(second.clone());
+    }
+    let warnings = plan(&config, &mut kernel).warnings;
+    let text = warnings.iter().find(|line| line.code == WarningCode::LeftInTheClear);
+    let (_, named) = text.unwrap().text.split_once("in the clear: ").unwrap();
+    assert_eq!(named, "src 192.0.2.1/32 dst 192.0.2.9/24 proto tcp");
+}
+
+/// Chains for what leaves and arrives drop nothing that is sent on, and one line more says no more
+/// than the ninth.
+#[test]
+fn foreign_policies_whose_packets_chains_drop_are_told_or_counted() {
+    let told = |direction, count: u8| {
+        let mut kernel = applied_host(&lab());
+        kernel.state_mut().policies.extend((0..count).map(|number| {
+            let [a, b] = ["192.0.2.1".parse().unwrap(), [198, 51, 100, number].into()];
+            let templates = vec![Template::transport(a, b, Spi::from_raw(0), Reqid(7))];
+            let selector = Selector::hosts(a, b).to_port(17, 4789);
+            Policy { templates, ..foreign_allow(direction, selector, 7) }
+        }));
+        let warnings = plan(&lab(), &mut kernel).warnings;
+        let lines = warnings.into_iter().filter(|line| line.code == WarningCode::SecondGuardDrops);
+        lines.map(|line| line.text).collect::<Vec<_>>()
+    };
+    assert_eq!(told(Direction::Fwd, 1), [""; 0]);
+    assert_eq!(told(Direction::Out, 1).len(), 1);
+    let nine = told(Direction::Out, 9);
+    assert!(nine.len() == 9 && nine[8].starts_with("the foreign policy"), "{nine:?}");
+    let ten = told(Direction::Out, 10);
+    assert!(ten.len() == 9 && ten[8] == "the same is true of 2 more", "{ten:?}");
+}
+
+/// What the types of an object have no name for is told all the same.
+#[test]
+fn attributes_that_no_mesh_has_are_told() {
+    let mut kernel = applied_host(&lab());
+    let state = kernel.state_mut();
+    policy(state, Direction::Out, "192.0.2.2").extras.insert("flag localok".into());
+    state.sas[0].extras.insert("flag noecn".into());
+    let changes = plan(&lab(), &mut kernel).changes;
+    let told = changes.iter().flat_map(|change| change.fields());
+    let told: Vec<_> = told.map(|field| (field.name, field.before, field.after)).collect();
+    let expected = ["flag noecn", "flag localok"].map(|was| ("unexpected", Some(was.into()), None));
+    assert_eq!(told, expected);
+}
+
+/// A policy out of mode tunnel is closed like any other: it meets no packets that arrive.
+#[test]
+fn a_policy_out_of_mode_tunnel_is_closed_before_it_goes() {
+    let mut kernel = applied_host(&lab());
+    let state = kernel.state_mut();
+    let mut second = policy(state, Direction::Out, "192.0.2.2").clone();
+    second.id.selector = second.id.selector.to_port(17, 53);
+    (second.templates[0].level, second.templates[0].mode) = (Level::Use, Mode::Tunnel);
+    state.policies.push(second);
+    let steps = plan(&lab(), &mut kernel).steps;
+    let steps: Vec<_> = steps.iter().map(|step| (step.phase, step.name())).collect();
+    let last = (Phase::DeletePolicies, "delete_policy");
+    assert_eq!(steps, [(Phase::Guards, "update_policy"), last]);
+}
+
+/// One that asks for any SA tells no generation from which it would be moved, nor a ShortID.
+#[test]
+fn a_policy_out_that_asks_for_any_sa_moves_from_no_generation() {
+    let mut kernel = applied_host(&lab());
+    policy(kernel.state_mut(), Direction::Out, "192.0.2.2").templates[0].spi = Spi::from_raw(0);
+    let plan = plan(&lab(), &mut kernel);
+    assert_eq!((plan.changes.len(), plan.warnings), (1, vec![]));
 }

@@ -277,3 +277,10 @@ fn a_destroy_skips_stages_of_a_host_that_encrypts_alone() {
     };
     assert_eq!([Stage::Receive, Stage::Send, Stage::Enforce].map(warns), [false, true, true]);
 }
+
+/// Without a guard packets go on in the clear for a moment, and a device of the kind is cut by nothing.
+#[test]
+fn an_overlay_that_runs_without_a_guard_skips_no_stage() {
+    let open = |stage| Config { guard: Guard::Off, ..at(stage) };
+    assert_eq!(told(None, Stage::Enforce, open), [WarningCode::ClearTextStops]);
+}

@@ -7,7 +7,7 @@ use crate::common::{link, observe, plan, route};
 use meshsec::{
     config::LinkWish,
     model::{Destination, Link, Mtu, Tunnel, TunnelKind},
-    plan::Plan,
+    plan::{ConflictCode, Plan, WarningCode},
 };
 
 fn address(last: u8) -> IpAddr {
@@ -98,7 +98,10 @@ fn the_device_of_the_link_makes_no_tunnels_of_the_kind() {
     golden("the-device-of-the-link-is-a-bridge", &config, &mut kernel);
     let geneve = Tunnel { kind: TunnelKind::Geneve, ..vxlan("vxlan42", 4789) };
     assert_eq!(told(&planned(Some("vxlan42"), &[geneve])), (vec![], 1));
-    assert_eq!(told(&planned(Some("vxlan42"), &[])), (vec![], 1));
+    let alone = planned(Some("vxlan42"), &[]);
+    assert_eq!(told(&alone), (vec![], 1));
+    let text = &alone.conflicts[0].text;
+    assert!(text.ends_with("; this host has no vxlan device"), "{text}");
     let device = planned(Some("eth0"), &[vxlan("vxlan42", 4789)]);
     assert_eq!(told(&device), (vec!["link-is-underlay"], 0));
 }
@@ -219,4 +222,42 @@ fn the_mtu_of_the_device_of_the_route_counts() {
     state.routes[0] = route(address(1), address(2), &["eth1"]);
     let live = observe(&mut kernel);
     assert_eq!(meshsec::plan::underlay(&live.0, address(1)).unwrap().name, "eth1");
+}
+
+/// A device of the other kind has no port that could be set right.
+#[test]
+fn a_device_of_another_kind_is_told_from_one_with_another_port() {
+    let code = |tunnel: Tunnel| planned(Some("vxlan42"), &[tunnel]).conflicts[0].code;
+    let geneve = Tunnel { kind: TunnelKind::Geneve, ..vxlan("vxlan42", 8472) };
+    assert_eq!(code(geneve), ConflictCode::LinkKind);
+    assert_eq!(code(vxlan("vxlan42", 8472)), ConflictCode::LinkPort);
+}
+
+/// A host without tunnels is told of none.
+#[test]
+fn a_missing_device_is_told_where_there_are_no_tunnels() {
+    let text = &planned(Some("vxlan9"), &[]).warnings[0].text;
+    assert!(text.ends_with("so its MTU is not set; apply again when it is there"), "{text}");
+}
+
+/// A bridge is compared with the MTU that its port has after the apply, if [link] sets that.
+#[test]
+fn a_bridge_is_compared_with_the_mtu_that_its_port_gets() {
+    let told = |named: &str, own, bridge| {
+        let bridged = Tunnel { master: Some("br0".into()), ..vxlan("vxlan42", 4789) };
+        let wish = LinkWish { device: named.into(), mtu: Mtu::Exactly(1300) };
+        let config = Config { link: Some(wish), ..lab() };
+        let mut kernel = host_with(&config, &[bridged, vxlan("vxlan43", 4789)]);
+        let links = &mut kernel.state_mut().links;
+        links.iter_mut().filter(|link| link.name == "vxlan42").for_each(|link| link.mtu = own);
+        links.push(Link { kind: Some("bridge".into()), ..link("br0", bridge) });
+        let plan = plan(&config, &mut kernel);
+        let lines = plan.warnings.iter().filter(|line| line.code == WarningCode::BridgeMtu);
+        let remedies = lines.map(|line| line.text.rsplit(' ').next().unwrap().to_owned());
+        remedies.collect::<Vec<_>>()
+    };
+    assert_eq!(told("vxlan42", 1400, 1400), ["1300"]);
+    assert_eq!(told("vxlan42", 1200, 1300), [""; 0]);
+    assert_eq!(told("vxlan43", 1400, 1400), [""; 0]);
+    assert_eq!(told("vxlan43", 1200, 1300), ["1200"]);
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::common::{REQID, observe, wanted};
 use meshsec::{
-    model::{Chain, ChainRole, IPPROTO_UDP, PEER_PRIORITY, PeerName, PortMatch},
+    model::{Chain, ChainRole, IPPROTO_ESP, IPPROTO_UDP, PEER_PRIORITY, PeerName, PortMatch},
     plan::{Phase, Plan, undo},
 };
 
@@ -274,4 +274,42 @@ fn a_new_peer_goes_again_where_a_chain_drops() {
     // One that only marks lets them out.
     let marks = |chain: &Chain| chain.id.role() == Some(ChainRole::Mark);
     assert_eq!(back(&config, host(&config), |_, now| now.firewall.chains.retain(marks)), []);
+}
+
+/// A policy out that somebody has added since. It asks for an SA, and lets packets pass in the clear
+/// without one.
+fn optional(priority: u32, mode: Mode, dst: &str, reqid: Reqid) -> Policy {
+    let template = Template {
+        src: [192, 0, 2, 1].into(),
+        dst: dst.parse().unwrap(),
+        proto: IPPROTO_ESP,
+        spi: Spi::from_raw(0),
+        reqid,
+        mode,
+        level: Level::Use,
+    };
+    Policy { templates: vec![template], ..foreign_allow(Direction::Out, guarded(), priority) }
+}
+
+#[test]
+fn a_new_peer_stays_where_another_policy_sends_under_its_sas() {
+    let first = optional(1, Mode::Transport, "192.0.2.2", REQID);
+    assert_eq!(new(|now| now.policies.push(first)), []);
+}
+
+/// The tunnel of others takes the packets over, and ends at another host than they do.
+#[test]
+fn a_new_peer_goes_again_where_a_tunnel_of_others_takes_its_packets() {
+    let gateway = "198.51.100.7";
+    let next = |has_sa| {
+        move |now: &mut State| {
+            now.policies.retain(|it| !it.is_guard() || it.id.direction != Direction::Out);
+            now.policies.push(optional(PEER_PRIORITY + 1, Mode::Tunnel, gateway, Reqid(7)));
+            let mut sa = foreign_sa(gateway, 0xc000_0001, 7);
+            (sa.src, sa.mode, sa.selector) = ([192, 0, 2, 1].into(), Mode::Tunnel, None);
+            now.sas.extend([sa].into_iter().filter(|_| has_sa));
+        }
+    };
+    assert_ne!(new(next(true)), []);
+    assert_eq!(new(next(false)), []);
 }

@@ -99,10 +99,12 @@ pub(super) fn add_own(
             }
         }
     }
-    wanted.chains.extend(guarded.into_iter().map(|(family, networks)| {
+    for (family, networks) in guarded {
         let rules = Rule::guards_of_networks(&networks, &wish.device, config.reqid);
-        ((family, ChainRole::Post), rules)
-    }));
+        for role in [ChainRole::Post, ChainRole::Forward] {
+            wanted.chains.insert((family, role), rules.clone());
+        }
+    }
     let is_sent_to = |peer: &&Peer| {
         wanted.peers.contains_key(&peer.reached_at()) && wanted.stage(&peer.name).sends()
     };

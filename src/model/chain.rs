@@ -98,17 +98,27 @@ pub enum ChainRole {
     /// Drops traffic to networks of peers that would leave unprotected, of this host's own programs
     /// and of others, in the mangle table, once its device is known.
     Post,
+    /// The same, for packets of others, where they are forwarded: ahead of a flowtable, which would take
+    /// the packets that follow past the other chain.
+    Forward,
 }
 
 impl ChainRole {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Mark, Self::Out, Self::In, Self::MangleOut, Self::MangleIn, Self::Post];
+    pub const ALL: [Self; 7] = [
+        Self::Mark,
+        Self::Out,
+        Self::In,
+        Self::MangleOut,
+        Self::MangleIn,
+        Self::Post,
+        Self::Forward,
+    ];
 
     /// The table that its chain is in.
     pub fn table(self) -> &'static str {
         match self {
-            Self::Mark | Self::MangleOut | Self::MangleIn | Self::Post => "mangle",
+            Self::Mark | Self::MangleOut | Self::MangleIn | Self::Post | Self::Forward => "mangle",
             Self::Out | Self::In => "filter",
         }
     }
@@ -119,6 +129,7 @@ impl ChainRole {
             Self::Out | Self::MangleOut => "OUT",
             Self::In | Self::MangleIn => "IN",
             Self::Post => "POST",
+            Self::Forward => "FORWARD",
         }
     }
 
@@ -126,7 +137,7 @@ impl ChainRole {
     pub fn guards(self) -> Option<Direction> {
         match self {
             Self::Mark => None,
-            Self::Out | Self::MangleOut | Self::Post => Some(Direction::Out),
+            Self::Out | Self::MangleOut | Self::Post | Self::Forward => Some(Direction::Out),
             Self::In | Self::MangleIn => Some(Direction::In),
         }
     }
@@ -135,7 +146,7 @@ impl ChainRole {
     /// policies guard without it, alone where the second guard isn't available.
     pub fn is_optional(self) -> bool {
         match self {
-            Self::MangleOut | Self::MangleIn | Self::Post => true,
+            Self::MangleOut | Self::MangleIn | Self::Post | Self::Forward => true,
             Self::Mark | Self::Out | Self::In => false,
         }
     }
@@ -194,6 +205,7 @@ impl ChainId {
         match suffix {
             Some("IN") => "INPUT",
             Some("POST") => "POSTROUTING",
+            Some("FORWARD") => "FORWARD",
             Some(_) | None => "OUTPUT",
         }
     }
@@ -521,6 +533,8 @@ mod tests {
         assert_eq!((id.role(), id.hook()), (Some(ChainRole::MangleOut), "OUTPUT"));
         id.name = ChainRole::Post.name(reqid);
         assert_eq!((id.role(), id.hook()), (Some(ChainRole::Post), "POSTROUTING"));
+        id.name = ChainRole::Forward.name(reqid);
+        assert_eq!((id.role(), id.hook()), (Some(ChainRole::Forward), "FORWARD"));
         id.table = "nat".into();
         assert!(id.belongs_to(reqid) && id.role().is_none());
         id.name = "MESHSEC-4d530001-X-OUT".into();

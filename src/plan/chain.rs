@@ -98,7 +98,8 @@ impl Difference for ChainChange {
                         | ChainRole::In
                         | ChainRole::MangleOut
                         | ChainRole::MangleIn
-                        | ChainRole::Post,
+                        | ChainRole::Post
+                        | ChainRole::Forward,
                     )
                     | None => Phase::DeleteGuards,
                 };
@@ -339,7 +340,8 @@ fn guarded_by(id: &ChainId, rules: &[Rule]) -> Vec<Selector> {
     match id.role() {
         Some(ChainRole::Out | ChainRole::MangleOut | ChainRole::Post) => guarded(id.family, rules),
         Some(ChainRole::Mark) => to_ports(id.family, marked_ports(rules)),
-        Some(ChainRole::In | ChainRole::MangleIn) | None => Vec::new(),
+        // Packets of others, which the chain behind drops too.
+        Some(ChainRole::In | ChainRole::MangleIn | ChainRole::Forward) | None => Vec::new(),
     }
 }
 

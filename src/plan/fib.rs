@@ -113,10 +113,11 @@ impl Difference for FibChange {
         }
     }
 
-    /// A blackhole keeps the packets for its network from leaving by other routes.
+    /// A blackhole, or the route to the interface, keeps the packets for its network from leaving by
+    /// other routes.
     fn uncovered(&self) -> Vec<Selector> {
         let to = self.entry().to;
-        let goes = matches!(self, Self::Delete(_)) && self.is_blackhole();
+        let goes = matches!(self, Self::Delete(_));
         goes.then(|| Selector::to_network(to)).into_iter().collect()
     }
 

@@ -57,8 +57,10 @@ pub(super) fn warnings(desired: &Desired, live: &Live) -> Vec<Warning> {
             let device = &tunnel.device;
             let text = format!(
                 "the rule {rule} {does} packets from networks of this host to those of peers another \
-                 source, which peers refuse if it is outside of these networks; leave the interface out: \
-                 ! -o {device}"
+                 source, which peers refuse if it is outside of these networks; let packets of the \
+                 interface pass ahead of it: {program} -t nat -I {chain} -o {device} -j ACCEPT",
+                program = rule.split(' ').next().unwrap_or("iptables"),
+                chain = found.chain,
             );
             return Warning::new(WarningCode::Translated, text);
         }

@@ -233,11 +233,8 @@ fn no_own_route(tunnel: &WantedTunnel, state: &State, reqid: Reqid) -> Option<Wa
     if state.links.is_empty() {
         return None;
     }
-    let is_host = |network: &Prefix| *network == Prefix::host(network.address);
-    let stays = |network: &Prefix| {
-        is_host(network)
-            && (state.has_address(network.address) || tunnel.given.contains(&network.address))
-    };
+    // One that is a single address is this host's own.
+    let stays = |network: &Prefix| *network == Prefix::host(network.address);
     let ours: BTreeSet<&FibEntry> = state.fib_of(reqid).collect();
     // Those for this host's own addresses lead nowhere else.
     let is_local = |entry: &FibEntry| match &entry.action {
@@ -245,7 +242,8 @@ fn no_own_route(tunnel: &WantedTunnel, state: &State, reqid: Reqid) -> Option<Wa
         FibAction::Other(word) => !matches!(word.as_str(), "unreachable" | "prohibit"),
     };
     let leads = |network: &Prefix| {
-        let mut entries = state.fib.iter().filter(|entry| network.covers(&entry.to));
+        let is_for_it = |entry: &&FibEntry| entry.to.length > 0 && entry.to.overlaps(network);
+        let mut entries = state.fib.iter().filter(is_for_it);
         entries.any(|entry| !is_local(entry) && !ours.contains(entry))
     };
     let lost = tunnel.own.iter().filter(|network| !stays(network) && !leads(network));
@@ -253,8 +251,8 @@ fn no_own_route(tunnel: &WantedTunnel, state: &State, reqid: Reqid) -> Option<Wa
     (!lost.is_empty()).then(|| {
         let text = format!(
             "no route of this host is for its own {} or a part of it: where it forwards packets, those \
-             that it decrypts for hosts there follow the default route, or another one, in the clear; add \
-             a route to the hosts, or a blackhole",
+             that it decrypts for hosts there follow the default route, in the clear; add a route to \
+             the hosts",
             list(&lost)
         );
         Warning::new(WarningCode::NoOwnRoute, text)

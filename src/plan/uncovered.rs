@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     desired::Desired,
-    model::{Direction, Policy, Prefix, Selector, Warning, WarningCode},
+    model::{Direction, Policy, Prefix, PrefixMap, Selector, Warning, WarningCode},
 };
 
 /// Traffic that the changed objects covered, and the remaining ones don't.
@@ -22,12 +22,14 @@ pub(super) fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<War
         .filter(|((_, role), _)| role.guards() == Some(Direction::Out))
         .flat_map(|((family, _), rules)| chain::guarded(*family, rules))
         .collect();
+    let routes: PrefixMap<()> = desired.fib.values().map(|wanted| (wanted.entry.to, ())).collect();
     let stays = |selector: &Selector| {
         let guards = desired.guards.values();
         let policies = desired.policies.values().map(|wanted| &wanted.policy);
         let policies = guards.chain(policies).filter(|kept| covers_unmarked(kept));
         let mut kept = policies.map(|kept| &kept.id.selector).chain(&chains);
         kept.any(|kept| kept.covers(selector))
+            || selector.is_for_all_to() && routes.covering(selector.dst).next().is_some()
     };
     let of_chains = |change: &&Change| matches!(change.operation, Operation::Chain(_));
     let (by_chains, by_others): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(of_chains);
@@ -40,7 +42,8 @@ pub(super) fn left_in_clear(desired: &Desired, changes: &[Change]) -> Option<War
     let named = gone.iter().filter(|selector| selector.is_for_all_to());
     let named: BTreeSet<Prefix> = named.map(|selector| selector.dst).collect();
     let networks = desired.chains.values().flat_map(|rules| chain::guarded_networks(rules));
-    let named: BTreeSet<Prefix> = networks.chain(named).collect();
+    let kept = networks.chain(desired.fib.values().map(|wanted| wanted.entry.to));
+    let named: BTreeSet<Prefix> = kept.chain(named).collect();
     for selector in uncovered(by_chains) {
         match selector.is_for_all_to() {
             true => gone.extend(selector.dst.without(&named).into_iter().map(Selector::to_network)),

@@ -25,7 +25,7 @@ fn rule(role: ChainRole, port: u16) -> Rule {
         ChainRole::In => Rule::Pass { port, direction: Direction::In, reqid: FOREIGN },
         ChainRole::MangleOut => Rule::Pass { port, direction: Direction::Out, reqid: OURS },
         ChainRole::MangleIn => Rule::Block { port, direction: Direction::In },
-        ChainRole::Post => Rule::PassDevice { device: format!("mesh.{port}") },
+        ChainRole::Post | ChainRole::Forward => Rule::PassDevice { device: format!("mesh.{port}") },
     }
 }
 
@@ -64,7 +64,7 @@ pub fn a_chain_is_observed_as_it_was_set(bench: &mut dyn Bench) {
         for role in ChainRole::ALL {
             let id = id(bench, family, role, OURS);
             let mut rules = vec![rule(role, 4789), rule(role, 1)];
-            if role == ChainRole::Post {
+            if matches!(role, ChainRole::Post | ChainRole::Forward) {
                 rules.extend(guards_of_networks(family));
             }
             bench.done(set(&id, &rules, true));

@@ -19,7 +19,7 @@ pub(super) fn chains<'s>(
         id.family == family
             && id.table == table
             && id.name.ends_with("-IN") == is_in
-            && !id.name.ends_with("-POST")
+            && !["-POST", "-FORWARD"].iter().any(|end| id.name.ends_with(end))
     });
     chains.filter(|chain| !chain.jumps.is_empty()).collect()
 }

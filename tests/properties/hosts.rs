@@ -384,7 +384,7 @@ fn odd_chain(chains: &mut Vec<Chain>, wanted: &[Desired; 2], n: &[u8; 12]) {
         },
     };
     let rules = |port| match role {
-        ChainRole::Post => {
+        ChainRole::Post | ChainRole::Forward => {
             let network =
                 pick(&["192.0.2.0/24", "192.0.2.2/32", "2001:db8::/64", "10.0.0.0/8"], n[5]);
             let (address, length) = network.split_once('/').unwrap();

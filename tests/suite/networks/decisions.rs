@@ -8,8 +8,9 @@ use meshsec::{
     desired::Inside,
     kernel::Memory,
     model::{
-        Bypass, ConflictCode, Direction, Family, FibAction, FibEntry, Generation, Link, Mode, Mtu,
-        Policy, PolicyId, Reqid, Selector, Spi, Stage, State, Template, Translation, WarningCode,
+        Bypass, ChainRole, ConflictCode, Direction, Family, FibAction, FibEntry, Generation, Link,
+        Mode, Mtu, Policy, PolicyId, Reqid, Selector, Spi, Stage, State, Template, Translation,
+        WarningCode,
     },
     plan::{ChainStep, FarEnd, Flow, Phase, StepKind, flows_out},
 };
@@ -287,7 +288,7 @@ fn a_host_without_a_route_to_its_own_network_is_told() {
         ..by(to, "lo")
     };
     let both = told(&|_, state| {
-        state.fib.extend([by("0.0.0.0/0", "eth0"), by("10.0.0.0/8", "eth0"), local("10.9.0.1/32")]);
+        state.fib.extend([by("0.0.0.0/0", "eth0"), by("::/0", "eth0"), local("10.9.0.1/32")]);
     });
     let both = both.unwrap();
     assert!(both.contains("10.9.0.0/16, fd00:9::/48"), "{both}");
@@ -295,9 +296,11 @@ fn a_host_without_a_route_to_its_own_network_is_told() {
     assert!(one.contains("fd00:9::/48") && !one.contains("10.9"), "{one}");
     let parts = [by("10.9.3.0/24", "lan0"), by("fd00:9:0:1::/64", "lan0")];
     assert_eq!(told(&|_, state| state.fib.extend(parts.clone())), None);
+    let wider = [by("10.0.0.0/8", "lan0"), by("fd00::/16", "lan0")];
+    assert_eq!(told(&|_, state| state.fib.extend(wider.clone())), None);
     // Addresses of the host itself, and a plan that knows no host.
     let single = told(&|config, state| {
-        config.peers[0].networks = [prefix("10.9.0.1/32"), prefix("192.0.2.1/32")].into();
+        config.peers[0].networks = [prefix("10.9.0.1/32"), prefix("fd00:9::7/128")].into();
         state.fib.clear();
     });
     assert_eq!(single, None);
@@ -316,7 +319,9 @@ fn a_chain_changes_in_two_steps_where_networks_or_the_interface_go() {
         .steps
         .iter()
         .filter_map(|planned| match &planned.step.kind {
-            StepKind::Chain(ChainStep::Set { id, rules, .. }) if id.family == Family::Ipv4 => {
+            StepKind::Chain(ChainStep::Set { id, rules, .. })
+                if id.family == Family::Ipv4 && id.role() == Some(ChainRole::Post) =>
+            {
                 let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
                 Some((planned.phase, rules.join("; ")))
             }
@@ -354,7 +359,9 @@ fn many_networks_have_a_rule_ahead_that_is_not_there_while_they_change() {
         .steps
         .iter()
         .filter_map(|planned| match &planned.step.kind {
-            StepKind::Chain(ChainStep::Set { rules, .. }) => {
+            StepKind::Chain(ChainStep::Set { id, rules, .. })
+                if id.role() == Some(ChainRole::Post) =>
+            {
                 let rules = rules.iter().map(ToString::to_string);
                 Some((planned.phase, rules.filter(|rule| rule.starts_with('!')).collect()))
             }
@@ -428,7 +435,10 @@ fn a_rule_that_changes_sources_is_named_with_the_interface_to_leave_out() {
     kernel.state_mut().translations.push(translation);
     assert_eq!(codes(&lab(1), &mut kernel), []);
     let told = warns(&lab(1), &mut kernel, WarningCode::Translated).unwrap();
-    assert!(told.contains("MASQUERADE") && told.contains("! -o mesh0"), "{told}");
+    assert!(
+        told.contains("MASQUERADE") && told.contains("-I POSTROUTING -o mesh0 -j ACCEPT"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -446,4 +456,22 @@ fn an_address_of_the_host_in_a_peers_network_is_named_as_that() {
     let [conflict] = plan.conflicts.as_slice() else { panic!("{:?}", plan.conflicts) };
     assert_eq!(conflict.object, "address 10.2.0.9");
     assert!(conflict.text.contains("10.2.0.0/16, a network of the peer"), "{}", conflict.text);
+}
+
+#[test]
+fn networks_that_nothing_protects_afterwards_are_named() {
+    let at = |stage| Config { stage, ..lab(1) };
+    let told = |from, to| {
+        warns(&at(to), &mut applied_host(&at(from)), WarningCode::LeftInTheClear)
+            .unwrap_or_default()
+    };
+    assert_eq!(told(Stage::Enforce, Stage::Send), "");
+    let networks = "10.2.0.0/16, src 0.0.0.0/0 dst 10.3.0.0/16, src ::/0 dst fd00:2::/48";
+    assert!(told(Stage::Send, Stage::Receive).contains(networks));
+    assert!(told(Stage::Enforce, Stage::Receive).contains(networks));
+    // Routes go with pairs, and blackholes stay.
+    let mut config = lab(1);
+    config.peers[2].address = "2001:db8::3".parse().unwrap();
+    let told = warns(&config, &mut applied_host(&lab(1)), WarningCode::LeftInTheClear);
+    assert_eq!(told, None);
 }

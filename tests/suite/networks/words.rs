@@ -78,7 +78,7 @@ fn clear_text_from_a_network_is_taken_without_its_own_guard() {
     assert_eq!(told(without_one).as_deref(), Some("no encrypted packet has come from b"));
 }
 
-/// Routes that come leave nothing in the clear. Blackholes that go do.
+/// Routes that come leave nothing in the clear, nor do blackholes that go while routes stay.
 #[test]
 fn packets_to_networks_are_left_in_the_clear_by_blackholes_that_go() {
     let told = |from: Option<Stage>, to| {
@@ -90,7 +90,8 @@ fn packets_to_networks_are_left_in_the_clear_by_blackholes_that_go() {
     for to in Stage::ALL {
         assert!(!told(None, to), "{to}");
     }
-    assert!(told(Some(Stage::Enforce), Stage::Send));
+    assert!(!told(Some(Stage::Enforce), Stage::Send));
+    assert!(told(Some(Stage::Send), Stage::Receive));
     assert!(told(Some(Stage::Enforce), Stage::Receive));
 }
 

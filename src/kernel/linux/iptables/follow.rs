@@ -72,7 +72,8 @@ fn within(
     if depth > DEEPEST {
         return Then::MayGoOn;
     }
-    let mut all_come_back = true;
+    // Of packets that returned before, none is at a rule behind.
+    let (mut all_come_back, mut some_returned) = (true, false);
     for line in &chain.rules {
         let matches = visitor.matches(line);
         if matches == Is::Not {
@@ -85,7 +86,7 @@ fn within(
             Target::Jump("RETURN") if certain && all_come_back => return Then::GoOn,
             Target::Jump("RETURN") if certain => return Then::MayGoOn,
             Target::Jump("RETURN") => {
-                sure = false;
+                (sure, some_returned) = (false, true);
                 continue;
             }
             Target::Jump(target) if table.chains.contains_key(target) => {
@@ -96,7 +97,7 @@ fn within(
                 let then = within(table, visitor, target, sure && certain, depth + 1);
                 match (certain, then) {
                     (true, Then::GoOn) if all_come_back => return Then::GoOn,
-                    (true, Then::End) => return Then::End,
+                    (true, Then::End) if !some_returned => return Then::End,
                     (true, _) => return Then::MayGoOn,
                     (false, _) => Then::MayGoOn,
                 }
@@ -104,6 +105,7 @@ fn within(
         };
         match then {
             Then::GoOn => {}
+            Then::End if certain && all_come_back && some_returned => return Then::MayGoOn,
             Then::End if certain && all_come_back => return Then::End,
             Then::End | Then::MayGoOn => (sure, all_come_back) = (false, false),
         }

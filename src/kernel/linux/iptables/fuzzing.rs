@@ -96,7 +96,7 @@ fn check_facts(tables: &Tables) {
 fn check_set(tables: &Tables, id: &ChainId) {
     let wanted = match id.role().and_then(ChainRole::guards) {
         None => vec![Rule::Mark { port: 4789, mark: Mark { value: 1, mask: 3 } }],
-        Some(_) if id.role() == Some(ChainRole::Post) => {
+        Some(_) if matches!(id.role(), Some(ChainRole::Post | ChainRole::Forward)) => {
             let network = parse::prefix("10.2.0.0/15").expect("a prefix");
             Rule::guards_of_networks(&[network].into(), "mesh0", OURS)
         }

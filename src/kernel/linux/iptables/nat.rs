@@ -250,6 +250,16 @@ mod tests {
                 "-A POSTROUTING -j A\n-A A -g B\n-A B -j MASQUERADE\n-A A -j SNAT --to-source 1.1.1.1\n",
                 &[true],
             ),
+            (
+                "-A POSTROUTING -j A\n-A A -m mark --mark 1 -j RETURN\n-A A -j ACCEPT\n\
+                 -A POSTROUTING -j MASQUERADE\n",
+                &[false],
+            ),
+            (
+                "-A POSTROUTING -j A\n-A A -p tcp -j RETURN\n-A A -g B\n-A B -j ACCEPT\n\
+                 -A POSTROUTING -j MASQUERADE\n",
+                &[false],
+            ),
             ("-A POSTROUTING -j A\n-A A -j A\n-A A -j MASQUERADE\n", &[false; 32]),
             ("-A POSTROUTING -j SNAT --to-source 192.0.2.101\n", &[]),
             ("-A POSTROUTING -j SNAT --to-source 192.0.2.1:1024-2000\n", &[true]),

@@ -201,8 +201,8 @@ impl Desired {
     }
 
     /// The same with all that depends on the host's state: the interface's MTU, its addresses, and the
-    /// routes to it, none of IPv6 where the interface has no IPv6. `underlay` is the smallest MTU of the devices by which packets to peers leave,
-    /// if one is known.
+    /// routes to it; none of IPv6 where the interface has no IPv6. `underlay` is the smallest MTU of the
+    /// devices by which packets to peers leave, if one is known.
     pub fn resolved(&self, state: &State, reqid: Reqid, underlay: Option<u32>) -> Cow<'_, Self> {
         let Some(tunnel) = &self.tunnel else { return Cow::Borrowed(self) };
         let mut resolved = self.clone();

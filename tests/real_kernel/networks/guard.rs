@@ -27,7 +27,9 @@ fn in_the_clear(sites: &Sites, act: impl FnOnce()) -> usize {
 
 /// Takes the rules that lead to the second guard.
 fn flush(host: &Namespace, program: &str) {
-    host.run(Command::new(program).args(["-t", "mangle", "-F", "POSTROUTING"])).exits(0);
+    for chain in ["POSTROUTING", "FORWARD"] {
+        host.run(Command::new(program).args(["-t", "mangle", "-F", chain])).exits(0);
+    }
 }
 
 /// Pings from a gateway's own program that asks for the underlay's device.

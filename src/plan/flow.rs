@@ -119,16 +119,10 @@ fn filtered(
     packet: &Selector,
     ways: BTreeSet<Way>,
 ) -> BTreeSet<Way> {
-    let chains: Vec<&Chain> = chains(state, role, packet).collect();
     let mut left = BTreeSet::new();
     for way in ways {
         let passing = Passing { packet, side: Direction::Out, reqids: &way.reqids, by: None };
-        let verdicts = chains.iter().map(|chain| verdict(state, chain, passing));
-        let (mut passes, mut drops) = (true, false);
-        for verdict in verdicts {
-            passes &= verdict.passes;
-            drops |= verdict.drops;
-        }
+        let Verdict { passes, drops } = verdict_of_all(state, role, passing);
         if drops {
             left.insert(Way::new(Flow::Blocked));
         }
@@ -137,6 +131,15 @@ fn filtered(
         }
     }
     left
+}
+
+/// The possible effects of all chains of a role: each may drop a packet, and all have to let it pass.
+fn verdict_of_all(state: &State, role: ChainRole, passing: Passing<'_>) -> Verdict {
+    let verdicts = chains(state, role, passing.packet).map(|chain| verdict(state, chain, passing));
+    verdicts.fold(Verdict { passes: true, drops: false }, |all, one| Verdict {
+        passes: all.passes && one.passes,
+        drops: all.drops || one.drops,
+    })
 }
 
 /// The possible effects of a chain on a packet.
@@ -303,13 +306,8 @@ fn by_interface(
         let reqids = BTreeSet::new();
         let by = Some(interface.name.as_str());
         let passing = Passing { packet, side: Direction::Out, reqids: &reqids, by };
-        let verdicts =
-            chains(state, ChainRole::Post, packet).map(|chain| verdict(state, chain, passing));
-        let mut passes = true;
-        for verdict in verdicts {
-            passes &= verdict.passes;
-            ways.extend(verdict.drops.then(|| Way::new(Flow::Blocked)));
-        }
+        let Verdict { passes, drops } = verdict_of_all(state, ChainRole::Post, passing);
+        ways.extend(drops.then(|| Way::new(Flow::Blocked)));
         if !passes {
             return ways;
         }

@@ -408,22 +408,14 @@ fn is_dropped(desired: &Desired, live: &Live, policy: &Policy) -> bool {
         .chains
         .iter()
         .filter(|((of, role), _)| *of == family && role.guards() == Some(*direction));
-    let rules = || guarding.clone().flat_map(|(_, rules)| rules);
-    let ports = rules().filter_map(Rule::guarded);
+    let ports = guarding.clone().flat_map(|(_, rules)| rules.iter().filter_map(Rule::guarded));
     let drops = || {
         let to_ports = chain::to_ports(family, ports.map(|(port, _)| port));
-        let networks = rules().filter_map(|rule| match rule {
-            Rule::BlockTo { network } => Some(Selector::to_network(*network)),
-            Rule::Mark { .. }
-            | Rule::Pass { .. }
-            | Rule::Block { .. }
-            | Rule::Drop { .. }
-            | Rule::PassDevice { .. }
-            | Rule::PassProtected { .. }
-            | Rule::PassOutside { .. }
-            | Rule::Other(_) => None,
-        });
-        to_ports.into_iter().chain(networks).any(|all| all.overlaps(selector))
+        let networks = guarding.clone().flat_map(|(_, rules)| chain::guarded_networks(rules));
+        to_ports
+            .into_iter()
+            .chain(networks.map(Selector::to_network))
+            .any(|all| all.overlaps(selector))
     };
     policy.action == Action::Allow
         && firewall::are_wanted(desired, &live.0.firewall, family, *direction)
